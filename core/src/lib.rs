@@ -1,1 +1,27 @@
+//! Linux containers inside your program.
 
+pub mod cgroup;
+mod command;
+mod container;
+pub mod doctor;
+mod error;
+mod launch;
+pub mod plan;
+mod process;
+pub mod spec;
+pub mod state;
+mod sys;
+
+pub use cgroup::Usage;
+pub use command::Command;
+pub use container::{Container, run};
+pub use doctor::doctor;
+pub use error::{Error, ErrorKind, Result, errno_name};
+pub use launch::end_keepers;
+pub use plan::plan;
+pub use process::{ExitStatus, Output, Process, Reason};
+pub use spec::Spec;
+pub use state::{gc, ls};
+
+/// The version of this library.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,95 @@
+//! A program to run in a container, built as with `std::process::Command`.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::container::Container;
+use crate::error::Result;
+use crate::process::{Output, Process};
+use crate::spec::{Capabilities, Resource, Rlimit, Stdio, Terminal};
+
+/// A program to run in a container: plain data; the fields mean what the same fields of the spec mean.
+#[derive(Clone, Debug, Default)]
+pub struct Command {
+    pub argv: Vec<OsString>,
+    /// In the order given; `None` removes.
+    pub env: std::collections::BTreeMap<OsString, Option<OsString>>,
+    pub env_inherit: Vec<OsString>,
+    pub cwd: Option<PathBuf>,
+    pub user: Option<String>,
+    pub groups: Vec<String>,
+    pub umask: Option<u32>,
+    pub terminal: Option<Terminal>,
+    pub stdin: Option<Stdio>,
+    pub stdout: Option<Stdio>,
+    pub stderr: Option<Stdio>,
+    pub rlimits: std::collections::BTreeMap<Resource, Rlimit>,
+    pub nice: Option<i32>,
+    pub oom_score_adj: Option<i32>,
+    /// `None`: what the container's spec says.
+    pub capabilities: Option<Capabilities>,
+    pub no_new_privs: Option<bool>,
+    pub pass_fds: std::collections::BTreeMap<RawFd, RawFd>,
+    /// How long a start may take.
+    pub start_timeout: Option<Duration>,
+    pub(crate) container: Option<Container>,
+}
+
+impl Command {
+    /// A command for [`Container::spawn`]. The program is looked up inside: by PATH of the command's environment when it
+    /// has no slash.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self { argv: vec![program.as_ref().to_owned()], ..Self::default() }
+    }
+    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+        self.argv.push(arg.as_ref().to_owned());
+        self
+    }
+    pub fn args<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&mut self, args: I) -> &mut Self {
+        self.argv.extend(args.into_iter().map(|a| a.as_ref().to_owned()));
+        self
+    }
+    pub fn env(&mut self, key: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+        self.env.insert(key.as_ref().to_owned(), Some(value.as_ref().to_owned()));
+        self
+    }
+    pub fn env_remove(&mut self, key: impl AsRef<OsStr>) -> &mut Self {
+        self.env.insert(key.as_ref().to_owned(), None);
+        self
+    }
+    pub fn current_dir(&mut self, dir: impl AsRef<Path>) -> &mut Self {
+        self.cwd = Some(dir.as_ref().to_owned());
+        self
+    }
+    pub fn user(&mut self, user: impl Into<String>) -> &mut Self {
+        self.user = Some(user.into());
+        self
+    }
+    pub fn stdin(&mut self, stdio: Stdio) -> &mut Self {
+        self.stdin = Some(stdio);
+        self
+    }
+    pub fn stdout(&mut self, stdio: Stdio) -> &mut Self {
+        self.stdout = Some(stdio);
+        self
+    }
+    pub fn stderr(&mut self, stdio: Stdio) -> &mut Self {
+        self.stderr = Some(stdio);
+        self
+    }
+    /// Sets a field by its name in the vocabulary, with the text rules of the C API (`ringfence_command_set`).
+    pub fn set(&mut self, key: &str, value: &[u8]) -> Result<()> {
+        let _ = (key, value);
+        unimplemented!()
+    }
+    /// Starts it in the container that it was made for with [`Container::command`].
+    pub fn spawn(&self) -> Result<Process> {
+        unimplemented!()
+    }
+    /// Starts it with pipes (unless set otherwise), reads both to their end, waits.
+    pub fn output(&self) -> Result<Output> {
+        unimplemented!()
+    }
+}

@@ -1,1 +1,3 @@
 //! System calls that nix lacks.
+
+pub(crate) mod raw;

@@ -1,0 +1,276 @@
+"""Finds and builds the suites: everything that a run needs is gathered in target/suites, so that it also runs elsewhere
+(as another user, in the virtual machine), without a compiler and without the checkout.
+
+    target/suites/manifest.json   the suites
+    target/suites/rust/           test binaries, examples
+    target/suites/prefix/         the C library as `make install` installs it
+    target/suites/c/              C programs, linked to it
+    target/suites/python/         the unpacked wheel
+    target/suites/pydeps/         pytest
+    target/suites/tests/          tests that are interpreted, and the language-neutral cases
+
+A source file may say how it is to be run, in a comment within its first 40 lines:
+
+    tests/run: timeout=600 threads=1 as=root,delegated tier=machine
+
+    timeout   seconds for the whole suite (300)          threads   test threads of a Rust test binary
+    as        root, user, delegated (all)                tier      machine, vm (both)
+    harness   none: a Rust test with its own main        link      static: a C program linked to libringfence.a
+    args      arguments of a program, comma separated    cflags    more compiler flags, comma separated
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+SUITES = TARGET / "suites"
+
+DIRECTIVE = re.compile(r"tests/run:\s*(.+?)\s*(?:\*/)?$")
+
+# How a test of another language is run; the tests speak TAP.
+INTERPRETERS = {
+    ".lua": ["luajit"],
+    ".rb": ["ruby"],
+    ".js": ["node"],
+    ".py": ["python3"],
+    ".php": ["php", "-d", "ffi.enable=1"],
+    ".pl": ["perl"],
+    ".sh": ["sh"],
+}
+
+
+class BuildError(Exception):
+    pass
+
+
+@dataclass
+class Suite:
+    name: str
+    kind: str  # libtest, doctest, pytest, program
+    path: str  # relative to target/suites
+    options: dict[str, str] = field(default_factory=dict)
+    interpreter: list[str] = field(default_factory=list)
+
+
+def directives(source: Path) -> dict[str, str]:
+    options: dict[str, str] = {}
+    try:
+        lines = source.read_text(errors="replace").splitlines()[:40]
+    except OSError:
+        return options
+    for line in lines:
+        found = DIRECTIVE.search(line)
+        if found:
+            for word in found.group(1).split():
+                key, _, value = word.partition("=")
+                options[key] = value
+    return options
+
+
+def _say(text: str) -> None:
+    print(f"build: {text}", flush=True)
+
+
+def _call(command: list[str], env: dict[str, str] | None = None, quiet: bool = False) -> str:
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if quiet else None,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        sys.stdout.write(done.stdout if quiet else "")
+        raise BuildError(f"{' '.join(command)}: exit status {done.returncode}")
+    return done.stdout
+
+
+def _newer(source: Path, copy: Path) -> bool:
+    return not copy.exists() or source.stat().st_mtime_ns > copy.stat().st_mtime_ns
+
+
+def _strip(source: Path, copy: Path) -> None:
+    """Line tables are most of a test binary, and the virtual machine unpacks all of them into memory."""
+    if _newer(source, copy):
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        _call(["strip", "--strip-debug", "-o", str(copy), str(source)])
+
+
+def _rust() -> list[Suite]:
+    _say("Rust tests and examples")
+    packages = ["ringfence"]
+    if (ROOT / "capi" / "src").is_dir():
+        packages.append("ringfence-capi")
+    command = ["cargo", "test", "--no-run", "--locked", "--lib", "--tests", "--examples", "--message-format=json"]
+    for package in packages:
+        command += ["-p", package]
+    suites = []
+    for line in _call(command).splitlines():
+        try:
+            message = json.loads(line)
+        except ValueError:
+            continue
+        if message.get("reason") == "compiler-message":
+            sys.stdout.write(message["message"].get("rendered") or "")
+        executable = message.get("executable")
+        if message.get("reason") != "compiler-artifact" or not executable:
+            continue
+        target = message["target"]
+        kind = target["kind"][0]
+        package = "" if "core" in Path(message["manifest_path"]).parts[-2] else "capi-"
+        if kind == "example":
+            # Examples are programs that must run to their end; they are not test harnesses.
+            if message["profile"]["test"]:
+                continue
+            name, how = f"example:{package}{target['name']}", "program"
+        elif kind == "test":
+            name, how = f"rust:{package}{target['name']}", "libtest"
+        elif kind == "bin":
+            continue
+        else:
+            name, how = f"rust:{package}unit", "libtest"
+        options = directives(Path(target["src_path"]))
+        if options.get("harness") == "none":
+            how = "program"
+        copy = SUITES / "rust" / name.replace(":", "-")
+        _strip(Path(executable), copy)
+        suites.append(Suite(name, how, str(copy.relative_to(SUITES)), options))
+    suites.append(Suite("rust:doc", "doctest", ".", {"as": "root", "tier": "machine", "timeout": "900"}))
+    return sorted(suites, key=lambda s: s.name)
+
+
+def _library() -> Path | None:
+    """The C library, installed below target/suites as a user would install it."""
+    if not (ROOT / "include" / "ringfence.h").exists():
+        return None
+    _say("C library")
+    prefix = SUITES / "prefix"
+    _call(["capi/install.sh"], env={"PREFIX": str(prefix), "DESTDIR": "", "PROFILE": "dev"}, quiet=True)
+    return prefix
+
+
+def _c(prefix: Path | None, area: str) -> list[Suite]:
+    sources = sorted((ROOT / "tests" / area).glob("*.c"))
+    if not sources or not prefix:
+        return []
+    _say(f"C programs of tests/{area}")
+    suites = []
+    for source in sources:
+        options = directives(source)
+        program = SUITES / area / source.stem
+        program.parent.mkdir(parents=True, exist_ok=True)
+        command = [os.environ.get("CC", "cc"), "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O1", "-g"]
+        command += [word for word in options.get("cflags", "").split(",") if word]
+        command += ["-o", str(program), str(source), "-pthread"]
+        config = ["pkg-config", "--cflags", "--libs", "ringfence"]
+        if options.get("link") == "static":
+            config.insert(1, "--static")
+        flags = _call(config, env={"PKG_CONFIG_PATH": str(prefix / "lib/pkgconfig")}).split()
+        if options.get("link") == "static":
+            flags = [str(prefix / "lib/libringfence.a") if flag == "-lringfence" else flag for flag in flags]
+        else:
+            flags.append("-Wl,-rpath,$ORIGIN/../prefix/lib")
+        _call(command + flags)
+        suites.append(Suite(f"{area}:{source.stem}", "program", str(program.relative_to(SUITES)), options))
+    return suites
+
+
+def _wheel() -> bool:
+    """Builds the wheel and unpacks it, as an installer would."""
+    if not (ROOT / "python" / "pyproject.toml").exists():
+        return False
+    _say("Python wheel")
+    maturin = TARGET / "venv" / "bin" / "maturin"
+    if not maturin.exists():
+        raise BuildError(f"{maturin} is missing: run tests/setup")
+    wheels = SUITES / "wheels"
+    shutil.rmtree(wheels, ignore_errors=True)
+    _call(
+        [str(maturin), "build", "--locked", "--manifest-path", "python/Cargo.toml", "--out", str(wheels)]
+        + ["--interpreter", python(), "--auditwheel", "skip"],
+        quiet=True,
+    )
+    (wheel,) = wheels.glob("*.whl")
+    shutil.rmtree(SUITES / "python", ignore_errors=True)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(SUITES / "python")
+    for library in (SUITES / "python").rglob("*.so"):
+        _call(["strip", "--strip-debug", str(library)])
+        library.chmod(0o755)
+    return True
+
+
+def python() -> str:
+    """The system's own Python: one below a home directory is out of reach for the ordinary user of the tests."""
+    given = os.environ.get("RINGFENCE_TEST_PYTHON")
+    if given:
+        return given
+    return "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else os.path.realpath(sys.executable)
+
+
+def _interpreted(have_python: bool, prefix: Path | None) -> list[Suite]:
+    suites = []
+    copies = SUITES / "tests"
+    shutil.rmtree(copies, ignore_errors=True)
+    for area in ("lib", "python", "cases", "attacks", "languages", "data"):
+        source = ROOT / "tests" / area
+        if source.is_dir():
+            shutil.copytree(source, copies / area, ignore=shutil.ignore_patterns("__pycache__", "*.c", "*.rs"))
+    if have_python:
+        for area in ("python", "attacks"):
+            files = sorted((copies / area).glob("test_*.py"))
+            if files:
+                options: dict[str, str] = directives(copies / area / "conftest.py")
+                suites.append(Suite(area, "pytest", f"tests/{area}", options))
+    if prefix and (copies / "languages").is_dir():
+        for source in sorted((copies / "languages").iterdir()):
+            interpreter = INTERPRETERS.get(source.suffix)
+            if interpreter and not source.name.startswith(("_", ".")):
+                name = f"languages:{source.stem}{source.suffix}"
+                path = str(source.relative_to(SUITES))
+                suites.append(Suite(name, "program", path, directives(source), interpreter))
+    deps = TARGET / "pydeps"
+    if deps.is_dir() and _newer(deps / ".ringfence", SUITES / "pydeps" / ".ringfence"):
+        shutil.rmtree(SUITES / "pydeps", ignore_errors=True)
+        shutil.copytree(deps, SUITES / "pydeps", ignore=shutil.ignore_patterns("__pycache__", "bin"))
+    return suites
+
+
+def build() -> list[Suite]:
+    SUITES.mkdir(parents=True, exist_ok=True)
+    for area in ("rust", "c", "attacks", "readme"):
+        directory = SUITES / area
+        if directory.is_dir() and area != "rust":
+            shutil.rmtree(directory)
+    suites = _rust()
+    wanted = {Path(suite.path).name for suite in suites}
+    for old in (SUITES / "rust").iterdir():
+        if old.name not in wanted:
+            old.unlink()
+    prefix = _library()
+    suites += _c(prefix, "c")
+    suites += _c(prefix, "attacks")
+    suites += _interpreted(_wheel(), prefix)
+    (SUITES / "manifest.json").write_text(json.dumps([asdict(s) for s in suites], indent=1) + "\n")
+    return suites
+
+
+def load() -> list[Suite]:
+    try:
+        listed = json.loads((SUITES / "manifest.json").read_text())
+    except OSError as error:
+        raise BuildError(f"{error.filename}: {error.strerror}; run tests/run --build-only first") from None
+    return [Suite(**entry) for entry in listed]

@@ -1,0 +1,451 @@
+//! The table of `make bench`: starts of ringfence beside the kernel's floor, bwrap and runc.
+//!
+//! A worker process per host size (an empty one, one with much touched heap) makes one measurement per request; the
+//! coordinator asks for one of each subject in turn, so that whatever else the machine does meets all of them alike.
+
+use std::ffi::{CString, c_char};
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ringfence::{Container, Spec};
+
+/// What is measured, in the order of a round.
+const SUBJECTS: &[Subject] = &[
+    Subject { name: "vfork", label: "vfork + exec + wait", every: 1 },
+    Subject { name: "fork", label: "fork + exec + wait", every: 1 },
+    Subject { name: "floor", label: "floor: clone3, same namespaces + exec + wait", every: 1 },
+    Subject { name: "ringfence", label: "ringfence: start + true + wait + close, limits", every: 1 },
+    Subject { name: "exec", label: "ringfence: exec + true + wait, running container", every: 1 },
+    Subject { name: "bwrap", label: "bwrap --unshare-all", every: 4 },
+    Subject { name: "runc", label: "runc run", every: 20 },
+];
+
+/// Those that are also measured from the host with much heap.
+const HEAVY: &[&str] = &["fork", "floor", "ringfence", "exec"];
+
+struct Subject {
+    name: &'static str,
+    label: &'static str,
+    /// Measured in each n-th round: the slow ones would otherwise be most of the run.
+    every: usize,
+}
+
+struct Options {
+    rounds: usize,
+    heap_mib: usize,
+    payload: String,
+    /// Names of subjects to measure; all when empty.
+    only: Vec<String>,
+}
+
+impl Options {
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|n| n == name)
+    }
+}
+
+fn main() {
+    let mut options = Options { rounds: 1000, heap_mib: 4096, payload: "/bin/true".into(), only: Vec::new() };
+    let mut worker = None;
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().unwrap_or_else(|| panic!("{argument} needs a value"));
+        match argument.as_str() {
+            "--rounds" => options.rounds = value().parse().expect("--rounds N"),
+            "--heap" => options.heap_mib = value().parse().expect("--heap MIB"),
+            "--payload" => options.payload = value(),
+            "--only" => options.only = value().split(',').map(Into::into).collect(),
+            "--worker" => worker = Some(value().parse().expect("--worker MIB")),
+            "--bench" => {}
+            _ => panic!("unknown argument {argument}"),
+        }
+    }
+    match worker {
+        Some(heap_mib) => work(heap_mib, &options.payload),
+        None => coordinate(&options),
+    }
+}
+
+// --- the worker -------------------------------------------------------------------------------------------------------------
+
+/// Answers requests, one line each: the name of a subject in, nanoseconds or `! reason` out.
+fn work(heap_mib: usize, payload: &str) {
+    let mut heap = vec![0u8; heap_mib << 20];
+    for page in heap.chunks_mut(4096) {
+        page[0] = 1;
+    }
+    let mut running = None;
+    for line in std::io::stdin().lines() {
+        let answer = match line.expect("a request").as_str() {
+            "memory" => memory(&mut running),
+            name => measure(name, payload, &mut running).map(|d| d.as_nanos().to_string()),
+        };
+        match answer {
+            Ok(text) => println!("{text}"),
+            Err(reason) => println!("! {}", reason.replace('\n', " ")),
+        }
+    }
+    if let Some(container) = running {
+        let _ = Container::close(&container, Some(Duration::from_secs(5)));
+    }
+    std::hint::black_box(&heap);
+}
+
+fn measure(name: &str, payload: &str, running: &mut Option<Container>) -> Result<Duration, String> {
+    let program = CString::new(payload).expect("no NUL");
+    match name {
+        "vfork" => timed(|| {
+            let argv = [program.as_ptr().cast_mut(), std::ptr::null_mut()];
+            let envp = [std::ptr::null_mut::<c_char>()];
+            let mut pid = 0;
+            // SAFETY: argv and envp are NULL-terminated arrays that live through the call; glibc uses CLONE_VM | CLONE_VFORK.
+            let result = unsafe {
+                libc::posix_spawn(
+                    &mut pid,
+                    program.as_ptr(),
+                    std::ptr::null(),
+                    std::ptr::null(),
+                    argv.as_ptr(),
+                    envp.as_ptr(),
+                )
+            };
+            if result != 0 { Err(format!("posix_spawn: errno {result}")) } else { reap(pid) }
+        }),
+        "fork" => timed(|| {
+            // SAFETY: this process has one thread, and the child only executes.
+            match unsafe { libc::fork() } {
+                0 => execute(&program),
+                pid => reap(pid),
+            }
+        }),
+        "floor" => timed(|| floor(&program)),
+        "ringfence" => {
+            let spec = limited(payload);
+            timed(|| {
+                let container = Container::start(&spec).map_err(|e| e.to_string())?;
+                let main = container.main().ok_or("no main process")?;
+                let status = main.wait(None).map_err(|e| e.to_string())?.ok_or("no status")?;
+                container.close(None).map_err(|e| e.to_string())?;
+                if status.success() { Ok(()) } else { Err(format!("{status:?}")) }
+            })
+        }
+        "exec" => {
+            let container = resident(running)?;
+            timed(|| {
+                let process = container.spawn(&ringfence::Command::new(payload)).map_err(|e| e.to_string())?;
+                let status = process.wait(None).map_err(|e| e.to_string())?.ok_or("no status")?;
+                if status.success() { Ok(()) } else { Err(format!("{status:?}")) }
+            })
+        }
+        "bwrap" => {
+            let arguments = ["--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", payload];
+            timed(|| peer(Command::new("bwrap").args(arguments)))
+        }
+        "runc" => {
+            let bundle = bundle(payload)?;
+            let id = format!("ringfence-bench-{}", std::process::id());
+            timed(|| peer(Command::new("runc").args(["run", "--bundle", &bundle, &id])))
+        }
+        _ => Err(format!("unknown subject {name}")),
+    }
+}
+
+fn timed(run: impl FnOnce() -> Result<(), String>) -> Result<Duration, String> {
+    let started = Instant::now();
+    run()?;
+    Ok(started.elapsed())
+}
+
+fn limited(payload: &str) -> Spec {
+    Spec { argv: vec![payload.into()], memory: Some(256 << 20), cpus: Some(1.0), pids: Some(64), ..Spec::default() }
+}
+
+/// The container in which `exec` is measured, started at the first use.
+fn resident(running: &mut Option<Container>) -> Result<Container, String> {
+    if running.is_none() {
+        *running = Some(Container::start(&Spec::default()).map_err(|e| e.to_string())?);
+    }
+    Ok(running.clone().expect("just started"))
+}
+
+fn execute(program: &CString) -> ! {
+    let argv = [program.as_ptr(), std::ptr::null()];
+    let envp = [std::ptr::null()];
+    // SAFETY: NULL-terminated arrays; _exit is what a child may do when execve returns.
+    unsafe {
+        libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr());
+        libc::_exit(127)
+    }
+}
+
+fn reap(pid: i32) -> Result<(), String> {
+    if pid < 0 {
+        return Err(std::io::Error::last_os_error().to_string());
+    }
+    let mut status = 0;
+    // SAFETY: waits for a child of this process; status is writable.
+    while unsafe { libc::waitpid(pid, &mut status, 0) } < 0 {
+        let error = std::io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EINTR) {
+            return Err(format!("waitpid: {error}"));
+        }
+    }
+    if status == 0 { Ok(()) } else { Err(format!("wait status {status:#x}")) }
+}
+
+/// clone3 with the namespaces of a default container, exec, wait: what the kernel itself takes.
+fn floor(program: &CString) -> Result<(), String> {
+    #[repr(C)]
+    #[derive(Default)]
+    struct CloneArgs {
+        flags: u64,
+        pidfd: u64,
+        child_tid: u64,
+        parent_tid: u64,
+        exit_signal: u64,
+        stack: u64,
+        stack_size: u64,
+        tls: u64,
+    }
+    let namespaces = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWNET
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS
+        | libc::CLONE_NEWCGROUP;
+    let arguments = CloneArgs { flags: namespaces as u64, exit_signal: libc::SIGCHLD as u64, ..CloneArgs::default() };
+    // SAFETY: without CLONE_VM the child has a copy of this single-threaded process, and only executes.
+    match unsafe { libc::syscall(libc::SYS_clone3, &arguments, size_of::<CloneArgs>()) } {
+        0 => execute(program),
+        pid => reap(pid as i32),
+    }
+}
+
+fn peer(command: &mut Command) -> Result<(), String> {
+    let output = command.stdin(Stdio::null()).output().map_err(|e| e.to_string())?;
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+/// An OCI bundle with the payload as its only file, made once.
+fn bundle(payload: &str) -> Result<String, String> {
+    let directory = format!("/tmp/ringfence-bench-{}", std::process::id());
+    if Path::new(&directory).is_dir() {
+        return Ok(directory);
+    }
+    let fail = |e: std::io::Error| e.to_string();
+    std::fs::create_dir_all(format!("{directory}/rootfs")).map_err(fail)?;
+    std::fs::copy(payload, format!("{directory}/rootfs/true")).map_err(fail)?;
+    peer(Command::new("runc").args(["spec", "--bundle", &directory]))?;
+    let path = format!("{directory}/config.json");
+    let text = std::fs::read_to_string(&path).map_err(fail)?;
+    let mut config: serde_json::Value = serde_json::from_str(&text).map_err(|e| e.to_string())?;
+    config["process"]["terminal"] = false.into();
+    config["process"]["args"] = serde_json::json!(["/true"]);
+    let parent = std::env::var("RINGFENCE_CGROUP_PARENT").unwrap_or_else(|_| "/ringfence-test".into());
+    config["linux"]["cgroupsPath"] = format!("{parent}/runc").into();
+    config["linux"]["resources"] = serde_json::json!({"memory": {"limit": 256 << 20}, "pids": {"limit": 64}, "cpu": {"quota": 100_000, "period": 100_000}});
+    std::fs::write(&path, config.to_string()).map_err(fail)?;
+    Ok(directory)
+}
+
+/// Resident sizes in KiB of the keeper and of a container's init, and the number of other processes of ours.
+fn memory(running: &mut Option<Container>) -> Result<String, String> {
+    let container = resident(running)?;
+    let init = container.pid();
+    let keeper = status_field(init, "PPid").ok_or("no parent of init")?;
+    let init_kib = status_field(init, "VmRSS").ok_or("no size of init")?;
+    let keeper_kib = status_field(keeper as i32, "VmRSS").ok_or("no size of the keeper")?;
+    Ok(format!("{keeper_kib} {init_kib}"))
+}
+
+fn status_field(pid: i32, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find(|l| l.starts_with(&format!("{name}:")))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+// --- the coordinator --------------------------------------------------------------------------------------------------------
+
+struct Worker {
+    child: Child,
+    requests: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Worker {
+    fn start(heap_mib: usize, payload: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("own path"))
+            .args(["--worker", &heap_mib.to_string(), "--payload", payload])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start a worker");
+        let requests = child.stdin.take().expect("piped");
+        let answers = BufReader::new(child.stdout.take().expect("piped"));
+        Self { child, requests, answers }
+    }
+
+    fn ask(&mut self, what: &str) -> Result<String, String> {
+        writeln!(self.requests, "{what}").map_err(|e| format!("worker: {e}"))?;
+        let mut line = String::new();
+        self.answers.read_line(&mut line).map_err(|e| format!("worker: {e}"))?;
+        match line.trim_end() {
+            "" => Err("the worker died".into()),
+            text => match text.strip_prefix("! ") {
+                Some(reason) => Err(reason.into()),
+                None => Ok(text.into()),
+            },
+        }
+    }
+
+    fn end(self) {
+        let Self { mut child, requests, .. } = self;
+        drop(requests);
+        let _ = child.wait();
+        let _ = std::fs::remove_dir_all(format!("/tmp/ringfence-bench-{}", child.id()));
+    }
+}
+
+#[derive(Default)]
+struct Series {
+    label: String,
+    /// Milliseconds.
+    samples: Vec<f64>,
+    failure: Option<String>,
+}
+
+impl Series {
+    fn sample(&mut self, worker: &mut Worker, name: &str) {
+        if self.failure.is_some() {
+            return;
+        }
+        match worker.ask(name) {
+            Ok(text) => self.samples.push(text.parse::<f64>().expect("nanoseconds") / 1e6),
+            Err(reason) => self.failure = Some(reason),
+        }
+    }
+
+    fn quantile(&self, q: f64) -> f64 {
+        let mut sorted = self.samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted[((sorted.len() - 1) as f64 * q).round() as usize]
+    }
+
+    fn measured(&self) -> bool {
+        self.failure.is_none() && !self.samples.is_empty()
+    }
+}
+
+fn coordinate(options: &Options) {
+    let mut empty = Worker::start(0, &options.payload);
+    let mut heavy = Worker::start(options.heap_mib, &options.payload);
+    let mut rows: Vec<Series> =
+        SUBJECTS.iter().map(|s| Series { label: s.label.into(), ..Series::default() }).collect();
+    let mut heavy_rows: Vec<Series> = HEAVY
+        .iter()
+        .map(|name| {
+            let label = SUBJECTS.iter().find(|s| s.name == *name).expect("a subject").label;
+            Series { label: format!("{label}, host with {} MiB", options.heap_mib), ..Series::default() }
+        })
+        .collect();
+    let warm_up = 20.min(options.rounds / 10);
+    for round in 0..options.rounds + warm_up {
+        for (subject, row) in SUBJECTS.iter().zip(&mut rows) {
+            if round % subject.every == 0 && options.wants(subject.name) {
+                row.sample(&mut empty, subject.name);
+            }
+        }
+        // fork copies the page tables of all that heap each time; a tenth of the samples shows it well enough.
+        for (name, row) in HEAVY.iter().zip(&mut heavy_rows) {
+            let due = round % 10 == 0 || matches!(*name, "ringfence" | "exec");
+            if due && options.wants(name) {
+                row.sample(&mut heavy, name);
+            }
+        }
+        if round + 1 == warm_up {
+            for row in rows.iter_mut().chain(&mut heavy_rows) {
+                row.samples.clear();
+            }
+        }
+    }
+    let memory = if options.wants("exec") { empty.ask("memory") } else { Err("needs the container of `exec`".into()) };
+    empty.end();
+    heavy.end();
+    print!("{}", table(&rows, &heavy_rows));
+    print!("{}", goals(&rows, &heavy_rows, memory));
+}
+
+fn find<'a>(rows: &'a [Series], list: &[&str], name: &str) -> Option<&'a Series> {
+    let index = list.iter().position(|n| *n == name)?;
+    rows.get(index).filter(|row| row.measured())
+}
+
+fn names() -> Vec<&'static str> {
+    SUBJECTS.iter().map(|s| s.name).collect()
+}
+
+fn table(rows: &[Series], heavy: &[Series]) -> String {
+    let mut out = String::new();
+    let all: Vec<&Series> = rows.iter().chain(heavy).filter(|r| r.failure.is_some() || !r.samples.is_empty()).collect();
+    let floor = find(rows, &names(), "floor").map(|row| row.quantile(0.5));
+    let largest = all.iter().filter(|r| r.measured()).map(|r| r.quantile(0.5)).fold(0.0, f64::max);
+    let width = all.iter().map(|r| r.label.len()).max().unwrap_or(0);
+    let _ = writeln!(out, "{:<width$}  {:>6}  {:>8}  {:>8}  {:>7}", "milliseconds", "n", "p50", "p99", "x floor");
+    for row in all {
+        if let Some(reason) = &row.failure {
+            let _ = writeln!(out, "{:<width$}  not measured: {reason}", row.label);
+            continue;
+        }
+        let (p50, p99) = (row.quantile(0.5), row.quantile(0.99));
+        let ratio = floor.map_or_else(|| "-".into(), |f| format!("{:.2}", p50 / f));
+        // A logarithmic bar: the rows differ by a factor of a hundred and more.
+        let bar = (1.0 + p50 / 0.1).ln() / (1.0 + largest / 0.1).ln() * 30.0;
+        let bar = "#".repeat((bar.round() as usize).max(1));
+        let _ =
+            writeln!(out, "{:<width$}  {:>6}  {p50:>8.3}  {p99:>8.3}  {ratio:>7}  {bar}", row.label, row.samples.len());
+    }
+    out
+}
+
+fn goals(rows: &[Series], heavy: &[Series], memory: Result<String, String>) -> String {
+    let mut out = String::from("\n");
+    let mut goal = |what: &str, value: Option<f64>, limit: f64, unit: &str| {
+        let _ = match value {
+            Some(v) => {
+                let verdict = if v <= limit { "met" } else { "MISSED" };
+                writeln!(out, "{what:<64} {v:>8.2}{unit} (goal: at most {limit}{unit}) {verdict}")
+            }
+            None => writeln!(out, "{what:<64} not measured"),
+        };
+    };
+    let names = names();
+    let of = |name: &str, q: f64| find(rows, &names, name).map(|row| row.quantile(q));
+    let of_heavy = |name: &str, q: f64| find(heavy, HEAVY, name).map(|row| row.quantile(q));
+    let ratio = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
+    goal("start against floor, p50", ratio(of("ringfence", 0.5), of("floor", 0.5)), 2.0, "x");
+    goal("start against floor, p99", ratio(of("ringfence", 0.99), of("floor", 0.99)), 2.0, "x");
+    goal(
+        "start from the large host against the empty one, p50",
+        ratio(of_heavy("ringfence", 0.5), of("ringfence", 0.5)),
+        1.1,
+        "x",
+    );
+    goal(
+        "exec in a running container against vfork + exec + wait, p50",
+        ratio(of("exec", 0.5), of("vfork", 0.5)),
+        2.0,
+        "x",
+    );
+    let sizes: Option<Vec<f64>> =
+        memory.as_ref().ok().map(|text| text.split(' ').filter_map(|n| n.parse().ok()).collect());
+    goal("resident memory of the keeper", sizes.as_ref().and_then(|s| s.first().copied()), 300.0, " KiB");
+    goal("resident memory of a container's init", sizes.as_ref().and_then(|s| s.get(1).copied()), 100.0, " KiB");
+    if let Err(reason) = memory {
+        let _ = writeln!(out, "memory not measured: {reason}");
+    }
+    out
+}

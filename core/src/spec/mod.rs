@@ -6,36 +6,57 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Where in a spec something stands, for errors.
+mod at;
 /// One builder method per field.
 mod builder;
 /// Capabilities by name and number.
 mod caps;
+/// Exact decimal numbers with a unit.
+mod decimal;
+/// Durations as text.
+mod duration;
 /// Files made from bytes.
 mod file;
 /// How ids inside are ids of the host.
 mod idmap;
 /// Entries of `mounts`.
 mod mount;
+/// The syntax of container names.
+mod name;
 /// Namespaces: kinds and where they come from.
 mod namespace;
 /// Limits of single processes.
 mod rlimit;
 /// Where `/` comes from.
 mod rootfs;
+/// Signals by name and number.
+mod signal;
+/// Sizes as text.
+mod size;
 /// The three standard streams and the terminal.
 mod stdio;
 /// Offsets of the container's clocks.
 mod time_offsets;
+/// Users and groups as text.
+mod user;
+/// What can never work.
+mod validate;
 
 pub use caps::Capabilities;
+pub use duration::parse as parse_duration;
 pub use file::File;
 pub use idmap::{IdRange, Idmap};
 pub use mount::{BindSource, Mount, MountKind};
+pub(crate) use name::name_syntax;
 pub use namespace::{NamespaceKind, NamespaceSource, Net};
 pub use rlimit::{Resource, Rlimit};
 pub use rootfs::{Rootfs, RootfsKind};
+pub use signal::{name as signal_name, parse as parse_signal};
+pub use size::parse as parse_size;
 pub use stdio::{Stdio, Terminal};
 pub use time_offsets::TimeOffsets;
+pub use user::{IdOrName, MAX_ID, UserSpec};
 
 /// What a container is to be. `Default` is what an empty JSON object means.
 ///

@@ -1,0 +1,325 @@
+//! From exec to READY.
+
+use crate::interp::send_record;
+use crate::nr;
+use crate::proto::{MAGIC, Record, Request, hello, keeper_step, record, request, section};
+use crate::serve::Keeper;
+use crate::sys::{self, sc};
+
+/// Where the keeper's own descriptors are; 0 to 2 are /dev/null. HELLO brings 4 to 14 in this order, /dev/null in place of
+/// what is not needed. 7 (the claims of id ranges) and 11 (the lock of a name) are only held: their locks live as long as
+/// the last holder.
+pub mod fd {
+    pub const CONTROL: i32 = 3;
+    pub const CHANNEL: i32 = 4;
+    pub const HOST: i32 = 5;
+    pub const EXEC_LOCK: i32 = 6;
+    pub const PROC: i32 = 8;
+    pub const EXE: i32 = 9;
+    /// A detached keeper's listening socket.
+    pub const LISTEN: i32 = 10;
+    /// Where the final status of a detached container is written.
+    pub const STATUS_FILE: i32 = 12;
+    /// The log of a detached container: the memory file, and where it is kept.
+    pub const LOG: i32 = 13;
+    pub const LOG_FILE: i32 = 14;
+    pub const HELLO_COUNT: usize = 11;
+    pub const SIGNALS: i32 = 15;
+    pub const LIFELINE: i32 = 16;
+    pub const LIFELINE_WRITE: i32 = 17;
+}
+
+/// HELLO's message: the request and up to this many bytes of text for the id maps.
+pub const TEXT: usize = 2048;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Hello {
+    pub request: Request,
+    pub text: [u8; TEXT],
+}
+
+fn fail(step: u32, errno: i64) -> ! {
+    let record = Record {
+        magic: MAGIC,
+        kind: record::FAILED,
+        section: section::KEEPER,
+        op: step,
+        errno: -errno as i32,
+        ..Record::default()
+    };
+    send_record(fd::CHANNEL, &record, -1);
+    sys::exit(1)
+}
+
+fn check(step: u32, result: i64) -> i64 {
+    if result < 0 {
+        fail(step, result)
+    }
+    result
+}
+
+pub fn born(inside: bool) -> Keeper {
+    if !inside {
+        sys::block_signals(true);
+        sys::default_signals();
+        sys::close_range(fd::CHANNEL as u32, u32::MAX);
+        sc!(nr::SETSID);
+        sc!(nr::CHDIR, c"/".as_ptr());
+        sc!(nr::UMASK, 0o022);
+        let cpus = [u64::MAX; 128];
+        sc!(nr::SCHED_SETAFFINITY, 0, core::mem::size_of_val(&cpus), cpus.as_ptr());
+        sys::prctl(nr::PR_SET_TIMERSLACK, 0);
+        raise_nofile();
+    }
+    sys::prctl(nr::PR_SET_NAME, c"ringfence".as_ptr() as u64);
+    // SO_PASSCRED, so that every request names the process that sent it.
+    let one = 1i32;
+    sc!(nr::SETSOCKOPT, fd::CONTROL, 1, 16, &one as *const i32, 4);
+
+    let hello = if inside { again() } else { receive_hello() };
+    let flags = hello.request.flags;
+    if flags & hello::PRIVILEGED == 0 && !inside {
+        enter_user_namespace(&hello);
+    }
+    sys::prctl(nr::PR_SET_DUMPABLE, 0);
+    if flags & hello::PRIVILEGED != 0 {
+        tiny_root();
+    }
+    let mask = [u64::MAX];
+    check(keeper_step::PROC, move_to(sc!(nr::SIGNALFD4, -1i32, mask.as_ptr(), 8, nr::O_CLOEXEC), fd::SIGNALS));
+    let mut ends = [0i32; 2];
+    check(keeper_step::PROC, sc!(nr::PIPE2, ends.as_mut_ptr(), nr::O_CLOEXEC));
+    // The two new numbers are below the fixed ones or are them; far away first.
+    let read = sc!(nr::FCNTL, ends[0], 1030, 100);
+    let write = sc!(nr::FCNTL, ends[1], 1030, 100);
+    sys::close(ends[0]);
+    sys::close(ends[1]);
+    check(keeper_step::PROC, move_to(read, fd::LIFELINE));
+    check(keeper_step::PROC, move_to(write, fd::LIFELINE_WRITE));
+    const CLOSE_RANGE_CLOEXEC: u64 = 4;
+    sc!(nr::CLOSE_RANGE, fd::CONTROL, u32::MAX, CLOSE_RANGE_CLOEXEC);
+
+    let mut keeper = Keeper::new(hello.request.value, flags);
+    keeper.remember_authority(hello.request.tid);
+    let ready = Record { magic: MAGIC, kind: record::READY, pid: sc!(nr::GETPID) as i32, ..Record::default() };
+    send_record(fd::CHANNEL, &ready, -1);
+    sys::close(fd::CHANNEL);
+    keeper
+}
+
+fn move_to(from: i64, to: i32) -> i64 {
+    if from < 0 || from == to as i64 {
+        return from;
+    }
+    let r = sc!(nr::DUP3, from, to, nr::O_CLOEXEC);
+    sys::close(from as i32);
+    r
+}
+
+/// Many containers are many channels. Payloads get the asking thread's limits from their plans.
+fn raise_nofile() {
+    const RLIMIT_NOFILE: i32 = 7;
+    let mut limit = [0u64; 2];
+    if sc!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, 0, limit.as_mut_ptr()) == 0 {
+        limit[0] = limit[1];
+        sc!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, limit.as_ptr(), 0);
+    }
+}
+
+fn receive_hello() -> Hello {
+    let mut hello = Hello { request: Request::default(), text: [0; TEXT] };
+    let mut fds = [-1i32; 256];
+    let mut poll = [sys::PollFd { fd: fd::CONTROL, events: nr::POLLIN, revents: 0 }];
+    sys::poll(&mut poll, 10_000);
+    let size = core::mem::size_of::<Hello>();
+    let Ok(got) = sys::receive(fd::CONTROL, (&mut hello as *mut Hello).cast(), size, &mut fds) else { sys::exit(1) };
+    if got.len != size
+        || hello.request.magic != MAGIC
+        || hello.request.kind != request::HELLO
+        || got.nfds != fd::HELLO_COUNT
+        || got.pid != hello.request.value
+    {
+        sys::exit(1)
+    }
+    // They arrived at the lowest free numbers, 4 and up, in order: where they belong, unless 0 to 2 were closed.
+    for (i, &at) in fds[..got.nfds].iter().enumerate() {
+        if at != fd::CHANNEL + i as i32 {
+            sys::exit(1)
+        }
+    }
+    hello
+}
+
+/// Where HELLO waits while the keeper executes itself: written to a pipe that is inherited as this number.
+const HELLO_PIPE: i32 = fd::SIGNALS;
+
+fn again() -> Hello {
+    let mut hello = Hello { request: Request::default(), text: [0; TEXT] };
+    let size = core::mem::size_of::<Hello>();
+    let n = sc!(nr::READ, HELLO_PIPE, &mut hello as *mut Hello, size);
+    sys::close(HELLO_PIPE);
+    if n != size as i64 {
+        fail(keeper_step::REEXEC, -nr::EINVAL as i64)
+    }
+    hello
+}
+
+/// An ordinary user's keeper: one outer user namespace for all of that host's containers. Without executing itself inside,
+/// it could neither write its children's maps nor join them: its memory would still belong to the namespace outside.
+fn enter_user_namespace(hello: &Hello) {
+    let mut sync = [0i32; 2];
+    check(keeper_step::MAPPER, sc!(nr::PIPE2, sync.as_mut_ptr(), nr::O_CLOEXEC));
+    let me = sc!(nr::GETPID) as i32;
+    let subids = hello.request.flags & hello::SUBIDS != 0;
+    let mut mapper = 0;
+    if subids {
+        let args = sys::CloneArgs { exit_signal: nr::SIGCHLD as u64, ..Default::default() };
+        mapper = check(keeper_step::MAPPER, sys::clone3(&args)) as i32;
+        if mapper == 0 {
+            sys::close(sync[1]);
+            map_by_helpers(&hello.text, sync[0], me)
+        }
+    }
+    check(keeper_step::UNSHARE_USER, sc!(nr::UNSHARE, nr::CLONE_NEWUSER));
+    if subids {
+        sys::write_all(sync[1], b"x".as_ptr(), 1);
+        let mut status = 0i32;
+        loop {
+            let r = sc!(nr::WAIT4, mapper, &mut status as *mut i32, 0, 0);
+            if r != -nr::EINTR as i64 {
+                check(keeper_step::MAPPER, r);
+                break;
+            }
+        }
+        if status != 0 {
+            // The mapper's exit code is 1 or 2: which helper refused.
+            let step = if status >> 8 & 0xff == 2 { keeper_step::GID_MAP } else { keeper_step::UID_MAP };
+            fail(step, -nr::EPERM as i64)
+        }
+    } else {
+        let (uid, gid) = split(&hello.text);
+        write_own(c"self/setgroups", b"deny", keeper_step::SETGROUPS);
+        write_own(c"self/uid_map", uid, keeper_step::UID_MAP);
+        write_own(c"self/gid_map", gid, keeper_step::GID_MAP);
+    }
+    sys::close(sync[0]);
+    sys::close(sync[1]);
+
+    let mut pipe = [0i32; 2];
+    check(keeper_step::REEXEC, sc!(nr::PIPE2, pipe.as_mut_ptr(), 0));
+    sys::write_all(pipe[1], (hello as *const Hello).cast(), core::mem::size_of::<Hello>());
+    sys::close(pipe[1]);
+    if pipe[0] != HELLO_PIPE {
+        check(keeper_step::REEXEC, sc!(nr::DUP3, pipe[0], HELLO_PIPE, 0));
+        sys::close(pipe[0]);
+    }
+    for number in fd::CONTROL..fd::SIGNALS {
+        const F_SETFD: i32 = 2;
+        sc!(nr::FCNTL, number, F_SETFD, 0);
+    }
+    let argv = [c"ringfence".as_ptr(), c"inside".as_ptr(), core::ptr::null()];
+    let envp = [core::ptr::null::<u8>()];
+    let r = sc!(nr::EXECVEAT, fd::EXE, c"".as_ptr(), argv.as_ptr(), envp.as_ptr(), nr::AT_EMPTY_PATH);
+    fail(keeper_step::REEXEC, r)
+}
+
+/// Two texts, each ended by a NUL.
+fn split(text: &[u8; TEXT]) -> (&[u8], &[u8]) {
+    let first = text.iter().position(|&b| b == 0).unwrap_or(0);
+    let rest = &text[first + 1..];
+    let second = rest.iter().position(|&b| b == 0).unwrap_or(0);
+    (&text[..first], &rest[..second])
+}
+
+fn write_own(path: &core::ffi::CStr, data: &[u8], step: u32) {
+    let file = check(step, sc!(nr::OPENAT, fd::PROC, path.as_ptr(), nr::O_WRONLY | nr::O_CLOEXEC)) as i32;
+    check(step, sc!(nr::WRITE, file, data.as_ptr(), data.len()));
+    sys::close(file);
+}
+
+/// The mapper: the keeper's child outside of its user namespace runs newuidmap and newgidmap, so that the host has no
+/// children. `text`: for each of the two, NUL-ended: the program and its arguments without the pid; an empty one ends each.
+fn map_by_helpers(text: &[u8; TEXT], gate: i32, keeper: i32) -> ! {
+    let mut byte = 0u8;
+    if sc!(nr::READ, gate, &mut byte as *mut u8, 1) != 1 {
+        sys::exit(3)
+    }
+    let mut pid = [0u8; 64];
+    sys::proc_path(&mut pid, keeper, b"");
+    let mut at = 0;
+    for code in 1..=2 {
+        let mut argv = [core::ptr::null::<u8>(); 64];
+        let mut n = 0;
+        while at < TEXT && text[at] != 0 && n < 62 {
+            argv[n] = &text[at];
+            n += 1;
+            if n == 1 {
+                argv[n] = pid.as_ptr();
+                n += 1;
+            }
+            while at < TEXT && text[at] != 0 {
+                at += 1;
+            }
+            at += 1;
+        }
+        at += 1;
+        let args = sys::CloneArgs { exit_signal: nr::SIGCHLD as u64, ..Default::default() };
+        let child = sys::clone3(&args);
+        if child == 0 {
+            sys::block_signals(false);
+            sys::close_range(3, u32::MAX);
+            let envp = [core::ptr::null::<u8>()];
+            sc!(nr::EXECVE, argv[0], argv.as_ptr(), envp.as_ptr());
+            sys::exit(127)
+        }
+        let mut status = 0i32;
+        if child < 0 || sc!(nr::WAIT4, child, &mut status as *mut i32, 0, 0) < 0 || status != 0 {
+            sys::exit(code)
+        }
+    }
+    sys::exit(0)
+}
+
+/// A privileged keeper's mount namespace: an empty read-only tmpfs with proc and sysfs. Its children copy these three mounts
+/// instead of the host's thousands, and the keeper keeps no file system of the host busy. A proc and a sysfs must be there
+/// and unmasked, or the kernel lets no child in a user namespace mount its own.
+fn tiny_root() {
+    let step = keeper_step::TINY_ROOT;
+    check(keeper_step::UNSHARE_MNT, sc!(nr::UNSHARE, nr::CLONE_NEWNS));
+    let none = c"".as_ptr();
+    check(step, sc!(nr::MOUNT, none, c"/".as_ptr(), none, nr::MS_REC | nr::MS_PRIVATE, 0));
+    let root = new_mount(c"tmpfs", step);
+    check(step, sc!(nr::MKDIRAT, root, c"proc".as_ptr(), 0o555));
+    check(step, sc!(nr::MKDIRAT, root, c"sys".as_ptr(), 0o555));
+    check(step, sc!(nr::MKDIRAT, root, c"mnt".as_ptr(), 0o755));
+    attach(root, nr::AT_FDCWD, c"/", step);
+    let proc = new_mount(c"proc", step);
+    attach(proc, root, c"proc", step);
+    let sysfs = new_mount(c"sysfs", step);
+    attach(sysfs, root, c"sys", step);
+    check(step, sc!(nr::FCHDIR, root));
+    check(step, sc!(nr::PIVOT_ROOT, c".".as_ptr(), c".".as_ptr()));
+    check(step, sc!(nr::UMOUNT2, c".".as_ptr(), nr::MNT_DETACH));
+    check(step, sc!(nr::CHDIR, c"/".as_ptr()));
+    // The host's /proc may be another pid namespace's, or hide processes: this one is the keeper's own.
+    check(step, sc!(nr::DUP3, proc, fd::PROC, nr::O_CLOEXEC));
+    for mount in [root, proc, sysfs] {
+        sys::close(mount);
+    }
+}
+
+fn new_mount(kind: &core::ffi::CStr, step: u32) -> i32 {
+    const FSCONFIG_CMD_CREATE: u64 = 6;
+    const NOSUID_NODEV_NOEXEC: u64 = 2 | 4 | 8;
+    let context = check(step, sc!(nr::FSOPEN, kind.as_ptr(), 1));
+    check(step, sc!(nr::FSCONFIG, context, FSCONFIG_CMD_CREATE, 0, 0, 0));
+    let mount = check(step, sc!(nr::FSMOUNT, context, 1, NOSUID_NODEV_NOEXEC));
+    sys::close(context as i32);
+    mount as i32
+}
+
+fn attach(mount: i32, at: i32, path: &core::ffi::CStr, step: u32) {
+    const MOVE_MOUNT_F_EMPTY_PATH: u64 = 4;
+    check(step, sc!(nr::MOVE_MOUNT, mount, c"".as_ptr(), at, path.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH));
+}

@@ -1,0 +1,288 @@
+//! The interpreter: runs one section of a plan.
+
+use crate::nr;
+use crate::proto::{ANY, Header, Op, Record, Span, arg, pseudo, record, section, slot};
+use crate::sys::{self, sc};
+
+/// A plan's buffer, mapped shared: the keeper, the stage, pid 1 and the payload see the same one.
+#[derive(Clone, Copy)]
+pub struct Plan {
+    base: *mut u8,
+    pub len: usize,
+}
+
+impl Plan {
+    /// Maps and checks it: nothing in it may point outside of it.
+    pub fn map(fd: i32) -> Result<Plan, i64> {
+        let mut stat = [0u8; 256];
+        let r = sc!(nr::FSTAT, fd, stat.as_mut_ptr());
+        if r < 0 {
+            return Err(r);
+        }
+        let mut size = [0u8; 8];
+        size.copy_from_slice(&stat[nr::STAT_SIZE..nr::STAT_SIZE + 8]);
+        let len = i64::from_ne_bytes(size);
+        if len < core::mem::size_of::<Header>() as i64 || len > 1 << 30 {
+            return Err(-nr::EINVAL as i64);
+        }
+        // PROT_READ | PROT_WRITE, MAP_SHARED
+        let r = sc!(nr::MMAP, 0, len, 3, 1, fd, 0);
+        if r < 0 {
+            return Err(r);
+        }
+        let plan = Plan { base: r as *mut u8, len: len as usize };
+        if !plan.is_sound() {
+            plan.unmap();
+            return Err(-nr::EINVAL as i64);
+        }
+        Ok(plan)
+    }
+
+    pub fn unmap(&self) {
+        sc!(nr::MUNMAP, self.base, self.len);
+    }
+
+    /// Gives the pages back to the file: they stay mapped but not resident in this process.
+    pub fn release_pages(&self) {
+        const MADV_DONTNEED: u64 = 4;
+        sc!(nr::MADVISE, self.base, self.len, MADV_DONTNEED);
+    }
+
+    pub fn header(&self) -> &mut Header {
+        // SAFETY: the mapping is at least a header long (map), page-aligned, and Header is plain integers; only one process
+        // of a start runs at a time, and each reads fields that another wrote only after a futex, a vfork or a reap.
+        unsafe { &mut *self.base.cast::<Header>() }
+    }
+
+    fn fits(&self, off: u64, count: u64, size: u64) -> bool {
+        count.checked_mul(size).and_then(|n| n.checked_add(off)).is_some_and(|end| end <= self.len as u64)
+    }
+
+    fn is_sound(&self) -> bool {
+        let h = *self.header();
+        let op_size = core::mem::size_of::<Op>() as u64;
+        if h.magic != crate::proto::MAGIC
+            || h.total as usize != self.len
+            || h.nslots > slot::MAX
+            || h.nslots < slot::FIRST
+            || h.slots % 8 != 0
+            || !self.fits(h.slots.into(), h.nslots.into(), 8)
+            || !self.fits(h.uid_map.off.into(), h.uid_map.len.into(), 1)
+            || !self.fits(h.gid_map.off.into(), h.gid_map.len.into(), 1)
+            || h.idmaps.off % 4 != 0
+            || !self.fits(h.idmaps.off.into(), h.idmaps.len.into(), 16)
+            || (h.cgroup_slot != u32::MAX && h.cgroup_slot >= h.nslots)
+        {
+            return false;
+        }
+        h.sections.iter().all(|s| s.off % 8 == 0 && self.fits(s.off.into(), s.len.into(), op_size))
+            && h.sections.iter().all(|s| (0..s.len).all(|i| self.is_sound_op(&self.op(*s, i), h.nslots)))
+    }
+
+    fn is_sound_op(&self, op: &Op, nslots: u32) -> bool {
+        let args = op.kinds.iter().zip(op.args).all(|(&kind, value)| match kind {
+            arg::IMM => true,
+            arg::DATA => value < self.len as u64,
+            arg::SLOT => value < nslots.into(),
+            _ => false,
+        });
+        let data = match op.nr {
+            pseudo::RELOCATE => op.args[0] % 8 == 0 && self.fits(op.args[0], op.args[1], 8),
+            pseudo::POKE32 => op.args[0] % 4 == 0 && self.fits(op.args[0], 1, 4),
+            pseudo::POKE64 => op.args[0] % 8 == 0 && self.fits(op.args[0], 1, 8),
+            pseudo::WRITE_ALL => op.kinds[1] == arg::DATA && self.fits(op.args[1], op.args[2], 1),
+            _ => true,
+        };
+        args && data && (op.out == slot::NONE || u32::from(op.out) < nslots)
+    }
+
+    pub fn op(&self, span: Span, index: u32) -> Op {
+        // SAFETY: sections were checked to lie within the mapping, 8-aligned; callers keep index < span.len.
+        unsafe { *self.base.add(span.off as usize).cast::<Op>().add(index as usize) }
+    }
+
+    pub fn bytes(&self, span: Span) -> (*const u8, usize) {
+        // SAFETY: the spans of the header were checked to lie within the mapping.
+        (unsafe { self.base.add(span.off as usize) }, span.len as usize)
+    }
+
+    pub fn slot(&self, index: u32) -> i64 {
+        // SAFETY: slots are checked (is_sound) to lie within the mapping, and indexes to be below nslots.
+        unsafe { *self.base.add(self.header().slots as usize).cast::<i64>().add(index as usize) }
+    }
+
+    pub fn set_slot(&self, index: u32, value: i64) {
+        if index < self.header().nslots {
+            // SAFETY: as in slot().
+            unsafe { *self.base.add(self.header().slots as usize).cast::<i64>().add(index as usize) = value };
+        }
+    }
+
+    pub fn fail(&self, section: u32, op: u32, errno: i64) {
+        let h = self.header();
+        if h.fail_errno == 0 {
+            h.fail_section = section;
+            h.fail_op = op;
+            h.fail_errno = if errno < 0 { -errno as i32 } else { nr::EINVAL };
+        }
+    }
+
+    /// Runs a section; false after a failure, which is then in the header. `from` is for undo plans that wait for something.
+    pub fn run(&self, which: usize) -> bool {
+        let span = self.header().sections[which];
+        let mut exec_errno = nr::ENOENT;
+        let mut index = 0;
+        while index < span.len {
+            let op = self.op(span, index);
+            self.header().progress = (which as u32) << 24 | (index & 0xff_ffff);
+            let result = self.step(&op, &mut exec_errno);
+            if result < 0 && result >= -4095 {
+                let errno = -result as u16;
+                if !op.ok.iter().any(|&ok| ok == errno || ok == ANY) {
+                    self.fail(which as u32, index, result);
+                    return false;
+                }
+                if op.nr == nr::EXECVE || op.nr == nr::EXECVEAT {
+                    // As execvp does: a file that may not be executed is worth more than one that is not there.
+                    if exec_errno != nr::EACCES {
+                        exec_errno = errno.into();
+                    }
+                }
+                if op.out != slot::NONE {
+                    self.set_slot(op.out.into(), result);
+                }
+                index += 1 + u32::from(op.skip_ok_errno);
+            } else {
+                if op.out != slot::NONE {
+                    self.set_slot(op.out.into(), result);
+                }
+                let extra = if op.nr == pseudo::SKIP_IF_NEGATIVE && result == 1 { op.args[1] as u32 } else { 0 };
+                index += 1 + u32::from(op.skip_success) + extra;
+            }
+        }
+        true
+    }
+
+    fn step(&self, op: &Op, exec_errno: &mut i32) -> i64 {
+        let mut args = [0u64; 6];
+        for (out, (&kind, &value)) in args.iter_mut().zip(op.kinds.iter().zip(&op.args)) {
+            *out = match kind {
+                // RELOCATE and POKE take offsets, not addresses.
+                arg::DATA => self.base as u64 + value,
+                arg::SLOT => self.slot(value as u32) as u64,
+                _ => value,
+            };
+        }
+        if op.nr < pseudo::BASE {
+            loop {
+                let r = sys::call(op.nr, &args);
+                if r != -nr::EINTR as i64 {
+                    return r;
+                }
+            }
+        }
+        match op.nr {
+            pseudo::WRITE_ALL => sys::write_all(args[0] as i32, args[1] as *const u8, args[2] as usize),
+            pseudo::RELOCATE => {
+                for i in 0..args[1] as usize {
+                    // SAFETY: is_sound_op checked offset and count.
+                    let word = unsafe { &mut *self.base.add(args[0] as usize).cast::<u64>().add(i) };
+                    if *word != 0 {
+                        *word += self.base as u64;
+                    }
+                }
+                0
+            }
+            pseudo::POKE32 => {
+                // SAFETY: is_sound_op checked offset and alignment.
+                unsafe { *self.base.add(args[0] as usize).cast::<u32>() = args[1] as u32 };
+                0
+            }
+            pseudo::POKE64 => {
+                // SAFETY: as above.
+                unsafe { *self.base.add(args[0] as usize).cast::<u64>() = args[1] };
+                0
+            }
+            pseudo::SIGNALS => {
+                sys::default_signals();
+                sys::block_signals(false);
+                0
+            }
+            pseudo::BOUNDING => {
+                for cap in 0..64u64 {
+                    let r = sys::prctl(nr::PR_CAPBSET_READ, cap);
+                    if r < 0 {
+                        break;
+                    }
+                    if args[0] & 1 << cap == 0 && r == 1 {
+                        let r = sys::prctl(nr::PR_CAPBSET_DROP, cap);
+                        if r < 0 {
+                            return r;
+                        }
+                    }
+                }
+                0
+            }
+            pseudo::AMBIENT => {
+                for cap in (0..64u64).filter(|cap| args[0] & 1 << cap != 0) {
+                    let r = sc!(nr::PRCTL, nr::PR_CAP_AMBIENT, nr::PR_CAP_AMBIENT_RAISE, cap, 0, 0);
+                    if r < 0 {
+                        return r;
+                    }
+                }
+                0
+            }
+            pseudo::VERIFY => self.verify(args[0] as i32, args[1] as u32, args[2]),
+            pseudo::SEND_FD => {
+                let record = Record { magic: crate::proto::MAGIC, kind: record::FD, op: args[1] as u32, ..Record::default() };
+                send_record(self.slot(slot::CHANNEL) as i32, &record, args[0] as i32)
+            }
+            pseudo::EXEC_FAILED => -i64::from(*exec_errno),
+            pseudo::LIFELINE => {
+                sys::prctl(nr::PR_SET_PDEATHSIG, nr::SIGKILL as u64);
+                check_lifeline(self.slot(slot::LIFELINE) as i32);
+                0
+            }
+            pseudo::CHECK_CWD => {
+                let mut buffer = [0u8; 4096];
+                let r = sc!(nr::GETCWD, buffer.as_mut_ptr(), buffer.len());
+                // The kernel writes "(unreachable)/..." for a directory that is not below the root (CVE-2024-21626).
+                if r > 0 && buffer[0] != b'/' { -nr::ELOOP as i64 } else { r.min(0) }
+            }
+            pseudo::FAIL => -(args[0] as i64),
+            pseudo::SKIP_IF_NEGATIVE => i64::from((args[0] as i64) < 0),
+            _ => -nr::EINVAL as i64,
+        }
+    }
+
+    /// fstat through O_PATH descriptors too; -ELOOP when type or device differ.
+    fn verify(&self, fd: i32, format: u32, rdev: u64) -> i64 {
+        let mut stat = [0u8; 256];
+        let r = sc!(nr::FSTAT, fd, stat.as_mut_ptr());
+        if r < 0 {
+            return r;
+        }
+        let mut mode = [0u8; 4];
+        mode.copy_from_slice(&stat[nr::STAT_MODE..nr::STAT_MODE + 4]);
+        let mut device = [0u8; 8];
+        device.copy_from_slice(&stat[nr::STAT_RDEV..nr::STAT_RDEV + 8]);
+        let same = u32::from_ne_bytes(mode) & 0o170000 == format
+            && (rdev == u64::MAX || u64::from_ne_bytes(device) == rdev);
+        if same { 0 } else { -nr::ELOOP as i64 }
+    }
+}
+
+pub fn send_record(channel: i32, record: &Record, pass: i32) -> i64 {
+    sys::send(channel, (record as *const Record).cast(), core::mem::size_of::<Record>(), pass).min(0)
+}
+
+/// The keeper's end closes the pipe's other end: whoever sees that dies, and its container with it.
+pub fn check_lifeline(fd: i32) {
+    let mut fds = [sys::PollFd { fd, events: nr::POLLIN, revents: 0 }];
+    sys::poll(&mut fds, 0);
+    if fds[0].revents != 0 {
+        sys::exit(1);
+    }
+}
+
+pub const NO_SECTION: u32 = section::KEEPER;

@@ -1,0 +1,115 @@
+//! The keeper: a host process's helper. It makes containers from plans, is their pid 1, joins processes to them, reaps, undoes.
+//!
+//! Static, without std, heap or threads; it holds nothing of its host's memory, so its forks cost next to nothing and its
+//! children may run code of their own before they execute anything. See `proto.rs` for what is said to it.
+//!
+//! * `birth.rs`  from exec to READY: lets go of what was inherited, makes the outer user namespace or the tiny root
+//! * `serve.rs`  the loop: requests, statuses, undo plans, the host's end
+//! * `role.rs`   what the children do: stage, pid 1, joiner
+//! * `interp.rs` the interpreter of plans
+//! * `sys.rs`, `nr.rs` the system calls
+
+#![no_std]
+#![no_main]
+
+mod birth;
+mod interp;
+mod nr;
+mod proto;
+#[path = "../src/sys/raw.rs"]
+mod raw;
+mod role;
+mod serve;
+mod sys;
+
+use core::arch::global_asm;
+
+#[cfg(target_arch = "x86_64")]
+global_asm!(".globl _start", "_start:", "xor ebp, ebp", "mov rdi, rsp", "and rsp, -16", "call keeper_main", "ud2");
+#[cfg(target_arch = "aarch64")]
+global_asm!(".globl _start", "_start:", "mov x29, #0", "mov x0, sp", "bl keeper_main", "brk #1");
+
+#[unsafe(no_mangle)]
+extern "C" fn keeper_main(stack: *const usize) -> ! {
+    // SAFETY: the kernel puts argc at the stack's top, the argument pointers behind it.
+    let inside = unsafe { *stack } > 1;
+    let keeper = birth::born(inside);
+    serve::serve(keeper)
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    sys::exit(70)
+}
+
+// The compiler calls these for copies and comparisons; no C library is linked. Volatile-free byte loops would be turned back
+// into calls of themselves, so the copying is the processor's own instruction or an opaque loop.
+
+/// # Safety
+/// As C's memcpy.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, n: usize) -> *mut u8 {
+    // SAFETY: the caller's promise: both are valid for n bytes and do not overlap.
+    unsafe {
+        for i in 0..n {
+            to.add(i).write_volatile(from.add(i).read());
+        }
+    }
+    to
+}
+
+/// # Safety
+/// As C's memmove.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, n: usize) -> *mut u8 {
+    // SAFETY: the caller's promise: both are valid for n bytes; the direction keeps what is still to be read.
+    unsafe {
+        if (to as usize) <= (from as usize) {
+            for i in 0..n {
+                to.add(i).write_volatile(from.add(i).read());
+            }
+        } else {
+            for i in (0..n).rev() {
+                to.add(i).write_volatile(from.add(i).read());
+            }
+        }
+    }
+    to
+}
+
+/// # Safety
+/// As C's memset.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memset(to: *mut u8, byte: i32, n: usize) -> *mut u8 {
+    // SAFETY: the caller's promise: valid for n bytes.
+    unsafe {
+        for i in 0..n {
+            to.add(i).write_volatile(byte as u8);
+        }
+    }
+    to
+}
+
+/// # Safety
+/// As C's memcmp.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
+    // SAFETY: the caller's promise: both are valid for n bytes.
+    unsafe {
+        for i in 0..n {
+            let (x, y) = (a.add(i).read_volatile(), b.add(i).read_volatile());
+            if x != y {
+                return i32::from(x) - i32::from(y);
+            }
+        }
+    }
+    0
+}
+
+/// # Safety
+/// As memcmp.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, n: usize) -> i32 {
+    // SAFETY: the same promise.
+    unsafe { memcmp(a, b, n) }
+}

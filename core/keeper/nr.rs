@@ -1,0 +1,181 @@
+//! System call numbers that the keeper itself uses, and the ABI constants that core has no crate for.
+
+#[cfg(target_arch = "x86_64")]
+mod table {
+    pub const READ: u32 = 0;
+    pub const WRITE: u32 = 1;
+    pub const CLOSE: u32 = 3;
+    pub const FSTAT: u32 = 5;
+    pub const MMAP: u32 = 9;
+    pub const MUNMAP: u32 = 11;
+    pub const RT_SIGACTION: u32 = 13;
+    pub const RT_SIGPROCMASK: u32 = 14;
+    pub const MADVISE: u32 = 28;
+    pub const GETPID: u32 = 39;
+    pub const SENDMSG: u32 = 46;
+    pub const RECVMSG: u32 = 47;
+    pub const SHUTDOWN: u32 = 48;
+    pub const SETSOCKOPT: u32 = 54;
+    pub const EXECVE: u32 = 59;
+    pub const WAIT4: u32 = 61;
+    pub const KILL: u32 = 62;
+    pub const FCNTL: u32 = 72;
+    pub const LSEEK: u32 = 8;
+    pub const SENDFILE: u32 = 40;
+    pub const FCHDIR: u32 = 81;
+    pub const CHDIR: u32 = 80;
+    pub const GETCWD: u32 = 79;
+    pub const READLINKAT: u32 = 267;
+    pub const ACCEPT4: u32 = 288;
+    pub const UMASK: u32 = 95;
+    pub const GETPPID: u32 = 110;
+    pub const SETSID: u32 = 112;
+    pub const CAPSET: u32 = 126;
+    pub const PIVOT_ROOT: u32 = 155;
+    pub const PRCTL: u32 = 157;
+    pub const MOUNT: u32 = 165;
+    pub const UMOUNT2: u32 = 166;
+    pub const FUTEX: u32 = 202;
+    pub const SCHED_SETAFFINITY: u32 = 203;
+    pub const EXIT_GROUP: u32 = 231;
+    pub const OPENAT: u32 = 257;
+    pub const MKDIRAT: u32 = 258;
+    pub const PPOLL: u32 = 271;
+    pub const UNSHARE: u32 = 272;
+    pub const DUP3: u32 = 292;
+    pub const PIPE2: u32 = 293;
+    pub const SIGNALFD4: u32 = 289;
+    pub const CLOCK_GETTIME: u32 = 228;
+    pub const PRLIMIT64: u32 = 302;
+    pub const SECCOMP: u32 = 317;
+    pub const EXECVEAT: u32 = 322;
+    pub const PIDFD_OPEN: u32 = 434;
+    pub const CLONE3: u32 = 435;
+    pub const CLOSE_RANGE: u32 = 436;
+    pub const MOUNT_SETATTR: u32 = 442;
+    pub const RT_SIGRETURN: u32 = 15;
+    pub const MOVE_MOUNT: u32 = 429;
+    pub const FSOPEN: u32 = 430;
+    pub const FSCONFIG: u32 = 431;
+    pub const FSMOUNT: u32 = 432;
+    pub const SECCOMP_ARCH: u32 = 0xc000_003e;
+    /// struct stat: offsets of st_mode (u32), st_rdev (u64) and st_size (i64).
+    pub const STAT_MODE: usize = 24;
+    pub const STAT_RDEV: usize = 40;
+    pub const STAT_SIZE: usize = 48;
+}
+
+#[cfg(target_arch = "aarch64")]
+mod table {
+    pub const READ: u32 = 63;
+    pub const WRITE: u32 = 64;
+    pub const CLOSE: u32 = 57;
+    pub const FSTAT: u32 = 80;
+    pub const MMAP: u32 = 222;
+    pub const MUNMAP: u32 = 215;
+    pub const RT_SIGACTION: u32 = 134;
+    pub const RT_SIGPROCMASK: u32 = 135;
+    pub const MADVISE: u32 = 233;
+    pub const GETPID: u32 = 172;
+    pub const SENDMSG: u32 = 211;
+    pub const RECVMSG: u32 = 212;
+    pub const SHUTDOWN: u32 = 210;
+    pub const SETSOCKOPT: u32 = 208;
+    pub const EXECVE: u32 = 221;
+    pub const WAIT4: u32 = 260;
+    pub const KILL: u32 = 129;
+    pub const FCNTL: u32 = 25;
+    pub const LSEEK: u32 = 62;
+    pub const SENDFILE: u32 = 71;
+    pub const FCHDIR: u32 = 50;
+    pub const CHDIR: u32 = 49;
+    pub const GETCWD: u32 = 17;
+    pub const READLINKAT: u32 = 78;
+    pub const ACCEPT4: u32 = 242;
+    pub const UMASK: u32 = 166;
+    pub const GETPPID: u32 = 173;
+    pub const SETSID: u32 = 157;
+    pub const CAPSET: u32 = 91;
+    pub const PIVOT_ROOT: u32 = 41;
+    pub const PRCTL: u32 = 167;
+    pub const MOUNT: u32 = 40;
+    pub const UMOUNT2: u32 = 39;
+    pub const FUTEX: u32 = 98;
+    pub const SCHED_SETAFFINITY: u32 = 122;
+    pub const EXIT_GROUP: u32 = 94;
+    pub const OPENAT: u32 = 56;
+    pub const MKDIRAT: u32 = 34;
+    pub const PPOLL: u32 = 73;
+    pub const UNSHARE: u32 = 97;
+    pub const DUP3: u32 = 24;
+    pub const PIPE2: u32 = 59;
+    pub const SIGNALFD4: u32 = 74;
+    pub const CLOCK_GETTIME: u32 = 113;
+    pub const PRLIMIT64: u32 = 261;
+    pub const SECCOMP: u32 = 277;
+    pub const EXECVEAT: u32 = 281;
+    pub const PIDFD_OPEN: u32 = 434;
+    pub const CLONE3: u32 = 435;
+    pub const CLOSE_RANGE: u32 = 436;
+    pub const MOUNT_SETATTR: u32 = 442;
+    pub const RT_SIGRETURN: u32 = 139;
+    pub const MOVE_MOUNT: u32 = 429;
+    pub const FSOPEN: u32 = 430;
+    pub const FSCONFIG: u32 = 431;
+    pub const FSMOUNT: u32 = 432;
+    pub const SECCOMP_ARCH: u32 = 0xc000_00b7;
+    pub const STAT_MODE: usize = 16;
+    pub const STAT_RDEV: usize = 32;
+    pub const STAT_SIZE: usize = 48;
+}
+
+pub use table::*;
+
+pub const EPERM: i32 = 1;
+pub const ENOENT: i32 = 2;
+pub const EINTR: i32 = 4;
+pub const EAGAIN: i32 = 11;
+pub const EACCES: i32 = 13;
+pub const EBUSY: i32 = 16;
+pub const EINVAL: i32 = 22;
+pub const ELOOP: i32 = 40;
+pub const ENFILE: i32 = 23;
+pub const ETIMEDOUT: i32 = 110;
+pub const ESRCH: i32 = 3;
+
+pub const SIGKILL: i32 = 9;
+pub const SIGTERM: i32 = 15;
+pub const SIGCHLD: i32 = 17;
+pub const SIGSTOP: i32 = 19;
+
+pub const CLONE_VFORK: u64 = 0x4000;
+pub const CLONE_PARENT: u64 = 0x8000;
+pub const CLONE_PIDFD: u64 = 0x1000;
+pub const CLONE_PARENT_SETTID: u64 = 0x0010_0000;
+pub const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+pub const CLONE_NEWNS: u64 = 0x0002_0000;
+pub const CLONE_NEWUSER: u64 = 0x1000_0000;
+
+pub const AT_FDCWD: i32 = -100;
+pub const AT_EMPTY_PATH: u64 = 0x1000;
+pub const AT_RECURSIVE: u64 = 0x8000;
+pub const O_RDONLY: u64 = 0;
+pub const O_WRONLY: u64 = 1;
+pub const O_CLOEXEC: u64 = 0o2000000;
+
+pub const PR_SET_PDEATHSIG: u64 = 1;
+pub const PR_SET_DUMPABLE: u64 = 4;
+pub const PR_SET_NAME: u64 = 15;
+pub const PR_CAPBSET_READ: u64 = 23;
+pub const PR_CAPBSET_DROP: u64 = 24;
+pub const PR_SET_TIMERSLACK: u64 = 29;
+pub const PR_SET_NO_NEW_PRIVS: u64 = 38;
+pub const PR_CAP_AMBIENT: u64 = 47;
+pub const PR_CAP_AMBIENT_RAISE: u64 = 2;
+
+pub const MS_REC: u64 = 0x4000;
+pub const MS_PRIVATE: u64 = 1 << 18;
+pub const MNT_DETACH: u64 = 2;
+pub const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+
+pub const POLLIN: i16 = 1;

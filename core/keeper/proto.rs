@@ -1,0 +1,279 @@
+//! What the library and the keeper say to each other, and the form of a plan. Compiled into both.
+//!
+//! # Transport
+//!
+//! One `SOCK_SEQPACKET` socket pair between a host process and its keeper carries [`Request`]s with descriptors
+//! (`SCM_RIGHTS`). Answers do not come back on it: every request brings a *channel* (one end of another socket pair, or a
+//! pipe for the status of a container's main process) on which [`Record`]s arrive. So any number of host threads can ask
+//! at once without a lock or a dispatching thread, and an answer can be polled like any descriptor.
+//!
+//! | request | descriptors | records on the channel |
+//! |---|---|---|
+//! | `HELLO` | channel, host pidfd or -, exec lock or -, claims | `READY` or `FAILED` |
+//! | `SHARE` | one directory, kept for undo plans | none |
+//! | `START` | channel, plan, status pipe, then the plan's slots | `CREATED` + pidfd of pid 1, `STARTED` + pidfd of the main process or `FAILED`, `ENDED` |
+//! | `EXEC`  | channel, plan, then the plan's slots | `STARTED` + pidfd or `FAILED`, `EXITED` |
+//! | `CALL`  | channel, plan, then the plan's slots | what the plan sends, then `ENDED` or `FAILED` |
+//! | `KILL`  | none | none (the container's `ENDED` follows) |
+//! | `LEAVE` | none | none: the keeper goes after its last container |
+//!
+//! The main process's `EXITED` record is written to the status pipe by pid 1 of the container (its parent), or by the
+//! keeper when the payload is pid 1 itself. End of file without that record means that the container was killed.
+//!
+//! Every request is checked by the keeper (size, magic, number of descriptors, the asking thread's credentials, all offsets
+//! of the plan); every record is checked by the library (size, kind). Integers are native: both ends are the same build.
+
+pub const MAGIC: u32 = 0x5246_4b31;
+/// Descriptors of one request: SCM_MAX_FD is 253.
+pub const MAX_FDS: usize = 250;
+
+pub mod request {
+    pub const HELLO: u32 = 1;
+    pub const SHARE: u32 = 2;
+    pub const START: u32 = 3;
+    pub const EXEC: u32 = 4;
+    pub const CALL: u32 = 5;
+    pub const KILL: u32 = 6;
+    pub const LEAVE: u32 = 7;
+}
+
+/// Flags of `HELLO`.
+pub mod hello {
+    /// The keeper has the host's privileges and makes itself a mount namespace of its own.
+    pub const PRIVILEGED: u32 = 1;
+    /// The keeper belongs to one detached container: it does not follow the host.
+    pub const DETACHED: u32 = 2;
+    /// The middle task stays as the keeper's parent (host is pid 1 or a subreaper) and is to be ended with it.
+    pub const END_PARENT: u32 = 4;
+    /// Map ids with newuidmap and newgidmap; otherwise one id is mapped without help.
+    pub const SUBIDS: u32 = 8;
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    pub magic: u32,
+    pub kind: u32,
+    /// The asking thread: its credentials are compared with the keeper's.
+    pub tid: i32,
+    pub nfds: u32,
+    pub flags: u32,
+    /// START: deadline; 0 is none.
+    pub timeout_ms: u32,
+    /// The key of the container, chosen by the host, unique for this keeper. SHARE: the index.
+    pub key: u64,
+    /// KILL: the signal. HELLO: the host's pid.
+    pub value: i32,
+    pub pad: u32,
+}
+
+pub mod record {
+    pub const READY: u32 = 1;
+    pub const CREATED: u32 = 2;
+    pub const STARTED: u32 = 3;
+    pub const FAILED: u32 = 4;
+    pub const EXITED: u32 = 5;
+    pub const ENDED: u32 = 6;
+    /// A descriptor made by the plan comes with it; `op` says which `SendFd` sent it.
+    pub const FD: u32 = 7;
+    /// The asking thread's credentials are not the keeper's: start another keeper from that thread.
+    pub const REFUSED: u32 = 8;
+}
+
+/// Steps of the keeper itself that can fail; in `Record::op` when `section` is `section::KEEPER`.
+pub mod keeper_step {
+    pub const BAD_REQUEST: u32 = 1;
+    pub const MAP_PLAN: u32 = 2;
+    pub const CLONE: u32 = 3;
+    pub const UID_MAP: u32 = 4;
+    pub const GID_MAP: u32 = 5;
+    pub const SETGROUPS: u32 = 6;
+    pub const IDMAP: u32 = 7;
+    pub const UNSHARE_USER: u32 = 8;
+    pub const UNSHARE_MNT: u32 = 9;
+    pub const TINY_ROOT: u32 = 10;
+    pub const MAPPER: u32 = 11;
+    pub const REEXEC: u32 = 12;
+    pub const NO_CONTAINER: u32 = 13;
+    pub const TABLE_FULL: u32 = 14;
+    pub const KILLED: u32 = 16;
+    pub const PAYLOAD_CLONE: u32 = 19;
+    pub const PROC: u32 = 20;
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    pub magic: u32,
+    pub kind: u32,
+    pub section: u32,
+    pub op: u32,
+    pub errno: i32,
+    /// A wait status as wait4(2) gives it.
+    pub status: i32,
+    pub pid: i32,
+    pub pad: u32,
+    pub user_usec: u64,
+    pub system_usec: u64,
+    /// Kilobytes, as in struct rusage.
+    pub max_rss: u64,
+    pub reserved: u64,
+}
+
+/// The parts of a plan, in the order in which they run.
+pub mod section {
+    /// In the keeper's child, before the container's namespaces exist: joins, time offsets, v1 control groups.
+    pub const PREPARE: usize = 0;
+    /// In pid 1 of the container: ids, mounts, devices, host name.
+    pub const SETUP: usize = 1;
+    /// In the process that becomes the payload: session, streams, limits, credentials, exec.
+    pub const PAYLOAD: usize = 2;
+    /// In the keeper, after the end.
+    pub const UNDO: usize = 3;
+    pub const COUNT: usize = 4;
+    /// Not a part: a step of the keeper itself failed.
+    pub const KEEPER: u32 = 255;
+}
+
+/// Flags of a plan.
+pub mod plan_flag {
+    /// A task of its own runs PREPARE and then makes pid 1 (CLONE_PARENT): for joins, time offsets and `init: false`.
+    pub const STAGE: u32 = 1;
+    /// pid 1 is the resident init; otherwise it executes the payload itself.
+    pub const RESIDENT: u32 = 2;
+    /// There is a payload.
+    pub const PAYLOAD: u32 = 4;
+    /// Write `deny` to setgroups before the gid map.
+    pub const DENY_SETGROUPS: u32 = 8;
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    pub off: u32,
+    pub len: u32,
+}
+
+/// A mount descriptor that the keeper idmaps with the container's user namespace before the gate opens.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IdmapEntry {
+    pub slot: u32,
+    pub recursive: u32,
+    /// Index into the SETUP section, for the error.
+    pub op: u32,
+    pub pad: u32,
+}
+
+/// The front of a plan's buffer. Offsets are from the start of the buffer; all but the last group is written by the library.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    pub magic: u32,
+    pub total: u32,
+    pub flags: u32,
+    pub nslots: u32,
+    /// `i64` each.
+    pub slots: u32,
+    /// Slot of the v2 control group's directory for CLONE_INTO_CGROUP, or u32::MAX.
+    pub cgroup_slot: u32,
+    pub clone_flags: u64,
+    /// In ops: offset and count.
+    pub sections: [Span; section::COUNT],
+    pub uid_map: Span,
+    pub gid_map: Span,
+    /// In entries.
+    pub idmaps: Span,
+
+    // Written while it runs, by whichever process of the start is at work (one at a time).
+    /// A futex: 1 when the id maps are written.
+    pub gate: u32,
+    /// `section << 24 | op`: where it is; for timeouts.
+    pub progress: u32,
+    pub fail_errno: i32,
+    pub fail_section: u32,
+    pub fail_op: u32,
+    pub started: u32,
+    /// Written by the kernel (CLONE_PARENT_SETTID), in the keeper's pid namespace.
+    pub child_pid: i32,
+    pub pad: u32,
+}
+
+/// Slots that every plan has; the request's descriptors follow from `FIRST`.
+pub mod slot {
+    pub const CHANNEL: u32 = 0;
+    pub const STATUS: u32 = 1;
+    pub const LIFELINE: u32 = 2;
+    /// The keeper's /proc.
+    pub const PROC: u32 = 3;
+    /// EXEC and CALL: pidfd of the container's pid 1.
+    pub const INIT: u32 = 4;
+    pub const FIRST: u32 = 5;
+    pub const NONE: u16 = u16::MAX;
+    pub const MAX: u32 = 60_000;
+    /// UNDO: the shared directories.
+    pub const SHARED: usize = 16;
+}
+
+/// How one argument of an operation is made.
+pub mod arg {
+    /// The value itself.
+    pub const IMM: u8 = 0;
+    /// The address of an offset in the buffer.
+    pub const DATA: u8 = 1;
+    /// What a slot holds.
+    pub const SLOT: u8 = 2;
+}
+
+/// One operation: a system call, or one of [`pseudo`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Op {
+    pub nr: u32,
+    /// Slot for the result, or `slot::NONE`.
+    pub out: u16,
+    /// Operations to pass over after an errno in `ok`, and after success.
+    pub skip_ok_errno: u8,
+    pub skip_success: u8,
+    /// Errnos that are no failure; 0 is none. `ANY` is every errno.
+    pub ok: [u16; 4],
+    pub kinds: [u8; 6],
+    pub pad: u16,
+    pub args: [u64; 6],
+}
+
+/// In `Op::ok`: every errno is fine.
+pub const ANY: u16 = u16::MAX;
+
+/// Operations that are not one system call.
+pub mod pseudo {
+    pub const BASE: u32 = 0x1000;
+    /// (fd, data, len): write all of it.
+    pub const WRITE_ALL: u32 = BASE;
+    /// (offset, count): turns `count` offsets (u64) into addresses; 0 stays 0.
+    pub const RELOCATE: u32 = BASE + 1;
+    /// (offset, slot value): writes a 32-bit value into the buffer.
+    pub const POKE32: u32 = BASE + 2;
+    /// As POKE32, 64 bits.
+    pub const POKE64: u32 = BASE + 3;
+    /// Default dispositions and an empty mask.
+    pub const SIGNALS: u32 = BASE + 4;
+    /// (keep mask): drops all other capabilities from the bounding set.
+    pub const BOUNDING: u32 = BASE + 5;
+    /// (mask): raises these ambient capabilities.
+    pub const AMBIENT: u32 = BASE + 6;
+    /// (fd, S_IFMT bits, rdev or u64::MAX): fails with ELOOP when the file is something else.
+    pub const VERIFY: u32 = BASE + 7;
+    /// (fd, number): sends a descriptor on the channel with a record FD.
+    pub const SEND_FD: u32 = BASE + 8;
+    /// Exits the loop over exec candidates: fails with EACCES if any gave it, else with the last errno.
+    pub const EXEC_FAILED: u32 = BASE + 9;
+    /// Fails with ETIMEDOUT... never: exits at once when the lifeline is gone, and arms the death signal again.
+    pub const LIFELINE: u32 = BASE + 10;
+    /// (fd): fails with errno ENOTDIR/ELOOP when getcwd shows that the directory is outside of the root.
+    pub const CHECK_CWD: u32 = BASE + 11;
+    /// (errno): fails with it: for conditions found by skips.
+    pub const FAIL: u32 = BASE + 12;
+    /// (slot value): passes over the next `args[1]` operations when the value is negative.
+    pub const SKIP_IF_NEGATIVE: u32 = BASE + 13;
+}

@@ -1,0 +1,401 @@
+//! What the keeper's children are: a stage that joins namespaces, pid 1 of a container, a task that joins a container.
+
+use core::sync::atomic::{AtomicU32, Ordering};
+
+use crate::interp::{NO_SECTION, Plan, check_lifeline, send_record};
+use crate::nr;
+use crate::proto::{IdmapEntry, MAGIC, MAX_FDS, Record, keeper_step, plan_flag, record, section, slot};
+use crate::sys::{self, PollFd, sc};
+
+/// Closes all descriptors but those in the plan's slots: otherwise one container would hold another's channel or lifeline.
+fn let_go(plan: &Plan) {
+    let mut keep = [0i32; MAX_FDS + 8];
+    let mut n = 0;
+    for index in 0..plan.header().nslots.min(keep.len() as u32) {
+        let fd = plan.slot(index) as i32;
+        if fd < 3 {
+            continue;
+        }
+        // Insertion keeps the few numbers sorted; the same one may be in two slots.
+        let mut at = n;
+        while at > 0 && keep[at - 1] > fd {
+            at -= 1;
+        }
+        if at > 0 && keep[at - 1] == fd {
+            continue;
+        }
+        let mut i = n;
+        while i > at {
+            keep[i] = keep[i - 1];
+            i -= 1;
+        }
+        keep[at] = fd;
+        n += 1;
+    }
+    let mut first = 3;
+    for &fd in &keep[..n] {
+        if fd > first {
+            sys::close_range(first as u32, fd as u32 - 1);
+        }
+        first = fd + 1;
+    }
+    sys::close_range(first as u32, u32::MAX);
+}
+
+fn begin(plan: &Plan) {
+    sys::prctl(nr::PR_SET_PDEATHSIG, nr::SIGKILL as u64);
+    let_go(plan);
+    check_lifeline(plan.slot(slot::LIFELINE) as i32);
+}
+
+/// A START's first task: the stage, or pid 1 itself.
+pub fn start(plan: &Plan) -> ! {
+    begin(plan);
+    let h = plan.header();
+    if !plan.run(section::PREPARE) {
+        sys::exit(1)
+    }
+    if h.flags & plan_flag::STAGE == 0 {
+        pid1(plan, -1)
+    }
+    // Only the exec of a payload that is pid 1 closes the write end without a word.
+    let mut exec_pipe = [-1i32; 2];
+    if h.flags & plan_flag::RESIDENT == 0 && sc!(nr::PIPE2, exec_pipe.as_mut_ptr(), nr::O_CLOEXEC) < 0 {
+        sys::exit(1)
+    }
+    let mut pidfd = -1i32;
+    let args = sys::CloneArgs {
+        flags: h.clone_flags | nr::CLONE_PARENT | nr::CLONE_PIDFD | nr::CLONE_PARENT_SETTID,
+        pidfd: &mut pidfd as *mut i32 as u64,
+        parent_tid: &mut h.child_pid as *mut i32 as u64,
+        ..Default::default()
+    };
+    let child = sys::clone3(&args);
+    if child == 0 {
+        sys::close(exec_pipe[0]);
+        begin_again(plan);
+        pid1(plan, exec_pipe[1])
+    }
+    if child < 0 {
+        plan.fail(NO_SECTION, keeper_step::CLONE, child);
+        sys::exit(1)
+    }
+    sys::close(exec_pipe[1]);
+    let created = Record { magic: MAGIC, kind: record::CREATED, pid: child as i32, ..Record::default() };
+    send_record(plan.slot(slot::CHANNEL) as i32, &created, pidfd);
+    if !open_gate(plan, child as i32) {
+        sys::kill(child as i32, nr::SIGKILL);
+        sys::exit(1)
+    }
+    if exec_pipe[0] >= 0 {
+        let mut byte = 0u8;
+        while sc!(nr::READ, exec_pipe[0], &mut byte as *mut u8, 1) == -nr::EINTR as i64 {}
+        if h.fail_errno != 0 {
+            sys::exit(1)
+        }
+        h.started = 1;
+        let started = Record { magic: MAGIC, kind: record::STARTED, pid: child as i32, ..Record::default() };
+        send_record(plan.slot(slot::CHANNEL) as i32, &started, pidfd);
+    }
+    sys::exit(0)
+}
+
+/// The death signal is not inherited.
+fn begin_again(plan: &Plan) {
+    sys::prctl(nr::PR_SET_PDEATHSIG, nr::SIGKILL as u64);
+    check_lifeline(plan.slot(slot::LIFELINE) as i32);
+}
+
+/// Writes a new container's id maps and idmaps its mounts, then opens its gate. Run by the keeper, or by a stage, which has
+/// the keeper's rights.
+pub fn open_gate(plan: &Plan, pid: i32) -> bool {
+    let h = plan.header();
+    if h.uid_map.len > 0 {
+        let proc = plan.slot(slot::PROC) as i32;
+        if h.flags & plan_flag::DENY_SETGROUPS != 0
+            && !write_proc(plan, proc, pid, b"/setgroups", (b"deny".as_ptr(), 4), keeper_step::SETGROUPS)
+        {
+            return false;
+        }
+        if !write_proc(plan, proc, pid, b"/uid_map", plan.bytes(h.uid_map), keeper_step::UID_MAP)
+            || !write_proc(plan, proc, pid, b"/gid_map", plan.bytes(h.gid_map), keeper_step::GID_MAP)
+            || !idmap(plan, proc, pid)
+        {
+            return false;
+        }
+    }
+    // SAFETY: `gate` is a u32 of the shared mapping; the atomic has its size and alignment, and nobody accesses it otherwise
+    // while a start is under way.
+    let gate = unsafe { AtomicU32::from_ptr(&mut h.gate) };
+    gate.store(1, Ordering::Release);
+    const FUTEX_WAKE: i32 = 1;
+    sc!(nr::FUTEX, &h.gate as *const u32, FUTEX_WAKE, 1, 0, 0, 0);
+    true
+}
+
+fn write_proc(plan: &Plan, proc: i32, pid: i32, name: &[u8], data: (*const u8, usize), step: u32) -> bool {
+    let mut path = [0u8; 64];
+    sys::proc_path(&mut path, pid, name);
+    let file = sc!(nr::OPENAT, proc, path.as_ptr(), nr::O_WRONLY | nr::O_CLOEXEC);
+    // One write: the kernel takes a map only whole.
+    let result = if file < 0 { file } else { sc!(nr::WRITE, file, data.0, data.1) };
+    if file >= 0 {
+        sys::close(file as i32);
+    }
+    if result < 0 {
+        plan.fail(NO_SECTION, step, result);
+    }
+    result >= 0
+}
+
+fn idmap(plan: &Plan, proc: i32, pid: i32) -> bool {
+    let span = plan.header().idmaps;
+    if span.len == 0 {
+        return true;
+    }
+    let mut path = [0u8; 64];
+    sys::proc_path(&mut path, pid, b"/ns/user");
+    let userns = sc!(nr::OPENAT, proc, path.as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
+    if userns < 0 {
+        plan.fail(NO_SECTION, keeper_step::IDMAP, userns);
+        return false;
+    }
+    let mut fine = true;
+    for i in 0..span.len {
+        // SAFETY: the span was checked to lie within the mapping, 4-aligned.
+        let entry = unsafe { *plan.bytes(span).0.cast::<IdmapEntry>().add(i as usize) };
+        // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
+        let attr = [nr::MOUNT_ATTR_IDMAP, 0, 0, userns as u64];
+        let recursive = if entry.recursive != 0 { nr::AT_RECURSIVE } else { 0 };
+        let fd = plan.slot(entry.slot);
+        let r = sc!(nr::MOUNT_SETATTR, fd, c"".as_ptr(), nr::AT_EMPTY_PATH | recursive, attr.as_ptr(), 32);
+        if r < 0 {
+            let h = plan.header();
+            h.fail_section = NO_SECTION;
+            h.fail_op = keeper_step::IDMAP | entry.op << 8;
+            h.fail_errno = -r as i32;
+            fine = false;
+            break;
+        }
+    }
+    sys::close(userns as i32);
+    fine
+}
+
+fn wait_at_gate(plan: &Plan) {
+    let h = plan.header();
+    // SAFETY: as in open_gate.
+    let gate = unsafe { AtomicU32::from_ptr(&mut h.gate) };
+    while gate.load(Ordering::Acquire) == 0 {
+        const FUTEX_WAIT: i32 = 0;
+        sc!(nr::FUTEX, &h.gate as *const u32, FUTEX_WAIT, 0, 0, 0, 0);
+    }
+}
+
+fn pid1(plan: &Plan, exec_pipe: i32) -> ! {
+    let h = plan.header();
+    wait_at_gate(plan);
+    if !plan.run(section::SETUP) {
+        sys::exit(1)
+    }
+    if h.flags & plan_flag::RESIDENT != 0 {
+        init(plan)
+    }
+    // The write end closes by exec; a failure is in the header before it closes.
+    let _ = exec_pipe;
+    plan.run(section::PAYLOAD);
+    sys::exit(127)
+}
+
+/// The resident init.
+fn init(plan: &Plan) -> ! {
+    let h = plan.header();
+    let mut payload = 0;
+    let mut pidfd = -1i32;
+    if h.flags & plan_flag::PAYLOAD != 0 {
+        // vfork's order without its sharing: this returns when the payload has been executed, or has failed.
+        let args = sys::CloneArgs {
+            flags: nr::CLONE_VFORK | nr::CLONE_PIDFD,
+            pidfd: &mut pidfd as *mut i32 as u64,
+            exit_signal: nr::SIGCHLD as u64,
+            ..Default::default()
+        };
+        let child = sys::clone3(&args);
+        if child == 0 {
+            plan.run(section::PAYLOAD);
+            sys::exit(127)
+        }
+        if child < 0 {
+            plan.fail(NO_SECTION, keeper_step::PAYLOAD_CLONE, child);
+        }
+        if h.fail_errno != 0 {
+            sys::exit(1)
+        }
+        payload = child as i32;
+    }
+    h.started = 1;
+    let channel = plan.slot(slot::CHANNEL) as i32;
+    let started = Record { magic: MAGIC, kind: record::STARTED, ..Record::default() };
+    send_record(channel, &started, pidfd);
+
+    // From here on: a signalfd, the lifeline and the status pipe (what CRIU can dump), CAP_KILL, eight system calls.
+    let lifeline = sc!(nr::DUP3, plan.slot(slot::LIFELINE), 200, nr::O_CLOEXEC);
+    let status = sc!(nr::DUP3, plan.slot(slot::STATUS), 201, nr::O_CLOEXEC);
+    let mask = [u64::MAX];
+    let signals = sc!(nr::SIGNALFD4, -1i32, mask.as_ptr(), 8, nr::O_CLOEXEC | 0o4000);
+    let signals = sc!(nr::DUP3, signals, 202, nr::O_CLOEXEC);
+    if lifeline < 0 || signals < 0 {
+        sys::exit(1)
+    }
+    plan.unmap();
+    sys::close_range(0, 199);
+    sys::close_range(203, u32::MAX);
+    confine();
+    reap(payload, lifeline as i32, status as i32, signals as i32)
+}
+
+/// pid 1 of a container can be attacked by its root: it keeps CAP_KILL, and the system calls of `reap`.
+fn confine() {
+    const CAP_KILL: u64 = 1 << 5;
+    sys::prctl(nr::PR_SET_DUMPABLE, 0);
+    // struct __user_cap_header_struct (version 3, this thread), then effective, permitted, inheritable twice.
+    let header = [0x2008_0522u32, 0];
+    let data = [CAP_KILL as u32, CAP_KILL as u32, 0, 0, 0, 0];
+    sc!(nr::CAPSET, header.as_ptr(), data.as_ptr());
+    sc!(nr::PRCTL, nr::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+
+    #[repr(C)]
+    struct Filter {
+        code: u16,
+        jt: u8,
+        jf: u8,
+        k: u32,
+    }
+    const LOAD: u16 = 0x20;
+    const EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    const KILL_PROCESS: u32 = 0x8000_0000;
+    let allowed = [nr::PPOLL, nr::READ, nr::WRITE, nr::WAIT4, nr::KILL, nr::EXIT_GROUP, nr::CLOSE, nr::RT_SIGRETURN];
+    let mut program = [const { Filter { code: RETURN, jt: 0, jf: 0, k: KILL_PROCESS } }; 14];
+    // Offsets 4 and 0 of struct seccomp_data: architecture and number (which has the x32 bit set for x32 calls).
+    program[0] = Filter { code: LOAD, jt: 0, jf: 0, k: 4 };
+    program[1] = Filter { code: EQUAL, jt: 1, jf: 0, k: nr::SECCOMP_ARCH };
+    program[3] = Filter { code: LOAD, jt: 0, jf: 0, k: 0 };
+    for (i, &number) in allowed.iter().enumerate() {
+        program[4 + i] = Filter { code: EQUAL, jt: (allowed.len() - i) as u8, jf: 0, k: number };
+    }
+    program[12] = Filter { code: RETURN, jt: 0, jf: 0, k: KILL_PROCESS };
+    program[13] = Filter { code: RETURN, jt: 0, jf: 0, k: ALLOW };
+    #[repr(C)]
+    struct Program {
+        len: u16,
+        filter: *const Filter,
+    }
+    let program = Program { len: program.len() as u16, filter: program.as_ptr() };
+    // A kernel without seccomp leaves pid 1 with what it has: CAP_KILL and three descriptors.
+    sc!(nr::SECCOMP, 1, 0, &program as *const Program);
+}
+
+fn reap(mut payload: i32, lifeline: i32, status_pipe: i32, signals: i32) -> ! {
+    let had_payload = payload != 0;
+    let mut terminating = false;
+    loop {
+        let mut fds = [
+            PollFd { fd: signals, events: nr::POLLIN, revents: 0 },
+            PollFd { fd: lifeline, events: nr::POLLIN, revents: 0 },
+        ];
+        sys::poll(&mut fds, -1);
+        if fds[1].revents != 0 {
+            sys::exit(1)
+        }
+        let mut info = [0u32; 32];
+        while sc!(nr::READ, signals, info.as_mut_ptr(), 128) == 128 {
+            let signal = info[0] as i32;
+            // A normal process would end by these; pid 1's end is its container's.
+            if signal == nr::SIGCHLD || !matches!(signal, 1 | 2 | 3 | 10 | 12 | 15) {
+                continue;
+            }
+            if payload != 0 {
+                sys::kill(payload, signal);
+            } else if matches!(signal, 1 | 2 | 3 | 15) {
+                terminating = true;
+                sys::kill(-1, nr::SIGTERM);
+            }
+        }
+        loop {
+            let mut status = 0i32;
+            let mut usage = [0i64; 18];
+            let pid = sc!(nr::WAIT4, -1i32, &mut status as *mut i32, 1, usage.as_mut_ptr());
+            if pid <= 0 {
+                // ECHILD: nobody is left.
+                if pid < 0 && terminating {
+                    sys::exit(0)
+                }
+                break;
+            }
+            if pid as i32 == payload {
+                write_exited(status_pipe, payload, status, &usage);
+                payload = 0;
+            }
+        }
+        if had_payload && payload == 0 {
+            sys::exit(0)
+        }
+    }
+}
+
+/// `usage` is a struct rusage: user and system time as seconds and microseconds, then the largest resident set.
+pub fn exited(pid: i32, status: i32, usage: &[i64; 18]) -> Record {
+    Record {
+        magic: MAGIC,
+        kind: record::EXITED,
+        pid,
+        status,
+        user_usec: (usage[0] * 1_000_000 + usage[1]) as u64,
+        system_usec: (usage[2] * 1_000_000 + usage[3]) as u64,
+        max_rss: usage[4] as u64,
+        ..Record::default()
+    }
+}
+
+fn write_exited(pipe: i32, pid: i32, status: i32, usage: &[i64; 18]) {
+    let record = exited(pid, status, usage);
+    sys::write_all(pipe, (&record as *const Record).cast(), core::mem::size_of::<Record>());
+}
+
+/// An EXEC's or CALL's first task: joins the container, starts the payload as a child of the keeper.
+pub fn join(plan: &Plan, call: bool) -> ! {
+    begin(plan);
+    sys::prctl(nr::PR_SET_DUMPABLE, 0);
+    let h = plan.header();
+    if !plan.run(section::PREPARE) {
+        sys::exit(1)
+    }
+    let mut pidfd = -1i32;
+    // In the container's pid namespace only a new child can be; CLONE_PARENT makes it the keeper's.
+    let args = sys::CloneArgs {
+        flags: nr::CLONE_PARENT | nr::CLONE_VFORK | nr::CLONE_PIDFD | nr::CLONE_PARENT_SETTID,
+        pidfd: &mut pidfd as *mut i32 as u64,
+        parent_tid: &mut h.child_pid as *mut i32 as u64,
+        ..Default::default()
+    };
+    let child = sys::clone3(&args);
+    if child == 0 {
+        sys::prctl(nr::PR_SET_DUMPABLE, 0);
+        let done = plan.run(section::PAYLOAD);
+        sys::exit(if done && call { 0 } else { 127 })
+    }
+    if child < 0 {
+        plan.fail(NO_SECTION, keeper_step::PAYLOAD_CLONE, child);
+    }
+    if h.fail_errno != 0 {
+        sys::exit(1)
+    }
+    h.started = 1;
+    if !call {
+        let started = Record { magic: MAGIC, kind: record::STARTED, pid: child as i32, ..Record::default() };
+        send_record(plan.slot(slot::CHANNEL) as i32, &started, pidfd);
+    }
+    sys::exit(0)
+}

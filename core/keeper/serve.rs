@@ -1,0 +1,638 @@
+//! The keeper's loop: requests, statuses, undo plans, the host's end.
+
+use crate::birth::fd;
+use crate::interp::{NO_SECTION, Plan, send_record};
+use crate::nr;
+use crate::proto::{MAGIC, MAX_FDS, Record, Request, hello, keeper_step, plan_flag, record, request, section, slot};
+use crate::role;
+use crate::sys::{self, PollFd, sc};
+
+/// Starts and processes at once; the table is touched only as far as it was ever filled.
+const TASKS: usize = 16 * 1024;
+/// Shared directories for undo plans.
+const SHARED: usize = 32;
+/// Connections to a detached container's keeper.
+const CONNECTIONS: usize = 16;
+/// How long a keeper without containers waits for the next one.
+const IDLE_MS: u64 = 3_000;
+/// How often the exec lock is tested.
+const LOCK_MS: u64 = 500;
+const AUTHORITY: usize = 2048;
+
+#[derive(Clone, Copy)]
+struct Task {
+    /// A request's kind; 0 is a free entry.
+    kind: u32,
+    key: u64,
+    /// The stage or the joiner; 0 when there is none or it was reaped.
+    helper: i32,
+    /// pid 1 or the payload; 0 before it exists.
+    pid: i32,
+    reaped: bool,
+    channel: i32,
+    /// START without a resident init: where the payload's status goes.
+    status_pipe: i32,
+    plan: Plan,
+    exited: Record,
+    deadline: u64,
+    /// In the undo phase: when to try (again), and for how long it was tried.
+    undo_at: u64,
+    undo_tries: u32,
+}
+
+pub struct Keeper {
+    host: i32,
+    flags: u32,
+    leaving: bool,
+    table: *mut Task,
+    /// Entries ever used: the rest of the table was never touched.
+    used: usize,
+    live: usize,
+    idle_since: u64,
+    lock_at: u64,
+    shared: [i32; SHARED],
+    connections: [i32; CONNECTIONS],
+    authority: [u8; AUTHORITY],
+    authority_len: usize,
+}
+
+pub fn serve(mut keeper: Keeper) -> ! {
+    loop {
+        keeper.turn()
+    }
+}
+
+impl Keeper {
+    pub fn new(host: i32, flags: u32) -> Keeper {
+        let len = TASKS * core::mem::size_of::<Task>();
+        // PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+        let table = sc!(nr::MMAP, 0, len, 3, 0x4022, -1i32, 0);
+        if table < 0 {
+            sys::exit(71)
+        }
+        // Children have no use for it, and it would count as theirs.
+        const MADV_DONTFORK: u64 = 10;
+        sc!(nr::MADVISE, table, len, MADV_DONTFORK);
+        Keeper {
+            host,
+            flags,
+            leaving: false,
+            table: table as *mut Task,
+            used: 0,
+            live: 0,
+            idle_since: sys::now_ms(),
+            lock_at: 0,
+            shared: [-1; SHARED],
+            connections: [-1; CONNECTIONS],
+            authority: [0; AUTHORITY],
+            authority_len: 0,
+        }
+    }
+
+    fn task(&mut self, index: usize) -> &mut Task {
+        // SAFETY: index < used <= TASKS; zeroed memory is a valid Task, and entries below `used` were written.
+        unsafe { &mut *self.table.add(index) }
+    }
+
+    fn detached(&self) -> bool {
+        self.flags & hello::DETACHED != 0
+    }
+
+    fn turn(&mut self) {
+        let now = sys::now_ms();
+        let timeout = self.timers(now);
+        let mut fds = [const { PollFd { fd: -1, events: nr::POLLIN, revents: 0 } }; 4 + CONNECTIONS];
+        fds[0].fd = fd::SIGNALS;
+        fds[1].fd = if self.leaving && !self.detached() { -1 } else { fd::CONTROL };
+        fds[2].fd = if self.detached() { -1 } else { fd::HOST };
+        fds[3].fd = if self.detached() { fd::LISTEN } else { -1 };
+        for (poll, &connection) in fds[4..].iter_mut().zip(&self.connections) {
+            poll.fd = connection;
+        }
+        sys::poll(&mut fds, timeout);
+        if fds[0].revents != 0 {
+            let mut info = [0u32; 32 * 8];
+            sc!(nr::READ, fd::SIGNALS, info.as_mut_ptr(), 1024);
+            self.reap();
+        }
+        if fds[2].revents != 0 {
+            self.host_ended();
+        }
+        if fds[1].revents != 0 && !self.receive(fd::CONTROL) {
+            // The host closed its end: it ended, it executed something else, or it wants this keeper to go.
+            sys::close(fd::CONTROL);
+            if !self.detached() {
+                self.leave();
+            } else {
+                sc!(nr::DUP3, fd::LIFELINE, fd::CONTROL, nr::O_CLOEXEC);
+            }
+        }
+        if fds[3].revents != 0 {
+            self.accept();
+        }
+        for i in 0..CONNECTIONS {
+            if fds[4 + i].revents != 0 && !self.receive(self.connections[i]) {
+                sys::close(self.connections[i]);
+                self.connections[i] = -1;
+            }
+        }
+    }
+
+    /// Does what is due; how long poll may sleep.
+    fn timers(&mut self, now: u64) -> i64 {
+        let mut next = u64::MAX;
+        for index in 0..self.used {
+            let task = self.task(index);
+            if task.kind == 0 {
+                continue;
+            }
+            if task.undo_at != 0 {
+                if task.undo_at <= now {
+                    self.undo(index, now);
+                }
+                let task = self.task(index);
+                if task.kind != 0 {
+                    next = next.min(task.undo_at);
+                }
+            } else if task.deadline != 0 {
+                if task.plan.header().started != 0 {
+                    task.deadline = 0;
+                } else if task.deadline <= now {
+                    let h = task.plan.header();
+                    let (at, op) = (h.progress >> 24, h.progress & 0xff_ffff);
+                    task.plan.fail(at, op, -nr::ETIMEDOUT as i64);
+                    task.deadline = 0;
+                    self.kill(index);
+                } else {
+                    next = next.min(task.deadline);
+                }
+            }
+        }
+        if self.live == 0 {
+            if self.leaving || self.detached() && self.used > 0 {
+                self.exit()
+            }
+            let idle_end = self.idle_since + IDLE_MS;
+            if idle_end <= now && !self.detached() {
+                self.leave();
+                self.exit_if_done();
+            }
+            next = next.min(idle_end.max(now + 1));
+        } else if !self.detached() && !self.leaving {
+            if self.lock_at <= now {
+                self.lock_at = now + LOCK_MS;
+                if self.host_executed() {
+                    self.host_ended();
+                }
+            }
+            next = next.min(self.lock_at);
+        }
+        if next == u64::MAX { -1 } else { next.saturating_sub(now) as i64 }
+    }
+
+    /// The host's record lock on the exec lock's file is released by exec and by nothing else that a host does.
+    fn host_executed(&self) -> bool {
+        const F_GETLK: i32 = 5;
+        const F_UNLCK: u16 = 2;
+        // struct flock: type 16 bits, whence 16 bits, start, len, pid.
+        let mut lock = [1u64, 0, 0, 0];
+        let r = sc!(nr::FCNTL, fd::EXEC_LOCK, F_GETLK, lock.as_mut_ptr());
+        r == 0 && lock[0] as u16 == F_UNLCK
+    }
+
+    fn host_ended(&mut self) {
+        self.leave();
+        sc!(nr::DUP3, fd::LIFELINE, fd::HOST, nr::O_CLOEXEC);
+        for index in 0..self.used {
+            if self.task(index).kind != 0 && self.task(index).undo_at == 0 {
+                self.kill(index);
+            }
+        }
+        self.exit_if_done();
+    }
+
+    /// Takes no more requests; what was queued is served. EPIPE tells the host to start another keeper.
+    fn leave(&mut self) {
+        if self.leaving {
+            return;
+        }
+        self.leaving = true;
+        sc!(nr::SHUTDOWN, fd::CONTROL, 0);
+        while self.receive(fd::CONTROL) {}
+    }
+
+    fn exit_if_done(&mut self) {
+        if self.live == 0 && self.leaving {
+            self.exit()
+        }
+    }
+
+    fn exit(&mut self) -> ! {
+        if self.flags & hello::END_PARENT != 0 {
+            // The middle task pins the host's memory; its death sends no signal to the host.
+            sys::kill(sc!(nr::GETPPID) as i32, nr::SIGKILL);
+        }
+        sys::exit(0)
+    }
+
+    fn accept(&mut self) {
+        let connection = sc!(nr::ACCEPT4, fd::LISTEN, 0, 0, nr::O_CLOEXEC);
+        if connection < 0 {
+            return;
+        }
+        match self.connections.iter().position(|&c| c < 0) {
+            Some(free) => {
+                let one = 1i32;
+                sc!(nr::SETSOCKOPT, connection, 1, 16, &one as *const i32, 4);
+                self.connections[free] = connection as i32;
+            }
+            None => sys::close(connection as i32),
+        }
+    }
+
+    /// One request, if there is one. False when the other end is gone.
+    fn receive(&mut self, from: i32) -> bool {
+        let mut req = Request::default();
+        let size = core::mem::size_of::<Request>();
+        let mut fds = [-1i32; 256];
+        let got = match sys::receive(from, (&mut req as *mut Request).cast(), size, &mut fds) {
+            Ok(got) if got.len == 0 && got.nfds == 0 => return false,
+            Ok(got) => got,
+            Err(errno) if errno == -nr::EAGAIN as i64 || errno == -nr::EINTR as i64 => return !self.leaving,
+            Err(errno) => return errno == -nr::EINVAL as i64,
+        };
+        let fds = &fds[..got.nfds];
+        let needs_channel = matches!(req.kind, request::START | request::EXEC | request::CALL);
+        let sound = got.len == size
+            && req.magic == MAGIC
+            && req.nfds as usize == fds.len()
+            && fds.len() <= MAX_FDS
+            && (!needs_channel || fds.len() >= 2)
+            && (req.kind != request::START || fds.len() >= 3);
+        if sound && self.is_entitled(&req, got.pid, from) {
+            match req.kind {
+                request::SHARE if fds.len() == 1 && (req.key as usize) < SHARED => {
+                    sys::close(self.shared[req.key as usize]);
+                    self.shared[req.key as usize] = fds[0];
+                    return true;
+                }
+                request::START | request::EXEC | request::CALL => {
+                    self.begin(&req, fds);
+                    return true;
+                }
+                request::KILL => {
+                    if let Some(index) = self.find(req.key) {
+                        let task = self.task(index);
+                        if task.pid > 0 && !task.reaped {
+                            sys::kill(task.pid, req.value);
+                        }
+                    }
+                }
+                request::LEAVE => self.leave(),
+                _ => {}
+            }
+        } else if needs_channel && !fds.is_empty() {
+            let kind = if sound { record::REFUSED } else { record::FAILED };
+            self.answer(fds[0], kind, NO_SECTION, keeper_step::BAD_REQUEST, nr::EPERM);
+        }
+        for &fd in fds {
+            sys::close(fd);
+        }
+        true
+    }
+
+    fn answer(&self, channel: i32, kind: u32, section: u32, op: u32, errno: i32) {
+        let record = Record { magic: MAGIC, kind, section, op, errno, ..Record::default() };
+        send_record(channel, &record, -1);
+    }
+
+    /// What the thread that started this keeper was allowed: uids, gids, groups, capabilities, filters, namespaces.
+    pub fn remember_authority(&mut self, tid: i32) {
+        let mut text = [0u8; AUTHORITY];
+        self.authority_len = self.read_authority(self.host, tid, &mut text);
+        self.authority = text;
+    }
+
+    fn is_entitled(&self, req: &Request, pid: i32, from: i32) -> bool {
+        if from == fd::CONTROL && !self.detached() && pid != self.host {
+            return false;
+        }
+        let mut text = [0u8; AUTHORITY];
+        let len = self.read_authority(pid, req.tid, &mut text);
+        len == self.authority_len && text[..len] == self.authority[..len]
+    }
+
+    fn read_authority(&self, pid: i32, tid: i32, out: &mut [u8; AUTHORITY]) -> usize {
+        let mut path = [0u8; 64];
+        let at = sys::proc_path(&mut path, pid, b"/task/");
+        let mut tail = [0u8; 64];
+        let n = sys::proc_path(&mut tail, tid, b"/");
+        path[at..at + n].copy_from_slice(&tail[..n]);
+        let end = at + n;
+        path[end..end + 7].copy_from_slice(b"status\0");
+        let file = sc!(nr::OPENAT, fd::PROC, path.as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
+        if file < 0 {
+            return 0;
+        }
+        let mut status = [0u8; 4096];
+        let n = sc!(nr::READ, file, status.as_mut_ptr(), status.len());
+        sys::close(file as i32);
+        if n < 0 {
+            return 0;
+        }
+        let mut len = 0;
+        let mut keep = |bytes: &[u8]| {
+            let n = bytes.len().min(AUTHORITY - len);
+            out[len..len + n].copy_from_slice(&bytes[..n]);
+            len += n;
+        };
+        for line in status[..n as usize].split(|&b| b == b'\n') {
+            for name in [&b"Uid:"[..], b"Gid:", b"Groups:", b"Cap", b"NoNewPrivs:", b"Seccomp:", b"Seccomp_filters:"] {
+                if line.starts_with(name) {
+                    keep(line);
+                }
+            }
+        }
+        // An ordinary user's keeper, in its namespace below, may not read these of its host; a privileged one may.
+        if self.flags & hello::PRIVILEGED != 0 && !self.detached() {
+            for name in [&b"ns/mnt\0"[..], b"ns/user\0", b"ns/net\0", b"ns/pid\0", b"ns/cgroup\0", b"ns/uts\0", b"ns/ipc\0"] {
+                path[end..end + name.len()].copy_from_slice(name);
+                let mut link = [0u8; 64];
+                let n = sc!(nr::READLINKAT, fd::PROC, path.as_ptr(), link.as_mut_ptr(), link.len());
+                if n > 0 {
+                    keep(&link[..n as usize]);
+                }
+            }
+        }
+        len
+    }
+
+    fn find(&mut self, key: u64) -> Option<usize> {
+        (0..self.used).find(|&i| self.task(i).kind == request::START && self.task(i).key == key)
+    }
+
+    fn begin(&mut self, req: &Request, fds: &[i32]) {
+        let channel = fds[0];
+        let plan = match Plan::map(fds[1]) {
+            Ok(plan) => plan,
+            Err(errno) => {
+                self.answer(channel, record::FAILED, NO_SECTION, keeper_step::MAP_PLAN, -errno as i32);
+                fds.iter().for_each(|&fd| sys::close(fd));
+                return;
+            }
+        };
+        sys::close(fds[1]);
+        let start = req.kind == request::START;
+        let container = if start { None } else { self.find(req.key) };
+        let index = (0..self.used).find(|&i| self.task(i).kind == 0).unwrap_or(self.used);
+        let refusal = if !start && container.is_none_or(|i| self.task(i).pid == 0 || self.task(i).reaped) {
+            Some((keeper_step::NO_CONTAINER, nr::ESRCH))
+        } else if index >= TASKS {
+            Some((keeper_step::TABLE_FULL, nr::ENFILE))
+        } else {
+            None
+        };
+        if let Some((step, errno)) = refusal {
+            self.answer(channel, record::FAILED, NO_SECTION, step, errno);
+            plan.unmap();
+            fds.iter().filter(|&&fd| fd != fds[1]).for_each(|&fd| sys::close(fd));
+            return;
+        }
+
+        for i in 0..plan.header().nslots {
+            plan.set_slot(i, -1);
+        }
+        plan.set_slot(slot::CHANNEL, channel.into());
+        let first = if start { 3 } else { 2 };
+        plan.set_slot(slot::STATUS, if start { fds[2].into() } else { -1 });
+        plan.set_slot(slot::LIFELINE, fd::LIFELINE.into());
+        plan.set_slot(slot::PROC, fd::PROC.into());
+        for (i, &fd) in fds[first..].iter().enumerate() {
+            plan.set_slot(slot::FIRST + i as u32, fd.into());
+        }
+        let mut init_pidfd = -1;
+        if let Some(container) = container {
+            // The keeper is its parent and has not reaped it: the number cannot have been given to another.
+            let pid = self.task(container).pid;
+            init_pidfd = sc!(nr::PIDFD_OPEN, pid, 0) as i32;
+            plan.set_slot(slot::INIT, init_pidfd.into());
+        }
+
+        let h = plan.header();
+        let staged = !start || h.flags & plan_flag::STAGE != 0;
+        let mut pidfd = -1i32;
+        let mut args = sys::CloneArgs { exit_signal: nr::SIGCHLD as u64, ..Default::default() };
+        if h.cgroup_slot != u32::MAX {
+            args.flags |= nr::CLONE_INTO_CGROUP;
+            args.cgroup = plan.slot(h.cgroup_slot) as u64;
+        }
+        if !staged {
+            args.flags |= h.clone_flags | nr::CLONE_PIDFD;
+            args.pidfd = &mut pidfd as *mut i32 as u64;
+        }
+        let child = sys::clone3(&args);
+        if child == 0 {
+            if start { role::start(&plan) } else { role::join(&plan, req.kind == request::CALL) }
+        }
+        let resident = h.flags & plan_flag::RESIDENT != 0;
+        let task = Task {
+            kind: req.kind,
+            key: req.key,
+            helper: if staged && child > 0 { child as i32 } else { 0 },
+            pid: if !staged && child > 0 { child as i32 } else { 0 },
+            reaped: false,
+            channel,
+            status_pipe: if start && !resident { fds[2] } else { -1 },
+            plan,
+            exited: Record::default(),
+            deadline: if req.timeout_ms == 0 { 0 } else { sys::now_ms() + u64::from(req.timeout_ms) },
+            undo_at: 0,
+            undo_tries: 0,
+        };
+        let kept = task.status_pipe;
+        self.used = self.used.max(index + 1);
+        self.live += 1;
+        *self.task(index) = task;
+        if child < 0 {
+            plan.fail(NO_SECTION, keeper_step::CLONE, child);
+        } else if !staged {
+            let created = Record { magic: MAGIC, kind: record::CREATED, pid: child as i32, ..Record::default() };
+            send_record(channel, &created, pidfd);
+            if !role::open_gate(&plan, child as i32) {
+                sys::kill(child as i32, nr::SIGKILL);
+            }
+        }
+        sys::close(pidfd);
+        sys::close(init_pidfd);
+        for (i, &fd) in fds.iter().enumerate() {
+            if i != 1 && fd != channel && fd != kept {
+                sys::close(fd);
+            }
+        }
+        plan.release_pages();
+        if child < 0 {
+            self.settle(index);
+        }
+    }
+
+    fn kill(&mut self, index: usize) {
+        let task = *self.task(index);
+        let late = task.plan.header().child_pid;
+        for pid in [task.pid, task.helper, if task.pid == 0 && !task.reaped { late } else { 0 }] {
+            if pid > 0 {
+                sys::kill(pid, nr::SIGKILL);
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        loop {
+            let mut status = 0i32;
+            let mut usage = [0i64; 18];
+            // WNOHANG | __WALL
+            let pid = sc!(nr::WAIT4, -1i32, &mut status as *mut i32, 0x4000_0001u64, usage.as_mut_ptr()) as i32;
+            if pid <= 0 {
+                return;
+            }
+            let Some(index) = (0..self.used).find(|&i| {
+                let task = self.task(i);
+                task.kind != 0
+                    && task.undo_at == 0
+                    && (task.helper == pid
+                        || task.pid == pid && !task.reaped
+                        || task.pid == 0 && !task.reaped && task.plan.header().child_pid == pid)
+            }) else {
+                continue;
+            };
+            let task = self.task(index);
+            let h = task.plan.header();
+            if task.helper == pid {
+                task.helper = 0;
+                if task.pid == 0 && !task.reaped && h.child_pid > 0 {
+                    task.pid = h.child_pid;
+                }
+                if status != 0 && task.pid > 0 && !task.reaped && task.kind == request::START {
+                    sys::kill(task.pid, nr::SIGKILL);
+                }
+                if status != 0 && h.fail_errno == 0 {
+                    h.fail_section = NO_SECTION;
+                    h.fail_op = keeper_step::KILLED;
+                    h.fail_errno = nr::ESRCH;
+                }
+            } else {
+                task.pid = pid;
+                task.reaped = true;
+                task.exited = role::exited(pid, status, &usage);
+            }
+            self.settle(index);
+        }
+    }
+
+    /// Sends what is known, and ends the entry when nothing of it is left.
+    fn settle(&mut self, index: usize) {
+        let task = *self.task(index);
+        if task.helper != 0 || task.pid != 0 && !task.reaped {
+            return;
+        }
+        let h = task.plan.header();
+        match task.kind {
+            request::START => {
+                if h.started == 0 {
+                    let (section, op, errno) = if h.fail_errno != 0 {
+                        (h.fail_section, h.fail_op, h.fail_errno)
+                    } else {
+                        (NO_SECTION, keeper_step::KILLED, nr::ESRCH)
+                    };
+                    let failed = Record {
+                        magic: MAGIC,
+                        kind: record::FAILED,
+                        section,
+                        op,
+                        errno,
+                        status: task.exited.status,
+                        ..Record::default()
+                    };
+                    send_record(task.channel, &failed, -1);
+                } else if task.status_pipe >= 0 {
+                    let size = core::mem::size_of::<Record>();
+                    sys::write_all(task.status_pipe, (&task.exited as *const Record).cast(), size);
+                }
+                if task.status_pipe >= 0 {
+                    sys::close(task.status_pipe);
+                }
+                let now = sys::now_ms();
+                self.task(index).undo_at = now;
+                self.undo(index, now);
+            }
+            request::EXEC => {
+                if h.fail_errno != 0 {
+                    self.answer(task.channel, record::FAILED, h.fail_section, h.fail_op, h.fail_errno);
+                } else {
+                    send_record(task.channel, &task.exited, -1);
+                }
+                self.forget(index);
+            }
+            _ => {
+                let kind = if h.fail_errno != 0 { record::FAILED } else { record::ENDED };
+                self.answer(task.channel, kind, h.fail_section, h.fail_op, h.fail_errno);
+                self.forget(index);
+            }
+        }
+    }
+
+    /// Runs the undo plan; what is still busy is tried again, less and less often, for half a minute.
+    fn undo(&mut self, index: usize, now: u64) {
+        const TRIES: u32 = 40;
+        let shared = self.shared;
+        let task = self.task(index);
+        let plan = task.plan;
+        let h = plan.header();
+        for (i, &fd) in shared.iter().enumerate() {
+            plan.set_slot((slot::SHARED + i) as u32, fd.into());
+        }
+        plan.set_slot(slot::CHANNEL, task.channel.into());
+        h.fail_errno = 0;
+        if !plan.run(section::UNDO) && h.fail_errno == nr::EBUSY && task.undo_tries < TRIES {
+            task.undo_tries += 1;
+            task.undo_at = now + (1 << task.undo_tries.min(10)).min(1000);
+            return;
+        }
+        let errno = h.fail_errno;
+        let op = h.fail_op;
+        let mut ended = task.exited;
+        ended.magic = MAGIC;
+        ended.kind = record::ENDED;
+        ended.section = section::UNDO as u32;
+        ended.op = op;
+        ended.errno = errno;
+        let channel = task.channel;
+        if self.detached() {
+            self.write_status(&ended);
+        }
+        send_record(channel, &ended, -1);
+        self.forget(index);
+    }
+
+    /// A detached container's last word, for whoever finds it by name: the library reads this record. Its log was memory
+    /// until now, as long as its shared offset says.
+    fn write_status(&self, ended: &Record) {
+        const SEEK_CUR: i32 = 1;
+        let length = sc!(nr::LSEEK, fd::LOG, 0, SEEK_CUR);
+        let mut from = 0i64;
+        while from < length {
+            if sc!(nr::SENDFILE, fd::LOG_FILE, fd::LOG, &mut from as *mut i64, length - from) <= 0 {
+                break;
+            }
+        }
+        sys::write_all(fd::STATUS_FILE, (ended as *const Record).cast(), core::mem::size_of::<Record>());
+    }
+
+    fn forget(&mut self, index: usize) {
+        let task = self.task(index);
+        task.plan.unmap();
+        sys::close(task.channel);
+        task.kind = 0;
+        self.live -= 1;
+        self.idle_since = sys::now_ms();
+    }
+}

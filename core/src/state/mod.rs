@@ -1,5 +1,12 @@
 //! The state directory: names, records of detached containers, claims of id ranges.
 
+mod dir;
+mod identity;
+/// Claims of id ranges.
+pub(crate) mod ids;
+mod locks;
+mod private_fd;
+
 use crate::error::Result;
 
 /// One line of `ls`.

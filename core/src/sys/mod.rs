@@ -1,5 +1,8 @@
 //! System calls that nix lacks.
 
+/// Process descriptors.
+pub(crate) mod pidfd;
+/// The system call instruction.
 pub(crate) mod raw;
 /// A task that shares the host's memory.
 pub(crate) mod task;

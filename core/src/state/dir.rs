@@ -1,0 +1,190 @@
+//! Where the state lives, and that nobody else can write there.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{FileStat, Mode, fstat, stat};
+use nix::unistd::mkdir;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// The state directory, open: what is below is reached by this descriptor, so that a renamed path changes nothing.
+#[derive(Debug)]
+pub(super) struct StateDir {
+    pub path: PathBuf,
+    pub fd: OwnedFd,
+}
+
+/// What decides where the directory is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    uid: u32,
+    chosen: Option<OsString>,
+    runtime_dir: Option<OsString>,
+}
+
+impl Place {
+    pub(super) fn now() -> Self {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        Self {
+            uid: nix::unistd::geteuid().as_raw(),
+            chosen: variable("RINGFENCE_STATE_DIR"),
+            runtime_dir: variable("XDG_RUNTIME_DIR"),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn at(path: &Path) -> Self {
+        Self { uid: nix::unistd::geteuid().as_raw(), chosen: Some(path.into()), runtime_dir: None }
+    }
+
+    /// Opens the directory; makes it if it does not exist.
+    pub(super) fn open(&self) -> Result<StateDir> {
+        self.open_with(Path::new("/run"), Path::new("/tmp"))
+    }
+
+    fn open_with(&self, run: &Path, tmp: &Path) -> Result<StateDir> {
+        const HINT: &str = "set RINGFENCE_STATE_DIR to a directory that only this user can write";
+        if let Some(chosen) = &self.chosen {
+            // Named by the caller: a symbolic link may be what is meant, its target is checked all the same.
+            return self.open_one(Path::new(chosen), OFlag::empty(), 0o022).map_err(|e| e.with_hint(HINT));
+        }
+        for parent in self.runtime_parents(run) {
+            // A parent of another user (a variable that survived `su`), a read-only /run: the next one.
+            if let Ok(dir) = self.open_one(&parent.join("ringfence"), OFlag::O_NOFOLLOW, 0o022) {
+                return Ok(dir);
+            }
+        }
+        // Shared with everybody: the name must be this user's own, and closed to all others.
+        let path = tmp.join(format!("ringfence-{}", self.uid));
+        self.open_one(&path, OFlag::O_NOFOLLOW, 0o077).map_err(|e| e.with_hint(HINT))
+    }
+
+    fn runtime_parents(&self, run: &Path) -> Vec<PathBuf> {
+        if self.uid == 0 {
+            return vec![run.to_owned()];
+        }
+        let chosen = self.runtime_dir.iter().map(PathBuf::from).filter(|path| path.is_absolute());
+        let parents = chosen.chain([run.join(format!("user/{}", self.uid))]);
+        parents.filter(|parent| stat(parent).is_ok_and(|s| self.is_ours(&s, 0o022))).collect()
+    }
+
+    fn is_ours(&self, stat: &FileStat, closed_to_others: u32) -> bool {
+        stat.st_uid == self.uid && stat.st_mode & closed_to_others == 0
+    }
+
+    fn open_one(&self, path: &Path, flags: OFlag, closed_to_others: u32) -> Result<StateDir> {
+        let fail = |step: &str, errno: Errno| Error::os(step, errno as i32).with_path(path.to_string_lossy());
+        let flags = flags | OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let fd = match open(path, flags, Mode::empty()) {
+            Err(Errno::ENOENT) => {
+                match mkdir(path, Mode::from_bits_truncate(0o700)) {
+                    Ok(()) | Err(Errno::EEXIST) => {}
+                    Err(errno) => return Err(fail("mkdir", errno)),
+                }
+                open(path, flags, Mode::empty())
+            }
+            other => other,
+        };
+        let fd = fd.map_err(|errno| fail("open", errno))?;
+        let found = fstat(&fd).map_err(|errno| fail("fstat", errno))?;
+        if !self.is_ours(&found, closed_to_others) {
+            let detail = format!(
+                "the state directory belongs to uid {} with mode {:03o}; it must be uid {}'s and closed to others",
+                found.st_uid,
+                found.st_mode & 0o777,
+                self.uid
+            );
+            return Err(Error::new(ErrorKind::PermissionDenied, detail)
+                .with_path(path.to_string_lossy())
+                .with_errno(libc::EPERM));
+        }
+        Ok(StateDir { path: path.to_owned(), fd })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    fn ours(runtime_dir: Option<&Path>) -> Place {
+        Place {
+            uid: nix::unistd::geteuid().as_raw(),
+            chosen: None,
+            runtime_dir: runtime_dir.map(|p| p.as_os_str().to_owned()),
+        }
+    }
+
+    #[test]
+    fn it_is_made_private() {
+        let base = tempfile::tempdir().unwrap();
+        let dir = Place::at(&base.path().join("state")).open().unwrap();
+        assert_eq!(std::fs::metadata(&dir.path).unwrap().mode() & 0o777, 0o700);
+        Place::at(&dir.path).open().unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("open");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let error = Place::at(&path).open().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(error.hint().unwrap().contains("RINGFENCE_STATE_DIR"), "{error}");
+    }
+
+    #[test]
+    fn what_others_left_in_tmp_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let uid = nix::unistd::geteuid();
+        let name = base.path().join(format!("ringfence-{uid}"));
+        let nowhere = base.path().join("nowhere");
+
+        // A link into somebody's directory, even into our own.
+        symlink(base.path(), &name).unwrap();
+        assert!(ours(None).open_with(&nowhere, base.path()).is_err());
+        std::fs::remove_file(&name).unwrap();
+
+        // A readable one.
+        std::fs::create_dir(&name).unwrap();
+        std::fs::set_permissions(&name, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(ours(None).open_with(&nowhere, base.path()).is_err());
+
+        // Another user's.
+        std::fs::set_permissions(&name, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let other = Place { uid: uid.as_raw() + 1, ..ours(None) };
+        std::fs::rename(&name, base.path().join(format!("ringfence-{}", other.uid))).unwrap();
+        let error = other.open_with(&nowhere, base.path()).unwrap_err();
+        assert_eq!(error.errno(), libc::EPERM, "{error}");
+    }
+
+    #[test]
+    fn the_order_of_places() {
+        let base = tempfile::tempdir().unwrap();
+        let [run, tmp, xdg] = ["run", "tmp", "xdg"].map(|name| {
+            let path = base.path().join(name);
+            std::fs::create_dir(&path).unwrap();
+            path
+        });
+        let uid = nix::unistd::geteuid();
+        let found = |place: Place| place.open_with(&run, &tmp).unwrap().path;
+        if uid.is_root() {
+            assert_eq!(found(ours(Some(&xdg))), run.join("ringfence"));
+            std::fs::remove_dir_all(&run).unwrap();
+        } else {
+            assert_eq!(found(ours(Some(&xdg))), xdg.join("ringfence"));
+            std::fs::create_dir_all(run.join(format!("user/{uid}"))).unwrap();
+            assert_eq!(found(ours(None)), run.join(format!("user/{uid}/ringfence")));
+            // A runtime directory that others can write is not one.
+            std::fs::set_permissions(&xdg, std::fs::Permissions::from_mode(0o777)).unwrap();
+            assert_eq!(found(ours(Some(&xdg))), run.join(format!("user/{uid}/ringfence")));
+            std::fs::remove_dir_all(&run).unwrap();
+        }
+        assert_eq!(found(ours(None)), tmp.join(format!("ringfence-{uid}")));
+    }
+}

@@ -20,7 +20,18 @@ fn main() {
     let mut rustc = Command::new(env::var_os("RUSTC").expect("cargo sets it"));
     rustc
         .args(["--edition", "2024", "--crate-type", "bin", "--crate-name", "ringfence_keeper"])
-        .args(["-C", "panic=abort", "-C", "opt-level=s", "-C", "lto=fat", "-C", "codegen-units=1", "-C", "strip=symbols"])
+        .args([
+            "-C",
+            "panic=abort",
+            "-C",
+            "opt-level=s",
+            "-C",
+            "lto=fat",
+            "-C",
+            "codegen-units=1",
+            "-C",
+            "strip=symbols",
+        ])
         .args(["-C", "relocation-model=static", "-C", "target-feature=+crt-static"])
         // `_start` is the keeper's own; no C library, no loader, no writable memory before it asks for some.
         .args(["-C", "link-arg=-nostartfiles", "-C", "link-arg=-nostdlib", "-C", "link-arg=-static"])

@@ -8,6 +8,9 @@ mod error;
 mod launch;
 pub mod plan;
 mod process;
+#[allow(dead_code, reason = "the keeper uses the rest")]
+#[path = "../keeper/proto.rs"]
+mod proto;
 pub mod spec;
 pub mod state;
 mod sys;

@@ -5,6 +5,8 @@ mod identity;
 /// Claims of id ranges.
 pub(crate) mod ids;
 mod locks;
+/// Names and records.
+pub(crate) mod names;
 mod private_fd;
 
 use crate::error::Result;

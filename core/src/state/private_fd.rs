@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 /// Plain numbers in static memory, because a forked child may neither allocate nor lock before it closes them. More than
-/// this many at once (one per process and one per named start under way) still work; a fork then copies them.
-static OPEN: [AtomicI32; 64] = [const { AtomicI32::new(-1) }; 64];
+/// this many at once (one per process and one per named container) still work; a fork then copies them.
+static OPEN: [AtomicI32; 1024] = [const { AtomicI32::new(-1) }; 1024];
 
 /// An owned descriptor that [`after_fork_child`] closes.
 #[derive(Debug)]

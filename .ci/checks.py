@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,40 @@ def shell() -> Count:
     return (0, 1, 0) if bad else (1, 0, 0)
 
 
+LEAVES = """
+sleep 60 &
+mount -t tmpfs ringfence-left "$1"
+mkdir -p /run/ringfence && touch /run/ringfence/left
+mkdir "$(find /sys/fs/cgroup -type d -path "*$RINGFENCE_CGROUP_PARENT" | head -n 1)/left"
+ip link add ringfence-left type veth peer name ringfence-peer 2>/dev/null || echo no veth
+"""
+
+
+def leak_check() -> Count:
+    """The leak check sees what a careless command leaves, and nothing after one that leaves nothing."""
+    if os.getuid() != 0:
+        print("needs root: not run")
+        return 0, 0, 1
+    clean, lines = stream(["tests/leakcheck", "true"])
+    problems = [] if clean == 0 and not lines else [f"a command that leaves nothing: status {clean}"]
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            code, lines = stream(["tests/leakcheck", "sh", "-c", LEAVES, "sh", directory])
+        finally:
+            for undo in (["umount", directory], ["sh", "-c", "ip link del ringfence-left"]):
+                subprocess.run(undo, stderr=subprocess.DEVNULL, check=False)
+            Path("/run/ringfence/left").unlink(missing_ok=True)
+    text = "\n".join(lines)
+    if code == 0:
+        problems.append("leftovers, but exit status 0")
+    for kind in ("processes", "mounts", "control groups", "files", "network devices"):
+        if f"left behind, {kind}:" not in text and not (kind == "network devices" and "no veth" in text):
+            problems.append(f"did not see the leftover: {kind}")
+    for line in problems:
+        print(line)
+    return (0, 1, 0) if problems else (1, 0, 0)
+
+
 def checks() -> list[tuple[str, Callable[[], Count]]]:
     python = ["tests", ".ci"] + (["python"] if (ROOT / "python" / "pyproject.toml").exists() else [])
     listed: list[tuple[str, Callable[[], Count]]] = [
@@ -152,6 +187,7 @@ def checks() -> list[tuple[str, Callable[[], Count]]]:
             check(str(BIN / "mypy"), "--strict", "--cache-dir", str(TARGET / "mypy"), "tests/lib"),
         ),
         ("shell scripts", shell),
+        ("the leak check itself", leak_check),
     ]
     if HEADER.exists():
         cbindgen = str(TARGET / "tools" / "bin" / "cbindgen")

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from groups import TOP, Tree, hierarchies
 
-# Lock and claim files stay by design: a claim is the lock on a byte of the file, not the file.
-STATE_FILES_THAT_STAY = ("ids", "lock")
+# These stay by design, empty: the state directory, the file whose byte locks are claims of ids, the directory of names.
+STATE_THAT_STAYS = ("ringfence", "ids", "names")
 
 Snapshot = dict[str, dict[str, str]]
 
@@ -94,7 +94,7 @@ def _files(directories: Iterable[Path]) -> dict[str, str]:
         for directory, names, files in os.walk(top):
             for name in names + files:
                 path = Path(directory, name)
-                if path.parent == top and name.split(".")[0] in STATE_FILES_THAT_STAY:
+                if name in STATE_THAT_STAYS and path.parent in (top, top / "ringfence"):
                     continue
                 found[str(path)] = ""
     return found

@@ -17,6 +17,8 @@ A source file may say how it is to be run, in a comment within its first 40 line
     as        root, user, delegated (all)                tier      machine, vm (both)
     harness   none: a Rust test with its own main        link      static: a C program linked to libringfence.a
     args      arguments of a program, comma separated    cflags    more compiler flags, comma separated
+
+The code blocks of README.md that a comment `<!-- prints: TEXT -->` precedes are built and run, and must print that text.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ import sys
 import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+import cases_header
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -109,7 +113,8 @@ def _strip(source: Path, copy: Path) -> None:
         _call(["strip", "--strip-debug", "-o", str(copy), str(source)])
 
 
-def _rust() -> list[Suite]:
+def _rust() -> tuple[list[Suite], Path | None]:
+    """The suites, and the core's rlib for the examples of the README."""
     _say("Rust tests and examples")
     packages = ["ringfence"]
     if (ROOT / "capi" / "src").is_dir():
@@ -118,6 +123,7 @@ def _rust() -> list[Suite]:
     for package in packages:
         command += ["-p", package]
     suites = []
+    rlib = None
     for line in _call(command).splitlines():
         try:
             message = json.loads(line)
@@ -125,6 +131,8 @@ def _rust() -> list[Suite]:
             continue
         if message.get("reason") == "compiler-message":
             sys.stdout.write(message["message"].get("rendered") or "")
+        if message.get("reason") == "compiler-artifact" and message["target"]["name"] == "ringfence":
+            rlib = next((Path(name) for name in message["filenames"] if name.endswith(".rlib")), rlib)
         executable = message.get("executable")
         if message.get("reason") != "compiler-artifact" or not executable:
             continue
@@ -149,7 +157,7 @@ def _rust() -> list[Suite]:
         _strip(Path(executable), copy)
         suites.append(Suite(name, how, str(copy.relative_to(SUITES)), options))
     suites.append(Suite("rust:doc", "doctest", ".", {"as": "root", "tier": "machine", "timeout": "900"}))
-    return sorted(suites, key=lambda s: s.name)
+    return sorted(suites, key=lambda s: s.name), rlib
 
 
 def _library() -> Path | None:
@@ -167,12 +175,24 @@ def _c(prefix: Path | None, area: str) -> list[Suite]:
     if not sources or not prefix:
         return []
     _say(f"C programs of tests/{area}")
+    generated = SUITES / "generated"
+    cases_header.write(ROOT / "tests" / "cases", generated / "cases.h")
     suites = []
     for source in sources:
         options = directives(source)
         program = SUITES / area / source.stem
         program.parent.mkdir(parents=True, exist_ok=True)
-        command = [os.environ.get("CC", "cc"), "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O1", "-g"]
+        command = [
+            os.environ.get("CC", "cc"),
+            "-std=c17",
+            "-D_GNU_SOURCE",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-O1",
+            "-g",
+            f"-I{generated}",
+        ]
         command += [word for word in options.get("cflags", "").split(",") if word]
         command += ["-o", str(program), str(source), "-pthread"]
         config = ["pkg-config", "--cflags", "--libs", "ringfence"]
@@ -249,13 +269,53 @@ def _interpreted(have_python: bool, prefix: Path | None) -> list[Suite]:
     return suites
 
 
+README_BLOCK = re.compile(r"<!-- prints: (.*?) -->\n```(python|c|rust)\n(.*?)```\n", re.S)
+
+
+def _readme(rlib: Path | None, prefix: Path | None, have_python: bool) -> list[Suite]:
+    _say("examples of the README")
+    suites = []
+    directory = SUITES / "readme"
+    directory.mkdir(parents=True, exist_ok=True)
+    for number, (prints, language, code) in enumerate(README_BLOCK.findall((ROOT / "README.md").read_text()), 1):
+        source = directory / f"{number}.{language}"
+        source.write_text(code)
+        program = directory / f"{number}"
+        interpreter = []
+        if language == "python" and have_python:
+            program, interpreter = source, ["python3"]
+        elif language == "c" and prefix:
+            flags = _call(
+                ["pkg-config", "--cflags", "--libs", "ringfence"],
+                env={"PKG_CONFIG_PATH": str(prefix / "lib/pkgconfig")},
+            ).split()
+            command = ["cc", "-Wall", "-Wextra", "-Werror", "-x", "c", str(source), "-x", "none", "-o", str(program)]
+            _call(command + flags + ["-Wl,-rpath,$ORIGIN/../prefix/lib"])
+        elif language == "rust" and rlib:
+            command = [
+                "rustc",
+                "--edition=2024",
+                "-Cstrip=debuginfo",
+                "--crate-name=readme",
+                "-o",
+                str(program),
+                str(source),
+            ]
+            _call(command + [f"--extern=ringfence={rlib}", f"-Ldependency={TARGET / 'debug' / 'deps'}"])
+        else:
+            continue
+        path = str(program.relative_to(SUITES))
+        suites.append(Suite(f"readme:{language}-{number}", "program", path, {"prints": prints}, interpreter))
+    return suites
+
+
 def build() -> list[Suite]:
     SUITES.mkdir(parents=True, exist_ok=True)
     for area in ("rust", "c", "attacks", "readme"):
         directory = SUITES / area
         if directory.is_dir() and area != "rust":
             shutil.rmtree(directory)
-    suites = _rust()
+    suites, rlib = _rust()
     wanted = {Path(suite.path).name for suite in suites}
     for old in (SUITES / "rust").iterdir():
         if old.name not in wanted:
@@ -263,7 +323,9 @@ def build() -> list[Suite]:
     prefix = _library()
     suites += _c(prefix, "c")
     suites += _c(prefix, "attacks")
-    suites += _interpreted(_wheel(), prefix)
+    have_python = _wheel()
+    suites += _interpreted(have_python, prefix)
+    suites += _readme(rlib, prefix, have_python)
     (SUITES / "manifest.json").write_text(json.dumps([asdict(s) for s in suites], indent=1) + "\n")
     return suites
 

@@ -1,32 +1,492 @@
 //! Control groups: layout (v2, v1, hybrid, delegated), limits, usage.
+//!
+//! A container has one group of its id in each hierarchy that it needs: where memory, cpu and pids are (for limits and
+//! counters), and in the v2 tree wherever there is one, because `CLONE_INTO_CGROUP`, `cgroup.kill`, `cgroup.freeze` and
+//! the CPU time in `cpu.stat` work there without any controller. So on a hybrid machine neither cpuacct nor freezer is used.
+//! A limit is enforced or the start fails; counters are taken where they can be had.
 
-/// A snapshot of what a container uses and used. `None`: the machine does not count it (or not for this caller).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Usage {
-    /// Bytes.
-    pub memory_current: Option<u64>,
-    pub memory_peak: Option<u64>,
-    /// `None` when unlimited.
-    pub memory_max: Option<u64>,
-    pub memory_oom_kills: Option<u64>,
-    pub memory_limit_hits: Option<u64>,
-    pub cpu_usage_usec: Option<u64>,
-    pub cpu_user_usec: Option<u64>,
-    pub cpu_system_usec: Option<u64>,
-    pub cpu_throttled_usec: Option<u64>,
-    pub cpu_throttled_periods: Option<u64>,
-    pub pids_current: Option<u64>,
-    pub pids_peak: Option<u64>,
-    pub pids_max: Option<u64>,
-    pub pids_refused: Option<u64>,
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use serde_json::{Value, json};
+
+use crate::error::{Error, ErrorKind, Result};
+use layout::{Controller, Hierarchy, Layout};
+use parent::{Parent, Place};
+use usage::{Failure, Reader};
+use v1::V1Group;
+
+/// Control files and directories.
+mod file;
+/// Which hierarchies there are, and where the caller is in them.
+mod layout;
+/// Limits as the kernel takes them.
+mod limits;
+/// The directories in which groups are made.
+mod parent;
+/// What this machine and this caller can do, for the doctor.
+mod report;
+/// Groups whose keeper is gone.
+mod sweep;
+#[cfg(test)]
+mod tests;
+/// What a group uses and used.
+mod usage;
+/// cgroup v1, through cgroups-rs.
+mod v1;
+/// cgroup v2.
+mod v2;
+
+pub(crate) use limits::Limits;
+pub(crate) use parent::{made_directories, remove_made_directories};
+pub(crate) use report::{ControllerReport, LayoutReport, layout_report};
+pub(crate) use sweep::{SweepReport, sweep};
+pub use usage::Usage;
+
+/// How long a freeze may take. A task stops within microseconds; one in an uninterruptible sleep does not stop at all.
+const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a killed group may take to become empty.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The control groups of one container: the same name in several hierarchies.
+///
+/// Dropping it closes descriptors and changes nothing else: the groups are removed by [`Group::remove`], or by whoever got
+/// [`Group::parents`] and [`Group::name`]. Its methods may be called from any thread.
+pub(crate) struct Group {
+    name: String,
+    v2: Option<(Arc<Parent>, OwnedFd)>,
+    v1: Vec<Arc<Parent>>,
+    tasks: Vec<OwnedFd>,
+    parents: Vec<Arc<OwnedFd>>,
+    reader: Mutex<Reader>,
 }
 
-impl Usage {
-    pub fn get(&self, key: &str) -> Option<Option<u64>> {
-        let _ = key;
-        unimplemented!()
+impl Group {
+    /// Makes the groups of container `id`, with its limits set.
+    ///
+    /// They stand below `parent`, a path inside each hierarchy (missing directories are made), else below what
+    /// RINGFENCE_CGROUP_PARENT says, else where the layout and the caller's rights allow it (see [`parent`](mod@parent)).
+    /// `Ok(None)`: the caller can make none, and needs none because it asked for no limit. With a limit, or with a `parent`
+    /// in the spec, that is an error which names the field and the remedy.
+    ///
+    /// The limit of tasks does not count what is moved in, only what is forked there.
+    pub fn create(parent: Option<&Path>, id: &str, limits: &Limits) -> Result<Option<Self>> {
+        limits.validate()?;
+        if id.is_empty() || id.contains(['/', '\0', '\n']) || id.starts_with('.') {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("{id:?} cannot be the name of a control group"),
+            ));
+        }
+        let place = Place::choose(parent)?;
+        let mut attempts = 0;
+        loop {
+            let result = Self::attempt(&*layout::current()?, &place, id, limits);
+            attempts += 1;
+            match result {
+                Ok(Some(group)) => return Ok(Some(group)),
+                // Someone else's cleaning up removed an empty parent that we had open: make it again.
+                Err(e) if matches!(e.errno(), libc::ENOENT | libc::ENODEV) && attempts < 8 => parent::forget(),
+                // This process may have been moved since the layout was read, perhaps because an error said so.
+                Ok(None) | Err(_) if attempts == 1 && layout::refresh_if_moved() => parent::forget(),
+                result => return result,
+            }
+        }
     }
-    pub fn to_json(&self) -> String {
-        unimplemented!()
+
+    fn attempt(layout: &Layout, place: &Place, id: &str, limits: &Limits) -> Result<Option<Self>> {
+        let mut making = Making { id, v2: None, v1: Vec::new(), tasks: Vec::new(), done: false };
+        let mut first_refusal = None;
+        let wanted = [
+            (Controller::Memory, limits.memory.map(|_| "memory")),
+            (Controller::Pids, limits.pids.map(|_| "pids")),
+            (Controller::Cpu, limits.cpus.map(|_| "cpus")),
+        ];
+        for (controller, field) in wanted {
+            if let (Some(field), None) = (field, layout.home(controller)) {
+                let (why, remedy) = layout::absence(layout, controller);
+                return Err(Error::new(ErrorKind::Unsupported, why).with_field(field).with_hint(remedy));
+            }
+        }
+
+        if let Some(h) = layout.v2() {
+            // The cpu controller makes every switch between tasks dearer, so it is enabled for a limit only.
+            let here = wanted.iter().filter(|(c, field)| h.has(*c) && (field.is_some() || *c != Controller::Cpu));
+            match making.v2(h, place, here) {
+                Ok(()) => {}
+                Err((e, Some(field))) => return Err(e.with_field(field)),
+                Err((e, None)) => refused(&mut first_refusal, e)?,
+            }
+        }
+        for (controller, field) in wanted {
+            let Some(h) = layout.home(controller).filter(|h| !h.v2) else { continue };
+            if controller == Controller::Cpu && field.is_none() {
+                continue;
+            }
+            match (making.v1(h, place), field) {
+                (Ok(()), _) => {}
+                (Err(e), Some(field)) => return Err(e.with_field(field)),
+                (Err(e), None) => refused(&mut first_refusal, e)?,
+            }
+        }
+        if making.v2.is_none() {
+            for h in [Controller::Cpuacct, Controller::Freezer].iter().filter_map(|&c| layout.home(c)) {
+                if let Err(e) = making.v1(h, place) {
+                    refused(&mut first_refusal, e)?;
+                }
+            }
+        }
+        making.limit(limits)?;
+        match (making.finish(), place, first_refusal) {
+            (Some(group), ..) => Ok(Some(group)),
+            (None, Place::Spec(_), Some(e)) => Err(e.with_field("cgroup_parent")),
+            (None, Place::Spec(path), None) => Err(Error::new(
+                ErrorKind::Unsupported,
+                format!("no control group file system is mounted here, so /{} cannot be in one", path.display()),
+            )
+            .with_field("cgroup_parent")),
+            (None, ..) => Ok(None),
+        }
+    }
+
+    /// The groups of a container that another process started, from what [`Group::describe`] said there.
+    pub fn reopen(description: &Value) -> Result<Self> {
+        let bad = || Error::new(ErrorKind::Internal, "a record's description of control groups cannot be read");
+        let name = description["name"].as_str().ok_or_else(bad)?.to_owned();
+        let mut v2 = None;
+        let mut v1 = Vec::new();
+        let mut tasks = Vec::new();
+        for group in description["groups"].as_array().ok_or_else(bad)? {
+            let path = PathBuf::from(group["path"].as_str().ok_or_else(bad)?);
+            let above = path.parent().ok_or_else(bad)?;
+            let controllers: Vec<String> = serde_json::from_value(group["controllers"].clone()).map_err(|_| bad())?;
+            let is_v2 = group["version"] == 2;
+            let gone = |e: Errno| Error::os("open the control group", e as i32).with_path(path.to_string_lossy());
+            let parent =
+                Parent::shared(is_v2, controllers, above.to_owned(), Arc::new(file::open_mount(above).map_err(gone)?));
+            let dir = file::open_dir(&parent.dir, Path::new(&name)).map_err(gone)?;
+            if is_v2 {
+                v2 = Some((Arc::new(parent), dir));
+            } else {
+                tasks.push(file::open_file(&dir, "tasks", OFlag::O_WRONLY).map_err(gone)?);
+                v1.push(Arc::new(parent));
+            }
+        }
+        Ok(Self::assemble(name, v2, v1, tasks))
+    }
+
+    fn assemble(name: String, v2: Option<(Arc<Parent>, OwnedFd)>, v1: Vec<Arc<Parent>>, tasks: Vec<OwnedFd>) -> Self {
+        let parents = v2.iter().map(|(parent, _)| parent).chain(&v1).map(|parent| parent.dir.clone()).collect();
+        let reader = Mutex::new(Reader::new(v1.iter(), v2.as_ref().map(|(parent, _)| parent)));
+        Self { name, v2, v1, tasks, parents, reader }
+    }
+
+    /// The group in the v2 tree, for `CLONE_INTO_CGROUP`.
+    pub fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
+        self.v2.as_ref().map(|(_, dir)| dir.as_fd())
+    }
+
+    /// `tasks` of each v1 group, open for writing: a process that writes `0` to each has joined. It must do that as the user
+    /// who made the groups (or as root), because the kernel compares the writer with the opener.
+    pub fn v1_tasks(&self) -> &[OwnedFd] {
+        &self.tasks
+    }
+
+    /// The directories in each of which the directory [`Group::name`] is to be removed at the end. Groups with the same
+    /// parent have the same `Arc`.
+    pub fn parents(&self) -> &[Arc<OwnedFd>] {
+        &self.parents
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether [`Group::kill`] reaches every process: with `cgroup.kill`, or as root.
+    pub fn can_kill(&self) -> bool {
+        let v2 = self.v2_dir().is_some_and(|dir| file::exists(dir, "cgroup.kill"));
+        v2 || (!self.parents.is_empty() && nix::unistd::geteuid().is_root())
+    }
+
+    /// SIGKILL to every process in the group. Does not wait for their end on v2 (Linux 5.14 on); elsewhere it takes rounds of
+    /// reading and killing, until none is left. A frozen group can be killed.
+    pub fn kill(&self) -> Result<()> {
+        if let Some((parent, dir)) = &self.v2
+            && v2::kill(dir.as_fd()).or_else(gone_is_dead).map_err(|e| self.failed("kill", e, parent))?
+        {
+            return Ok(());
+        }
+        let Some(parent) =
+            self.v1.iter().find(|p| has(p, "freezer")).or(self.v1.first()).or(self.v2.as_ref().map(|(p, _)| p))
+        else {
+            return Ok(());
+        };
+        let group = V1Group { parent, name: &self.name };
+        if !has(parent, "freezer") {
+            return group.kill_all(Instant::now() + REMOVE_TIMEOUT);
+        }
+        // Frozen tasks do not fork, so one round finds all; they take the signal when thawed.
+        let frozen = group.set_frozen(true, Duration::from_millis(200)).or_else(gone_is_dead);
+        frozen.map_err(|e| self.failed("freeze", e, parent))?;
+        let first = group.signal_all();
+        group.set_frozen(false, FREEZE_TIMEOUT).or_else(gone_is_dead).map_err(|e| self.failed("thaw", e, parent))?;
+        first?;
+        group.kill_all(Instant::now() + REMOVE_TIMEOUT)
+    }
+
+    /// Stops every process until [`Group::thaw`]; returns when all have stopped. If one does not within 5 s (it waits for a
+    /// device or a dead file server), all run again and the result is TimedOut.
+    pub fn freeze(&self) -> Result<()> {
+        self.set_frozen(true)
+    }
+
+    pub fn thaw(&self) -> Result<()> {
+        self.set_frozen(false)
+    }
+
+    fn set_frozen(&self, frozen: bool) -> Result<()> {
+        let verb = if frozen { "freeze" } else { "thaw" };
+        let (parent, result) = match (&self.v2, self.v1.iter().find(|p| has(p, "freezer"))) {
+            (Some((parent, dir)), _) => (parent, v2::set_frozen(dir.as_fd(), frozen, FREEZE_TIMEOUT)),
+            (None, Some(parent)) => (parent, V1Group { parent, name: &self.name }.set_frozen(frozen, FREEZE_TIMEOUT)),
+            (None, None) => return Err(self.cannot_freeze()),
+        };
+        match result {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                if frozen {
+                    self.set_frozen(false)?;
+                }
+                Err(Error::new(ErrorKind::TimedOut, "a process does not stop: it waits for a device or a file server")
+                    .with_step(verb)
+                    .with_path(parent.path.join(&self.name).to_string_lossy()))
+            }
+            Err(e) => Err(self.failed(verb, e, parent)),
+        }
+    }
+
+    pub fn is_frozen(&self) -> Result<bool> {
+        match (&self.v2, self.v1.iter().find(|p| has(p, "freezer"))) {
+            (Some((parent, dir)), _) => {
+                v2::is_frozen(dir.as_fd()).map_err(|e| self.failed("read the state of", e, parent))
+            }
+            (None, Some(parent)) => V1Group { parent, name: &self.name }
+                .is_frozen()
+                .map_err(|e| self.failed("read the state of", e, parent)),
+            (None, None) => Ok(false),
+        }
+    }
+
+    fn cannot_freeze(&self) -> Error {
+        Error::new(ErrorKind::Unsupported, "this container is in no group that can be frozen")
+            .with_step("freeze")
+            .with_hint("a cgroup v2 tree or the v1 freezer is needed, writable or delegated to this user")
+    }
+
+    /// All counters. After the group was removed: the last ones that were read, so one call when the main process has ended
+    /// keeps its figures; if none was made, Closed.
+    pub fn usage(&self) -> Result<Usage> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        reader.usage(&self.name).map_err(|failure| match failure {
+            Failure::Gone => Error::new(ErrorKind::Closed, "the container's control group is gone").with_step("usage"),
+            Failure::Os(e, name) => Error::os("read", e as i32).with_path(name),
+        })
+    }
+
+    /// Processes of the group that were killed for want of memory: one read. `None`: not counted here.
+    pub fn oom_kills(&self) -> Option<u64> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner).oom_kills(&self.name)
+    }
+
+    /// Removes the groups, and what the payload made in them. Waits up to 2 s for killed processes to be gone.
+    pub fn remove(&self) -> Result<()> {
+        let deadline = Instant::now() + REMOVE_TIMEOUT;
+        let mut result = Ok(());
+        for parent in self.v2.iter().map(|(parent, _)| parent).chain(&self.v1) {
+            if let Err(e) = file::remove_tree(parent.dir.as_fd(), OsStr::new(&self.name), deadline) {
+                result = result.and(Err(self.failed("remove", e, parent)));
+            }
+        }
+        result
+    }
+
+    /// What was made, as JSON: `{"layout": "hybrid", "name": ID, "groups": [{"version": 1, "controllers": ["memory"],
+    /// "path": "/sys/fs/cgroup/memory/ringfence/ID"}, ...]}`.
+    pub fn describe(&self) -> Value {
+        let group = |version: u8, parent: &Parent, controllers: &[String]| {
+            let path = parent.path.join(&self.name);
+            json!({ "version": version, "controllers": controllers, "path": path.to_string_lossy() })
+        };
+        let v2 = self.v2.iter().map(|(parent, dir)| {
+            let given = file::read(dir, "cgroup.controllers").unwrap_or_default();
+            group(2, parent, &given.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        });
+        let v1 = self.v1.iter().map(|parent| group(1, parent, &parent.controllers));
+        let groups: Vec<Value> = v2.chain(v1).collect();
+        let layout = layout::current().map(|layout| layout.kind().name()).unwrap_or("none");
+        json!({ "layout": layout, "name": self.name, "groups": groups })
+    }
+
+    fn failed(&self, step: &str, errno: Errno, parent: &Parent) -> Error {
+        Error::os(step, errno as i32).with_path(parent.path.join(&self.name).to_string_lossy())
+    }
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group").field("description", &self.describe()).finish()
+    }
+}
+
+fn has(parent: &Parent, controller: &str) -> bool {
+    parent.controllers.iter().any(|c| c == controller)
+}
+
+/// In a group that no longer exists nothing is left to be done.
+fn gone_is_dead(e: Errno) -> Result<bool, Errno> {
+    match e {
+        Errno::ENODEV | Errno::ENOENT => Ok(true),
+        e => Err(e),
+    }
+}
+
+/// Keeps why a group that is not needed could not be made, if that is for want of rights or of a controller. Anything else
+/// (a name that is taken, no descriptors left) is a failure.
+fn refused(first: &mut Option<Error>, e: Error) -> Result<()> {
+    match e.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::Unsupported => {
+            first.get_or_insert(e);
+            Ok(())
+        }
+        _ => Err(e),
+    }
+}
+
+/// Groups under construction: what was made is removed again unless all succeeds.
+struct Making<'a> {
+    id: &'a str,
+    v2: Option<(Arc<Parent>, OwnedFd)>,
+    v1: Vec<Arc<Parent>>,
+    tasks: Vec<OwnedFd>,
+    done: bool,
+}
+
+impl Making<'_> {
+    /// The group in the v2 tree, with those of the controllers that are needed for a field, and of the others what can be had.
+    /// The error comes with the field that cannot be served.
+    fn v2<'c>(
+        &mut self,
+        h: &Hierarchy,
+        place: &Place,
+        controllers: impl Iterator<Item = &'c (Controller, Option<&'static str>)> + Clone,
+    ) -> Result<(), (Error, Option<&'static str>)> {
+        let needed = controllers.clone().find_map(|(_, field)| *field);
+        let parent = match parent::find(h, place, controllers.clone().next().is_some()) {
+            Ok(parent) => parent,
+            Err(e) if needed.is_some() => return Err((e, needed)),
+            // Without controllers more places will do, the caller's own group for one.
+            Err(_) => parent::find(h, place, false).map_err(|e| (e, None))?,
+        };
+        for &(controller, field) in controllers {
+            match parent.enable(controller) {
+                Ok(()) => {}
+                Err(e) if field.is_some() => return Err((e, field)),
+                Err(_) => {}
+            }
+        }
+        let shown = || parent.path.join(self.id).to_string_lossy().into_owned();
+        let failed = |step: &str, e: Errno| (Error::os(step, e as i32).with_path(shown()), needed);
+        file::make_dir(&parent.dir, OsStr::new(self.id)).map_err(|e| failed("make the control group", e))?;
+        match file::open_dir(&parent.dir, Path::new(self.id)) {
+            Ok(dir) => self.v2 = Some((parent, dir)),
+            Err(e) => {
+                let _ = unlinkat(&parent.dir, self.id, UnlinkatFlags::RemoveDir);
+                return Err(failed("open the control group", e));
+            }
+        }
+        Ok(())
+    }
+
+    /// The group in a v1 hierarchy; nothing to do when it is there already (controllers that are mounted together).
+    fn v1(&mut self, h: &Hierarchy, place: &Place) -> Result<()> {
+        v1::usable(h)?;
+        let parent = parent::find(h, place, false)?;
+        if self.v1.iter().any(|p| Arc::ptr_eq(p, &parent)) {
+            return Ok(());
+        }
+        let failed = |step: &str, e: Errno, path: String| Error::os(step, e as i32).with_path(path);
+        file::make_dir(&parent.dir, OsStr::new(self.id)).map_err(|e| {
+            failed("make the control group", e, parent.path.join(self.id).to_string_lossy().into_owned())
+        })?;
+        match file::open_file(&parent.dir, &format!("{}/tasks", self.id), OFlag::O_WRONLY) {
+            Ok(tasks) => {
+                self.tasks.push(tasks);
+                self.v1.push(parent);
+                Ok(())
+            }
+            Err(e) => {
+                let _ = unlinkat(&parent.dir, self.id, UnlinkatFlags::RemoveDir);
+                Err(failed("open", e, parent.path.join(self.id).join("tasks").to_string_lossy().into_owned()))
+            }
+        }
+    }
+
+    /// Sets the limits, before any process is in the groups.
+    fn limit(&self, limits: &Limits) -> Result<()> {
+        let v1 = |controller: Controller| {
+            let parent = self.v1.iter().find(|p| has(p, controller.name()))?;
+            Some(V1Group { parent, name: self.id })
+        };
+        let v2 = || {
+            let (parent, dir) = self.v2.as_ref().expect("a controller that is not on v1 is on v2");
+            (dir.as_fd(), parent.path.join(self.id))
+        };
+        if let Some(bytes) = limits.memory {
+            match v1(Controller::Memory) {
+                Some(group) => group.set_memory(bytes)?,
+                None => v2::set_memory(v2().0, &v2().1, bytes)?,
+            }
+        }
+        if let Some(pids) = limits.pids {
+            match v1(Controller::Pids) {
+                Some(group) => group.set_pids(pids)?,
+                None => v2::set_pids(v2().0, &v2().1, pids)?,
+            }
+        }
+        if let Some(cpus) = limits.cpus {
+            let bandwidth = limits::bandwidth(cpus)?;
+            match v1(Controller::Cpu) {
+                Some(group) => group.set_cpus(bandwidth)?,
+                None => v2::set_cpus(v2().0, &v2().1, bandwidth)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Option<Group> {
+        self.done = true;
+        if self.v2.is_none() && self.v1.is_empty() {
+            return None;
+        }
+        let (v2, v1, tasks) = (self.v2.take(), std::mem::take(&mut self.v1), std::mem::take(&mut self.tasks));
+        Some(Group::assemble(self.id.to_owned(), v2, v1, tasks))
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        for parent in self.v2.iter().map(|(parent, _)| parent).chain(&self.v1) {
+            // Nobody was ever in it, so this cannot be EBUSY.
+            let _ = unlinkat(&parent.dir, self.id, UnlinkatFlags::RemoveDir);
+        }
     }
 }

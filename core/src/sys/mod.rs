@@ -6,3 +6,5 @@ pub(crate) mod pidfd;
 pub(crate) mod raw;
 /// A task that shares the host's memory.
 pub(crate) mod task;
+/// Extended attributes of open files.
+pub(crate) mod xattr;

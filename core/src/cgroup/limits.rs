@@ -1,0 +1,136 @@
+//! Limits as numbers that a kernel takes as they are, or an error that names the field.
+
+use crate::error::{Error, Result};
+
+/// What the payload may use at most. `None`: not limited by this group.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Limits {
+    /// Bytes; the kernel counts in pages and rounds down.
+    ///
+    /// On cgroup v1 with swap accounting the sum of memory and swap gets the same limit (and one page): v1 knows only limits of memory
+    /// and of that sum, and without the second one a payload at its limit is swapped out instead of stopped. On v2 swap
+    /// is a resource of its own (`memory.swap.max`), which this field leaves alone.
+    pub memory: Option<u64>,
+    /// Cores: 0.5 is half of one.
+    pub cpus: Option<f64>,
+    /// Tasks, that is processes and threads, pid 1 included.
+    pub pids: Option<u64>,
+}
+
+/// CFS bandwidth: `quota` microseconds in each `period` microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bandwidth {
+    pub quota: u64,
+    pub period: u64,
+}
+
+/// The kernel's default period, and what other container runtimes use.
+pub(super) const DEFAULT_PERIOD: u64 = 100_000;
+/// The kernel refuses quotas below 1 ms and periods above 1 s (`min_cfs_quota_period`, `max_cfs_quota_period`).
+const MIN_QUOTA: u64 = 1_000;
+const MAX_PERIOD: u64 = 1_000_000;
+/// Far above any machine, far below the kernel's own bound of 2^44 microseconds of quota.
+const MAX_CPUS: f64 = 65_536.0;
+/// `pids.max` takes values below PIDS_MAX, which is PID_MAX_LIMIT + 1 on 64-bit kernels.
+const MAX_PIDS: u64 = 4 * 1024 * 1024;
+
+impl Limits {
+    /// Refuses what a kernel would refuse, clip or turn into something else.
+    pub(super) fn validate(&self) -> Result<()> {
+        if let Some(bytes) = self.memory {
+            memory_in_kernel(bytes)?;
+        }
+        if let Some(cpus) = self.cpus {
+            bandwidth(cpus)?;
+        }
+        match self.pids {
+            Some(0) => Err(Error::spec("pids", "0 tasks: nothing could start")),
+            Some(pids) if pids > MAX_PIDS => Err(Error::spec("pids", format!("{pids} is more than Linux can count"))
+                .with_hint(format!("at most {MAX_PIDS}"))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The number of bytes that the kernel keeps for a limit of `bytes`.
+pub(super) fn memory_in_kernel(bytes: u64) -> Result<u64> {
+    let page = page_size();
+    // page_counter clips at this value without a word, and reads it as "no limit".
+    let unlimited = i64::MAX as u64 / page * page;
+    if bytes < page {
+        return Err(Error::spec("memory", format!("{bytes} bytes is less than one page ({page} bytes)")));
+    }
+    if bytes >= unlimited - page {
+        return Err(Error::spec("memory", format!("{bytes} bytes is more than Linux can count"))
+            .with_hint("leave the field out for no limit"));
+    }
+    Ok(bytes / page * page)
+}
+
+/// Quota and period for a number of cores, exact to a microsecond of quota.
+pub(super) fn bandwidth(cpus: f64) -> Result<Bandwidth> {
+    if !cpus.is_finite() || cpus <= 0.0 {
+        return Err(Error::spec("cpus", format!("{cpus} is not a positive number of cores")));
+    }
+    if cpus > MAX_CPUS {
+        return Err(Error::spec("cpus", format!("{cpus} cores is more than any machine has"))
+            .with_hint("leave the field out for no limit"));
+    }
+    let quota = |period: u64| (cpus * period as f64).round() as u64;
+    // A share too small for the default period gets a longer one: the same share, in coarser slices.
+    for period in [DEFAULT_PERIOD, MAX_PERIOD] {
+        if quota(period) >= MIN_QUOTA {
+            return Ok(Bandwidth { quota: quota(period), period });
+        }
+    }
+    Err(Error::spec("cpus", format!("{cpus} is less than the kernel can enforce")).with_hint("at least 0.001"))
+}
+
+pub(super) fn page_size() -> u64 {
+    match nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE) {
+        Ok(Some(size)) => size as u64,
+        _ => 4096,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn cores_become_quota_and_period() {
+        assert_eq!(bandwidth(0.5).unwrap(), Bandwidth { quota: 50_000, period: 100_000 });
+        assert_eq!(bandwidth(3.0).unwrap(), Bandwidth { quota: 300_000, period: 100_000 });
+        assert_eq!(bandwidth(0.005).unwrap(), Bandwidth { quota: 5_000, period: 1_000_000 });
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, 0.000_1, 1e9] {
+            assert_eq!(bandwidth(bad).unwrap_err().field(), Some("cpus"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn impossible_limits_name_their_field() {
+        let field = |limits: Limits| limits.validate().unwrap_err().field().map(str::to_owned);
+        assert_eq!(field(Limits { memory: Some(1), ..Limits::default() }).as_deref(), Some("memory"));
+        assert_eq!(field(Limits { memory: Some(u64::MAX), ..Limits::default() }).as_deref(), Some("memory"));
+        assert_eq!(field(Limits { memory: Some(i64::MAX as u64), ..Limits::default() }).as_deref(), Some("memory"));
+        assert_eq!(field(Limits { pids: Some(0), ..Limits::default() }).as_deref(), Some("pids"));
+        assert_eq!(field(Limits { pids: Some(u64::MAX), ..Limits::default() }).as_deref(), Some("pids"));
+        assert_eq!(Limits::default().validate(), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn a_share_is_kept_to_the_microsecond(cpus in 0.001f64..65_536.0) {
+            let b = bandwidth(cpus).unwrap();
+            prop_assert!(b.quota >= MIN_QUOTA && b.period <= MAX_PERIOD);
+            prop_assert!((b.quota as f64 / b.period as f64 - cpus).abs() <= 1.0 / b.period as f64);
+        }
+
+        #[test]
+        fn memory_is_rounded_down_to_pages(bytes in 4096u64..1 << 62) {
+            let kept = memory_in_kernel(bytes).unwrap();
+            prop_assert!(kept <= bytes && bytes - kept < page_size());
+        }
+    }
+}

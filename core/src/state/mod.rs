@@ -1,6 +1,7 @@
 //! The state directory: names, records of detached containers, claims of id ranges.
 
 mod dir;
+mod gc;
 mod identity;
 /// Claims of id ranges.
 pub(crate) mod ids;
@@ -9,6 +10,10 @@ mod locks;
 pub(crate) mod names;
 mod private_fd;
 
+use serde_json::Value;
+
+use self::dir::Place;
+use self::names::{Life, Names};
 use crate::error::Result;
 
 /// One line of `ls`.
@@ -38,12 +43,104 @@ pub struct GcReport {
     pub remaining: Vec<String>,
 }
 
-/// The named containers of this user.
+/// The named containers of this user, in order of their names.
 pub fn ls() -> Result<Vec<Entry>> {
-    unimplemented!()
+    list(&Place::now())
+}
+
+fn list(place: &Place) -> Result<Vec<Entry>> {
+    let names = Names::open(place)?;
+    // One that ends while the list is made is not in it.
+    Ok(names.list()?.iter().filter_map(|name| names.read(name).ok()).map(Entry::from).collect())
 }
 
 /// Ends and removes what dead keepers left, and the records of ended detached containers.
 pub fn gc() -> Result<GcReport> {
-    unimplemented!()
+    gc::collect(&Place::now(), true)
+}
+
+/// `gc`, but ended detached containers can still be asked for their status: for the start after a keeper was killed.
+pub(crate) fn collect_dead() -> Result<GcReport> {
+    gc::collect(&Place::now(), false)
+}
+
+impl From<names::Record> for Entry {
+    fn from(record: names::Record) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (state, exit_code) = match record.life {
+            Life::Running => ("running", None),
+            Life::Ended(status) => ("ended", status.and_then(exit_code)),
+            Life::Lost => ("lost", None),
+        };
+        Self {
+            id: text(&record.data["id"]),
+            state,
+            pid: record.init.filter(|_| record.life == Life::Running).map_or(0, |init| init.pid),
+            detached: record.detached,
+            created: record.created,
+            command: record.data["command"].as_array().map(|list| list.iter().map(text).collect()).unwrap_or_default(),
+            exit_code,
+            name: record.name,
+        }
+    }
+}
+
+/// As a shell shows a wait status.
+fn exit_code(status: i32) -> Option<i32> {
+    if libc::WIFEXITED(status) {
+        Some(libc::WEXITSTATUS(status))
+    } else if libc::WIFSIGNALED(status) {
+        Some(128 + libc::WTERMSIG(status))
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::process::Command;
+
+    #[test]
+    fn what_ended_is_listed_until_it_is_collected() {
+        let base = tempfile::tempdir().unwrap();
+        let place = Place::at(&base.path().join("state"));
+        let claim = |name, detached| Names::open(&place).unwrap().claim(name, detached).unwrap();
+        let sleep = || Command::new("sleep").arg("1000").spawn().unwrap();
+        assert_eq!(list(&place).unwrap(), []);
+
+        let (mut keeper, mut init) = (sleep(), sleep());
+        let data = json!({"id": "rf-1-2-3", "keeper": keeper.id(), "pid": init.id(), "command": ["sh", "-c", "x"]});
+        let running = claim("b", false);
+        running.write_record(data.clone()).unwrap();
+        let lost = claim("a", true);
+        lost.write_record(json!({"keeper": 1 << 30, "pid": 1 << 30})).unwrap();
+        lost.keep();
+
+        let entries = list(&place).unwrap();
+        assert_eq!(entries.iter().map(|e| (&*e.name, e.state)).collect::<Vec<_>>(), [("a", "lost"), ("b", "running")]);
+        let entry = &entries[1];
+        assert_eq!((&*entry.id, entry.pid, entry.detached), ("rf-1-2-3", init.id() as i32, false));
+        assert_eq!(entry.command, ["sh", "-c", "x"]);
+        assert!(entry.created > 1.7e9);
+
+        // A keeper that is killed: its pid 1 is found by the record.
+        let orphaned = claim("c", true);
+        orphaned.write_record(data).unwrap();
+        orphaned.keep();
+        keeper.kill().unwrap();
+        keeper.wait().unwrap();
+        let reaper = std::thread::spawn(move || init.wait().unwrap());
+        drop(running);
+        let report = gc::collect(&place, false).unwrap();
+        assert_eq!((report.processes, report.files), (1, 2), "{report:?}");
+        assert!(reaper.join().unwrap().code().is_none());
+        assert_eq!(list(&place).unwrap(), []);
+    }
+
+    #[test]
+    fn wait_statuses_as_a_shell_shows_them() {
+        assert_eq!([0, 3 << 8, 9, 0x80 | 11, 0x137f].map(exit_code), [Some(0), Some(3), Some(137), Some(139), None]);
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::container::Container;
 use crate::error::Result;
 use crate::process::{Output, Process};
-use crate::spec::{Capabilities, Resource, Rlimit, Stdio, Terminal};
+use crate::spec::{Capabilities, Resource, Rlimit, Stdio, Terminal, fields};
 
 /// A program to run in a container: plain data; the fields mean what the same fields of the spec mean.
 #[derive(Clone, Debug, Default)]
@@ -79,10 +79,24 @@ impl Command {
         self.stderr = Some(stdio);
         self
     }
-    /// Sets a field by its name in the vocabulary, with the text rules of the C API (`ringfence_command_set`).
+    /// Sets a field by its name in the vocabulary, with the text rules of the C API (`ringfence_command_set`): those of
+    /// [`Spec::set`](crate::Spec::set), for the fields that a process has.
+    ///
+    /// # Errors
+    /// Kind [`InvalidSpec`](crate::ErrorKind::InvalidSpec) with the field; then nothing is changed.
     pub fn set(&mut self, key: &str, value: &[u8]) -> Result<()> {
-        let _ = (key, value);
-        unimplemented!()
+        fields::set(self, key, value)
+    }
+    /// Layers JSON over what is there: [`Spec::merge_json`](crate::Spec::merge_json) for the fields that a process has.
+    ///
+    /// # Errors
+    /// As [`Command::set`].
+    pub fn merge_json(&mut self, text: &str) -> Result<()> {
+        fields::merge_json(self, text)
+    }
+    /// The names of the fields that [`Command::set`] and [`Command::merge_json`] know.
+    pub fn keys() -> Vec<&'static str> {
+        fields::keys::<Self>()
     }
     /// Starts it in the container that it was made for with [`Container::command`].
     pub fn spawn(&self) -> Result<Process> {

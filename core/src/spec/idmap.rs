@@ -1,5 +1,10 @@
 //! How ids inside are ids of the host.
 
+use super::at::At;
+use super::codec::Codec;
+use super::json::{self, Json, json, wrong_type};
+use crate::error::Result;
+
 /// How ids inside are ids of the host. This alone decides the user namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Idmap {
@@ -28,4 +33,98 @@ pub struct IdRange {
     pub outside: u32,
     /// How many; at least 1.
     pub count: u32,
+}
+
+impl Codec for Idmap {
+    type Value = Self;
+
+    fn read(json: &Json, at: &At) -> Result<Self> {
+        let expected = "auto, host, keep-id, lines \"INSIDE OUTSIDE COUNT\", or an object with uid and gid";
+        match json {
+            Json::String(text) => match text.as_str() {
+                "auto" => Ok(Self::Auto),
+                "host" => Ok(Self::Host),
+                "keep-id" => Ok(Self::KeepId),
+                _ if text.starts_with(|c: char| c.is_ascii_digit() || c.is_ascii_whitespace()) => {
+                    let ranges = ranges(json, at)?;
+                    Ok(Self::Explicit { uid: ranges.clone(), gid: ranges })
+                }
+                _ => Err(wrong_type(at, expected, json)),
+            },
+            Json::Object(_) => {
+                let members = json::members(json, at, expected, &["uid", "gid"])?;
+                let side = |key| json::member(members, key).map(|json| ranges(json, &at.key(key))).transpose();
+                match (side("uid")?, side("gid")?) {
+                    (Some(uid), Some(gid)) => Ok(Self::Explicit { uid, gid }),
+                    (Some(_), None) => Err(at.error("has uid but no gid")),
+                    (None, _) => Err(at.error("has no uid")),
+                }
+            }
+            _ => Err(wrong_type(at, expected, json)),
+        }
+    }
+
+    fn write(value: &Self) -> Json {
+        match value {
+            Self::Auto => "auto".into(),
+            Self::Host => "host".into(),
+            Self::KeepId => "keep-id".into(),
+            Self::Explicit { uid, gid } => {
+                let side = |ranges: &[IdRange]| {
+                    ranges.iter().map(|range| json!([range.inside, range.outside, range.count])).collect::<Json>()
+                };
+                json!({"uid": side(uid), "gid": side(gid)})
+            }
+        }
+    }
+
+    fn schema() -> Json {
+        let id = json!({"type": "integer", "minimum": 0, "maximum": super::MAX_ID});
+        let line = json!({"type": "string", "description": "INSIDE OUTSIDE COUNT"});
+        let range = json!({"anyOf": [line, {"type": "array", "items": id, "minItems": 3, "maxItems": 3}]});
+        let side = json!({"anyOf": [line, {"type": "array", "items": range, "minItems": 1, "maxItems": 340}]});
+        json!({"anyOf": [
+            {"enum": ["auto", "host", "keep-id"]},
+            {"type": "string", "pattern": "^\\s*[0-9]", "description": "lines INSIDE OUTSIDE COUNT for uids and gids"},
+            {"type": "object", "additionalProperties": false, "required": ["uid", "gid"],
+                "properties": {"uid": side, "gid": side}},
+        ]})
+    }
+}
+
+/// `[[inside, outside, count], ...]`, lines, or a list of lines.
+fn ranges(json: &Json, at: &At) -> Result<Vec<IdRange>> {
+    match json {
+        Json::String(text) => {
+            let lines = text.lines().filter(|line| !line.trim().is_empty());
+            lines.enumerate().map(|(i, text)| line(text, &at.index(i))).collect()
+        }
+        Json::Array(items) => items.iter().enumerate().map(|(i, item)| range(item, &at.index(i))).collect(),
+        _ => Err(wrong_type(at, "lines \"INSIDE OUTSIDE COUNT\" or a list of [inside, outside, count]", json)),
+    }
+}
+
+fn line(text: &str, at: &At) -> Result<IdRange> {
+    let number = |text: &str| match text.parse::<u32>() {
+        Ok(number) if text.bytes().all(|b| b.is_ascii_digit()) => Some(number),
+        _ => None,
+    };
+    let numbers: Option<Vec<u32>> = text.split_ascii_whitespace().map(number).collect();
+    match numbers.as_deref() {
+        Some(&[inside, outside, count]) => Ok(IdRange { inside, outside, count }),
+        _ => Err(at.error(format!("{text:?} is not three numbers \"INSIDE OUTSIDE COUNT\" of 32 bits"))),
+    }
+}
+
+fn range(json: &Json, at: &At) -> Result<IdRange> {
+    if let Json::String(text) = json {
+        return line(text, at);
+    }
+    let numbers: Option<Vec<u32>> = json
+        .as_array()
+        .and_then(|items| items.iter().map(|item| json::integer(item).and_then(|n| u32::try_from(n).ok())).collect());
+    match numbers.as_deref() {
+        Some(&[inside, outside, count]) => Ok(IdRange { inside, outside, count }),
+        _ => Err(wrong_type(at, "[inside, outside, count] of 32 bits each", json)),
+    }
 }

@@ -5,6 +5,11 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+use super::at::At;
+use super::codec::{Bool, Codec, Count, FilePath, Mode, Size};
+use super::json::{self, Json, json, wrong_type};
+use crate::error::{ErrorKind, Result};
+
 /// One entry of `mounts`.
 ///
 /// As text, `source[:target][:rw]`: a bind mount of an absolute path of the host, recursive, at the same path when no target
@@ -128,5 +133,133 @@ impl From<&str> for Mount {
 impl From<String> for Mount {
     fn from(text: String) -> Self {
         OsString::from_vec(text.into_bytes()).into()
+    }
+}
+
+const KEYS: [&str; 9] = ["source", "fd", "target", "rw", "type", "size", "mode", "recursive", "owner"];
+const TYPES: [&str; 7] = ["bind", "tmpfs", "proc", "sysfs", "mqueue", "devpts", "cgroup"];
+
+impl Codec for Mount {
+    type Value = Self;
+
+    fn read(json: &Json, at: &At) -> Result<Self> {
+        if let Some(text) = json::bytes(json, at)? {
+            return Self::parse(&text)
+                .map_err(|why| at.error(format!("{text:?} is not source[:target][:rw]: {why}")))
+                .map_err(|error| error.with_hint("paths with colons need an object"));
+        }
+        let members = json::members(json, at, "source[:target][:rw] or an object", &KEYS)?;
+        let member = |key| json::member(members, key);
+        if member("owner").is_some() {
+            return Err(at.key("owner").error("not available yet").with_kind(ErrorKind::NotAvailable));
+        }
+        let kind = match member("type") {
+            None => "bind",
+            Some(Json::String(kind)) => kind,
+            Some(other) => return Err(wrong_type(&at.key("type"), "a type of mount", other)),
+        };
+        let fits = |key: &str| match key {
+            "source" | "fd" | "recursive" => kind == "bind",
+            "size" | "mode" => kind == "tmpfs",
+            _ => true,
+        };
+        if let Some(key) = KEYS.into_iter().find(|key| member(key).is_some() && !fits(key)) {
+            return Err(at.key(key).error(format!("a mount of type {kind:?} has none")));
+        }
+        let read_path = |key| member(key).map(|path| FilePath::read(path, &at.key(key))).transpose();
+        let source = read_path("source")?;
+        let (kind, readonly) = match kind {
+            "bind" => {
+                let recursive = member("recursive").map(|json| Bool::read(json, &at.key("recursive"))).transpose()?;
+                let source = match (&source, member("fd")) {
+                    (Some(path), None) => BindSource::Path(path.clone()),
+                    (None, Some(fd)) => {
+                        let number = Count::read(fd, &at.key("fd"))?;
+                        BindSource::Fd(
+                            RawFd::try_from(number).map_err(|_| wrong_type(&at.key("fd"), "a descriptor", fd))?,
+                        )
+                    }
+                    (Some(_), Some(_)) => return Err(at.key("fd").error("excludes source")),
+                    (None, None) => return Err(at.error("has no source")),
+                };
+                (MountKind::Bind { source, recursive: recursive.unwrap_or(true) }, true)
+            }
+            "tmpfs" => {
+                let size = member("size").map(|json| Size::read(json, &at.key("size"))).transpose()?;
+                let mode = member("mode").map(|json| Mode::read(json, &at.key("mode"))).transpose()?;
+                (MountKind::Tmpfs { size, mode }, false)
+            }
+            "proc" => (MountKind::Proc, false),
+            "sysfs" => (MountKind::Sysfs, true),
+            "mqueue" => (MountKind::Mqueue, false),
+            "devpts" => (MountKind::Devpts, false),
+            "cgroup" => (MountKind::Cgroup, true),
+            _ => {
+                let known = TYPES.join(", ");
+                return Err(at.key("type").error(format!("{kind:?} is not a type of mount; known are {known}")));
+            }
+        };
+        let target = read_path("target")?.or(source).ok_or_else(|| at.error("has no target"))?;
+        if target.as_os_str().is_empty() {
+            return Err(at.key("target").error("is empty"));
+        }
+        let readonly = match member("rw") {
+            Some(rw) => !Bool::read(rw, &at.key("rw"))?,
+            None => readonly,
+        };
+        Ok(Self { kind, target, readonly })
+    }
+
+    fn write(value: &Self) -> Json {
+        let mut json = json!({"target": FilePath::write(&value.target)});
+        let kind = match &value.kind {
+            MountKind::Bind { source, recursive } => {
+                match source {
+                    BindSource::Path(path) => json["source"] = FilePath::write(path),
+                    BindSource::Fd(fd) => json["fd"] = (*fd).into(),
+                }
+                if !recursive {
+                    json["recursive"] = false.into();
+                }
+                "bind"
+            }
+            MountKind::Tmpfs { size, mode } => {
+                if let Some(size) = size {
+                    json["size"] = (*size).into();
+                }
+                if let Some(mode) = mode {
+                    json["mode"] = Mode::write(mode);
+                }
+                "tmpfs"
+            }
+            MountKind::Proc => "proc",
+            MountKind::Sysfs => "sysfs",
+            MountKind::Mqueue => "mqueue",
+            MountKind::Devpts => "devpts",
+            MountKind::Cgroup => "cgroup",
+        };
+        if kind != "bind" {
+            json["type"] = kind.into();
+        }
+        if value.readonly != matches!(value.kind, MountKind::Bind { .. } | MountKind::Sysfs | MountKind::Cgroup) {
+            json["rw"] = (!value.readonly).into();
+        }
+        json
+    }
+
+    fn schema() -> Json {
+        json!({"anyOf": [
+            {"type": "string", "pattern": "^/[^:]*(:/[^:]*)?(:(rw|ro))?$", "description": "source[:target][:rw]"},
+            {"type": "object", "additionalProperties": false, "properties": {
+                "type": {"enum": TYPES, "default": "bind"},
+                "source": {"$ref": "#/$defs/path"},
+                "fd": {"type": "integer", "minimum": 0, "description": "an open descriptor in place of source"},
+                "target": {"$ref": "#/$defs/path", "description": "the same path as source when absent"},
+                "rw": {"type": "boolean", "description": "false for bind, sysfs and cgroup when absent, else true"},
+                "recursive": {"type": "boolean", "default": true},
+                "size": {"$ref": "#/$defs/size"},
+                "mode": Mode::schema(),
+            }},
+        ]})
     }
 }

@@ -1,7 +1,14 @@
 //! Namespaces: kinds and where they come from.
 
 use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+
+use super::at::At;
+use super::codec::{Codec, Count, FilePath, Text};
+use super::json::{self, Json, json, wrong_type};
+use super::suggest;
+use crate::error::Result;
 
 /// The kinds of namespaces(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,4 +83,107 @@ pub enum Net {
     None,
     /// The caller's network: its ports, its abstract sockets.
     Host,
+}
+
+impl Codec for NamespaceSource {
+    type Value = Self;
+
+    fn read(json: &Json, at: &At) -> Result<Self> {
+        let expected = "new, host, an absolute path, fd:N, pid:N, container:NAME, or an object with one of them";
+        let number = |json: &Json, at: &At| {
+            let number = Count::read(json, at)?;
+            i32::try_from(number).map_err(|_| at.error(format!("{number} is too large")))
+        };
+        let Some(text) = json::bytes(json, at)? else {
+            let members = json::members(json, at, expected, &["path", "fd", "pid", "container"])?;
+            let mut given = members.iter().filter(|(_, json)| !json.is_null());
+            return match (given.next(), given.next()) {
+                (Some((key, json)), None) => {
+                    let at = at.key(key);
+                    match key.as_str() {
+                        "path" => FilePath::read(json, &at).map(Self::Path),
+                        "fd" => number(json, &at).map(Self::Fd),
+                        "pid" => number(json, &at).map(Self::Pid),
+                        _ => Text::read(json, &at).map(Self::Container),
+                    }
+                }
+                _ => Err(wrong_type(at, expected, json)),
+            };
+        };
+        let words = text.to_string_lossy();
+        match words.split_once(':') {
+            _ if words == "new" => Ok(Self::New),
+            _ if words == "host" => Ok(Self::Host),
+            _ if text.as_bytes().starts_with(b"/") => Ok(Self::Path(text.into())),
+            Some(("fd", n)) => number(&Count::text(n.as_bytes(), at)?, at).map(Self::Fd),
+            Some(("pid", n)) => number(&Count::text(n.as_bytes(), at)?, at).map(Self::Pid),
+            Some(("container", name)) => Ok(Self::Container(name.to_owned())),
+            _ => Err(wrong_type(at, expected, json)),
+        }
+    }
+
+    fn write(value: &Self) -> Json {
+        match value {
+            Self::New => "new".into(),
+            Self::Host => "host".into(),
+            // As text a relative path would be taken for a word.
+            Self::Path(path) if path.is_relative() => json!({"path": FilePath::write(path)}),
+            Self::Path(path) => FilePath::write(path),
+            Self::Fd(fd) => json!({"fd": fd}),
+            Self::Pid(pid) => json!({"pid": pid}),
+            Self::Container(name) => json!({"container": name}),
+        }
+    }
+
+    fn schema() -> Json {
+        let number = |min: i32| json!({"type": "integer", "minimum": min});
+        let object = |key: &str, value: Json| json!({"type": "object", "additionalProperties": false, "required": [key], "properties": {key: value}});
+        json!({"anyOf": [
+            {"enum": ["new", "host"]},
+            {"type": "string", "pattern": "^(/.*|fd:[0-9]+|pid:[0-9]+|container:.+)$"},
+            {"$ref": "#/$defs/bytes"},
+            object("path", json!({"$ref": "#/$defs/path"})),
+            object("fd", number(0)),
+            object("pid", number(1)),
+            object("container", json!({"type": "string"})),
+        ]})
+    }
+}
+
+impl Net {
+    const ALL: [Self; 3] = [Self::Loopback, Self::None, Self::Host];
+
+    /// The word for it: `loopback`, `none`, `host`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Loopback => "loopback",
+            Self::None => "none",
+            Self::Host => "host",
+        }
+    }
+}
+
+impl Codec for Net {
+    type Value = Self;
+
+    fn read(json: &Json, at: &At) -> Result<Self> {
+        let names = Self::ALL.map(|net| net.name());
+        let expected = names.join(", ");
+        let Json::String(text) = json else { return Err(wrong_type(at, &expected, json)) };
+        match Self::ALL.into_iter().find(|net| net.name() == text) {
+            Some(net) => Ok(net),
+            None => Err(match suggest::nearest(text, names) {
+                Some(name) => wrong_type(at, &expected, json).with_hint(format!("did you mean {name:?}?")),
+                None => wrong_type(at, &expected, json),
+            }),
+        }
+    }
+
+    fn write(value: &Self) -> Json {
+        value.name().into()
+    }
+
+    fn schema() -> Json {
+        json!({"enum": Self::ALL.map(|net| net.name())})
+    }
 }

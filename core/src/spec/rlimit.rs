@@ -1,5 +1,10 @@
 //! Limits of single processes.
 
+use super::at::At;
+use super::codec::{Codec, Size};
+use super::json::{self, Json, json, wrong_type};
+use crate::error::Result;
+
 /// The resources of getrlimit(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Resource {
@@ -126,5 +131,56 @@ impl Rlimit {
 impl From<u64> for Rlimit {
     fn from(limit: u64) -> Self {
         Self { soft: limit, hard: limit }
+    }
+}
+
+impl Codec for Rlimit {
+    type Value = Self;
+
+    fn read(json: &Json, at: &At) -> Result<Self> {
+        match json {
+            Json::Array(pair) => match pair.as_slice() {
+                [soft, hard] => Ok(Self { soft: limit(soft, &at.index(0))?, hard: limit(hard, &at.index(1))? }),
+                _ => Err(at.error(format!("expected [soft, hard], got a list of {}", pair.len()))),
+            },
+            Json::Object(_) => {
+                let members = json::members(json, at, "", &["soft", "hard"])?;
+                match (json::member(members, "soft"), json::member(members, "hard")) {
+                    (Some(soft), Some(hard)) => {
+                        Ok(Self { soft: limit(soft, &at.key("soft"))?, hard: limit(hard, &at.key("hard"))? })
+                    }
+                    _ => Err(at.error("needs both soft and hard")),
+                }
+            }
+            Json::String(text) => match text.split_once(':') {
+                Some((soft, hard)) => Ok(Self { soft: limit(&soft.into(), at)?, hard: limit(&hard.into(), at)? }),
+                None => limit(json, at).map(Self::from),
+            },
+            _ => limit(json, at).map(Self::from),
+        }
+    }
+
+    fn write(value: &Self) -> Json {
+        let limit = |limit: u64| if limit == Self::UNLIMITED { "unlimited".into() } else { Json::from(limit) };
+        if value.soft == value.hard { limit(value.soft) } else { json!([limit(value.soft), limit(value.hard)]) }
+    }
+
+    fn schema() -> Json {
+        let limit = json!({"anyOf": [{"$ref": "#/$defs/size"}, {"const": "unlimited"}]});
+        json!({"anyOf": [
+            limit,
+            {"type": "string", "pattern": "^[^:]+:[^:]+$", "description": "SOFT:HARD"},
+            {"type": "array", "items": limit, "minItems": 2, "maxItems": 2},
+            {"type": "object", "additionalProperties": false, "required": ["soft", "hard"],
+                "properties": {"soft": limit, "hard": limit}},
+        ]})
+    }
+}
+
+fn limit(json: &Json, at: &At) -> Result<u64> {
+    match json {
+        Json::String(text) if text == "unlimited" => Ok(Rlimit::UNLIMITED),
+        Json::Number(_) | Json::String(_) => Size::read(json, at),
+        _ => Err(wrong_type(at, "a number, \"unlimited\" or [soft, hard]", json)),
     }
 }

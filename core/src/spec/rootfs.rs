@@ -2,6 +2,12 @@
 
 use std::path::PathBuf;
 
+use super::at::At;
+use super::codec::{Bool, Codec, FilePath};
+use super::json::{self, Json, json, wrong_type};
+use super::shape::{List, Shape};
+use crate::error::Result;
+
 /// Where `/` comes from.
 ///
 /// As text, in JSON and in `From<&str>`: `host`, `host:owned`, or an absolute path.
@@ -59,5 +65,85 @@ impl From<&str> for Rootfs {
 impl From<&std::path::Path> for Rootfs {
     fn from(path: &std::path::Path) -> Self {
         path.to_owned().into()
+    }
+}
+
+impl Codec for Rootfs {
+    type Value = Self;
+
+    fn read(json: &Json, at: &At) -> Result<Self> {
+        let mut rootfs = Self::default();
+        Self::merge(&mut rootfs, json, at)?;
+        Ok(rootfs)
+    }
+
+    /// `{"readonly": true}` alone keeps the tree that is there.
+    fn merge(value: &mut Self, json: &Json, at: &At) -> Result<()> {
+        let expected = "\"host\", \"host:owned\", a path, or an object with path, or lower and upper";
+        if let Some(text) = json::bytes(json, at)? {
+            *value = PathBuf::from(text).into();
+            return Ok(());
+        }
+        let members = json::members(json, at, expected, &["path", "lower", "upper", "readonly"])?;
+        let [path, lower, upper, readonly] =
+            ["path", "lower", "upper", "readonly"].map(|key| json::member(members, key));
+        match (path, lower, upper) {
+            (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
+                return Err(at.error("path excludes lower and upper").with_hint("layers are lower and upper alone"));
+            }
+            (Some(path), None, None) => {
+                let path = json::bytes(path, &at.key("path"))?
+                    .ok_or_else(|| wrong_type(&at.key("path"), "\"host\", \"host:owned\" or a path", path))?;
+                *value = PathBuf::from(path).into();
+            }
+            (None, Some(list), upper) => {
+                let mut lower = Vec::new();
+                List::<FilePath>::merge(&mut lower, list, &at.key("lower"))?;
+                let upper = upper.map(|path| FilePath::read(path, &at.key("upper"))).transpose()?;
+                *value = RootfsKind::Layers { lower, upper }.into();
+            }
+            (None, None, Some(_)) => return Err(at.key("upper").error("needs lower")),
+            (None, None, None) if readonly.is_none() => return Err(wrong_type(at, expected, json)),
+            (None, None, None) => {}
+        }
+        if let Some(readonly) = readonly {
+            value.readonly = Bool::read(readonly, &at.key("readonly"))?;
+        }
+        Ok(())
+    }
+
+    fn write(value: &Self) -> Json {
+        let path = match &value.kind {
+            RootfsKind::Host => "host".into(),
+            RootfsKind::HostOwned => "host:owned".into(),
+            RootfsKind::Directory(path) => FilePath::write(path),
+            RootfsKind::Layers { lower, upper } => {
+                let mut layers = json!({"lower": lower.iter().map(FilePath::write).collect::<Json>()});
+                if let Some(upper) = upper {
+                    layers["upper"] = FilePath::write(upper);
+                }
+                if value.readonly {
+                    layers["readonly"] = true.into();
+                }
+                return layers;
+            }
+        };
+        if value.readonly { json!({"path": path, "readonly": true}) } else { path }
+    }
+
+    fn schema() -> Json {
+        json!({"anyOf": [
+            {"enum": ["host", "host:owned"]},
+            {"$ref": "#/$defs/path"},
+            {"type": "object", "additionalProperties": false, "properties": {
+                "path": {"anyOf": [{"enum": ["host", "host:owned"]}, {"$ref": "#/$defs/path"}]},
+                "readonly": {"type": "boolean", "default": false},
+            }},
+            {"type": "object", "additionalProperties": false, "required": ["lower"], "properties": {
+                "lower": {"type": "array", "items": {"$ref": "#/$defs/path"}, "minItems": 1, "description": "topmost first"},
+                "upper": {"anyOf": [{"$ref": "#/$defs/path"}, {"type": "null"}]},
+                "readonly": {"type": "boolean", "default": false},
+            }},
+        ]})
     }
 }

@@ -1,0 +1,806 @@
+//! JSON, text and schema of all fields together.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::{collection, option};
+
+use super::fields::{Fields, LATER};
+use super::json::{Json, json};
+use super::*;
+use crate::command::Command;
+use crate::error::{Error, ErrorKind};
+
+/// A field, JSON that it reads and writes, the same in Rust, JSON that it must refuse, and the place and words of that error.
+type Case = (&'static str, Json, fn(Spec) -> Spec, Json, (&'static str, &'static str));
+
+fn cases() -> Vec<Case> {
+    fn case(
+        field: &'static str,
+        json: Json,
+        build: fn(Spec) -> Spec,
+        wrong: Json,
+        error: (&'static str, &'static str),
+    ) -> Case {
+        (field, json, build, wrong, error)
+    }
+    vec![
+        case("name", json!("db"), |s| s.name("db"), json!(1), ("name", "expected text, got the number 1")),
+        case(
+            "argv",
+            json!(["sh", "", {"base64": "/w=="}]),
+            |s| s.argv([OsString::from("sh"), "".into(), OsString::from_vec(vec![0xff])]),
+            json!(["sh", 5]),
+            ("argv[1]", "got the number 5"),
+        ),
+        case(
+            "env",
+            json!({"A": "1", "B": null, "C": {"base64": "/w=="}}),
+            |s| s.env("A", "1").env_remove("B").env("C", OsString::from_vec(vec![0xff])),
+            json!({"A": 1}),
+            ("env.A", "null to remove it, got the number 1"),
+        ),
+        case(
+            "env_inherit",
+            json!(["LANG", "*"]),
+            |s| s.env_inherit(["LANG", "*"]),
+            json!("LANG"),
+            ("env_inherit", "expected a list, got the text \"LANG\""),
+        ),
+        case("cwd", json!("/srv"), |s| s.cwd("/srv"), json!(false), ("cwd", "expected a path, got false")),
+        case("user", json!("www-data:33"), |s| s.user("www-data:33"), json!(-1), ("user", "a name or an id")),
+        case("groups", json!(["adm", "4"]), |s| s.groups(["adm", "4"]), json!([1.5]), ("groups[0]", "number 1.5")),
+        case("umask", json!("0027"), |s| s.umask(0o27), json!("89"), ("umask", "octal")),
+        case("hostname", json!("db"), |s| s.hostname("db"), json!([]), ("hostname", "got a list")),
+        case("domainname", json!("x.y"), |s| s.domainname("x.y"), json!({}), ("domainname", "got an object")),
+        case("dns", json!(["1.1.1.1"]), |s| s.dns(["1.1.1.1"]), json!([null]), ("dns[0]", "got null")),
+        case("hosts", json!({"db": "::1"}), |s| s.host("db", "::1"), json!({"db": 1}), ("hosts.db", "expected text")),
+        case(
+            "rootfs",
+            json!({"lower": ["/b", "/a"], "upper": "/u", "readonly": true}),
+            |s| {
+                let kind = RootfsKind::Layers { lower: vec!["/b".into(), "/a".into()], upper: Some("/u".into()) };
+                s.rootfs(Rootfs { kind, readonly: true })
+            },
+            json!({"path": "/a", "readOnly": true}),
+            ("rootfs.readOnly", "did you mean \"readonly\"?"),
+        ),
+        case(
+            "mounts",
+            json!([
+                {"source": "/a", "target": "/a"},
+                {"source": "/a", "target": "/b", "rw": true, "recursive": false},
+                {"fd": 7, "target": "/c"},
+                {"type": "tmpfs", "target": "/d", "size": 65536, "mode": "0700"},
+                {"type": "sysfs", "target": "/e"},
+                {"type": "proc", "target": "/proc", "rw": false},
+            ]),
+            |s| {
+                let bind = |source, recursive| MountKind::Bind { source, recursive };
+                s.mount("/a")
+                    .mount(Mount { kind: bind(BindSource::Path("/a".into()), false), ..Mount::bind("", "/b").rw() })
+                    .mount(Mount { kind: bind(BindSource::Fd(7), true), ..Mount::bind("", "/c") })
+                    .mount(Mount {
+                        kind: MountKind::Tmpfs { size: Some(65536), mode: Some(0o700) },
+                        ..Mount::tmpfs("/d")
+                    })
+                    .mount(Mount { kind: MountKind::Sysfs, target: "/e".into(), readonly: true })
+                    .mount(Mount { kind: MountKind::Proc, target: "/proc".into(), readonly: true })
+            },
+            json!([{"source": "/a", "traget": "/b"}]),
+            ("mounts[0].traget", "did you mean \"target\"?"),
+        ),
+        case(
+            "files",
+            json!({"/etc/a": "text", "/etc/b": {"data": {"base64": "/w=="}, "mode": "0755"}}),
+            |s| s.file("/etc/a", "text").file("/etc/b", File::new(vec![0xff]).mode(0o755)),
+            json!({"/etc/a": {"data": "x", "base64": "/w=="}}),
+            ("files[\"/etc/a\"].base64", "excludes data"),
+        ),
+        case("shm_size", json!(1048576), |s| s.shm_size(1 << 20), json!("1MB"), ("shm_size", "write MiB")),
+        case(
+            "init",
+            json!(false),
+            |s| s.init(false),
+            json!("no"),
+            ("init", "expected true or false, got the text \"no\""),
+        ),
+        case(
+            "terminal",
+            json!({"cols": 100, "rows": 50}),
+            |s| s.terminal(Terminal { rows: 50, cols: 100 }),
+            json!({"rows": 70000}),
+            ("terminal.rows", "70000 is not in 1 to 65535"),
+        ),
+        case(
+            "stdin",
+            json!("file:/a b"),
+            |s| s.stdin(Stdio::File("/a b".into())),
+            json!("/a"),
+            ("stdin", "write file:/a"),
+        ),
+        case("stdout", json!("log"), |s| s.stdout(Stdio::Log), json!("fd:x"), ("stdout", "no number")),
+        case("stderr", json!("stdout"), |s| s.stderr(Stdio::Stdout), json!("fd:-1"), ("stderr", "no number")),
+        case("log_max", json!(65536), |s| s.log_max(65536), json!(-1), ("log_max", "-1 is negative")),
+        case("detach", json!(true), |s| s.detach(true), json!(1), ("detach", "true or false")),
+        case(
+            "namespaces",
+            json!({"ipc": "host", "net": "/run/netns/blue", "pid": {"pid": 12}, "user": {"fd": 9},
+                "uts": {"container": "db"}, "time": "new"}),
+            |s| {
+                s.namespace(NamespaceKind::Ipc, NamespaceSource::Host)
+                    .namespace(NamespaceKind::Net, NamespaceSource::Path("/run/netns/blue".into()))
+                    .namespace(NamespaceKind::Pid, NamespaceSource::Pid(12))
+                    .namespace(NamespaceKind::User, NamespaceSource::Fd(9))
+                    .namespace(NamespaceKind::Uts, NamespaceSource::Container("db".into()))
+                    .namespace(NamespaceKind::Time, NamespaceSource::New)
+            },
+            json!({"nett": "host"}),
+            ("namespaces.nett", "did you mean \"net\"?"),
+        ),
+        case(
+            "idmap",
+            json!({"uid": [[0, 1000, 1], [1, 100000, 65535]], "gid": [[0, 1000, 1]]}),
+            |s| {
+                let range = |inside, outside, count| IdRange { inside, outside, count };
+                s.idmap(Idmap::Explicit {
+                    uid: vec![range(0, 1000, 1), range(1, 100_000, 65_535)],
+                    gid: vec![range(0, 1000, 1)],
+                })
+            },
+            json!({"uid": [[0, 1000]], "gid": []}),
+            ("idmap.uid[0]", "[inside, outside, count]"),
+        ),
+        case("memory", json!(268435456), |s| s.memory(256 << 20), json!([1]), ("memory", "like \"256M\"), got a list")),
+        case("cpus", json!(0.5), |s| s.cpus(0.5), json!("0.5"), ("cpus", "expected a number of cores")),
+        case("pids", json!(64), |s| s.pids(64), json!("64"), ("pids", "expected a whole number")),
+        case(
+            "rlimits",
+            json!({"nofile": 1024, "core": "unlimited", "stack": [8388608, "unlimited"]}),
+            |s| {
+                s.rlimit(Resource::Nofile, 1024)
+                    .rlimit(Resource::Core, Rlimit::UNLIMITED)
+                    .rlimit(Resource::Stack, Rlimit { soft: 8 << 20, hard: Rlimit::UNLIMITED })
+            },
+            json!({"nofile": [1, 2, 3]}),
+            ("rlimits.nofile", "[soft, hard]"),
+        ),
+        case("nice", json!(-5), |s| s.nice(-5), json!(1.5), ("nice", "expected a whole number")),
+        case("oom_score_adj", json!(500), |s| s.oom_score_adj(500), json!(1e30), ("oom_score_adj", "whole number")),
+        case(
+            "start_timeout",
+            json!("1500ms"),
+            |s| s.start_timeout(Duration::from_millis(1500)),
+            json!("1.5x"),
+            ("start_timeout", "not a duration"),
+        ),
+        case(
+            "stop_signal",
+            json!("SIGINT"),
+            |s| s.stop_signal(libc::SIGINT),
+            json!("SIGNOPE"),
+            ("stop_signal", "signal"),
+        ),
+        case(
+            "stop_timeout",
+            json!(3),
+            |s| s.stop_timeout(Duration::from_secs(3)),
+            json!(-1),
+            ("stop_timeout", "negative"),
+        ),
+        case("net", json!("none"), |s| s.net(Net::None), json!("hots"), ("net", "did you mean \"host\"?")),
+        case(
+            "capabilities",
+            json!({"bounding": ["chown", "net_raw"], "ambient": ["net_raw"]}),
+            |s| s.capabilities(Capabilities { bounding: 1 | 1 << 13, ambient: 1 << 13 }),
+            json!(["CAP_NET_ADMINN"]),
+            ("capabilities[0]", "did you mean \"net_admin\"?"),
+        ),
+        case("no_new_privs", json!(false), |s| s.no_new_privs(false), json!(0), ("no_new_privs", "true or false")),
+        case(
+            "masked_paths",
+            json!([]),
+            |s| s.masked_paths(Vec::<PathBuf>::new()),
+            json!("/a"),
+            ("masked_paths", "a list"),
+        ),
+        case(
+            "readonly_paths",
+            json!(["/a"]),
+            |s| s.readonly_paths(["/a"]),
+            json!([1]),
+            ("readonly_paths[0]", "a path"),
+        ),
+        case(
+            "time_offsets",
+            json!({"monotonic": -5, "boottime": "1500ms"}),
+            |s| s.time_offsets(TimeOffsets { monotonic: -5_000_000_000, boottime: 1_500_000_000 }),
+            json!({"realtime": 1}),
+            ("time_offsets.realtime", "known are monotonic, boottime"),
+        ),
+        case("cgroup_parent", json!("/a"), |s| s.cgroup_parent("/a"), json!(1), ("cgroup_parent", "a path")),
+        case("pass_fds", json!({"5": 3}), |s| s.pass_fd(5, 3), json!({"x": 3}), ("pass_fds.x", "whole number")),
+        case("annotations", json!({"a": "b"}), |s| s.annotation("a", "b"), json!({"a": 1}), ("annotations.a", "text")),
+    ]
+}
+
+fn read(field: &str, json: &Json) -> Result<Spec> {
+    Spec::from_json(&json!({ field: json }).to_string())
+}
+
+fn refused(text: &str) -> Error {
+    match Spec::from_json(text) {
+        Err(error) => error,
+        Ok(spec) => panic!("{text} was read as {spec:?}"),
+    }
+}
+
+#[test]
+fn every_field_is_read_and_written() {
+    let fields: Vec<&str> = cases().iter().map(|case| case.0).collect();
+    assert_eq!(fields, Spec::keys());
+    for (field, json, build, wrong, (place, words)) in cases() {
+        let spec = build(Spec::new());
+        assert_eq!(read(field, &json).unwrap(), spec, "{field}");
+        assert_eq!(serde_json::from_str::<Json>(&spec.to_json()).unwrap(), json!({ field: json }));
+        let error = read(field, &wrong).unwrap_err();
+        assert_eq!(error.field(), Some(place), "{error}");
+        assert_eq!((error.kind(), error.errno()), (ErrorKind::InvalidSpec, libc::EINVAL));
+        assert!(error.to_string().contains(words), "{error}");
+        // Null and clear put the default back.
+        let mut cleared = spec.clone();
+        cleared.clear(field).unwrap();
+        assert_eq!(cleared, Spec::new(), "{field}");
+        let mut merged = spec.clone();
+        merged.merge_json(&json!({ field: null }).to_string()).unwrap();
+        assert_eq!(merged, Spec::new(), "{field}");
+        // What `get` shows of a scalar or an object, `set` takes back.
+        let shown = spec.get(field).unwrap().unwrap();
+        let free = ["argv", "env", "env_inherit", "dns", "hosts", "annotations"];
+        if !free.contains(&field) {
+            let mut again = Spec::new();
+            again.set(field, shown.as_bytes()).unwrap_or_else(|error| panic!("{field}: {shown:?}: {error}"));
+            assert_eq!(again, spec, "{field}: {shown}");
+        }
+        cleared.set(field, b"").unwrap();
+        assert_eq!(cleared, Spec::new());
+    }
+    assert_eq!(Spec::new().to_json(), "{}");
+}
+
+#[test]
+fn the_order_is_that_of_the_vocabulary() {
+    let spec = Spec::new().memory(1 << 20).name("x").argv(["a"]);
+    assert_eq!(spec.to_json(), r#"{"name":"x","argv":["a"],"memory":1048576}"#);
+}
+
+#[test]
+fn the_schema_has_every_field() {
+    let schema: Json = serde_json::from_str(&schema_json()).unwrap();
+    let properties = schema["properties"].as_object().unwrap();
+    assert_eq!(properties.len(), Spec::keys().len() + LATER.len());
+    for key in Spec::keys() {
+        let property = &properties[key];
+        for part in ["title", "description", "default", "anyOf"] {
+            assert!(property.get(part).is_some(), "{key} has no {part}");
+        }
+        let description = property["description"].as_str().unwrap();
+        assert!(description.contains("Default: "), "{key}: {description}");
+        assert!(!description.contains("[`") && !description.contains("  "), "{key}: {description}");
+        assert!(!LATER.contains(&key));
+        let default = (Spec::FIELDS.iter().find(|field| field.name == key).unwrap().write)(&Spec::new());
+        assert_eq!(property["default"], default.unwrap_or(Json::Null), "{key}");
+    }
+    assert_eq!(properties["memory"]["x-unit"], "bytes");
+    assert_eq!(properties["stop_timeout"]["x-unit"], "seconds");
+    assert_eq!(properties["cpus"]["x-unit"], "cores");
+    for key in LATER {
+        assert_eq!(properties[key]["x-available"], false, "{key}");
+    }
+}
+
+#[test]
+fn other_forms_of_the_same_value() {
+    let same = |field: &str, forms: &[Json]| {
+        let first = read(field, &forms[0]).unwrap();
+        assert_ne!(first, Spec::new(), "{field}");
+        for form in forms {
+            assert_eq!(read(field, form).unwrap(), first, "{field}: {form}");
+        }
+    };
+    same(
+        "memory",
+        &[json!(1 << 28), json!("256M"), json!("256m"), json!("256MiB"), json!("0.25G"), json!(268435456.0)],
+    );
+    same("user", &[json!("1000"), json!(1000)]);
+    same("umask", &[json!("022"), json!("0o022"), json!(18)]);
+    same("stop_timeout", &[json!(90), json!("90"), json!("1.5m"), json!(90.0), json!("90000ms")]);
+    same("stop_signal", &[json!(2), json!("INT"), json!("SIGINT"), json!("sigint"), json!("2")]);
+    same("env", &[json!({"A": "b=c"}), json!(["A=b=c"]), json!([["A", "b=c"]])]);
+    same("terminal", &[json!(true), json!({}), json!({"rows": 24})]);
+    same("rootfs", &[json!("/a"), json!({"path": "/a"}), json!({"path": "/a", "readonly": false, "upper": null})]);
+    same("rootfs", &[json!({"path": "host", "readonly": true}), json!({"readonly": true})]);
+    same(
+        "mounts",
+        &[
+            json!(["/a:/a:ro"]),
+            json!(["/a"]),
+            json!([{"source": "/a"}]),
+            json!([{"type": "bind", "source": "/a", "target": "/a", "rw": false, "recursive": true}]),
+        ],
+    );
+    same(
+        "mounts",
+        &[
+            json!([{"type": "tmpfs", "target": "/a", "size": "1M"}]),
+            json!([{"type": "tmpfs", "target": "/a", "size": 1048576, "rw": true}]),
+        ],
+    );
+    same(
+        "files",
+        &[json!({"/a": "A"}), json!({"/a": {"data": "A"}}), json!({"/a": {"base64": "QQ=="}}), json!(["/a=A"])],
+    );
+    same("namespaces", &[json!({"net": {"fd": 5}}), json!({"net": "fd:5"}), json!(["net=fd:5"])]);
+    same("namespaces", &[json!({"net": {"pid": 5}}), json!({"net": "pid:5"})]);
+    same("namespaces", &[json!({"net": {"container": "a"}}), json!({"net": "container:a"})]);
+    same("namespaces", &[json!({"net": "/a"}), json!({"net": {"path": "/a"}})]);
+    same("idmap", &[json!("0 100000 65536"), json!({"uid": ["0 100000 65536"], "gid": [[0, 100000, 65536]]})]);
+    same(
+        "idmap",
+        &[
+            json!("0 1000 1\n1 100000 9\n"),
+            json!({"uid": "0 1000 1\n1 100000 9", "gid": [[0, 1000, 1], "1\t100000 9"]}),
+        ],
+    );
+    same(
+        "rlimits",
+        &[
+            json!({"nofile": [64, 64]}),
+            json!({"nofile": 64}),
+            json!({"nofile": "64:64"}),
+            json!({"nofile": {"soft": 64, "hard": 64}}),
+        ],
+    );
+    same("rlimits", &[json!({"stack": "8M"}), json!({"stack": 8388608})]);
+    same("capabilities", &[json!("none"), json!([]), json!({"drop": "all"}), json!({"bounding": []})]);
+    same(
+        "capabilities",
+        &[json!(["net_admin"]), json!(["CAP_NET_ADMIN"]), json!({"drop": "all", "add": ["Net_Admin"]})],
+    );
+    same("capabilities", &[json!("all"), json!({"add": "all"})]);
+    same(
+        "capabilities",
+        &[
+            json!({"add": ["net_admin"], "drop": ["net_raw"]}),
+            json!({"bounding": "default", "add": ["net_admin"], "drop": ["net_raw"]}),
+        ],
+    );
+    same("pass_fds", &[json!({"7": 7, "8": 8}), json!([7, 8]), json!(["7", "8=8"])]);
+    same(
+        "time_offsets",
+        &[json!({"monotonic": 1.5}), json!({"monotonic": "1.5s"}), json!({"monotonic": "+1500ms", "boottime": 0})],
+    );
+    for form in [json!("default"), json!({}), json!({"add": ["chown"]})] {
+        assert_eq!(read("capabilities", &form).unwrap(), Spec::new());
+    }
+}
+
+#[test]
+fn wrong_json_is_refused_with_its_place() {
+    for (text, message) in [
+        ("", "JSON: EOF"),
+        ("[]", "spec: expected a JSON object, got a list"),
+        (r#"{"memory": 1, "memory": 2}"#, "\"memory\" stands twice"),
+        (r#"{"files": {"/a": "", "//a": ""}}"#, "stands twice"),
+        (r#"{"env": ["A=1", "A=2"]}"#, "env.A: stands twice"),
+        (r#"{"env": ["A"]}"#, "env[0]: \"A\" is not KEY=VALUE"),
+        (r#"{"memroy": 1}"#, "memroy: unknown field; did you mean memory?"),
+        (r#"{"Memory": 1}"#, "did you mean memory?"),
+        (r#"{"secomp": 1}"#, "did you mean seccomp?"),
+        (r#"{"seccomp": {}}"#, "seccomp: not available yet"),
+        (r#"{"memory": 18446744073709551616}"#, "memory: 1.8446744073709552e+19 is too large"),
+        (r#"{"memory": 1.5}"#, "got the number 1.5"),
+        (r#"{"memory": "99999999T"}"#, "too large"),
+        (r#"{"cpus": null, "argv": [{"base64": "x"}]}"#, "argv[0].base64: \"x\" is not base64"),
+        (r#"{"hostname": {"base64": "/w=="}}"#, "hostname: has to be UTF-8"),
+        (r#"{"mounts": [{"target": "/a"}]}"#, "mounts[0]: has no source"),
+        (r#"{"mounts": [{"type": "tmpfs"}]}"#, "mounts[0]: has no target"),
+        (r#"{"mounts": [{"source": "/a", "size": 1}]}"#, "mounts[0].size: a mount of type \"bind\" has none"),
+        (r#"{"mounts": [{"type": "nfs", "target": "/a"}]}"#, "\"nfs\" is not a type of mount"),
+        (r#"{"mounts": [{"source": "/a", "owner": "payload"}]}"#, "mounts[0].owner: not available yet"),
+        (r#"{"mounts": ["a"]}"#, "mounts[0]: \"a\" is not source[:target][:rw]"),
+        (r#"{"rootfs": {"path": "/a", "lower": []}}"#, "rootfs: path excludes"),
+        (r#"{"rootfs": {"upper": "/a"}}"#, "rootfs.upper: needs lower"),
+        (r#"{"rootfs": {}}"#, "rootfs: expected"),
+        (r#"{"terminal": false}"#, "terminal: false"),
+        (r#"{"idmap": {"uid": []}}"#, "idmap: has uid but no gid"),
+        (r#"{"idmap": "keep_id"}"#, "idmap: expected"),
+        (r#"{"idmap": "0 1"}"#, "idmap[0]: \"0 1\" is not three numbers"),
+        (r#"{"idmap": {"uid": [[0, 0, 4294967296]], "gid": []}}"#, "idmap.uid[0]: expected"),
+        (r#"{"rlimits": {"nofiles": 1}}"#, "did you mean \"nofile\"?"),
+        (r#"{"capabilities": {"add": ["chown"], "drop": ["chown"]}}"#, "chown is both added and dropped"),
+        (r#"{"namespaces": {"net": {"fd": 1, "pid": 2}}}"#, "namespaces.net: expected"),
+        (r#"{"namespaces": {"net": "blue"}}"#, "namespaces.net: expected"),
+        (r#"{"pass_fds": [-1]}"#, "pass_fds[0]: -1 is negative"),
+        (r#"{"time_offsets": {"monotonic": 1e300}}"#, "time_offsets.monotonic"),
+        (r#"{"start_timeout": 1e300}"#, "start_timeout: "),
+        (r#"{"stop_timeout": "1d"}"#, "stop_timeout: \"1d\" is not a duration"),
+    ] {
+        let error = refused(text);
+        assert!(error.to_string().contains(message), "{text}: {error}");
+    }
+    assert_eq!(refused(r#"{"ports": [1]}"#).kind(), ErrorKind::NotAvailable);
+    assert_eq!(refused(r#"{"mounts": [{"source": "/a", "owner": "x"}]}"#).kind(), ErrorKind::NotAvailable);
+    assert_eq!(Spec::from_json(r#"{"ports": null, "name": null}"#).unwrap(), Spec::new());
+}
+
+#[test]
+fn names_of_other_programs_lead_to_ours() {
+    for (theirs, ours) in [
+        ("volumes", "mounts"),
+        ("mem_limit", "memory"),
+        ("mem-limit", "memory"),
+        ("network", "net"),
+        ("network_mode", "net"),
+        ("working_dir", "cwd"),
+        ("WorkingDir", "cwd"),
+        ("environment", "env"),
+        ("labels", "annotations"),
+        ("command", "argv"),
+        ("image", "rootfs"),
+        ("privileged", "capabilities"),
+        ("cap_add", "{\"add\": [...]}"),
+        ("ulimits", "rlimits"),
+        ("publish", "ports"),
+    ] {
+        let error = read(theirs, &json!(1)).unwrap_err();
+        assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidSpec, Some(theirs)));
+        assert!(error.hint().unwrap_or_default().contains(ours), "{error}");
+    }
+    assert_eq!(read("zzzz", &json!(1)).unwrap_err().hint(), None);
+    assert!(read(&"x".repeat(1 << 20), &json!(1)).unwrap_err().to_string().len() < 200);
+}
+
+#[test]
+fn merging_layers() {
+    let mut spec = Spec::new().memory(1 << 20).env("A", "1").argv(["a", "b"]).rootfs("/a");
+    spec.merge_json(r#"{"env": {"B": "2", "A": null}, "argv": ["c"], "rootfs": {"readonly": true}, "pids": 5}"#)
+        .unwrap();
+    let rootfs = Rootfs { kind: RootfsKind::Directory("/a".into()), readonly: true };
+    let merged = Spec::new().memory(1 << 20).env("B", "2").env_remove("A").argv(["c"]).rootfs(rootfs).pids(5);
+    assert_eq!(spec, merged);
+    assert!(spec.merge_json(r#"{"pids": 6, "nice": "x"}"#).is_err());
+    assert_eq!(spec, merged, "a merge that fails changes nothing");
+    spec.merge_json(r#"{"annotations": {"a": "1", "b": "2"}, "time_offsets": {"monotonic": 1}}"#).unwrap();
+    spec.merge_json(r#"{"annotations": {"a": null}, "time_offsets": {"boottime": 2}}"#).unwrap();
+    assert_eq!(spec.annotations, BTreeMap::from([("b".to_owned(), "2".to_owned())]));
+    assert_eq!(spec.time_offsets, TimeOffsets { monotonic: 1_000_000_000, boottime: 2_000_000_000 });
+}
+
+#[test]
+fn text_as_c_gives_it() {
+    let mut spec = Spec::new();
+    for (key, text) in [
+        ("memory", "256M"),
+        ("cpus", "0.5"),
+        ("pids", "64"),
+        ("init", "true"),
+        ("detach", "true"),
+        ("nice", "-5"),
+        ("umask", "027"),
+        ("argv", "sh"),
+        ("argv", "{\"not\": json}"),
+        ("env", "A=b=c"),
+        ("env", "EMPTY="),
+        ("hosts", "db=10.0.0.1"),
+        ("mounts", "/a:/b:rw"),
+        ("mounts", "{\"type\": \"tmpfs\", \"target\": \"/t\"}"),
+        ("files", "/etc/x={}\n"),
+        ("rlimits", "nofile=1024:2048"),
+        ("namespaces", "net=fd:7"),
+        ("capabilities", "[\"chown\"]"),
+        ("terminal", "true"),
+        ("time_offsets", "{\"monotonic\": 1}"),
+        ("pass_fds", "5"),
+        ("pass_fds", "6=7"),
+        ("annotations", "a="),
+        ("masked_paths", "/secret"),
+    ] {
+        spec.set(key, text.as_bytes()).unwrap_or_else(|error| panic!("{key}={text}: {error}"));
+    }
+    let expected = Spec::new()
+        .memory(256 << 20)
+        .cpus(0.5)
+        .pids(64)
+        .detach(true)
+        .nice(-5)
+        .umask(0o27)
+        .argv(["sh", "{\"not\": json}"])
+        .env("A", "b=c")
+        .env("EMPTY", "")
+        .host("db", "10.0.0.1")
+        .mount("/a:/b:rw")
+        .mount(Mount::tmpfs("/t"))
+        .file("/etc/x", "{}\n")
+        .rlimit(Resource::Nofile, Rlimit { soft: 1024, hard: 2048 })
+        .namespace(NamespaceKind::Net, NamespaceSource::Fd(7))
+        .capabilities(Capabilities { bounding: 1, ambient: 0 })
+        .terminal(Terminal::default())
+        .time_offsets(TimeOffsets { monotonic: 1_000_000_000, boottime: 0 })
+        .pass_fds([(5, 5), (6, 7)])
+        .annotation("a", "")
+        .masked_paths(Spec::MASKED_PATHS.into_iter().chain(["/secret"]));
+    assert_eq!(spec, expected);
+    spec.set("cwd", b"/\xff").unwrap();
+    assert_eq!(spec.cwd.as_deref(), Some(PathBuf::from(OsString::from_vec(b"/\xff".to_vec())).as_path()));
+    spec.set("files", b"/x=\xff\0").unwrap();
+    assert_eq!(spec.files[&PathBuf::from("/x")].data, b"\xff\0");
+    for (key, text, message) in [
+        ("memory", "lots", "memory: \"lots\" is not a size"),
+        ("memory", "-1", "memory: \"-1\" is negative"),
+        ("pids", "0x10", "pids: expected a whole number, got the text \"0x10\""),
+        ("pids", " 1", "pids: expected"),
+        ("nice", "99999999999", "nice: 99999999999 is out of range"),
+        ("init", "yes", "init: expected true or false"),
+        ("env", "A", "env: \"A\" is not KEY=VALUE"),
+        ("hosts", "\u{fffd}", "hosts: "),
+        ("rlimits", "nofile", "rlimits: \"nofile\" is not KEY=VALUE"),
+        ("capabilities", "{", "capabilities: JSON: EOF"),
+        ("mounts", "a", "mounts[2]: \"a\" is not source"),
+        ("mem_limit", "1", "did you mean memory?"),
+        ("cpuset", "0", "cpuset: not available yet"),
+        ("pass_fds", "5=x", "pass_fds: expected"),
+    ] {
+        let before = spec.clone();
+        let error = spec.set(key, text.as_bytes()).unwrap_err();
+        assert!(error.to_string().contains(message), "{key}={text}: {error}");
+        assert_eq!(spec, before);
+    }
+    assert!(spec.set("hostname", b"\xff").unwrap_err().to_string().contains("hostname: has to be UTF-8"));
+    let before = spec.clone();
+    for (key, text) in [
+        ("masked_paths", "[1]"),
+        ("readonly_paths", "{"),
+        ("rlimits", r#"{"as": 1, "nofile": "x"}"#),
+        ("pass_fds", r#"{"1": 9, "2": "x"}"#),
+        ("rootfs", r#"{"path": "/x", "readonly": 1}"#),
+    ] {
+        assert!(spec.set(key, text.as_bytes()).is_err());
+        assert_eq!(spec, before, "{key}: an error changes nothing");
+    }
+    assert_eq!(spec.get("memory").unwrap().as_deref(), Some("268435456"));
+    assert_eq!(spec.get("init").unwrap().as_deref(), Some("true"));
+    assert_eq!(spec.get("hostname").unwrap(), None);
+    assert_eq!(spec.get("argv").unwrap().as_deref(), Some(r#"["sh","{\"not\": json}"]"#));
+    assert!(spec.get("nonsense").is_err());
+}
+
+#[test]
+fn commands_have_the_fields_of_a_process() {
+    let mut command = Command::new("sh");
+    for key in Command::keys() {
+        assert!(Spec::keys().contains(&key), "{key} means the same in both");
+    }
+    command.set("argv", b"-c").unwrap();
+    command.set("no_new_privs", b"false").unwrap();
+    command.set("capabilities", b"all").unwrap();
+    command.merge_json(r#"{"env": {"A": null}, "user": 5}"#).unwrap();
+    assert_eq!(command.argv, ["sh", "-c"]);
+    assert_eq!(command.no_new_privs, Some(false));
+    assert_eq!(command.capabilities, Some(Capabilities { bounding: Capabilities::ALL, ambient: 0 }));
+    assert_eq!(command.user.as_deref(), Some("5"));
+    let error = command.set("memory", b"1M").unwrap_err();
+    assert_eq!(error.to_string(), "memory: unknown field; it belongs to the container, not to one process in it");
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9{}\\[\\]=:,/\" .-]{0,10}|\\PC{0,6}"
+}
+
+fn bytes() -> impl Strategy<Value = OsString> {
+    prop_oneof![
+        3 => text().prop_map(OsString::from),
+        1 => collection::vec(any::<u8>(), 0..8).prop_map(OsString::from_vec),
+    ]
+}
+
+fn path() -> impl Strategy<Value = PathBuf> {
+    bytes().prop_map(|tail| PathBuf::from(OsString::from_vec([b"/", tail.as_encoded_bytes()].concat())))
+}
+
+fn stdio() -> impl Strategy<Value = Stdio> {
+    prop_oneof![
+        Just(Stdio::Null),
+        Just(Stdio::Inherit),
+        Just(Stdio::Pipe),
+        Just(Stdio::Log),
+        Just(Stdio::Stdout),
+        path().prop_map(Stdio::File),
+        (0..i32::MAX).prop_map(Stdio::Fd),
+    ]
+}
+
+fn mount() -> impl Strategy<Value = Mount> {
+    let source = prop_oneof![path().prop_map(BindSource::Path), (0..i32::MAX).prop_map(BindSource::Fd)];
+    let kind = prop_oneof![
+        (source, any::<bool>()).prop_map(|(source, recursive)| MountKind::Bind { source, recursive }),
+        (any::<Option<u64>>(), option::of(0..0o10000u32)).prop_map(|(size, mode)| MountKind::Tmpfs { size, mode }),
+        Just(MountKind::Proc),
+        Just(MountKind::Sysfs),
+        Just(MountKind::Mqueue),
+        Just(MountKind::Devpts),
+        Just(MountKind::Cgroup),
+    ];
+    (kind, path(), any::<bool>()).prop_map(|(kind, target, readonly)| Mount { kind, target, readonly })
+}
+
+fn rootfs() -> impl Strategy<Value = Rootfs> {
+    let kind = prop_oneof![
+        Just(RootfsKind::Host),
+        Just(RootfsKind::HostOwned),
+        path().prop_map(RootfsKind::Directory),
+        (collection::vec(path(), 0..3), option::of(path()))
+            .prop_map(|(lower, upper)| RootfsKind::Layers { lower, upper }),
+    ];
+    (kind, any::<bool>()).prop_map(|(kind, readonly)| Rootfs { kind, readonly })
+}
+
+fn namespaces() -> impl Strategy<Value = BTreeMap<NamespaceKind, NamespaceSource>> {
+    let source = prop_oneof![
+        Just(NamespaceSource::New),
+        Just(NamespaceSource::Host),
+        path().prop_map(NamespaceSource::Path),
+        (0..i32::MAX).prop_map(NamespaceSource::Fd),
+        (0..i32::MAX).prop_map(NamespaceSource::Pid),
+        text().prop_map(NamespaceSource::Container),
+    ];
+    collection::btree_map(prop::sample::select(NamespaceKind::ALL.to_vec()), source, 0..4)
+}
+
+fn idmap() -> impl Strategy<Value = Idmap> {
+    let ranges = || {
+        let range = any::<(u32, u32, u32)>().prop_map(|(inside, outside, count)| IdRange { inside, outside, count });
+        collection::vec(range, 0..4)
+    };
+    prop_oneof![
+        Just(Idmap::Auto),
+        Just(Idmap::Host),
+        Just(Idmap::KeepId),
+        (ranges(), ranges()).prop_map(|(uid, gid)| Idmap::Explicit { uid, gid }),
+    ]
+}
+
+prop_compose! {
+    fn payload_fields()(
+        argv in collection::vec(bytes(), 0..4),
+        env in collection::btree_map(bytes(), option::of(bytes()), 0..4),
+        env_inherit in collection::vec(bytes(), 0..3),
+        cwd in option::of(path()),
+        user in option::of(text()),
+        groups in collection::vec(text(), 0..3),
+        umask in option::of(0..0o1000u32),
+        terminal in option::of(any::<(u16, u16)>().prop_map(|(rows, cols)| Terminal { rows, cols })),
+        streams in (option::of(stdio()), option::of(stdio()), option::of(stdio())),
+        rlimits in collection::btree_map(
+            prop::sample::select(Resource::ALL.to_vec()),
+            any::<(u64, u64)>().prop_map(|(soft, hard)| Rlimit { soft, hard }),
+            0..4,
+        ),
+        numbers in any::<(Option<i32>, Option<i32>)>(),
+        pass_fds in collection::btree_map(0..i32::MAX, 0..i32::MAX, 0..3),
+    ) -> Spec {
+        Spec {
+            argv, env, env_inherit, cwd, user, groups, umask, terminal, rlimits, pass_fds,
+            stdin: streams.0, stdout: streams.1, stderr: streams.2, nice: numbers.0, oom_score_adj: numbers.1,
+            ..Spec::new()
+        }
+    }
+}
+
+prop_compose! {
+    fn spec()(
+        payload in payload_fields(),
+        names in (option::of(text()), option::of(text()), option::of(text())),
+        dns in collection::vec(text(), 0..3),
+        hosts in collection::btree_map(text(), text(), 0..3),
+        rootfs in rootfs(),
+        mounts in collection::vec(mount(), 0..4),
+        files in collection::btree_map(
+            path(),
+            (collection::vec(any::<u8>(), 0..8), 0..0o10000u32).prop_map(|(data, mode)| File { data, mode }),
+            0..3,
+        ),
+        sizes in any::<(Option<u64>, Option<u64>, Option<u64>, Option<u64>)>(),
+        flags in any::<(bool, bool, bool)>(),
+        namespaces in namespaces(),
+        idmap in idmap(),
+        cpus in option::of(any::<f64>().prop_filter("JSON has no infinities", |cpus| cpus.is_finite())),
+        times in (option::of(any::<u64>()), option::of(0..1u64 << 40)),
+        stop_signal in option::of(1..=64i32),
+        net in prop_oneof![Just(Net::Loopback), Just(Net::None), Just(Net::Host)],
+        caps in (0..=Capabilities::ALL, 0..=Capabilities::ALL),
+        lists in (option::of(collection::vec(path(), 0..3)), option::of(collection::vec(path(), 0..3))),
+        offsets in any::<(i64, i64)>(),
+        rest in (option::of(path()), collection::btree_map(text(), text(), 0..3)),
+    ) -> Spec {
+        Spec {
+            name: names.0, hostname: names.1, domainname: names.2,
+            dns, hosts, rootfs, mounts, files,
+            shm_size: sizes.0, log_max: sizes.1, memory: sizes.2, pids: sizes.3,
+            init: flags.0, detach: flags.1, no_new_privs: flags.2,
+            namespaces, idmap, cpus,
+            start_timeout: times.0.map(Duration::from_nanos),
+            stop_timeout: times.1.map(Duration::from_secs),
+            stop_signal, net,
+            capabilities: Capabilities { bounding: caps.0, ambient: caps.1 },
+            masked_paths: lists.0, readonly_paths: lists.1,
+            time_offsets: TimeOffsets { monotonic: offsets.0, boottime: offsets.1 },
+            cgroup_parent: rest.0, annotations: rest.1,
+            ..payload
+        }
+    }
+}
+
+/// Any JSON, with the words of specs in it.
+fn any_json() -> impl Strategy<Value = Json> {
+    let words = vec![
+        "/a", "host", "base64", "source", "target", "type", "tmpfs", "1K", "-1", "uid", "gid", "0 0 1", "add", "fd",
+        "pid", "rows",
+    ];
+    let leaf = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::from),
+        any::<i64>().prop_map(Json::from),
+        any::<f64>().prop_map(Json::from),
+        prop::sample::select(words.clone()).prop_map(Json::from),
+        text().prop_map(Json::from),
+    ];
+    leaf.prop_recursive(3, 12, 3, move |inner| {
+        let key = prop_oneof![prop::sample::select(words.clone()).prop_map(str::to_owned), text()];
+        prop_oneof![
+            collection::vec(inner.clone(), 0..3).prop_map(Json::from),
+            collection::btree_map(key, inner, 0..3).prop_map(|map| Json::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_back(spec in spec()) {
+        let json = spec.to_json();
+        prop_assert_eq!(Spec::from_json(&json).map_err(|error| error.to_string()), Ok(spec), "{}", json);
+    }
+
+    #[test]
+    fn validation_never_panics(spec in spec()) {
+        let _ = spec.validate();
+    }
+
+    #[test]
+    fn any_json_is_read_or_refused(index in 0usize..64, json in any_json()) {
+        let keys = Spec::keys();
+        let key = keys[index % keys.len()];
+        match read(key, &json) {
+            Ok(spec) => {
+                let again = Spec::from_json(&spec.to_json());
+                prop_assert_eq!(again.map_err(|error| error.to_string()), Ok(spec.clone()), "{}", spec.to_json());
+                let _ = spec.validate();
+            }
+            Err(error) => prop_assert!(error.field().is_some_and(|field| field.starts_with(key)), "{key}: {error}"),
+        }
+    }
+
+    #[test]
+    fn any_text_is_taken_or_refused(index in 0usize..64, text in bytes()) {
+        let keys = Spec::keys();
+        let key = keys[index % keys.len()];
+        let mut spec = Spec::new();
+        if spec.set(key, text.as_encoded_bytes()).is_err() {
+            prop_assert_eq!(spec, Spec::new());
+        }
+    }
+}

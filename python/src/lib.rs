@@ -1,1 +1,38 @@
+//! The native half of the Python package: the core's objects, one to one. What makes them feel like `subprocess` is Python.
+//!
+//! No call holds the interpreter's lock while the core works or waits (`call::detached`, `wait::readable`).
 
+mod call;
+mod container;
+mod log;
+mod machine;
+mod process;
+mod request;
+mod wait;
+
+/// The module `ringfence._ringfence`.
+#[pyo3::pymodule]
+mod _ringfence {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::container::Container;
+    #[pymodule_export]
+    use crate::log::set_log_level;
+    #[pymodule_export]
+    use crate::machine::{check, doctor, end_keepers, gc, ls, plan, schema};
+    #[pymodule_export]
+    use crate::process::{ExitStatus, Process};
+    #[pymodule_export]
+    use crate::wait::wait_readable;
+
+    #[pymodule_export]
+    #[allow(non_upper_case_globals, reason = "the name that Python packages give their version")]
+    const __version__: &str = ringfence::VERSION;
+
+    #[pymodule_init]
+    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::log::install();
+        Ok(())
+    }
+}

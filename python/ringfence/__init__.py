@@ -1,0 +1,57 @@
+"""Linux containers inside your program.
+
+    >>> import ringfence
+    >>> r = ringfence.run(["sh", "-c", "echo $$; hostname"], hostname="box", memory="64M", capture_output=True, text=True)
+    >>> print(r.stdout, r.returncode, r.usage.memory_peak)
+
+`run` and `popen` are `subprocess.run` and `subprocess.Popen` in a container of their own; `Container` is one that stays;
+`ringfence.aio` has the same names as coroutines. The fields of a container are keyword arguments: see `SpecFields`.
+What differs from `subprocess` is listed in SUBPROCESS.md beside this file, and tested line by line.
+"""
+
+from __future__ import annotations
+
+from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError, SubprocessError, TimeoutExpired
+
+from ._container import Container, Namespace
+from ._errors import Error, SpecError
+from ._machine import doctor, end_keepers, gc, ls, plan, schema
+from ._process import Process
+from ._ringfence import __version__
+from ._run import popen, run
+from ._types import CommandFields, CompletedProcess, Entry, Finding, GcReport, Plan, Report, SpecFields, Usage
+
+by_name = Container.by_name
+
+__all__ = [
+    "DEVNULL",
+    "PIPE",
+    "STDOUT",
+    "CalledProcessError",
+    "CommandFields",
+    "CompletedProcess",
+    "Container",
+    "Entry",
+    "Error",
+    "Finding",
+    "GcReport",
+    "Namespace",
+    "Plan",
+    "Process",
+    "Report",
+    "SpecError",
+    "SpecFields",
+    "SubprocessError",
+    "TimeoutExpired",
+    "Usage",
+    "__version__",
+    "by_name",
+    "doctor",
+    "end_keepers",
+    "gc",
+    "ls",
+    "plan",
+    "popen",
+    "run",
+    "schema",
+]

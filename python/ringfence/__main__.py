@@ -1,0 +1,385 @@
+"""`python -m ringfence`: the same containers for people at a shell."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import asdict
+from types import FrameType
+from typing import Any, NoReturn
+
+from . import Container, Error, Process, SpecError, __version__, _machine, _request, _ringfence, _table, _terminal
+from ._process import TextOptions
+from ._types import Plan, Request
+
+PROG = "python -m ringfence"
+
+#: As a shell and `env` do: the command was not found, could not be executed; 125: it is not the command that failed.
+NOT_FOUND, NOT_EXECUTABLE, OURS = 127, 126, 125
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(OURS, f"ringfence: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROG,
+        description="Run programs in Linux containers.",
+        epilog="Exit status: the command's own, 128+N when signal N ended it, 127 when it was not found, 126 when it could "
+        "not be executed, 125 when ringfence failed.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"ringfence {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, help: str, description: str | None = None) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=help, description=description or help, allow_abbrev=False)
+
+    run = command(
+        "run",
+        "run a command in a new container",
+        "Run a command in a new container, which ends with it. The root file system is the machine's own, read-only below "
+        "a private layer, unless --rootfs says otherwise.",
+    )
+    _streams(run)
+    run.add_argument("-d", "--detach", action="store_true", help="leave it running; needs --name")
+    run.add_argument("--timeout", type=float, metavar="SECONDS", help="kill it after so long (exit status 124)")
+    run.add_argument("--usage", action="store_true", help="print what it used to standard error at the end")
+    _spec(run)
+
+    exec_ = command("exec", "run a command in a running container")
+    _streams(exec_)
+    _process(exec_)
+    exec_.add_argument("container", metavar="NAME", help="the name of the container")
+    exec_.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="the command and its arguments")
+
+    _json(command("ls", "list the named containers"))
+    plan = command("plan", "show what run would do, step by step, without doing it")
+    plan.add_argument("-t", "--tty", action="store_true", help="with a terminal")
+    plan.add_argument("-d", "--detach", action="store_true", help="detached")
+    _json(plan)
+    _spec(plan)
+    _json(command("doctor", "show what this machine and this user can do, why not, and the remedy"))
+    _json(command("gc", "end and remove what killed programs left behind"))
+
+    stop = command("stop", "end a detached container")
+    stop.add_argument("--timeout", type=float, metavar="SECONDS", help="grace before SIGKILL (default: stop_timeout)")
+    stop.add_argument("container", nargs="+", metavar="NAME")
+    logs = command("logs", "print what a container's main process has written")
+    logs.add_argument("container", metavar="NAME")
+    return parser
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs")
+
+
+def _streams(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-t", "--tty", action="store_true", help="give it a terminal of its own, connected to this one")
+    parser.add_argument(
+        "-i", "--interactive", action="store_true", help="connect standard input (always so; accepted for habit's sake)"
+    )
+
+
+def _process(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-e",
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME[=VALUE]",
+        help="set a variable; without a value, pass this shell's through",
+    )
+    parser.add_argument("-w", "--cwd", metavar="DIR", help="directory to start in, inside")
+    parser.add_argument("-u", "--user", metavar="USER[:GROUP]", help="by name or id, inside (default 0:0)")
+
+
+def _spec(parser: argparse.ArgumentParser) -> None:
+    _process(parser)
+    parser.add_argument("--name", help="name to find it by")
+    parser.add_argument("--hostname")
+    parser.add_argument("-m", "--memory", metavar="SIZE", help="limit: bytes, or with K, M, G, T")
+    parser.add_argument("-c", "--cpus", metavar="N", help="limit: cores, such as 0.5")
+    parser.add_argument("-p", "--pids", metavar="N", help="limit: processes and threads")
+    parser.add_argument(
+        "-v", "--mount", action="append", default=[], metavar="SOURCE[:TARGET][:rw]", help="read-only unless rw"
+    )
+    parser.add_argument("--rootfs", metavar="DIR", help="host (default), host:owned, or a directory")
+    parser.add_argument("--net", choices=("loopback", "none", "host"), help="default: loopback")
+    parser.add_argument("--share-cwd", action="store_true", help="mount this directory read-only, and start there")
+    parser.add_argument(
+        "--spec", metavar="FILE", help="fields from a JSON file (- is standard input); options override"
+    )
+    parser.add_argument(
+        "-s", "--set", action="append", default=[], metavar="FIELD=VALUE", help="any other field; lists get one element"
+    )
+    parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="the command and its arguments")
+
+
+def _argv(arguments: argparse.Namespace) -> list[str] | None:
+    argv: list[str] = arguments.argv
+    if argv and argv[0] == "--":
+        argv = argv[1:]
+    return argv or None
+
+
+def _environment(arguments: argparse.Namespace) -> dict[str, str | None]:
+    env: dict[str, str | None] = {}
+    if arguments.tty and "TERM" in os.environ:
+        env["TERM"] = os.environ["TERM"]
+    for entry in arguments.env:
+        name, equals, value = entry.partition("=")
+        if equals:
+            env[name] = value
+        elif name in os.environ:
+            env[name] = os.environ[name]
+    return env
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"env": _environment(arguments), "cwd": arguments.cwd, "user": arguments.user}
+
+
+def _spec_request(arguments: argparse.Namespace, streams: _request.Streams) -> Request:
+    base: dict[str, Any] = {}
+    if arguments.spec:
+        with open(
+            0 if arguments.spec == "-" else arguments.spec, encoding="utf-8", closefd=arguments.spec != "-"
+        ) as file:
+            base = json.load(file)
+        if not isinstance(base, dict):
+            raise SpecError(f"{arguments.spec}: an object is expected", kind="invalid_spec")
+    fields: dict[str, Any] = {
+        name: getattr(arguments, name)
+        for name in ("name", "hostname", "rootfs", "net")
+        if getattr(arguments, name) is not None
+    }
+    if arguments.mount:
+        fields["mounts"] = [*base.pop("mounts", []), *arguments.mount]
+    if arguments.share_cwd:
+        fields["share_cwd"] = True
+    if arguments.tty:
+        fields["terminal"] = _terminal.size(0)
+    options = _options(arguments) | {"detach": arguments.detach, "base": base}
+    # Text, under the rules that text has in C: "0.5" is a number of cores.
+    options["set"] = [
+        (name, os.fsencode(value))
+        for name in ("memory", "cpus", "pids")
+        if (value := getattr(arguments, name)) is not None
+    ]
+    for entry in arguments.set:
+        field, equals, value = entry.partition("=")
+        if not equals:
+            raise SpecError(f"--set {entry}: FIELD=VALUE is expected", kind="invalid_argument")
+        options["set"].append((field, os.fsencode(value)))
+    return _request.spec_request(_argv(arguments), streams, options, fields)
+
+
+def _main_streams(arguments: argparse.Namespace) -> _request.Streams:
+    return (None, None, None) if arguments.tty or arguments.detach else ("inherit", "inherit", "inherit")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    request = _spec_request(arguments, _main_streams(arguments))
+    container = Container.__new__(Container)
+    container._closed = True
+    container._take(_ringfence.Container.start(request), _argv(arguments), TextOptions())
+    if arguments.detach:
+        print(container.name or container.id)
+        return 0
+    with container:
+        process = container.main
+        if process is None:
+            raise SpecError("a command is needed, or --detach", kind="invalid_argument", field="argv")
+        if arguments.timeout is not None:
+            signal.signal(signal.SIGALRM, lambda *_: _expire(container, arguments.timeout))
+            signal.setitimer(signal.ITIMER_REAL, max(arguments.timeout, 1e-6))
+        status = _follow(process)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if arguments.usage:
+            for name, value in asdict(container.usage()).items():
+                if value is not None:
+                    print(f"{name} {value}", file=sys.stderr)
+        if process.reason == "out_of_memory":
+            print("ringfence: the container ran out of memory", file=sys.stderr)
+    return 124 if _expired else status
+
+
+_expired = False
+
+
+def _expire(container: Container, seconds: float) -> None:
+    global _expired
+    _expired = True
+    print(f"ringfence: not ended after {seconds:g} s", file=sys.stderr)
+    container.kill()
+
+
+def _exec(arguments: argparse.Namespace) -> int:
+    argv = _argv(arguments)
+    if argv is None:
+        raise SpecError("a command is needed", kind="invalid_argument", field="argv")
+    container = Container.by_name(arguments.container)
+    fields: dict[str, Any] = {"terminal": _terminal.size(0)} if arguments.tty else {}
+    stream = None if arguments.tty else "inherit"
+    process = container.popen(argv, stdin=stream, stdout=stream, stderr=stream, **_options(arguments), **fields)
+    return _follow(process)
+
+
+def _follow(process: Process[Any]) -> int:
+    """Waits for the process with this terminal lent to it, or with the signals of this one passed on."""
+    if process.terminal_fd is not None:
+        code = _terminal.interact(process)
+    else:
+        pressed: list[float] = []
+
+        def forward(number: int, _: FrameType | None) -> None:
+            pressed.append(time.monotonic())
+            # Somebody who insists gets the end, whatever the program does with its signals.
+            impatient = len(pressed) >= 3 and pressed[-1] - pressed[-3] < 2
+            process.send_signal(signal.SIGKILL if impatient else number)
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+        with _terminal.handlers(dict.fromkeys(numbers, forward)):
+            code = process.wait()
+    return 128 - code if code < 0 else code
+
+
+def _ls(arguments: argparse.Namespace) -> int:
+    entries = _machine.ls()
+    if arguments.json:
+        print(json.dumps([asdict(entry) for entry in entries], indent=2))
+        return 0
+    styles = {"running": "green", "lost": "red"}
+    rows = [
+        [
+            (entry.name, ""),
+            (
+                entry.state if entry.exit_code is None else f"{entry.state} ({entry.exit_code})",
+                styles.get(entry.state, "dim"),
+            ),
+            (str(entry.pid or "-"), ""),
+            (_age(time.time() - entry.created), ""),
+            (" ".join(entry.command), "dim"),
+        ]
+        for entry in entries
+    ]
+    _table.show(("NAME", "STATE", "PID", "AGE", "COMMAND"), rows)
+    return 0
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(max(seconds, 0))}s"
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    request = _spec_request(arguments, _main_streams(arguments))
+    text, shown = _ringfence.plan(request)
+    data = json.loads(text)
+    plan = Plan(data["steps"], data.get("undo", []), text, shown)
+    print(plan.json if arguments.json else plan)
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    report = _machine.doctor()
+    if arguments.json:
+        print(report.json)
+    else:
+        rows = []
+        for finding in report.findings:
+            verdict = ("yes", "green") if finding.ok else ("NO", "red") if finding.essential else ("no", "yellow")
+            rows.append([verdict, (finding.what, ""), (finding.detail, "dim" if finding.ok else "")])
+            if finding.remedy:
+                rows.append([("", ""), ("", ""), (f"-> {finding.remedy}", "yellow")])
+        _table.show(("", "WHAT", "SEEN"), rows)
+    return 0 if report.ok else 1
+
+
+def _gc(arguments: argparse.Namespace) -> int:
+    report = _machine.gc()
+    if arguments.json:
+        print(json.dumps(asdict(report)))
+    else:
+        print(f"ended {report.processes} processes, removed {report.cgroups} control groups and {report.files} files")
+        for line in report.remaining:
+            print(f"remains: {line}")
+    return 1 if report.remaining else 0
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    for name in arguments.container:
+        Container.by_name(name).stop(arguments.timeout)
+    return 0
+
+
+def _logs(arguments: argparse.Namespace) -> int:
+    sys.stdout.write(Container.by_name(arguments.container).logs())
+    return 0
+
+
+_COMMANDS = {
+    "run": _run,
+    "exec": _exec,
+    "ls": _ls,
+    "plan": _plan,
+    "doctor": _doctor,
+    "gc": _gc,
+    "stop": _stop,
+    "logs": _logs,
+}
+
+
+def exit_status(error: Error) -> int:
+    """What a shell would answer for this error."""
+    of_program = (error.step or "").startswith("exec") or error.field in ("argv", "argv[0]")
+    if not of_program or isinstance(error, SpecError):
+        return OURS
+    if error.errno == errno.ENOENT:
+        return NOT_FOUND
+    return (
+        NOT_EXECUTABLE
+        if error.errno in (errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.EISDIR, errno.ENOTDIR)
+        else OURS
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command line; its exit status."""
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    try:
+        status = _COMMANDS[parsed.command](parsed)
+        sys.stdout.flush()
+        return status
+    except Error as error:
+        print(f"ringfence: {error}", file=sys.stderr)
+        return exit_status(error)
+    except BrokenPipeError:
+        # The reader of a list has seen enough. What is still buffered goes nowhere, or the interpreter would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + signal.SIGPIPE
+    except (OSError, ValueError, TypeError) as error:
+        print(f"ringfence: {error}", file=sys.stderr)
+        return OURS
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _exit() -> NoReturn:
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    _exit()

@@ -1,0 +1,459 @@
+"""The handle of a container."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from . import _host, _interpreter, _request, _ringfence
+from ._errors import Error, MissingError, forked_child
+from ._process import Process, TextOptions
+from ._types import AnyPath, Args, CompletedProcess, Env, SpecFields, Stream, Usage
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+    from ._types import CommandFields
+
+_KINDS = ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time")
+
+
+class Namespace:
+    """One namespace of a container."""
+
+    def __init__(self, container: Container, kind: str) -> None:
+        self._container = container
+        #: `net`, `mnt`, ...
+        self.kind = kind
+
+    def open(self) -> int:
+        """A descriptor of it, the caller's to close: for setns(2) and the ioctls of ioctl_nsfs(2)."""
+        return self._container.ns_fd(self.kind)
+
+    @property
+    def id(self) -> int:
+        """The inode of the namespace, as /proc/PID/ns shows it."""
+        fd = self.open()
+        try:
+            return os.fstat(fd).st_ino
+        finally:
+            os.close(fd)
+
+    def __repr__(self) -> str:
+        return f"<Namespace {self.kind} of {self._container!r}>"
+
+
+class _Namespaces(Mapping[str, Namespace]):
+    def __init__(self, container: Container) -> None:
+        self._container = container
+
+    def __getitem__(self, kind: str) -> Namespace:
+        if kind not in _KINDS:
+            raise KeyError(kind)
+        return Namespace(self._container, kind)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_KINDS)
+
+    def __len__(self) -> int:
+        return len(_KINDS)
+
+
+class Container:
+    """A running container, started by the constructor as `subprocess.Popen` starts a process.
+
+    With `argv` it ends when that main process ends; without, it lives until it is closed. Used as a context manager, or
+    closed with `close()`; an attached container that is forgotten is killed, with a ResourceWarning. When this process
+    ends in any way, its attached containers end. `detach=True` (with a `name`) is the opposite: it lives on and is found
+    again with `by_name`.
+
+    Keyword arguments are the fields of the vocabulary (`SpecFields`) and, for the main process, those of
+    `subprocess.Popen`. Its stdin, stdout, stderr are null, log, log unless given. Every method may be called from any
+    thread.
+    """
+
+    def __init__(
+        self,
+        argv: Args | None = None,
+        *,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        shell: bool = False,
+        executable: AnyPath | None = None,
+        cwd: AnyPath | None = None,
+        env: Env | None = None,
+        user: str | int | None = None,
+        group: str | int | None = None,
+        umask: int = -1,
+        pass_fds: Any = (),
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        bufsize: int = -1,
+        detach: bool = False,
+        **fields: Unpack[SpecFields],
+    ) -> None:
+        text_options = TextOptions(text, None, encoding, errors, bufsize)
+        options = {
+            "shell": shell,
+            "executable": executable,
+            "cwd": cwd,
+            "env": env,
+            "user": user,
+            "group": group,
+            "umask": umask,
+            "pass_fds": pass_fds,
+            "detach": detach,
+        }
+        streams = _request.streams_of(stdin, stdout, stderr)
+        self._start(argv, streams, options, dict(fields), text_options)
+
+    def _start(
+        self,
+        args: Args | None,
+        streams: _request.Streams,
+        options: Mapping[str, Any],
+        fields: dict[str, Any],
+        text_options: TextOptions,
+        owns_container: bool = False,
+    ) -> None:
+        # Set first: the finalizer also sees a container that could not be started.
+        self._closed = True
+        _request.refuse(fields)
+        request = _request.spec_request(args, streams, options, fields)
+        _host.sync_log_level()
+        self._take(_ringfence.Container.start(request), args, text_options, owns_container)
+
+    def _take(
+        self, raw: _ringfence.Container, args: Args | None, text_options: TextOptions, owns_container: bool = False
+    ) -> None:
+        self._raw = raw
+        self._generation = _host.generation
+        self._closed = False
+        self._detached = raw.detached
+        main = raw.main()
+        if not self._detached:
+            _host.attached.add(self)
+        self._main = Process[Any](main, args, self, text_options, owns_container) if main else None
+
+    @classmethod
+    def _launch(
+        cls,
+        args: Args,
+        streams: _request.Streams,
+        options: Mapping[str, Any],
+        fields: dict[str, Any],
+        text_options: TextOptions,
+    ) -> Process[Any]:
+        """A container for one process, which owns it."""
+        self = cls.__new__(cls)
+        self._start(args, streams, options, fields, text_options, owns_container=True)
+        if self._main is None:
+            raise IndexError("list index out of range")
+        return self._main
+
+    @classmethod
+    def by_name(cls, name: str) -> Self:
+        """A container by its name: one of this process, or a detached one of this user."""
+        _host.sync_log_level()
+        raw = _ringfence.Container.by_name(name)
+        self = cls.__new__(cls)
+        self._closed = True
+        self._take(raw, None, TextOptions())
+        # Another handle of a container that is somebody else's to close.
+        self._detached = True
+        _host.attached.discard(self)
+        return self
+
+    def _live(self, call: str) -> _ringfence.Container:
+        if self._generation != _host.generation:
+            raise forked_child(f"Container.{call}")
+        return self._raw
+
+    # --- what it is
+
+    @property
+    def name(self) -> str | None:
+        """Its name, when the spec had one."""
+        return self._live("name").name
+
+    @property
+    def id(self) -> str:
+        """Unique on this machine while it exists; also the name of its control groups."""
+        return self._live("id").id
+
+    @property
+    def pid(self) -> int:
+        """The pid of its pid 1 in the pid namespace of this program."""
+        return self._live("pid").pid
+
+    @property
+    def pidfd(self) -> int:
+        """A descriptor of its pid 1, borrowed: it lives as long as this object."""
+        return self._live("pidfd").pidfd
+
+    @property
+    def events_fd(self) -> int:
+        """Becomes readable when it has ended and everything is undone; borrowed. It is only to be polled."""
+        return self._live("events_fd").events_fd
+
+    @property
+    def main(self) -> Process[Any] | None:
+        """The main process, when there is an `argv`."""
+        return self._main
+
+    @property
+    def running(self) -> bool:
+        """It has not ended."""
+        return not self._closed and self._live("running").running
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What was chosen for it, and why not more: idmap, control groups, root file system, namespaces."""
+        info: dict[str, Any] = json.loads(self._live("info").info())
+        return info
+
+    @property
+    def namespaces(self) -> Mapping[str, Namespace]:
+        """Its namespaces by kind: `c.namespaces["net"].id`."""
+        self._live("namespaces")
+        return _Namespaces(self)
+
+    def ns_fd(self, kind: str) -> int:
+        """A descriptor of a namespace (`net`, `mnt`, ...), the caller's to close."""
+        return self._live("ns_fd").ns_fd(kind)
+
+    def usage(self) -> Usage:
+        """What it uses now and has used."""
+        return Usage._from_json(self._live("usage").usage())
+
+    def logs(self, start: int = 0) -> str:
+        """What the main process wrote to streams that are `log`, from byte `start`; bounded by `log_max`."""
+        return self._live("logs").log(start).decode(errors="replace")
+
+    def log_fd(self) -> int:
+        """The file of the log, the caller's to close."""
+        return self._live("log_fd").log_fd()
+
+    # --- processes
+
+    def popen(
+        self,
+        args: Args,
+        bufsize: int = -1,
+        executable: AnyPath | None = None,
+        stdin: Stream = None,
+        stdout: Stream = None,
+        stderr: Stream = None,
+        *,
+        shell: bool = False,
+        cwd: AnyPath | None = None,
+        env: Env | None = None,
+        universal_newlines: bool | None = None,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        user: str | int | None = None,
+        group: str | int | None = None,
+        extra_groups: Any = None,
+        umask: int = -1,
+        pass_fds: Any = (),
+        pipesize: int = -1,
+        **fields: Unpack[CommandFields],
+    ) -> Process[Any]:
+        """Starts one more process inside; the arguments of `subprocess.Popen` and those of `CommandFields`."""
+        raw = self._live("popen")
+        text_options = TextOptions(text, universal_newlines, encoding, errors, bufsize, pipesize)
+        options = {
+            "shell": shell,
+            "executable": executable,
+            "cwd": cwd,
+            "env": env,
+            "user": user,
+            "group": group,
+            "extra_groups": extra_groups,
+            "umask": umask,
+            "pass_fds": pass_fds,
+        }
+        given: dict[str, Any] = dict(fields)
+        _request.refuse(given)
+        streams = _request.streams_of(stdin, stdout, stderr, "inherit")
+        request = _request.command_request(args, streams, options, given)
+        _host.sync_log_level()
+        try:
+            process = raw.spawn(request)
+        except MissingError as error:
+            if request["argv"] and _interpreter.is_this(request["argv"][0]):
+                raise error._with_hint("start the container with share_python=True") from None
+            raise
+        return Process(process, args, self, text_options, False)
+
+    def run(
+        self,
+        args: Args,
+        *,
+        input: Any = None,
+        capture_output: bool = False,
+        timeout: float | None = None,
+        check: bool = False,
+        **options: Any,
+    ) -> CompletedProcess[Any]:
+        """Runs a command inside to its end: `subprocess.run`, with `usage` and `reason` on the result.
+
+        Takes what `popen` takes. On a timeout the process is killed and `subprocess.TimeoutExpired` raised; what it
+        started itself goes on until the container ends.
+        """
+        with self.popen(args, **run_options(input, capture_output, options)) as process:
+            return finish(process, input, timeout, check)
+
+    # --- its life
+
+    def signal(self, sig: int) -> None:
+        """Signals the main process, or pid 1 when there is none."""
+        self._live("signal").signal(sig)
+
+    def kill(self) -> None:
+        """SIGKILL to every process, atomically. Does not wait."""
+        self._live("kill").kill()
+
+    def stop(self, timeout: float | None = None) -> int | None:
+        """`stop_signal`, then SIGKILL after `timeout` seconds (default: `stop_timeout`); waits for the end.
+
+        Gives the returncode of the main process, None when there is none.
+        """
+        raw = self._live("stop")
+        if self.running:
+            self._ask_to_stop()
+            raw.wait(self._grace(timeout))
+        self.close()
+        return self._main.poll() if self._main else None
+
+    def _ask_to_stop(self) -> None:
+        raw = self._live("stop")
+        raw.signal(raw.stop_signal)
+
+    def _grace(self, timeout: float | None) -> float:
+        if timeout is not None:
+            return timeout
+        own = self._raw.stop_timeout
+        return 10.0 if own is None else own
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Waits until it has ended and everything is undone; `subprocess.TimeoutExpired` when the seconds pass first.
+
+        Gives the returncode of the main process, None when there is none.
+        """
+        raw = self._live("wait")
+        if not raw.wait(timeout):
+            raise subprocess.TimeoutExpired(self._main.args if self._main else [], timeout or 0.0)
+        return self._main.poll() if self._main else None
+
+    def freeze(self) -> None:
+        """Stops every process where it is."""
+        self._live("freeze").freeze()
+
+    def thaw(self) -> None:
+        """Lets them go on."""
+        self._live("thaw").thaw()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Kills what runs and waits until everything is undone. Closing twice is fine.
+
+        Raises `ringfence.Error` of kind `timed_out` when the seconds pass first: something in it does not die, as in an
+        unreachable file system; `gc()` finishes later.
+        """
+        if self._closed:
+            return
+        raw = self._live("close")
+        until = None if timeout is None else time.monotonic() + timeout
+        try:
+            raw.kill()
+        except Error as error:
+            if error.kind != "closed":
+                raise
+        # Waits here, where Ctrl-C works; the core's own close has then nothing left to wait for.
+        raw.wait(timeout)
+        raw.close(None if until is None else max(0.0, until - time.monotonic()))
+        self._forget()
+
+    def _forget(self) -> None:
+        self._closed = True
+        _host.attached.discard(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # A detached container is to live on: leaving the block only lets go of it.
+        if self._detached or self._generation != _host.generation:
+            return
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_closed", True) or self._detached or self._generation != _host.generation:
+            return
+        raw = self._raw
+        try:
+            forgotten = raw.running
+        except Error:
+            return
+        if not forgotten:
+            return
+        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        try:
+            raw.kill()
+        except Error:
+            pass
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "_raw"):
+            return "<Container: not started>"
+        if self._generation != _host.generation:
+            return "<Container: of the parent process>"
+        name = f" {self._raw.name!r}" if self._raw.name else ""
+        return f"<Container{name} {self._raw.id} pid={self._raw.pid}>"
+
+
+def run_options(input: Any, capture_output: bool, options: dict[str, Any]) -> dict[str, Any]:
+    """`subprocess.run`'s own rules for its arguments."""
+    if input is not None:
+        if options.get("stdin") is not None:
+            raise ValueError("stdin and input arguments may not both be used.")
+        options["stdin"] = subprocess.PIPE
+    if capture_output:
+        if options.get("stdout") is not None or options.get("stderr") is not None:
+            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+        options["stdout"] = options["stderr"] = subprocess.PIPE
+    return options
+
+
+def finish(process: Process[Any], input: Any, timeout: float | None, check: bool) -> CompletedProcess[Any]:
+    """Brings a process to its end, by the rules of `subprocess.run`."""
+    try:
+        stdout, stderr = process.communicate(input, timeout)
+    except BaseException:
+        # Also for KeyboardInterrupt: nothing that was started for this call outlives it.
+        process._abandon()
+        raise
+    returncode = process.poll()
+    assert returncode is not None
+    result = CompletedProcess(
+        process.args,
+        returncode,
+        stdout,
+        stderr,
+        reason=process.reason or "exited",
+        usage=process.container.usage(),
+    )
+    if check:
+        result.check_returncode()
+    return result

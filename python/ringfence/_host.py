@@ -1,0 +1,63 @@
+"""What concerns the host process as a whole: forks, its end, its log level."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import time
+import weakref
+from typing import TYPE_CHECKING
+
+from . import _ringfence
+from ._errors import Error
+
+if TYPE_CHECKING:
+    from ._container import Container
+
+logger = logging.getLogger("ringfence")
+logger.addHandler(logging.NullHandler())
+
+#: Containers that end with this process.
+attached: weakref.WeakSet[Container] = weakref.WeakSet()
+
+#: Rises in every forked child: handles of an older generation belong to the parent.
+generation = 0
+
+_level = logging.WARNING
+
+
+def sync_log_level() -> None:
+    """Tells the core what `logging` wants to hear. Called before each start, so that setLevel works at any time."""
+    global _level
+    level = logger.getEffectiveLevel()
+    if level != _level:
+        _level = level
+        _ringfence.set_log_level(level)
+
+
+def _forked() -> None:
+    global generation
+    generation += 1
+    attached.clear()
+
+
+def _end() -> None:
+    """Closes what is open when the interpreter ends. The keeper would do it a moment later; this way nothing is seen."""
+    containers = [c for c in attached if c._generation == generation]
+    for container in containers:
+        container._closed = True
+        try:
+            container._raw.kill()
+        except Error:
+            pass
+    until = time.monotonic() + 5
+    for container in containers:
+        try:
+            container._raw.close(max(0.0, until - time.monotonic()))
+        except (Error, KeyboardInterrupt):
+            pass
+
+
+os.register_at_fork(after_in_child=_forked)
+atexit.register(_end)

@@ -1,0 +1,252 @@
+"""Types of arguments and results."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from typing import IO, TYPE_CHECKING, Any, TypedDict, TypeVar
+
+if TYPE_CHECKING:
+    from ._container import Container
+
+__all__ = [
+    "CommandFields",
+    "CompletedProcess",
+    "Entry",
+    "Finding",
+    "GcReport",
+    "Plan",
+    "Report",
+    "SpecFields",
+    "Usage",
+]
+
+T = TypeVar("T")
+
+AnyPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+Args = AnyPath | Iterable[AnyPath]
+Env = Mapping[Any, AnyPath | int | float | None]
+Stream = int | str | IO[Any] | os.PathLike[str] | None
+#: Bytes, or text with K, M, G, T.
+Size = int | str
+#: Seconds, or text such as `500ms`, `2s`, `1m`.
+Seconds = int | float | str | timedelta
+
+
+class Request(TypedDict, total=False):
+    """What the extension module takes: `_request.py` makes it of keyword arguments."""
+
+    #: JSON text; the others are laid over it.
+    fields: str
+    argv: list[bytes]
+    env: dict[bytes, bytes | None]
+    cwd: bytes
+    #: Path -> content, mode.
+    files: dict[bytes, tuple[bytes, int]]
+    pass_fds: dict[int, int]
+    #: Under the text rules of C.
+    set: list[tuple[str, bytes]]
+
+
+class CommandFields(TypedDict, total=False):
+    """Fields of the vocabulary that any command may have; the container's spec gives the defaults.
+
+    Everything that is inside (cwd, user, groups) means the container's own paths and names.
+    """
+
+    #: Names of the caller's variables to pass through; `*` is all.
+    env_inherit: Iterable[str]
+    #: Supplementary groups, by id or name.
+    groups: Iterable[str | int]
+    #: A pseudo terminal of its own: True, or (rows, columns).
+    terminal: bool | tuple[int, int] | Mapping[str, int]
+    #: Names of getrlimit(2) in lower case: one value, or (soft, hard).
+    rlimits: Mapping[str, int | str | tuple[int | str, int | str] | Mapping[str, int | str]]
+    #: -20..19.
+    nice: int
+    #: -1000..1000.
+    oom_score_adj: int
+    #: Names with or without `CAP_`; replaces the default set.
+    capabilities: str | Iterable[str] | Mapping[str, Iterable[str]]
+    no_new_privs: bool
+    #: How long a start may take.
+    start_timeout: Seconds
+
+
+class SpecFields(CommandFields, total=False):
+    """Fields of the vocabulary: what a container is to be. The same names as in C, Rust and JSON."""
+
+    name: str
+    hostname: str
+    domainname: str
+    #: Name servers for /etc/resolv.conf.
+    dns: Iterable[str]
+    #: Extra lines of /etc/hosts: name -> address.
+    hosts: Mapping[str, str]
+    #: `host` (default), `host:owned`, a directory, or `{"lower": [...], "upper": ..., "readonly": ...}`.
+    rootfs: AnyPath | Mapping[str, Any]
+    #: `source[:target][:rw]`, a path (the same path inside, read-only), or an object.
+    mounts: Iterable[AnyPath | Mapping[str, Any]]
+    #: Path inside -> bytes or text, or (bytes or text, mode).
+    files: Mapping[Any, str | bytes | tuple[str | bytes, int]]
+    #: Of /dev/shm.
+    shm_size: Size
+    #: False makes the payload pid 1.
+    init: bool
+    #: Bound of a `log` stream.
+    log_max: Size
+    #: Kind -> `new`, `host`, a path, a descriptor, or another container.
+    namespaces: Mapping[str, str | int | Mapping[str, Any] | os.PathLike[str] | Container]
+    #: `auto` (default), `host`, `keep-id`, or explicit maps.
+    idmap: str | Mapping[str, Any]
+    memory: Size
+    #: Cores, a hard limit.
+    cpus: int | float
+    #: Processes and threads.
+    pids: int
+    #: A number or a name such as `SIGINT`.
+    stop_signal: int | str
+    stop_timeout: Seconds
+    #: `loopback` (default), `none` or `host`.
+    net: str
+    masked_paths: Iterable[AnyPath]
+    readonly_paths: Iterable[AnyPath]
+    #: Added to the clocks inside: `monotonic`, `boottime`.
+    time_offsets: Mapping[str, Seconds]
+    cgroup_parent: AnyPath
+    annotations: Mapping[str, str]
+    #: Mounts the caller's directory read-only at the same path, and starts there.
+    share_cwd: bool
+    #: Mounts this interpreter's prefixes read-only at the same paths. By itself when `sys.executable` is the program.
+    share_python: bool
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a container uses and used. None: the machine does not count it, or not for this caller."""
+
+    #: Bytes.
+    memory_current: int | None = None
+    memory_peak: int | None = None
+    #: None when unlimited.
+    memory_max: int | None = None
+    #: Processes killed because the container's memory ran out.
+    memory_oom_kills: int | None = None
+    memory_limit_hits: int | None = None
+    cpu_usage_usec: int | None = None
+    cpu_user_usec: int | None = None
+    cpu_system_usec: int | None = None
+    cpu_throttled_usec: int | None = None
+    cpu_throttled_periods: int | None = None
+    pids_current: int | None = None
+    pids_peak: int | None = None
+    pids_max: int | None = None
+    #: Forks refused by the limit.
+    pids_refused: int | None = None
+
+    @classmethod
+    def _from_json(cls, text: str) -> Usage:
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in json.loads(text).items() if key in known})
+
+
+class CompletedProcess(subprocess.CompletedProcess[T]):
+    """A finished process, as `subprocess` has it, with two attributes more.
+
+    reason: why it ended: `exited`, `signaled`, `out_of_memory`, `container_ended` or `lost`.
+    usage: what the container had used when the process had ended.
+    """
+
+    def __init__(
+        self,
+        args: Any,
+        returncode: int,
+        stdout: T | None = None,
+        stderr: T | None = None,
+        *,
+        reason: str = "exited",
+        usage: Usage | None = None,
+    ) -> None:
+        super().__init__(args, returncode, stdout, stderr)
+        self.reason = reason
+        self.usage = usage if usage is not None else Usage()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One named container of this user."""
+
+    name: str
+    id: str
+    #: `running`, `ended` or `lost`.
+    state: str
+    #: Of pid 1; 0 when it has ended.
+    pid: int
+    detached: bool
+    #: Seconds since the epoch.
+    created: float
+    command: list[str]
+    #: 128+N for signals; None while it runs, and when nobody knows.
+    exit_code: int | None
+
+
+@dataclass(frozen=True)
+class GcReport:
+    """What was found without its keeper and ended."""
+
+    processes: int
+    cgroups: int
+    files: int
+    #: What could not be removed yet, and why.
+    remaining: list[str]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that this machine allows this user, or not."""
+
+    #: `namespaces.user`, `cgroup.memory`, ...
+    what: str
+    ok: bool
+    #: What was seen.
+    detail: str
+    #: What to do about it, when not ok.
+    remedy: str | None
+    #: Without it no container starts with the defaults.
+    essential: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What this machine allows; `str()` is a table, `json` the same for programs."""
+
+    findings: list[Finding]
+    json: str = field(repr=False)
+    _text: str = field(repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Containers start with the defaults."""
+        return all(f.ok for f in self.findings if f.essential)
+
+    def __str__(self) -> str:
+        return self._text
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a start would do, step by step; `str()` is for people, `json` for programs."""
+
+    #: In order: `section`, `index`, `field`, `call`, `args`, `path`.
+    steps: list[dict[str, Any]]
+    #: What is removed at the end.
+    undo: list[dict[str, Any]]
+    json: str = field(repr=False)
+    _text: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return self._text

@@ -1,0 +1,466 @@
+"""The same names as coroutines, for asyncio: `run`, `popen`, `Container`, `Process`, `by_name`, `doctor`, `plan`, `ls`, `gc`.
+
+    async with aio.Container(memory="256M") as c:
+        r = await c.run(["sh", "-c", "echo hello"], capture_output=True, text=True)
+
+Ends are awaited by file descriptor, starts run in the loop's default executor. A cancelled `run` or start kills what it
+had started. Streams are `asyncio.StreamReader` and `asyncio.StreamWriter`, as in `asyncio.subprocess`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal as signals
+import subprocess
+from collections.abc import Callable, Generator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from . import _container, _machine, _run
+from ._container import Namespace
+from ._errors import Error, TimedOutError
+from ._process import Process as _Process
+from ._process import TextOptions
+from ._types import Args, CompletedProcess, Entry, GcReport, Plan, Report, Usage
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Container", "Process", "by_name", "doctor", "gc", "ls", "plan", "popen", "run"]
+
+R = TypeVar("R")
+
+_TEXT = ("text", "universal_newlines", "encoding", "errors", "bufsize")
+
+
+async def _readable(fd: int, timeout: float | None = None) -> bool:
+    """Waits until `fd` can be read; False when the seconds pass first."""
+    loop = asyncio.get_running_loop()
+    # A descriptor has one reader in a loop; each wait brings its own.
+    own = os.dup(fd)
+    seen: asyncio.Future[None] = loop.create_future()
+
+    def report() -> None:
+        if not seen.done():
+            seen.set_result(None)
+
+    loop.add_reader(own, report)
+    try:
+        await asyncio.wait_for(seen, timeout)
+    except asyncio.TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(own)
+        os.close(own)
+    return True
+
+
+async def _in_thread(work: Callable[[], R], undo: Callable[[R], None]) -> R:
+    """Runs `work` in the default executor. When this is cancelled meanwhile, its result is undone as soon as it is there."""
+    future = asyncio.get_running_loop().run_in_executor(None, work)
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+
+        def late(done: asyncio.Future[R]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                undo(done.result())
+
+        future.add_done_callback(late)
+        raise
+
+
+def _refuse_text(options: Mapping[str, Any]) -> None:
+    for name in _TEXT:
+        if options.get(name):
+            raise ValueError(f"{name} must not be set: streams are bytes; run() can decode")
+
+
+class Process:
+    """A process in a container: what `asyncio.subprocess.Process` is for a child, and `pidfd`, `args`, `reason`."""
+
+    #: Streams for what was asked to be a pipe, else None.
+    stdin: asyncio.StreamWriter | None
+    stdout: asyncio.StreamReader | None
+    stderr: asyncio.StreamReader | None
+
+    def __init__(self, process: _Process[Any], container: Container | None) -> None:
+        self._process = process
+        self._container = container
+        self._owns_container = process._owns_container
+        self.args = process.args
+        self.stdin = self.stdout = self.stderr = None
+        self._transports: list[asyncio.BaseTransport] = []
+        self._partial: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+
+    @classmethod
+    async def _of(cls, process: _Process[Any], container: Container | None) -> Process:
+        self = cls(process, container)
+        loop = asyncio.get_running_loop()
+        if process.stdin is not None:
+            # A StreamReader protocol, since a writer's `wait_closed` needs one that knows of its end.
+            transport, protocol = await loop.connect_write_pipe(
+                lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), process.stdin
+            )
+            self.stdin = asyncio.StreamWriter(transport, protocol, None, loop)
+            self._transports.append(transport)
+        for name in ("stdout", "stderr"):
+            file = getattr(process, name)
+            if file is not None:
+                reader = asyncio.StreamReader()
+                read_transport, _ = await loop.connect_read_pipe(
+                    lambda reader=reader: asyncio.StreamReaderProtocol(reader),  # type: ignore[misc]
+                    file,
+                )
+                self._transports.append(read_transport)
+                setattr(self, name, reader)
+        return self
+
+    @property
+    def container(self) -> Container:
+        """The container that it runs in."""
+        if self._container is None:
+            self._container = Container._around(self._process.container)
+        return self._container
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def pidfd(self) -> int:
+        return self._process.pidfd
+
+    @property
+    def returncode(self) -> int | None:
+        """None until `wait` or `communicate` has seen its end."""
+        return self._process.returncode
+
+    @property
+    def reason(self) -> str | None:
+        return self._process.reason
+
+    async def wait(self) -> int:
+        """Waits for its end."""
+        while (code := self._process.poll()) is None:
+            await _readable(self._process.status_fd)
+        return code
+
+    async def communicate(self, input: bytes | None = None) -> tuple[bytes | None, bytes | None]:
+        """Writes `input`, reads stdout and stderr to their ends, waits."""
+        await asyncio.gather(self._feed(input), self._drain("stdout"), self._drain("stderr"))
+        await self.wait()
+        return self._received("stdout"), self._received("stderr")
+
+    async def _feed(self, input: bytes | None) -> None:
+        if self.stdin is None:
+            return
+        try:
+            if input:
+                self.stdin.write(input)
+                await self.stdin.drain()
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        self.stdin.close()
+
+    async def _drain(self, name: str) -> None:
+        reader: asyncio.StreamReader | None = getattr(self, name)
+        while reader is not None and (data := await reader.read(65536)):
+            self._partial[name].append(data)
+
+    def _received(self, name: str) -> bytes | None:
+        return None if getattr(self, name) is None else b"".join(self._partial[name])
+
+    def send_signal(self, sig: int) -> None:
+        """Sends a signal; nothing happens when it has ended."""
+        self._process.send_signal(sig)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signals.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signals.SIGKILL)
+
+    def _release(self) -> None:
+        for transport in self._transports:
+            transport.close()
+
+    async def _abandon(self) -> None:
+        self._release()
+        if self._owns_container:
+            await self.container.close()
+        else:
+            self.kill()
+            await self.wait()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            await self._abandon()
+            return
+        self._release()
+        await self.wait()
+        if self._owns_container:
+            await self.container.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: returncode: {self.returncode} args: {self.args!r}>"
+
+
+def _discard(container: _container.Container) -> None:
+    """Ends a container that nobody will ever see."""
+    try:
+        container.kill()
+    except Error:
+        pass
+    container._forget()
+
+
+def _discard_process(process: _Process[Any]) -> None:
+    process._close_streams()
+    if process._owns_container:
+        _discard(process.container)
+    else:
+        process.kill()
+
+
+class Container:
+    """`ringfence.Container` for asyncio. Started by `async with aio.Container(...) as c` or `c = await aio.Container(...)`."""
+
+    _sync: _container.Container
+
+    def __init__(self, argv: Args | None = None, **options: Any) -> None:
+        _refuse_text(options)
+        self._arguments: tuple[Args | None, dict[str, Any]] | None = (argv, options)
+        self._main: Process | None = None
+
+    @classmethod
+    def _around(cls, container: _container.Container) -> Self:
+        self = cls.__new__(cls)
+        self._arguments = None
+        self._main = None
+        self._sync = container
+        return self
+
+    async def _started(self) -> Self:
+        if self._arguments is not None:
+            (argv, options), self._arguments = self._arguments, None
+            self._sync = await _in_thread(lambda: _container.Container(argv, bufsize=0, **options), _discard)
+            if self._sync.main is not None:
+                self._main = await Process._of(self._sync.main, self)
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._started().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._started()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._main is not None:
+            self._main._release()
+        if not self._sync._detached:
+            await self.close()
+
+    @property
+    def name(self) -> str | None:
+        return self._sync.name
+
+    @property
+    def id(self) -> str:
+        return self._sync.id
+
+    @property
+    def pid(self) -> int:
+        return self._sync.pid
+
+    @property
+    def pidfd(self) -> int:
+        return self._sync.pidfd
+
+    @property
+    def events_fd(self) -> int:
+        return self._sync.events_fd
+
+    @property
+    def running(self) -> bool:
+        return self._sync.running
+
+    @property
+    def main(self) -> Process | None:
+        """The main process, when there is an `argv`."""
+        return self._main
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return self._sync.info
+
+    @property
+    def namespaces(self) -> Mapping[str, Namespace]:
+        return self._sync.namespaces
+
+    def ns_fd(self, kind: str) -> int:
+        return self._sync.ns_fd(kind)
+
+    async def popen(self, args: Args, **options: Any) -> Process:
+        """Starts one more process inside."""
+        _refuse_text(options)
+        process = await _in_thread(lambda: self._sync.popen(args, bufsize=0, **options), _discard_process)
+        return await Process._of(process, self)
+
+    async def run(
+        self,
+        args: Args,
+        *,
+        input: Any = None,
+        capture_output: bool = False,
+        timeout: float | None = None,
+        check: bool = False,
+        text: bool | None = None,
+        encoding: str | None = None,
+        errors: str | None = None,
+        **options: Any,
+    ) -> CompletedProcess[Any]:
+        """Runs a command inside to its end. Cancelled or timed out, it kills that process."""
+        decoding = TextOptions(text, None, encoding, errors)
+        process = await self.popen(args, **_container.run_options(input, capture_output, options))
+        return await _finish(process, input, timeout, check, decoding)
+
+    async def usage(self) -> Usage:
+        return self._sync.usage()
+
+    async def logs(self, start: int = 0) -> str:
+        return self._sync.logs(start)
+
+    async def signal(self, sig: int) -> None:
+        """Signals the main process, or pid 1 when there is none."""
+        self._sync.signal(sig)
+
+    async def kill(self) -> None:
+        """SIGKILL to every process, atomically. Does not wait."""
+        self._sync.kill()
+
+    async def freeze(self) -> None:
+        await asyncio.to_thread(self._sync.freeze)
+
+    async def thaw(self) -> None:
+        await asyncio.to_thread(self._sync.thaw)
+
+    async def wait(self, timeout: float | None = None) -> int | None:
+        """Waits until it has ended and everything is undone; `subprocess.TimeoutExpired` when the seconds pass first."""
+        if not await _readable(self.events_fd, timeout):
+            raise subprocess.TimeoutExpired(self._sync.main.args if self._sync.main else [], timeout or 0.0)
+        return self._sync.wait(0)
+
+    async def stop(self, timeout: float | None = None) -> int | None:
+        """`stop_signal`, then SIGKILL after `timeout` seconds (default: `stop_timeout`); waits for the end."""
+        if self.running:
+            self._sync._ask_to_stop()
+            await _readable(self.events_fd, self._sync._grace(timeout))
+        await self.close()
+        main = self._sync.main
+        return main.poll() if main else None
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Kills what runs and waits until everything is undone. Closing twice is fine."""
+        if self._sync._closed:
+            return
+        try:
+            self._sync.kill()
+        except Error as error:
+            if error.kind != "closed":
+                raise
+        if not await _readable(self.events_fd, timeout):
+            raise TimedOutError(f"close {self._sync!r}: not ended after {timeout} s", kind="timed_out")
+        self._sync.close()
+
+    def __repr__(self) -> str:
+        return repr(self._sync) if hasattr(self, "_sync") else "<Container: not started>"
+
+
+async def _finish(
+    process: Process, input: Any, timeout: float | None, check: bool, decoding: TextOptions
+) -> CompletedProcess[Any]:
+    encoding, errors = decoding.encoding or "utf-8", decoding.errors or "strict"
+
+    def decoded(data: bytes | None) -> Any:
+        if data is None or not decoding.text:
+            return data
+        return data.decode(encoding, errors).replace("\r\n", "\n").replace("\r", "\n")
+
+    if isinstance(input, str):
+        input = input.encode(encoding, errors)
+    async with process:
+        try:
+            out, err = await asyncio.wait_for(process.communicate(input), timeout)
+        except asyncio.TimeoutError:
+            partial = (b"".join(process._partial[name]) or None for name in ("stdout", "stderr"))
+            raise subprocess.TimeoutExpired(process.args, timeout or 0.0, *partial) from None
+        code = process.returncode
+        assert code is not None
+        usage = process._process.container.usage()
+        result = CompletedProcess(
+            process.args, code, decoded(out), decoded(err), reason=process.reason or "exited", usage=usage
+        )
+    if check:
+        result.check_returncode()
+    return result
+
+
+async def popen(args: Args, **options: Any) -> Process:
+    """Starts a command in a container of its own, which ends with it; takes what `ringfence.popen` takes."""
+    _refuse_text(options)
+    process = await _in_thread(lambda: _run.popen(args, bufsize=0, **options), _discard_process)
+    return await Process._of(process, None)
+
+
+async def run(
+    args: Args,
+    *,
+    input: Any = None,
+    capture_output: bool = False,
+    timeout: float | None = None,
+    check: bool = False,
+    text: bool | None = None,
+    encoding: str | None = None,
+    errors: str | None = None,
+    **options: Any,
+) -> CompletedProcess[Any]:
+    """Runs a command in a container of its own. Cancelled or timed out, it kills the container."""
+    decoding = TextOptions(text, None, encoding, errors)
+    process = await popen(args, **_container.run_options(input, capture_output, options))
+    return await _finish(process, input, timeout, check, decoding)
+
+
+async def by_name(name: str) -> Container:
+    """A container by its name."""
+    return Container._around(await asyncio.to_thread(_container.Container.by_name, name))
+
+
+async def doctor() -> Report:
+    """What this machine and this user can do."""
+    return await asyncio.to_thread(_machine.doctor)
+
+
+async def plan(argv: Args | None = None, **options: Any) -> Plan:
+    """What a start would do."""
+    return await asyncio.to_thread(lambda: _machine.plan(argv, **options))
+
+
+async def ls() -> list[Entry]:
+    """The named containers of this user."""
+    return await asyncio.to_thread(_machine.ls)
+
+
+async def gc() -> GcReport:
+    """Ends and removes what killed keepers left."""
+    return await asyncio.to_thread(_machine.gc)

@@ -1,0 +1,126 @@
+//! The handle of a container.
+
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::time::Duration;
+
+use pyo3::exceptions::{PyOverflowError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use crate::call::{detached, to_python};
+use crate::process::Process;
+use crate::{request, wait};
+
+/// The handle of a container.
+#[pyclass(frozen, module = "ringfence._ringfence")]
+pub struct Container(ringfence::Container);
+
+fn duration(timeout: Option<f64>) -> PyResult<Option<Duration>> {
+    match timeout {
+        None => Ok(None),
+        Some(seconds) if seconds.is_nan() => Err(PyValueError::new_err("timeout is not a number")),
+        Some(seconds) => Duration::try_from_secs_f64(seconds.max(0.0))
+            .map(Some)
+            .map_err(|_| PyOverflowError::new_err("timeout is too large")),
+    }
+}
+
+#[pymethods]
+impl Container {
+    /// Starts one. `request` is what `ringfence/_request.py` makes of keyword arguments.
+    #[staticmethod]
+    fn start(py: Python<'_>, request: &Bound<'_, PyDict>) -> PyResult<Self> {
+        let spec = request::spec(request)?;
+        detached(py, || ringfence::Container::start(&spec)).map(Self)
+    }
+    #[staticmethod]
+    fn by_name(py: Python<'_>, name: String) -> PyResult<Self> {
+        detached(py, || ringfence::Container::by_name(&name)).map(Self)
+    }
+    #[getter]
+    fn name(&self) -> Option<&str> {
+        self.0.name()
+    }
+    #[getter]
+    fn id(&self) -> &str {
+        self.0.id()
+    }
+    #[getter]
+    fn pid(&self) -> i32 {
+        self.0.pid()
+    }
+    #[getter]
+    fn pidfd(&self) -> i32 {
+        self.0.pidfd().as_raw_fd()
+    }
+    #[getter]
+    fn events_fd(&self) -> i32 {
+        self.0.events_fd().as_raw_fd()
+    }
+    #[getter]
+    fn detached(&self) -> bool {
+        self.0.spec().detach
+    }
+    #[getter]
+    fn running(&self, py: Python<'_>) -> bool {
+        py.detach(|| self.0.is_running())
+    }
+    #[getter]
+    fn stop_signal(&self) -> i32 {
+        self.0.spec().stop_signal.unwrap_or(libc::SIGTERM)
+    }
+    /// Seconds, when the spec names them.
+    #[getter]
+    fn stop_timeout(&self) -> Option<f64> {
+        self.0.spec().stop_timeout.map(|timeout| timeout.as_secs_f64())
+    }
+    fn main(&self) -> Option<Process> {
+        self.0.main().map(Process)
+    }
+    fn spawn(&self, py: Python<'_>, request: &Bound<'_, PyDict>) -> PyResult<Process> {
+        let command = request::command(request)?;
+        detached(py, || self.0.spawn(&command)).map(Process)
+    }
+    fn signal(&self, py: Python<'_>, signal: i32) -> PyResult<()> {
+        detached(py, || self.0.signal(signal))
+    }
+    fn kill(&self, py: Python<'_>) -> PyResult<()> {
+        detached(py, || self.0.kill())
+    }
+    /// Waits until it has ended and everything is undone.
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        wait::readable(py, self.0.events_fd(), wait::deadline(timeout)?)
+    }
+    #[pyo3(signature = (timeout=None))]
+    fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+        let timeout = duration(timeout)?;
+        detached(py, || self.0.close(timeout))
+    }
+    fn usage(&self, py: Python<'_>) -> PyResult<String> {
+        detached(py, || self.0.usage().map(|usage| usage.to_json()))
+    }
+    fn freeze(&self, py: Python<'_>) -> PyResult<()> {
+        detached(py, || self.0.freeze())
+    }
+    fn thaw(&self, py: Python<'_>) -> PyResult<()> {
+        detached(py, || self.0.thaw())
+    }
+    /// A descriptor of one of its namespaces, the caller's.
+    fn ns_fd(&self, py: Python<'_>, kind: &str) -> PyResult<i32> {
+        let kind = request::namespace_kind(kind).map_err(|error| to_python(py, &error))?;
+        detached(py, || self.0.ns_fd(kind)).map(IntoRawFd::into_raw_fd)
+    }
+    fn info(&self, py: Python<'_>) -> String {
+        py.detach(|| self.0.info_json())
+    }
+    #[pyo3(signature = (start=0))]
+    fn log<'py>(&self, py: Python<'py>, start: u64) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes = detached(py, || self.0.log(start))?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+    /// The log's file, the caller's.
+    fn log_fd(&self, py: Python<'_>) -> PyResult<i32> {
+        detached(py, || self.0.log_fd()).map(IntoRawFd::into_raw_fd)
+    }
+}

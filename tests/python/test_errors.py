@@ -1,0 +1,98 @@
+"""Exceptions are values with data, and what `subprocess` would raise."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+
+import pytest
+
+import ringfence
+from ringfence import _errors
+
+
+def made(kind: str, number: int = 0, **data: str | None) -> ringfence.Error:
+    return _errors.from_core(
+        "the message", kind, number, data.get("field"), data.get("step"), data.get("path"), data.get("hint")
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "expected"),
+    [
+        ("not_found", errno.ENOENT, FileNotFoundError),
+        ("not_found", errno.ENOTDIR, NotADirectoryError),
+        ("not_found", errno.ESRCH, ProcessLookupError),
+        ("not_found", 0, FileNotFoundError),
+        ("permission_denied", errno.EACCES, PermissionError),
+        ("permission_denied", errno.EPERM, PermissionError),
+        ("permission_denied", 0, PermissionError),
+        ("already_exists", errno.EEXIST, FileExistsError),
+        ("os", errno.EISDIR, IsADirectoryError),
+        ("timed_out", 0, TimeoutError),
+        ("timed_out", errno.ETIMEDOUT, TimeoutError),
+        ("forked_child", errno.ECHILD, ChildProcessError),
+        ("invalid_spec", errno.EINVAL, ValueError),
+        ("not_available", 0, ValueError),
+        ("closed", 0, OSError),
+        ("os", errno.EIO, OSError),
+    ],
+)
+def test_class_of_an_error(kind: str, number: int, expected: type[Exception]) -> None:
+    error = made(kind, number)
+    assert isinstance(error, ringfence.Error)
+    assert isinstance(error, OSError)
+    assert isinstance(error, expected)
+    assert error.kind == kind
+    assert error.errno == (number or None)
+
+
+def test_data_of_an_error() -> None:
+    error = made("not_found", errno.ENOENT, field="mounts[2]", step="open_tree", path="/srv/data", hint="make it")
+    assert (error.field, error.step, error.path, error.hint) == ("mounts[2]", "open_tree", "/srv/data", "make it")
+    assert error.filename == "/srv/data"
+    assert error.strerror == "No such file or directory"
+    assert str(error) == "the message"
+    assert "the message" in repr(error)
+
+
+@pytest.mark.parametrize(
+    "kind", ["not_found", "permission_denied", "invalid_spec", "closed", "timed_out", "forked_child"]
+)
+@pytest.mark.parametrize("number", [0, errno.ENOENT, errno.EACCES])
+def test_pickling(kind: str, number: int) -> None:
+    error = made(kind, number, field="f", step="s", path="/p", hint="h")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    for name in ("kind", "errno", "field", "step", "path", "hint", "filename"):
+        assert getattr(again, name) == getattr(error, name)
+
+
+def test_a_spec_error_is_a_value_error() -> None:
+    with pytest.raises(ringfence.SpecError) as caught:
+        ringfence.plan(["true"], memory="much")
+    assert isinstance(caught.value, ValueError)
+    assert caught.value.field == "memory"
+    assert "much" in str(caught.value)
+
+
+def test_an_unknown_field_is_a_type_error_with_a_suggestion() -> None:
+    with pytest.raises(TypeError, match="hostname") as caught:
+        ringfence.run(["true"], hostnam="x")
+    assert isinstance(caught.value, ringfence.SpecError)
+    assert caught.value.field == "hostnam"
+    with pytest.raises(TypeError, match="mounts"):
+        ringfence.Container(volumes=["/x"])  # type: ignore[call-arg]
+
+
+def test_a_later_field_is_known_but_not_available() -> None:
+    with pytest.raises(ringfence.SpecError) as caught:
+        ringfence.run(["true"], ports=[80])
+    assert caught.value.kind == "not_available"
+    assert caught.value.field == "ports"
+
+
+def test_a_field_of_the_container_is_none_of_a_command(container: ringfence.Container) -> None:
+    with pytest.raises(TypeError, match="whole container"):
+        container.run(["true"], memory="64M")

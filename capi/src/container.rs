@@ -1,0 +1,340 @@
+//! `ringfence_container`: the handle of a container.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::ptr;
+use std::sync::Arc;
+
+use ringfence::spec::NamespaceKind;
+use ringfence::{Container, Error, ErrorKind, Result};
+
+use crate::border::{border, c_string, give_string, invalid, output, quietly, text, timeout};
+use crate::command::{ringfence_command, with_command};
+use crate::error::ringfence_error;
+use crate::object::{Object, borrow, give, release, running};
+use crate::process::{give_process, ringfence_process};
+use crate::spec::{ringfence_spec, with_spec};
+
+/// A container. May be used by any number of threads at once.
+pub struct ringfence_container {
+    _opaque: [u8; 0],
+}
+
+pub(crate) struct Body {
+    container: Container,
+    name: Option<CString>,
+    id: CString,
+}
+
+impl Object for ringfence_container {
+    type Body = Body;
+    const MAGIC: u64 = u64::from_ne_bytes(*b"rf-cntnr");
+    const NAME: &'static str = "container";
+}
+
+fn give_container(container: Container) -> *mut ringfence_container {
+    let name = container.name().map(|name| c_string(name.into()));
+    let id = c_string(container.id().into());
+    give(Body { container, name, id })
+}
+
+/// A getter without an `err`.
+fn get(container: *const ringfence_container, get: impl FnOnce(&Container) -> c_int) -> c_int {
+    border(ptr::null_mut(), -1, || Ok(get(&running(container)?.container)))
+}
+
+/// Starts a container. When the spec has an "argv", its main process has been executed when this returns. Without one the
+/// container lives, empty, until it is closed.
+///
+/// Costs about two milliseconds whatever the size of the program; never forks it. Fails with the field of the spec, the step,
+/// the path and the errno; then nothing is left behind. `*result` is for ringfence_container_free().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_start(
+    spec: *const ringfence_spec,
+    result: *mut *mut ringfence_container,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        output(result, "result")?;
+        let container = with_spec(spec, Container::start)?;
+        // SAFETY: checked not to be NULL, and by the header's contract a place for a pointer.
+        unsafe { *result = give_container(container) };
+        Ok(0)
+    })
+}
+
+/// Finds a container by the "name" of its spec: one of this program, or a detached one of this user, started by any program.
+/// `*result` is for ringfence_container_free(). Fails with RINGFENCE_KIND_NOT_FOUND.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_by_name(
+    name: *const c_char,
+    result: *mut *mut ringfence_container,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        output(result, "result")?;
+        let container = Container::by_name(text(name, "name")?)?;
+        // SAFETY: as in `ringfence_container_start`.
+        unsafe { *result = give_container(container) };
+        Ok(0)
+    })
+}
+
+/// Starts one more process inside, any number of times and concurrently; the program has been executed when this returns. The
+/// command can be used again. `*result` is for ringfence_process_free().
+///
+/// Fails with RINGFENCE_KIND_FROZEN for a frozen container, RINGFENCE_KIND_CLOSED for one that has ended.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_spawn(
+    container: *const ringfence_container,
+    command: *const ringfence_command,
+    result: *mut *mut ringfence_process,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        output(result, "result")?;
+        let container = running(container)?;
+        let process = with_command(command, |command| container.container.spawn(command))?;
+        // SAFETY: checked not to be NULL, and by the header's contract a place for a pointer.
+        unsafe { *result = give_process(process) };
+        Ok(0)
+    })
+}
+
+/// The main process, the one of the spec's "argv". `*result` is for ringfence_process_free(). Fails with
+/// RINGFENCE_KIND_NOT_FOUND when there is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_main(
+    container: *const ringfence_container,
+    result: *mut *mut ringfence_process,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        output(result, "result")?;
+        let process = running(container)?.container.main().ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "the container has no main process")
+                .with_errno(libc::ESRCH)
+                .with_hint("give the spec an \"argv\"")
+        })?;
+        // SAFETY: as in `ringfence_container_spawn`.
+        unsafe { *result = give_process(process) };
+        Ok(0)
+    })
+}
+
+/// Kills what runs and waits until everything is undone: processes, mounts, control groups, files. Calls on other threads
+/// return RINGFENCE_KIND_CLOSED, later ones too; process handles stay readable. Closing it again is fine.
+///
+/// Fails with RINGFENCE_KIND_TIMED_OUT when a task does not end within the time (one that the kernel does not let go);
+/// the error says what it waits for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_close(
+    container: *const ringfence_container,
+    timeout_ms: c_int,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        running(container)?.container.close(timeout(timeout_ms)?)?;
+        Ok(0)
+    })
+}
+
+/// Frees the handle. NULL is fine. The last handle of an attached container that was not closed kills it, without waiting for
+/// the end; a detached container lives on. After ringfence_container_close() it never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_free(container: *mut ringfence_container) {
+    quietly(|| {
+        let Some(released) = release(container) else { return };
+        // A call that is under way on another thread keeps the container: if it waits for the end, it would wait for ever.
+        if released.in_its_own_process && Arc::strong_count(&released.body) > 1 {
+            let container = &released.body.container;
+            if !container.spec().detach && container.is_running() {
+                if let Err(error) = container.kill() {
+                    log::warn!("kill a container that was freed while in use: {error}");
+                }
+            }
+        }
+    });
+}
+
+/// The name of the spec; NULL when it has none, and for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_name(container: *const ringfence_container) -> *const c_char {
+    border(ptr::null_mut(), ptr::null(), || Ok(borrow(container)?.name.as_deref().map_or(ptr::null(), CStr::as_ptr)))
+}
+
+/// Its id, unique on this machine while it exists, and the name of its control groups; NULL for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_id(container: *const ringfence_container) -> *const c_char {
+    border(ptr::null_mut(), ptr::null(), || Ok(borrow(container)?.id.as_ptr()))
+}
+
+/// The pid of its pid 1, seen from this program's pid namespace; -1 for NULL and in a forked child.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_pid(container: *const ringfence_container) -> c_int {
+    get(container, Container::pid)
+}
+
+/// The pidfd of its pid 1, borrowed; -1 for NULL and in a forked child.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_pidfd(container: *const ringfence_container) -> c_int {
+    get(container, |container| container.pidfd().as_raw_fd())
+}
+
+/// A descriptor, borrowed, that becomes readable or hangs up (POLLIN, POLLHUP) when the container has ended and everything was
+/// undone. Only poll it, never read it. -1 for NULL and in a forked child.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_events_fd(container: *const ringfence_container) -> c_int {
+    get(container, |container| container.events_fd().as_raw_fd())
+}
+
+/// 1 while it runs (frozen too), 0 when it has ended; -1 for NULL and in a forked child.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_is_running(container: *const ringfence_container) -> c_int {
+    get(container, |container| container.is_running().into())
+}
+
+/// Sends a signal to the main process, or to pid 1 when there is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_signal(
+    container: *const ringfence_container,
+    signal: c_int,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    done(container, err, |container| container.signal(signal))
+}
+
+/// SIGKILL to every process inside, atomically. Does not wait.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_kill(
+    container: *const ringfence_container,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    done(container, err, Container::kill)
+}
+
+/// Asks it to end: the spec's "stop_signal", then SIGKILL when `timeout_ms` have passed (-1: the spec's "stop_timeout"); waits
+/// for the end. How the main process ended can be read from its handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_stop(
+    container: *const ringfence_container,
+    timeout_ms: c_int,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    let timeout = timeout(timeout_ms);
+    done(container, err, |container| container.stop(timeout?).map(drop))
+}
+
+/// Waits until it has ended and everything was undone: 1 ended, 0 timed out, -1 error.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_wait(
+    container: *const ringfence_container,
+    timeout_ms: c_int,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || Ok(running(container)?.container.wait_end(timeout(timeout_ms)?)?.into()))
+}
+
+/// Stops all its processes where they are.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_freeze(
+    container: *const ringfence_container,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    done(container, err, Container::freeze)
+}
+
+/// Lets them run again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_thaw(
+    container: *const ringfence_container,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    done(container, err, Container::thaw)
+}
+
+fn done(
+    container: *const ringfence_container,
+    err: *mut *mut ringfence_error,
+    call: impl FnOnce(&Container) -> Result<()>,
+) -> c_int {
+    border(err, -1, || call(&running(container)?.container).map(|()| 0))
+}
+
+/// One figure of its usage, by name: "memory_current", "memory_peak" (bytes), "cpu_usage_usec" (microseconds),
+/// "pids_current", ... (all in ringfence_container_usage_json()). A limit that is not set ("memory_max", "pids_max") is
+/// UINT64_MAX.
+///
+/// Fails with RINGFENCE_KIND_UNSUPPORTED for what this machine does not count for this caller.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_usage_u64(
+    container: *const ringfence_container,
+    key: *const c_char,
+    value: *mut u64,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        output(value, "value")?;
+        let key = text(key, "key")?;
+        let container = running(container)?;
+        let found = container.container.usage()?.get(key);
+        let number = match found {
+            None => return Err(invalid(format!("there is no usage {key:?}"))),
+            Some(Some(number)) => number,
+            Some(None) if key.ends_with("_max") => u64::MAX,
+            Some(None) => {
+                return Err(Error::new(ErrorKind::Unsupported, format!("{key} is not counted for this container"))
+                    .with_errno(libc::EOPNOTSUPP)
+                    .with_hint("ringfence_doctor_json() says which control groups can be used"));
+            }
+        };
+        // SAFETY: checked not to be NULL, and by the header's contract a place for a uint64_t.
+        unsafe { *value = number };
+        Ok(0)
+    })
+}
+
+/// Its usage as a JSON object (ringfence_string_free()): memory, CPU time, processes, each with peaks and counts of what was
+/// refused; null for what is not counted or not limited.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_usage_json(
+    container: *const ringfence_container,
+    err: *mut *mut ringfence_error,
+) -> *mut c_char {
+    border(err, ptr::null_mut(), || Ok(give_string(running(container)?.container.usage()?.to_json())))
+}
+
+/// What was chosen for it, as a JSON object (ringfence_string_free()): id maps and why not more, control groups, root file
+/// system, namespaces.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_info_json(
+    container: *const ringfence_container,
+    err: *mut *mut ringfence_error,
+) -> *mut c_char {
+    border(err, ptr::null_mut(), || Ok(give_string(running(container)?.container.info_json())))
+}
+
+/// The file of its bounded log (streams of kind `log`): a descriptor of the caller's (CLOEXEC), to be read with pread().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_log_fd(
+    container: *const ringfence_container,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || Ok(running(container)?.container.log_fd()?.into_raw_fd()))
+}
+
+/// A descriptor of one of its namespaces ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time"): the caller's (CLOEXEC),
+/// for setns() or the "namespaces" of another spec.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_ns_fd(
+    container: *const ringfence_container,
+    kind: *const c_char,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        let name = text(kind, "kind")?;
+        let kind =
+            NamespaceKind::from_name(name).ok_or_else(|| invalid(format!("there is no kind of namespace {name:?}")))?;
+        Ok(running(container)?.container.ns_fd(kind)?.into_raw_fd())
+    })
+}

@@ -1,124 +1,303 @@
-/*
- * Runs the language-neutral cases of tests/cases through the C interface. tests/lib/cases_header.py makes cases.h of them.
+/* Runs the language-neutral cases of tests/cases (its README has the format) through the C interface.
  *
  * tests/run: timeout=600
+ *
+ * cases [TEXT]: all, or those whose name contains the text.
  */
+#include <dirent.h>
+#include <errno.h>
+#include <regex.h>
 #include <ringfence.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-struct expectation {
-    int code, signal;
-    const char *reason, *stdout_is;
-    const char *const *stdout_has, *const *stdout_lacks, *const *stderr_has;
-    int error;
-    const char *error_kind, *error_field, *error_has;
-};
+#include "json.h"
+#include "tap.h"
 
-struct test_step {
-    const char *const *argv, *const *set;
-    const char *input;
-    struct expectation expect;
-};
-
-struct test_case {
-    const char *name, *spec;
-    const char *const *needs;
-    const char *as;
-    int timeout_ms, commands;
-    size_t step_count;
-    const struct test_step *steps;
-};
-
-#include "cases.h"
-
-enum verdict { PASS, SKIP, FAIL };
-
-static char why[4096];
-
-static enum verdict say(enum verdict verdict, const char *format, ...)
+static char *read_file(const char *path)
 {
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(why, sizeof why, format, arguments);
-    va_end(arguments);
-    return verdict;
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return NULL;
+    size_t size = 0, got;
+    char *text = NULL;
+    do {
+        text = realloc(text, size + 65537);
+        got = fread(text + size, 1, 65536, file);
+        size += got;
+    } while (got);
+    text[size] = 0;
+    fclose(file);
+    return text;
 }
 
-static int same(const char *wanted, const char *seen)
+static char *replace(char *text, const char *what, const char *with)
 {
-    return wanted == NULL || (seen != NULL && strcmp(wanted, seen) == 0);
+    char *found;
+    while ((found = strstr(text, what))) {
+        char *longer = malloc(strlen(text) + strlen(with) + 1);
+        sprintf(longer, "%.*s%s%s", (int)(found - text), text, with, found + strlen(what));
+        free(text);
+        text = longer;
+    }
+    return text;
 }
 
-static enum verdict check_error(const struct test_case *c, const struct expectation *expect, ringfence_error *err)
+static char *fill_in(json value, const char *tmp)
 {
-    const char *kind = ringfence_error_kind_name(err), *field = ringfence_error_field(err);
-    const char *message = ringfence_error_message(err);
-    enum verdict verdict;
-    int lacking = kind != NULL && (strcmp(kind, "unsupported") == 0 || strcmp(kind, "permission_denied") == 0);
-
-    for (const char *const *need = c->needs; *need != NULL; need++)
-        if (lacking && field != NULL && strcmp(field, *need) == 0) {
-            verdict = say(SKIP, "%s", message);
-            ringfence_error_free(err);
-            return verdict;
-        }
-    if (expect->error && same(expect->error_kind, kind) && same(expect->error_field, field) &&
-        (expect->error_has == NULL || strstr(message, expect->error_has) != NULL))
-        verdict = PASS;
-    else
-        verdict = say(FAIL, "unexpected error: %s", ringfence_error_json(err));
-    ringfence_error_free(err);
-    return verdict;
+    static const char *kinds[] = {"mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time"};
+    char *text = replace(strndup(value.at, value.length), "${TMP}", tmp);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        char what[32], path[64], link[64] = "";
+        snprintf(what, sizeof what, "${NS_%s}", kinds[i]);
+        snprintf(path, sizeof path, "/proc/self/ns/%s", kinds[i]);
+        ssize_t length = readlink(path, link, sizeof link - 1);
+        link[length < 0 ? 0 : length] = 0;
+        text = replace(text, what, link);
+    }
+    return text;
 }
 
-static enum verdict check_output(const struct expectation *expect, ringfence_output *output)
+/* Makes the directories above a path, then the file, or the directory if there is no text. */
+static void make(const char *path, const char *text)
+{
+    char *copy = strdup(path);
+    for (char *p = strchr(copy + 1, '/'); p; p = strchr(p + 1, '/')) {
+        *p = 0;
+        mkdir(copy, 0755);
+        *p = '/';
+    }
+    if (text) {
+        FILE *file = fopen(copy, "w");
+        fputs(text, file);
+        fclose(file);
+    } else {
+        mkdir(copy, 0755);
+    }
+    free(copy);
+}
+
+static void remove_all(const char *path)
+{
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+    while (dir && (entry = readdir(dir))) {
+        char below[4096];
+        snprintf(below, sizeof below, "%s/%s", path, entry->d_name);
+        if (strcmp(entry->d_name, ".") && strcmp(entry->d_name, "..") && unlink(below))
+            remove_all(below);
+    }
+    if (dir)
+        closedir(dir);
+    rmdir(path);
+}
+
+static int matches(const char *text, const char *pattern)
+{
+    regex_t compiled;
+    if (regcomp(&compiled, pattern, REG_EXTENDED | REG_NOSUB)) {
+        note("bad pattern: %s", pattern);
+        return 0;
+    }
+    int found = !regexec(&compiled, text, 0, NULL, 0);
+    regfree(&compiled);
+    return found;
+}
+
+static int good;
+
+static void expect(int holds, const char *what, const char *wanted, const char *seen)
+{
+    if (!holds) {
+        good = 0;
+        note("%s: wanted %s, seen %s", what, wanted, seen ? seen : "nothing");
+    }
+}
+
+static void expect_text(json expected, const char *key, const char *seen)
+{
+    char *wanted = json_text(json_get(expected, key));
+    if (wanted)
+        expect(seen && !strcmp(wanted, seen), key, wanted, seen);
+    free(wanted);
+}
+
+static void expect_number(json expected, const char *key, long fallback, long seen)
+{
+    char *wanted = json_text(json_get(expected, key));
+    char text[32];
+    snprintf(text, sizeof text, "%ld", seen);
+    if (wanted || fallback >= 0)
+        expect((wanted ? atol(wanted) : fallback) == seen, key, wanted ? wanted : "0", text);
+    free(wanted);
+}
+
+static void expect_match(json expected, const char *key, const char *seen)
+{
+    char *pattern = json_text(json_get(expected, key));
+    if (pattern)
+        expect(seen && matches(seen, pattern), key, pattern, seen);
+    free(pattern);
+}
+
+/* Each text of a list must be in what was seen, or must not. */
+static void expect_texts(json expected, const char *key, const char *seen, int there)
+{
+    size_t position = 0;
+    json list = json_get(expected, key);
+    for (json text; (text = json_next(list, &position)).at;) {
+        char *wanted = json_text(text);
+        expect(!!strstr(seen, wanted) == there, key, wanted, seen);
+        free(wanted);
+    }
+}
+
+static int has(json list, const char *wanted)
+{
+    size_t position = 0;
+    int found = 0;
+    for (json text; !found && wanted && (text = json_next(list, &position)).at;) {
+        char *one = json_text(text);
+        found = !strcmp(one, wanted);
+        free(one);
+    }
+    return found;
+}
+
+/* Why the case cannot run here, when that is what the error says. */
+static char why[2048];
+
+static void check_error(json test, json expected, const ringfence_error *error)
+{
+    json wanted = json_get(expected, "error");
+    const char *text = ringfence_error_json(error), *field = ringfence_error_field(error);
+    int kind = ringfence_error_kind(error);
+    json whole = {text, text ? strlen(text) : 0};
+    if (has(json_get(test, "needs"), field) && (kind == RINGFENCE_KIND_UNSUPPORTED || kind == RINGFENCE_KIND_PERMISSION_DENIED)) {
+        snprintf(why, sizeof why, "%s", ringfence_error_message(error));
+        return;
+    }
+    if (!wanted.at)
+        return expect(0, "result", "no error", ringfence_error_message(error));
+    char *name = json_text(json_get(whole, "errno_name")), *part = json_text(json_get(wanted, "has"));
+    expect_text(wanted, "kind", ringfence_error_kind_name(error));
+    expect_text(wanted, "field", field);
+    expect_text(wanted, "errno", name);
+    if (part)
+        expect(strstr(ringfence_error_message(error), part) != NULL, "message", part, ringfence_error_message(error));
+    if (!good)
+        note("%s", ringfence_error_message(error));
+    free(name), free(part);
+}
+
+static void check_output(json expected, const ringfence_output *output)
 {
     const char *out = ringfence_output_stdout(output), *errors = ringfence_output_stderr(output);
-    const char *reason = ringfence_reason_name(ringfence_output_reason(output));
-    int code = ringfence_output_exit_code(output), signal = ringfence_output_signal(output);
-    const char *wrong = NULL, *detail = "";
-
-    if (expect->error)
-        wrong = "an error was expected";
-    else if (code != expect->code || signal != expect->signal)
-        wrong = "wrong exit code or signal";
-    else if (!same(expect->reason, reason))
-        wrong = "wrong reason, expected", detail = expect->reason;
-    else if (!same(expect->stdout_is, out))
-        wrong = "wrong stdout, expected", detail = expect->stdout_is;
-    for (const char *const *t = expect->stdout_has; wrong == NULL && *t != NULL; t++)
-        if (strstr(out, *t) == NULL)
-            wrong = "not in stdout:", detail = *t;
-    for (const char *const *t = expect->stdout_lacks; wrong == NULL && *t != NULL; t++)
-        if (strstr(out, *t) != NULL)
-            wrong = "in stdout:", detail = *t;
-    for (const char *const *t = expect->stderr_has; wrong == NULL && *t != NULL; t++)
-        if (strstr(errors, *t) == NULL)
-            wrong = "not in stderr:", detail = *t;
-    if (wrong != NULL)
-        say(FAIL, "%s %s\ncode %d, signal %d, reason %s\nstdout: %s\nstderr: %s", wrong, detail, code, signal,
-            reason != NULL ? reason : "?", out, errors);
-    ringfence_output_free(output);
-    return wrong != NULL ? FAIL : PASS;
+    int by_code = !json_get(expected, "signal").at;
+    if (json_get(expected, "error").at)
+        return expect(0, "result", "an error", "none");
+    expect_number(expected, "code", by_code ? 0 : -1, ringfence_output_exit_code(output));
+    expect_number(expected, "signal", by_code ? 0 : -1, ringfence_output_signal(output));
+    expect_text(expected, "reason", ringfence_reason_name(ringfence_output_reason(output)));
+    expect_text(expected, "stdout", out);
+    expect_text(expected, "stderr", errors);
+    expect_match(expected, "stdout_matches", out);
+    expect_match(expected, "stderr_matches", errors);
+    expect_texts(expected, "stdout_has", out, 1);
+    expect_texts(expected, "stdout_lacks", out, 0);
+    expect_texts(expected, "stderr_has", errors, 1);
+    if (!good)
+        note("stdout: %s\nstderr: %s\nexit code %d, signal %d", out, errors, ringfence_output_exit_code(output),
+             ringfence_output_signal(output));
 }
 
-static int run_command(const struct test_case *c, const struct test_step *step, ringfence_container *container,
-                       ringfence_output **output, ringfence_error **err)
+static void check_usage(json expected, const char *usage)
 {
-    ringfence_command *command = ringfence_command_new(step->argv[0]);
-    ringfence_process *process = NULL;
-    int result = 0;
+    size_t position = 0;
+    json figures = json_get(expected, "usage"), whole = {usage, usage ? strlen(usage) : 0};
+    for (json key; (key = json_next(figures, &position)).at;) {
+        char *name = json_text(key);
+        json bounds = json_next(figures, &position);
+        char *min = json_text(json_get(bounds, "min")), *max = json_text(json_get(bounds, "max"));
+        char *seen = json_text(json_get(whole, name));
+        if (min)
+            expect(seen && *seen != 'n' && atoll(seen) >= atoll(min), name, min, seen);
+        if (max)
+            expect(seen && *seen != 'n' && atoll(seen) <= atoll(max), name, max, seen);
+        free(name), free(min), free(max), free(seen);
+    }
+}
 
-    for (const char *const *word = step->argv + 1; result == 0 && *word != NULL; word++)
-        result = ringfence_command_arg(command, *word, err);
-    for (const char *const *pair = step->set; result == 0 && *pair != NULL; pair += 2)
-        result = ringfence_command_set(command, pair[0], pair[1], err);
+static void check_files(json expected, const char *tmp)
+{
+    size_t position = 0;
+    json files = json_get(expected, "files");
+    for (json key; (key = json_next(files, &position)).at;) {
+        char *name = json_text(key), *wanted = json_text(json_next(files, &position)), path[4096];
+        snprintf(path, sizeof path, "%s/%s", tmp, name);
+        char *seen = read_file(path);
+        expect(seen && !strcmp(seen, wanted), name, wanted, seen);
+        free(name), free(wanted), free(seen);
+    }
+}
+
+/* The result of a call against what a case or a command of it expects; takes both. */
+static void check(json test, json expected, int result, ringfence_output *output, ringfence_error *err)
+{
+    if (result < 0)
+        check_error(test, expected, err);
+    else if (output)
+        check_output(expected, output);
+    else
+        expect(0, "result", "an end in time", "none");
+    ringfence_output_free(output);
+    ringfence_error_free(err);
+}
+
+/* As ringfence_run(), and the usage after the end. */
+static int run_for_usage(ringfence_spec *spec, const char *input, int timeout, char **usage, ringfence_output **output,
+                         ringfence_error **err)
+{
+    ringfence_container *container = NULL;
+    ringfence_process *process = NULL;
+    ringfence_spec_set(spec, "stdout", "pipe", NULL);
+    ringfence_spec_set(spec, "stderr", "pipe", NULL);
+    int result = ringfence_container_start(spec, &container, err);
     if (result == 0)
-        result = ringfence_command_set(command, "stdin", step->input != NULL ? "pipe" : "null", err);
+        result = ringfence_container_main(container, &process, err);
+    if (result == 0)
+        result = ringfence_process_communicate(process, input, input ? strlen(input) : 0, timeout, output, err);
+    if (result >= 0)
+        *usage = ringfence_container_usage_json(container, NULL);
+    ringfence_process_free(process);
+    ringfence_container_free(container);
+    return result;
+}
+
+static int run_command(ringfence_container *container, json step, int timeout, ringfence_output **output, ringfence_error **err)
+{
+    ringfence_command *command = NULL;
+    ringfence_process *process = NULL;
+    char *input = json_text(json_get(step, "input"));
+    size_t position = 0;
+    int result = 0;
+    json words = json_get(step, "argv"), fields = json_get(step, "set");
+    for (json word; result == 0 && (word = json_next(words, &position)).at;) {
+        char *text = json_text(word);
+        if (command)
+            result = ringfence_command_arg(command, text, err);
+        else
+            command = ringfence_command_new(text);
+        free(text);
+    }
+    position = 0;
+    for (json key; result == 0 && (key = json_next(fields, &position)).at;) {
+        char *name = json_text(key), *value = json_text(json_next(fields, &position));
+        result = ringfence_command_set(command, name, value, err);
+        free(name), free(value);
+    }
+    if (result == 0)
+        result = ringfence_command_set(command, "stdin", input ? "pipe" : "null", err);
     if (result == 0)
         result = ringfence_command_set(command, "stdout", "pipe", err);
     if (result == 0)
@@ -126,80 +305,127 @@ static int run_command(const struct test_case *c, const struct test_step *step, 
     if (result == 0)
         result = ringfence_container_spawn(container, command, &process, err);
     if (result == 0)
-        result = ringfence_process_communicate(process, step->input, step->input != NULL ? strlen(step->input) : 0,
-                                               c->timeout_ms, output, err);
+        result = ringfence_process_communicate(process, input, input ? strlen(input) : 0, timeout, output, err);
     ringfence_process_free(process);
     ringfence_command_free(command);
+    free(input);
     return result;
 }
 
-static enum verdict run_case(const struct test_case *c)
+static void run(json test, const char *tmp)
 {
     ringfence_error *err = NULL;
-    ringfence_spec *spec;
     ringfence_container *container = NULL;
     ringfence_output *output = NULL;
-    enum verdict verdict = PASS;
+    json expected = json_get(test, "expect"), given = json_get(test, "spec"), steps = json_get(test, "commands");
+    char *spec_text = strndup(given.at, given.length), *input = json_text(json_get(test, "input"));
+    char *seconds = json_text(json_get(test, "timeout")), *usage = NULL;
+    int timeout = (seconds ? atoi(seconds) : 30) * 1000, result;
 
-    if (c->as != NULL && (strcmp(c->as, "root") == 0) != (geteuid() == 0))
-        return say(SKIP, "only as %s", c->as);
-    spec = ringfence_spec_from_json(c->spec, &err);
-    if (spec == NULL)
-        return check_error(c, &c->steps[0].expect, err);
-    if (!c->commands) {
-        const char *input = c->steps[0].input;
-        if (ringfence_run(spec, input, input != NULL ? strlen(input) : 0, c->timeout_ms, &output, &err) < 0)
-            verdict = check_error(c, &c->steps[0].expect, err);
+    ringfence_spec *spec = ringfence_spec_from_json(spec_text, &err);
+    if (!spec) {
+        check(test, expected, -1, NULL, err);
+    } else if (!steps.at) {
+        if (json_get(expected, "usage").at)
+            result = run_for_usage(spec, input, timeout, &usage, &output, &err);
         else
-            verdict = check_output(&c->steps[0].expect, output);
-        ringfence_spec_free(spec);
-        return verdict;
-    }
-    if (ringfence_container_start(spec, &container, &err) < 0)
-        verdict = check_error(c, &c->steps[0].expect, err);
-    for (size_t i = 0; container != NULL && verdict == PASS && i < c->step_count; i++) {
-        int result = run_command(c, &c->steps[i], container, &output, &err);
-        if (result < 0)
-            verdict = check_error(c, &c->steps[i].expect, err);
-        else if (result == 0)
-            verdict = say(FAIL, "step %zu did not end in time", i);
-        else
-            verdict = check_output(&c->steps[i].expect, output);
+            result = ringfence_run(spec, input, input ? strlen(input) : 0, timeout, &output, &err);
+        check(test, expected, result, output, err);
+        if (!*why)
+            check_usage(expected, usage);
+    } else if (ringfence_container_start(spec, &container, &err) < 0) {
+        check(test, expected, -1, NULL, err);
+    } else {
+        size_t position = 0;
+        for (json step; good && (step = json_next(steps, &position)).at;) {
+            err = NULL, output = NULL;
+            result = run_command(container, step, timeout, &output, &err);
+            check(test, json_get(step, "expect"), result, output, err);
+        }
         err = NULL;
-        output = NULL;
-    }
-    if (container != NULL && ringfence_container_close(container, c->timeout_ms, &err) < 0 && verdict == PASS) {
-        verdict = say(FAIL, "close: %s", ringfence_error_message(err));
+        if (ringfence_container_close(container, timeout, &err) < 0)
+            expect(0, "close", "success", ringfence_error_message(err));
         ringfence_error_free(err);
     }
+    check_files(expected, tmp);
     ringfence_container_free(container);
     ringfence_spec_free(spec);
-    return verdict;
+    ringfence_string_free(usage);
+    free(spec_text), free(input), free(seconds);
+}
+
+static void run_file(const char *directory, const char *file, const char *only)
+{
+    char path[4096], name[512];
+    snprintf(path, sizeof path, "%s/%s", directory, file);
+    char *text = read_file(path);
+    json tests = {text, strlen(text)};
+    size_t position = 0;
+    for (json raw; (raw = json_next(tests, &position)).at;) {
+        char *title = json_text(json_get(raw, "name"));
+        snprintf(name, sizeof name, "%.*s: %s", (int)strcspn(file, "."), file, title);
+        free(title);
+        if (only && !strstr(name, only))
+            continue;
+        char *as = json_text(json_get(raw, "as"));
+        if (as && !strcmp(as, "root") != (geteuid() == 0)) {
+            skip(name, strcmp(as, "root") ? "only as user" : "only as root");
+            free(as);
+            continue;
+        }
+        free(as);
+        const char *base = getenv("TMPDIR");
+        char tmp[2048];
+        snprintf(tmp, sizeof tmp, "%s/case-XXXXXX", base ? base : "/tmp");
+        if (!mkdtemp(tmp)) {
+            ok(0, "%s: mkdtemp: %s", name, strerror(errno));
+            continue;
+        }
+        chmod(tmp, 0755);
+        char *filled = fill_in(raw, tmp);
+        json test = {filled, strlen(filled)}, files = json_get(test, "tmp");
+        size_t place = 0;
+        for (json key; (key = json_next(files, &place)).at;) {
+            char *below = json_text(key), full[4096];
+            json value = json_next(files, &place);
+            char *content = *value.at == '"' ? json_text(value) : NULL;
+            snprintf(full, sizeof full, "%s/%s", tmp, below);
+            make(full, content);
+            free(below), free(content);
+        }
+        good = 1;
+        *why = 0;
+        run(test, tmp);
+        if (good && *why)
+            skip(name, why);
+        else
+            tap_report(good, "", name);
+        free(filled);
+        remove_all(tmp);
+    }
+    free(text);
+}
+
+static int is_case(const struct dirent *entry)
+{
+    size_t length = strlen(entry->d_name);
+    return length > 5 && !strcmp(entry->d_name + length - 5, ".json");
 }
 
 int main(int argc, char **argv)
 {
-    const char *filter = argc > 1 ? argv[1] : "";
-    int number = 0, failed = 0;
-
-    setvbuf(stdout, NULL, _IOLBF, 0);
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        if (strstr(cases[i].name, filter) == NULL)
-            continue;
-        number++;
-        switch (run_case(&cases[i])) {
-        case PASS:
-            printf("ok %d - %s\n", number, cases[i].name);
-            break;
-        case SKIP:
-            printf("ok %d - %s # SKIP %s\n", number, cases[i].name, why);
-            break;
-        case FAIL:
-            failed = 1;
-            printf("%s\nnot ok %d - %s\n", why, number, cases[i].name);
-            break;
-        }
+    const char *directory = getenv("RINGFENCE_CASES");
+    struct dirent **entries;
+    if (!directory)
+        directory = "tests/cases";
+    umask(022);
+    int count = scandir(directory, &entries, is_case, alphasort);
+    for (int i = 0; i < count; i++) {
+        run_file(directory, entries[i]->d_name, argc > 1 ? argv[1] : NULL);
+        free(entries[i]);
     }
-    printf("1..%d\n", number);
-    return failed;
+    ok(count > 0, "there are cases in %s", directory);
+    if (count > 0)
+        free(entries);
+    return done();
 }

@@ -33,8 +33,6 @@ import zipfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import cases_header
-
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 SUITES = TARGET / "suites"
@@ -171,28 +169,19 @@ def _library() -> Path | None:
 
 
 def _c(prefix: Path | None, area: str) -> list[Suite]:
-    sources = sorted((ROOT / "tests" / area).glob("*.c"))
+    sources = sorted([*(ROOT / "tests" / area).glob("*.c"), *(ROOT / "tests" / area).glob("*.cc")])
     if not sources or not prefix:
         return []
     _say(f"C programs of tests/{area}")
-    generated = SUITES / "generated"
-    cases_header.write(ROOT / "tests" / "cases", generated / "cases.h")
     suites = []
     for source in sources:
         options = directives(source)
         program = SUITES / area / source.stem
         program.parent.mkdir(parents=True, exist_ok=True)
-        command = [
-            os.environ.get("CC", "cc"),
-            "-std=c17",
-            "-D_GNU_SOURCE",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-O1",
-            "-g",
-            f"-I{generated}",
-        ]
+        cc = [os.environ.get("CC", "cc"), "-std=c17"]
+        cxx = [os.environ.get("CXX", "c++"), "-std=c++17"]
+        command = cxx if source.suffix == ".cc" else cc
+        command += ["-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O1", "-g"]
         command += [word for word in options.get("cflags", "").split(",") if word]
         command += ["-o", str(program), str(source), "-pthread"]
         config = ["pkg-config", "--cflags", "--libs", "ringfence"]
@@ -248,7 +237,7 @@ def _interpreted(have_python: bool, prefix: Path | None) -> list[Suite]:
     for area in ("lib", "python", "cases", "attacks", "languages", "data"):
         source = ROOT / "tests" / area
         if source.is_dir():
-            shutil.copytree(source, copies / area, ignore=shutil.ignore_patterns("__pycache__", "*.c", "*.rs"))
+            shutil.copytree(source, copies / area, ignore=shutil.ignore_patterns("__pycache__", "*.c", "*.cc", "*.rs"))
     if have_python:
         for area in ("python", "attacks"):
             files = sorted((copies / area).glob("test_*.py"))

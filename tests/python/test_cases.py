@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 import ringfence
 
+NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time")
 CASES = Path(os.environ.get("RINGFENCE_CASES", Path(__file__).parents[1] / "cases"))
 
 
@@ -29,6 +33,7 @@ def check_error(case: dict[str, Any], expected: dict[str, Any] | None, error: ri
         raise error
     assert error.kind == expected.get("kind", error.kind), error
     assert error.field == expected.get("field", error.field), error
+    assert error.errno == (getattr(errno, expected["errno"]) if "errno" in expected else error.errno), error
     assert expected.get("has", "") in str(error)
 
 
@@ -39,17 +44,47 @@ def check_result(expect: dict[str, Any], result: Any) -> None:
     assert "error" not in expect, f"an error was expected\n{seen}"
     assert result.returncode == (-expect["signal"] if "signal" in expect else expect.get("code", 0)), seen
     assert result.reason == expect.get("reason", result.reason), seen
-    assert result.stdout == expect.get("stdout", result.stdout), seen
+    for name, text in (("stdout", result.stdout), ("stderr", result.stderr)):
+        assert text == expect.get(name, text), seen
+        assert re.search(expect.get(f"{name}_matches", ""), text), seen
     for text in expect.get("stdout_has", []):
         assert text in result.stdout, seen
     for text in expect.get("stdout_lacks", []):
         assert text not in result.stdout, seen
     for text in expect.get("stderr_has", []):
         assert text in result.stderr, seen
+    for key, bounds in expect.get("usage", {}).items():
+        figure = getattr(result.usage, key)
+        assert bounds.get("min", 0) <= figure <= bounds.get("max", figure), f"{key}: {figure}"
+
+
+def filled_in(case: dict[str, Any], tmp: Path) -> dict[str, Any]:
+    """Makes the files of the case, and replaces what stands for this machine's own."""
+    text = json.dumps(case).replace("${TMP}", str(tmp))
+    for kind in NAMESPACES:
+        text = text.replace(f"${{NS_{kind}}}", os.readlink(f"/proc/self/ns/{kind}"))
+    filled: dict[str, Any] = json.loads(text)
+    for name, content in filled.get("tmp", {}).items():
+        path = tmp / name
+        if content is None:
+            path.mkdir(parents=True, exist_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+    return filled
 
 
 @pytest.mark.parametrize("case", listed())
-def test_case(case: dict[str, Any]) -> None:
+def test_case(case: dict[str, Any], tmp_path: Path) -> None:
+    # Other users must come through to it: what is mounted from there belongs to users of the container.
+    tmp_path.chmod(0o755)
+    case = filled_in(case, tmp_path)
+    run(case)
+    for name, content in case.get("expect", {}).get("files", {}).items():
+        assert (tmp_path / name).read_text() == content
+
+
+def run(case: dict[str, Any]) -> None:
     if case.get("as") and (case["as"] == "root") != (os.geteuid() == 0):
         pytest.skip(f"only as {case['as']}")
     fields = dict(case["spec"])
@@ -64,6 +99,8 @@ def test_case(case: dict[str, Any]) -> None:
             result = ringfence.run(argv, **fields, **capture)
         except ringfence.Error as error:
             check_error(case, case["expect"].get("error"), error)
+        except subprocess.TimeoutExpired:
+            assert case["expect"].get("error") == {"kind": "timed_out"}
         else:
             check_result(case["expect"], result)
         return

@@ -1,0 +1,227 @@
+//! Runs the language-neutral cases of tests/cases through the Rust interface.
+//!
+//! tests/run: harness=none timeout=600
+
+use std::ffi::CString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ringfence::spec::Stdio;
+use ringfence::{Command, Container, Error, ErrorKind, Output, Spec, errno_name};
+use serde_json::Value;
+
+/// Why a case did not pass: it cannot run here, or it went wrong.
+enum Verdict {
+    Skip(String),
+    Fail(String),
+}
+
+fn main() {
+    let directory = std::env::var_os("RINGFENCE_CASES")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/cases"), PathBuf::from);
+    let filter = std::env::args().nth(1).filter(|a| !a.starts_with('-')).unwrap_or_default();
+    let mut files: Vec<_> = fs::read_dir(&directory)
+        .unwrap_or_else(|e| panic!("{}: {e}", directory.display()))
+        .map(|entry| entry.expect("a directory entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+        .collect();
+    files.sort();
+    let (mut number, mut failed) = (0, 0);
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a case file");
+        let cases: Vec<Value> = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        for case in cases {
+            let name = format!(
+                "{}: {}",
+                file.file_stem().expect("a file name").to_string_lossy(),
+                case["name"].as_str().expect("name")
+            );
+            if !name.contains(&filter) {
+                continue;
+            }
+            number += 1;
+            match in_place(&case) {
+                Ok(()) => println!("ok {number} - {name}"),
+                Err(Verdict::Skip(reason)) => println!("ok {number} - {name} # SKIP {reason}"),
+                Err(Verdict::Fail(reason)) => {
+                    failed += 1;
+                    println!("{reason}\nnot ok {number} - {name}");
+                }
+            }
+        }
+    }
+    println!("1..{number}");
+    std::process::exit(i32::from(failed > 0));
+}
+
+/// Makes the temporary directory of the case, fills in what the case says about this machine, runs it.
+fn in_place(case: &Value) -> Result<(), Verdict> {
+    let tmp = tempfile::Builder::new().prefix("case-").tempdir().expect("a temporary directory");
+    fs::set_permissions(tmp.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode");
+    let mut text = case.to_string().replace("${TMP}", tmp.path().to_str().expect("UTF-8"));
+    for kind in ringfence::spec::NamespaceKind::ALL {
+        let own = fs::read_link(format!("/proc/self/ns/{}", kind.name())).unwrap_or_default();
+        text = text.replace(&format!("${{NS_{}}}", kind.name()), &own.to_string_lossy());
+    }
+    let case: Value = serde_json::from_str(&text).expect("JSON after filling in");
+    for (path, content) in case["tmp"].as_object().into_iter().flatten() {
+        let path = tmp.path().join(path);
+        match content.as_str() {
+            Some(content) => {
+                fs::create_dir_all(path.parent().expect("a directory")).expect("directories");
+                fs::write(path, content).expect("a file");
+            }
+            None => fs::create_dir_all(path).expect("a directory"),
+        }
+    }
+    run(&case)?;
+    check_files(&case["expect"]["files"], tmp.path())
+}
+
+fn check_files(files: &Value, tmp: &Path) -> Result<(), Verdict> {
+    for (path, wanted) in files.as_object().into_iter().flatten() {
+        let seen = fs::read_to_string(tmp.join(path)).map_err(|e| Verdict::Fail(format!("{path}: {e}")))?;
+        if Some(seen.as_str()) != wanted.as_str() {
+            return Err(Verdict::Fail(format!("{path}: expected {wanted}: {seen:?}")));
+        }
+    }
+    Ok(())
+}
+
+fn run(case: &Value) -> Result<(), Verdict> {
+    // SAFETY: geteuid has no preconditions.
+    let caller = if unsafe { libc::geteuid() } == 0 { "root" } else { "user" };
+    if case["as"].as_str().is_some_and(|wanted| wanted != caller) {
+        return Err(Verdict::Skip(format!("only as {}", case["as"])));
+    }
+    let timeout = Some(Duration::from_secs_f64(case["timeout"].as_f64().unwrap_or(30.0)));
+    let spec = match Spec::from_json(&case["spec"].to_string()) {
+        Ok(spec) => spec,
+        Err(error) => return check(case, case, Err(error)),
+    };
+    let Some(commands) = case["commands"].as_array() else {
+        let input = case["input"].as_str().map(str::as_bytes);
+        if case["expect"]["usage"].is_object() {
+            return run_for_usage(case, spec, input, timeout);
+        }
+        return check(case, case, ringfence::run(&spec, input, timeout));
+    };
+    let container = match Container::start(&spec) {
+        Ok(container) => container,
+        Err(error) => return check(case, case, Err(error)),
+    };
+    for step in commands {
+        check(case, step, command(&container, step, timeout))?;
+    }
+    container.close(timeout).map_err(|e| Verdict::Fail(format!("close: {e}")))
+}
+
+/// As `ringfence::run`, and the usage after the end.
+fn run_for_usage(case: &Value, spec: Spec, input: Option<&[u8]>, timeout: Option<Duration>) -> Result<(), Verdict> {
+    let spec = Spec { stdout: Some(Stdio::Pipe), stderr: Some(Stdio::Pipe), ..spec };
+    let container = match Container::start(&spec) {
+        Ok(container) => container,
+        Err(error) => return check(case, case, Err(error)),
+    };
+    check(case, case, container.main().expect("a main process").communicate(input, timeout))?;
+    let usage = container.usage().map_err(|e| Verdict::Fail(format!("usage: {e}")))?;
+    for (key, bounds) in case["expect"]["usage"].as_object().into_iter().flatten() {
+        let seen = usage.get(key).flatten();
+        let within =
+            |n: u64| bounds["min"].as_u64().unwrap_or(0) <= n && n <= bounds["max"].as_u64().unwrap_or(u64::MAX);
+        if !seen.is_some_and(within) {
+            return Err(Verdict::Fail(format!("expected {key} {bounds}: {seen:?}")));
+        }
+    }
+    Ok(())
+}
+
+fn command(container: &Container, step: &Value, timeout: Option<Duration>) -> Result<Output, Error> {
+    let words: Vec<&str> = step["argv"].as_array().expect("argv").iter().map(|w| w.as_str().expect("text")).collect();
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).stdout(Stdio::Pipe).stderr(Stdio::Pipe);
+    let input = step["input"].as_str().map(str::as_bytes);
+    command.stdin(if input.is_some() { Stdio::Pipe } else { Stdio::Null });
+    for (key, value) in step["set"].as_object().into_iter().flatten() {
+        command.set(key, value.as_str().expect("text").as_bytes())?;
+    }
+    container.spawn(&command)?.communicate(input, timeout)
+}
+
+fn texts<'a>(expect: &'a Value, key: &str) -> Vec<&'a str> {
+    expect[key].as_array().into_iter().flatten().map(|t| t.as_str().expect("text")).collect()
+}
+
+/// Compares what was seen with `expect` of the step.
+fn check(case: &Value, step: &Value, seen: Result<Output, Error>) -> Result<(), Verdict> {
+    let expect = &step["expect"];
+    let output = match seen {
+        Ok(output) => output,
+        Err(error) => return check_error(case, &expect["error"], &error),
+    };
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let mut wrong = Vec::new();
+    if expect["error"].is_object() {
+        wrong.push(format!("expected an error: {}", expect["error"]));
+    }
+    let signal = expect["signal"].as_i64().map(|n| n as i32);
+    let code = expect["code"].as_i64().map_or_else(|| signal.is_none().then_some(0), |n| Some(n as i32));
+    if (output.status.code, output.status.signal) != (code, signal) {
+        wrong.push(format!("expected code {code:?}, signal {signal:?}: {:?}", output.status));
+    }
+    if expect["reason"].as_str().is_some_and(|reason| reason != output.status.reason.name()) {
+        wrong.push(format!("expected reason {}: {}", expect["reason"], output.status.reason.name()));
+    }
+    for (name, seen) in [("stdout", &stdout), ("stderr", &stderr)] {
+        if expect[name].as_str().is_some_and(|text| text != *seen) {
+            wrong.push(format!("expected {name} {}", expect[name]));
+        }
+        let pattern = &expect[format!("{name}_matches")];
+        if pattern.as_str().is_some_and(|pattern| !matches(seen, pattern)) {
+            wrong.push(format!("expected a match of {pattern} in {name}"));
+        }
+    }
+    wrong.extend(
+        texts(expect, "stdout_has").iter().filter(|t| !stdout.contains(**t)).map(|t| format!("no {t:?} in stdout")),
+    );
+    wrong.extend(
+        texts(expect, "stdout_lacks").iter().filter(|t| stdout.contains(**t)).map(|t| format!("{t:?} in stdout")),
+    );
+    wrong.extend(
+        texts(expect, "stderr_has").iter().filter(|t| !stderr.contains(**t)).map(|t| format!("no {t:?} in stderr")),
+    );
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Verdict::Fail(format!("{}\nstdout: {stdout:?}\nstderr: {stderr:?}", wrong.join("\n"))))
+}
+
+/// A POSIX extended regular expression, as in the C runner.
+fn matches(text: &str, pattern: &str) -> bool {
+    let (text, pattern) = (CString::new(text).expect("no NUL"), CString::new(pattern).expect("no NUL"));
+    // SAFETY: both strings end with a NUL, and the compiled expression is initialised by regcomp before it is used and freed.
+    unsafe {
+        let mut compiled: libc::regex_t = std::mem::zeroed();
+        let flags = libc::REG_EXTENDED | libc::REG_NOSUB;
+        assert_eq!(libc::regcomp(&mut compiled, pattern.as_ptr(), flags), 0, "bad pattern {pattern:?}");
+        let found = libc::regexec(&compiled, text.as_ptr(), 0, std::ptr::null_mut(), 0) == 0;
+        libc::regfree(&mut compiled);
+        found
+    }
+}
+
+fn check_error(case: &Value, expected: &Value, error: &Error) -> Result<(), Verdict> {
+    if texts(case, "needs").iter().any(|field| error.field() == Some(field))
+        && matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied)
+    {
+        return Err(Verdict::Skip(error.to_string()));
+    }
+    let as_expected = expected.is_object()
+        && expected["kind"].as_str().is_none_or(|kind| kind == error.kind().name())
+        && expected["field"].as_str().is_none_or(|field| Some(field) == error.field())
+        && expected["errno"].as_str().is_none_or(|name| Some(name) == errno_name(error.errno()).as_deref())
+        && expected["has"].as_str().is_none_or(|text| error.to_string().contains(text));
+    if as_expected { Ok(()) } else { Err(Verdict::Fail(format!("expected {expected}: {}", error.to_json()))) }
+}

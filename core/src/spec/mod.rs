@@ -129,7 +129,7 @@ documented! {
         /// The user of the main process: `uid`, `name`, `uid:gid` or `name:group`; names are those of the container's own
         /// /etc/passwd and /etc/group.
         ///
-        /// Default: `0:0`, which is root inside; without a group, a name has its own from /etc/passwd and a number has 0.
+        /// Default: `0:0`, which is root inside; without a group it is that of the user's line in /etc/passwd, else 0.
         /// Range: ids are decimal digits, 0 to 4294967294, without sign, spaces or leading zeros. Fixed at the start.
         /// Source: credentials(7), passwd(5).
         user: Option<String> = None, as Opt<User>;
@@ -144,13 +144,13 @@ documented! {
         umask: Option<u32> = None, as Opt<Mode>;
         /// The host name inside.
         ///
-        /// Default: `name` if there is one, else `ringfence`. Range: labels of letters, digits and inner hyphens, at most 63
+        /// Default: the caller's. Range: labels of letters, digits and inner hyphens, at most 63
         /// bytes each, separated by dots (RFC 1123); at most 64 bytes in all, which is the kernel's bound. Needs a UTS
         /// namespace of its own. Fixed at the start. Source: sethostname(2), uts_namespaces(7).
         hostname: Option<String> = None, as Opt<Text>;
         /// The NIS domain name inside.
         ///
-        /// Default: the kernel's `(none)`. Range: as `hostname`. Fixed at the start. Source: setdomainname(2).
+        /// Default: the caller's. Range: as `hostname`. Fixed at the start. Source: setdomainname(2).
         domainname: Option<String> = None, as Opt<Text>;
         /// Addresses of name servers for /etc/resolv.conf inside.
         ///
@@ -253,7 +253,7 @@ documented! {
         rlimits: BTreeMap<Resource, Rlimit> = BTreeMap::new(), as Map<Resource, Rlimit>;
         /// The nice value of the main process.
         ///
-        /// Default: 0 or the caller's, whichever is nicer. Range: -20 (first) to 19 (last); less than the caller's needs
+        /// Default: the caller's. Range: -20 (first) to 19 (last); less than the caller's needs
         /// CAP_SYS_NICE on the host. Fixed at the start. Source: setpriority(2).
         nice: Option<i32> = None, as Opt<Int>;
         /// What is added to the badness of the main process and its children when the kernel looks for one to kill.
@@ -324,6 +324,19 @@ impl Spec {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// `umask` when it is `None`.
+    pub const UMASK: u32 = 0o022;
+    /// `shm_size` when it is `None`: 64 MiB.
+    pub const SHM_SIZE: u64 = 64 << 20;
+    /// `log_max` when it is `None`: 1 MiB.
+    pub const LOG_MAX: u64 = 1 << 20;
+    /// `start_timeout` when it is `None`.
+    pub const START_TIMEOUT: Duration = Duration::from_secs(30);
+    /// `stop_signal` when it is `None`.
+    pub const STOP_SIGNAL: i32 = libc::SIGTERM;
+    /// `stop_timeout` when it is `None`.
+    pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
     /// A spec from JSON: the defaults, and what the text says.
     ///

@@ -14,7 +14,7 @@ pub fn schema_json() -> String {
     for (field, documentation) in Spec::FIELDS.iter().zip(DOCUMENTATION) {
         let description = plain_text(documentation);
         let mut property = json!({
-            "title": description.split_once(". ").map_or(&*description, |(title, _)| title).trim_end_matches('.'),
+            "title": title(&description),
             "description": description,
             "default": (field.write)(&default),
             "anyOf": [(field.schema)(), {"type": "null"}],
@@ -57,6 +57,12 @@ pub fn schema_json() -> String {
         },
     });
     format!("{schema:#}")
+}
+
+/// The first words of a description, up to where it goes into detail.
+fn title(description: &str) -> &str {
+    let end = [". ", ": ", "; ", " ("].iter().filter_map(|stop| description.find(stop)).min();
+    &description[..end.unwrap_or(description.len())]
 }
 
 /// Documentation as running text: one line per paragraph, links as the words that they stand on.

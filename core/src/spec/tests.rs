@@ -597,6 +597,30 @@ fn commands_have_the_fields_of_a_process() {
     assert_eq!(error.to_string(), "memory: unknown field; it belongs to the container, not to one process in it");
 }
 
+/// The cases that every language runs: what the spec alone refuses is what they expect to be refused.
+#[test]
+fn shared_cases_are_refused_as_they_say() {
+    let directory = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/cases"));
+    let mut refused = 0;
+    for file in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let cases: Vec<Json> = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        for case in cases {
+            if let Err(error) = Spec::from_json(&case["spec"].to_string()).and_then(|spec| spec.validate()) {
+                let expected = &case["expect"]["error"];
+                assert_eq!(Some(error.kind().name()), expected["kind"].as_str(), "{case}: {error}");
+                if let Some(field) = expected["field"].as_str() {
+                    assert_eq!(error.field(), Some(field), "{case}");
+                }
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 5);
+}
+
 fn text() -> impl Strategy<Value = String> {
     "[a-zA-Z0-9{}\\[\\]=:,/\" .-]{0,10}|\\PC{0,6}"
 }

@@ -187,3 +187,53 @@ pub(crate) fn c_string(text: Vec<u8>) -> CString {
         CString::new(shown).unwrap_or_default()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ptr;
+
+    use super::*;
+    use crate::error::{ringfence_error_free, ringfence_error_kind, ringfence_error_message};
+
+    fn message(err: *mut ringfence_error) -> String {
+        // SAFETY: an error of this crate, or NULL; the message ends with a NUL byte.
+        unsafe { CStr::from_ptr(ringfence_error_message(err)) }.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_panic_becomes_an_error_and_a_second_one_too() {
+        for number in 1..=2 {
+            let mut err = ptr::null_mut();
+            let result = border(&mut err, -1, || -> Result<c_int> { panic!("the {number}. defect") });
+            assert_eq!(result, -1);
+            // SAFETY: as above.
+            assert_eq!(unsafe { ringfence_error_kind(err) }, ErrorKind::Internal as c_int);
+            let message = message(err);
+            assert!(message.contains(&format!("the {number}. defect at capi/src/border.rs")), "{message}");
+            // SAFETY: as above.
+            unsafe { ringfence_error_free(err) };
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_call_from_a_callback_of_a_call_stays_inside() {
+        let mut err = ptr::null_mut();
+        let outer = border(&mut err, -1, || {
+            let inner = border(ptr::null_mut(), -2, || -> Result<c_int> { panic!("inner") });
+            Ok(inner)
+        });
+        assert_eq!((outer, err), (-2, ptr::null_mut()));
+    }
+
+    #[test]
+    fn timeouts_are_milliseconds() {
+        assert_eq!(timeout(-1), Ok(None));
+        assert_eq!(timeout(1500), Ok(Some(Duration::from_millis(1500))));
+        assert_eq!(timeout(-2).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn text_with_nul_is_shown_without() {
+        assert_eq!(c_string(b"a\0b".to_vec()).as_c_str(), c"a?b");
+    }
+}

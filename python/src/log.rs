@@ -52,6 +52,8 @@ fn number(level: Level) -> u32 {
 pub fn install() {
     if log::set_logger(&Queue).is_ok() {
         log::set_max_level(LevelFilter::Warn);
+        // The hook of this module's own copy of Rust's runtime: nothing is ever written to the host's standard error.
+        std::panic::set_hook(Box::new(|panic| log::error!("{panic}")));
     }
 }
 

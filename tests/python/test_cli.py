@@ -1,0 +1,431 @@
+"""`python -m ringfence`: exit statuses, output, a terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ringfence
+from ringfence import __main__ as cli
+from ringfence import _errors
+
+COMMAND = [sys.executable, "-X", "dev", "-W", "error", "-m", "ringfence"]
+
+
+def call(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    options.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=60, **options)
+
+
+# --- without a container
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["exec"], ["ls"], ["plan"], ["doctor"], ["gc"], ["stop"], ["logs"]])
+def test_help(command: list[str]) -> None:
+    done = call(*command, "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: python -m ringfence")
+    assert done.stderr == ""
+
+
+def test_version() -> None:
+    assert call("--version").stdout == f"ringfence {ringfence.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], [], ["run", "--nonsense"], ["run"], ["exec", "x"], ["run", "--set", "x", "true"]]
+)
+def test_wrong_usage_is_125(arguments: list[str]) -> None:
+    done = call(*arguments)
+    assert done.returncode == 125
+    assert "ringfence: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--memory", "much"],
+        ["--cpus", "-1"],
+        ["--set", "memroy=1"],
+        ["--set", "hostname="],
+        ["--set", "ports=80"],
+        ["--spec", "/no/such/file"],
+        ["--name", "a/b"],
+    ],
+)
+def test_a_wrong_spec_is_125_and_named(arguments: list[str]) -> None:
+    done = call("plan", *arguments, "true")
+    if arguments[1] == "hostname=":
+        assert done.returncode in (0, 125)
+        return
+    assert done.returncode == 125
+    assert done.stderr.startswith("ringfence: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "status"),
+    [
+        (2, "execve", 127),
+        (13, "execve", 126),
+        (8, "execve", 126),
+        (2, "open_tree", 125),
+        (1, "clone3", 125),
+    ],
+)
+def test_exit_statuses_of_errors(number: int, step: str, status: int) -> None:
+    kind = {2: "not_found", 13: "permission_denied", 1: "permission_denied"}.get(number, "os")
+    assert cli.exit_status(_errors.from_core("x", kind, number, None, step, None, None)) == status
+
+
+def test_plan() -> None:
+    done = call("plan", "--hostname", "box", "-v", "/usr:/mnt", "true")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hostname" in done.stdout
+    data = json.loads(call("plan", "--json", "true").stdout)
+    assert data["steps"]
+
+
+def test_plan_from_a_file(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps({"argv": ["true"], "hostname": "from-file", "mounts": ["/usr:/one"]}))
+    done = call("plan", "--spec", str(spec), "-v", "/usr:/two")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "from-file" in done.stdout and "/one" in done.stdout and "/two" in done.stdout
+    assert "other" in call("plan", "--spec", str(spec), "--hostname", "other").stdout
+
+
+def test_doctor() -> None:
+    done = call("doctor")
+    assert done.stderr == ""
+    assert done.stdout.startswith(" ") or "WHAT" in done.stdout
+    assert "\x1b" not in done.stdout, "no colours in a pipe"
+    assert json.loads(call("doctor", "--json").stdout)
+
+
+def test_ls_and_gc() -> None:
+    done = call("ls")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("NAME")
+    assert isinstance(json.loads(call("ls", "--json").stdout), list)
+    assert call("gc").returncode == 0
+    assert set(json.loads(call("gc", "--json").stdout)) == {"processes", "cgroups", "files", "remaining"}
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$@" | true', "sh", *COMMAND, "plan", "true"], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+
+
+# --- with one
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (["true"], 0),
+        (["false"], 1),
+        (["sh", "-c", "exit 42"], 42),
+        (["sh", "-c", "kill -9 $$"], 137),
+        (["sh", "-c", "kill -TERM $$"], 143),
+        (["no-such-program"], 127),
+        (["/no/such/program"], 127),
+        (["/etc/passwd"], 126),
+        (["/etc"], 126),
+        (["--", "sh", "-c", "exit 3"], 3),
+    ],
+)
+def test_run_has_the_status_of_the_command(command: list[str], status: int) -> None:
+    done = call("run", *command)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_run_connects_the_streams() -> None:
+    done = call("run", "sh", "-c", "cat; echo err >&2", stdin=None, input="in\n")
+    assert (done.stdout, done.stderr) == ("in\n", "err\n")
+
+
+def test_run_options(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("shared")
+    script = 'hostname; echo "$A-$B-$C"; pwd; cat /data/file; id -u'
+    arguments = ["--hostname", "box", "-e", "A=1", "-e", "B", "-e", "C", "-w", "/usr", "-v", f"{tmp_path}:/data"]
+    arguments += ["-s", "env=C=3"]
+    env = {**os.environ, "B": "2"}
+    env.pop("C", None)
+    done = call("run", *arguments, "sh", "-c", script.replace("hostname;", "uname -n;"), env=env)
+    assert done.stdout == "box\n1-2-3\n/usr\nshared0\n", done.stderr
+
+
+def test_share_cwd(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("here")
+    assert call("run", "--share-cwd", "cat", "file", cwd=tmp_path).stdout == "here"
+
+
+@pytest.mark.needs("memory", "pids", "cpus")
+def test_limits() -> None:
+    done = call("run", "-m", "32M", "-p", "32", "-c", "0.5", "tail", "/dev/zero")
+    assert done.returncode == 137
+    assert "out of memory" in done.stderr
+    done = call("run", "--usage", "-m", "64M", "true")
+    assert re.search(r"^memory_max 67108864$", done.stderr, re.M)
+
+
+def test_timeout_is_124() -> None:
+    started = time.monotonic()
+    assert call("run", "--timeout", "0.3", "sleep", "60").returncode == 124
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_signals_are_passed_on(number: int) -> None:
+    script = f"trap 'echo caught; exit 9' {number}; echo ready; while :; do sleep 0.05; done"
+    with subprocess.Popen([*COMMAND, "run", "sh", "-c", script], stdout=subprocess.PIPE, text=True) as p:
+        assert p.stdout
+        assert p.stdout.readline() == "ready\n"
+        p.send_signal(number)
+        assert p.stdout.read() == "caught\n"
+    assert p.returncode == 9
+
+
+def test_who_insists_ends_a_deaf_command() -> None:
+    script = "trap '' INT; echo ready; while :; do sleep 0.05; done"
+    with subprocess.Popen([*COMMAND, "run", "sh", "-c", script], stdout=subprocess.PIPE, text=True) as p:
+        assert p.stdout
+        p.stdout.readline()
+        for _ in range(3):
+            p.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        p.stdout.read()
+    assert p.returncode == 137
+
+
+def test_detached() -> None:
+    name = f"python-cli-{os.getpid()}"
+    done = call("run", "-d", "--name", name, "sh", "-c", "echo logged; exec sleep 60")
+    assert (done.returncode, done.stdout) == (0, f"{name}\n"), done.stderr
+    try:
+        (entry,) = [e for e in json.loads(call("ls", "--json").stdout) if e["name"] == name]
+        assert entry["state"] == "running"
+        assert name in call("ls").stdout
+        assert call("exec", name, "sh", "-c", "exit 4").returncode == 4
+        assert call("exec", "-e", "A=1", "-w", "/usr", name, "sh", "-c", "echo $A; pwd").stdout == "1\n/usr\n"
+        assert call("exec", name, "no-such-program").returncode == 127
+        assert call("logs", name).stdout == "logged\n"
+    finally:
+        stopped = call("stop", "--timeout", "1", name)
+    assert stopped.returncode == 0, stopped.stderr
+    call("gc")
+    done = call("exec", name, "true")
+    assert done.returncode == 125
+    assert name in done.stderr
+
+
+# --- a terminal
+
+
+class Terminal:
+    """A program on a terminal of its own, with job control of its own."""
+
+    def __init__(self, *command: str, rows: int = 24, columns: int = 80) -> None:
+        self.seen = ""
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execv(command[0], command)
+        self.resize(rows, columns)
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def expect(self, text: str, timeout: float = 20) -> str:
+        """Everything up to and with the text."""
+        until = time.monotonic() + timeout
+        while text not in self.seen:
+            ready, _, _ = select.select([self.fd], [], [], max(0.0, until - time.monotonic()))
+            try:
+                data = os.read(self.fd, 65536) if ready else b""
+            except OSError:
+                data = b""
+            if not data:
+                raise AssertionError(f"{text!r} did not come: {self.seen!r}")
+            self.seen += data.decode(errors="replace")
+        before, _, self.seen = self.seen.partition(text)
+        return before + text
+
+    def raw(self) -> bool:
+        return not termios.tcgetattr(self.fd)[3] & termios.ICANON
+
+    def wait(self, timeout: float = 20) -> int:
+        until = time.monotonic() + timeout
+        while time.monotonic() < until:
+            ready, _, _ = select.select([self.fd], [], [], 0.02)
+            if ready:
+                try:
+                    self.seen += os.read(self.fd, 65536).decode(errors="replace")
+                except OSError:
+                    pass
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.pid = 0
+                return os.waitstatus_to_exitcode(status)
+        raise AssertionError(f"it did not end: {self.seen!r}")
+
+    def close(self) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.fd)
+
+
+@pytest.fixture
+def shell() -> Iterator[Terminal]:
+    terminal = Terminal(*COMMAND, "run", "-it", "-e", "PS1=$ ", "sh", rows=41, columns=103)
+    yield terminal
+    terminal.close()
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
+
+
+def test_an_interactive_shell(shell: Terminal) -> None:
+    shell.expect("$ ")
+    assert shell.raw()
+    shell.type("tty; stty size; echo $((6*7))\r")
+    shell.expect("/dev/pts/")
+    shell.expect("41 103")
+    shell.expect("42")
+    shell.type("exit 6\r")
+    assert shell.wait() == 6
+    assert not shell.raw()
+
+
+def test_the_window_size_follows(shell: Terminal) -> None:
+    shell.expect("$ ")
+    shell.resize(50, 120)
+    time.sleep(0.3)
+    shell.type("stty size\r")
+    shell.expect("50 120")
+    shell.type("exit\r")
+    assert shell.wait() == 0
+
+
+def test_ctrl_c_is_the_containers(shell: Terminal) -> None:
+    shell.expect("$ ")
+    shell.type("sleep 60; echo status $?\r")
+    time.sleep(0.4)
+    shell.type("\x03")
+    shell.expect("$ ")
+    shell.type("echo still-$((1+1))\r")
+    shell.expect("still-2")
+    shell.type("exit 0\r")
+    assert shell.wait() == 0
+
+
+def test_job_control_inside(shell: Terminal) -> None:
+    shell.expect("$ ")
+    shell.type("sleep 60\r")
+    time.sleep(0.4)
+    shell.type("\x1a")
+    shell.expect("Stopped")
+    shell.expect("$ ")
+    shell.type("jobs\r")
+    shell.expect("sleep 60")
+    shell.type("kill %1; exit 0\r")
+    time.sleep(0.2)
+    shell.type("exit 0\r")
+    assert shell.wait() == 0
+
+
+def test_end_of_input(shell: Terminal) -> None:
+    shell.expect("$ ")
+    shell.type("\x04")
+    assert shell.wait() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_terminal_is_restored_when_a_signal_ends_it(shell: Terminal, number: int) -> None:
+    shell.expect("$ ")
+    assert shell.raw()
+    shell.type("trap 'exit 7' TERM HUP; while :; do sleep 0.05; done\r")
+    time.sleep(0.4)
+    os.kill(shell.pid, number)
+    assert shell.wait() == 7
+    assert not shell.raw()
+
+
+def test_the_terminal_is_restored_when_it_is_stopped() -> None:
+    # A shell with job control around it, as at a desk: what stops is a job in the foreground.
+    terminal = Terminal("/bin/sh", "-i")
+    try:
+        terminal.type("PS1='outer> '\r")
+        terminal.expect("outer> ")
+        terminal.expect("outer> ")
+        command = " ".join(COMMAND)
+        terminal.type(f"{command} run -it -e PS1='inner> ' sh\r")
+        terminal.expect("inner> ")
+        terminal.expect("inner> ") if "inner> ' sh" in terminal.seen else None
+        assert terminal.raw()
+        group = os.tcgetpgrp(terminal.fd)
+        os.kill(group, signal.SIGTSTP)
+        terminal.expect("Stopped")
+        terminal.expect("outer> ")
+        terminal.type("echo cooked-$((1+1))\r")
+        terminal.expect("cooked-2")
+        terminal.type("fg\r")
+        time.sleep(0.5)
+        terminal.type("echo back-$((2+2))\r")
+        terminal.expect("back-4")
+        terminal.type("exit 5\r")
+        terminal.expect("outer> ")
+        terminal.type("echo status-$?\r")
+        terminal.expect("status-5")
+        terminal.type("exit\r")
+        terminal.wait()
+    finally:
+        terminal.close()
+
+
+def test_large_output_arrives_whole() -> None:
+    terminal = Terminal(*COMMAND, "run", "-t", "sh", "-c", "seq 1 20000; echo the-end")
+    try:
+        seen = terminal.expect("the-end")
+        assert [int(x) for x in re.findall(r"\d+", seen)] == list(range(1, 20001))
+        assert terminal.wait() == 0
+    finally:
+        terminal.close()
+
+
+def test_exec_with_a_terminal() -> None:
+    name = f"python-cli-tty-{os.getpid()}"
+    with ringfence.Container(["sleep", "60"], name=name, detach=True) as c:
+        try:
+            terminal = Terminal(*COMMAND, "exec", "-it", name, "sh", "-c", "stty size; exit 3")
+            try:
+                terminal.expect("24 80")
+                assert terminal.wait() == 3
+            finally:
+                terminal.close()
+        finally:
+            c.close()
+    ringfence.gc()

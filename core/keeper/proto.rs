@@ -232,13 +232,13 @@ pub struct Op {
     pub nr: u32,
     /// Slot for the result, or `slot::NONE`.
     pub out: u16,
-    /// Operations to pass over after an errno in `ok`, and after success.
-    pub skip_ok_errno: u8,
-    pub skip_success: u8,
+    /// Operations to pass over after success.
+    pub skip_success: u16,
     /// Errnos that are no failure; 0 is none. `ANY` is every errno.
     pub ok: [u16; 4],
     pub kinds: [u8; 6],
-    pub pad: u16,
+    /// Operations to pass over after an errno in `ok`.
+    pub skip_ok_errno: u16,
     pub args: [u64; 6],
 }
 

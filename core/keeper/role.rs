@@ -119,10 +119,12 @@ pub fn open_gate(plan: &Plan, pid: i32) -> bool {
         }
         if !write_proc(plan, proc, pid, b"/uid_map", plan.bytes(h.uid_map), keeper_step::UID_MAP)
             || !write_proc(plan, proc, pid, b"/gid_map", plan.bytes(h.gid_map), keeper_step::GID_MAP)
-            || !idmap(plan, proc, pid)
         {
             return false;
         }
+    }
+    if !idmap(plan, plan.slot(slot::PROC) as i32, pid) {
+        return false;
     }
     // SAFETY: `gate` is a u32 of the shared mapping; the atomic has its size and alignment, and nobody accesses it otherwise
     // while a start is under way.
@@ -250,8 +252,10 @@ fn init(plan: &Plan) -> ! {
     plan.unmap();
     sys::close_range(0, 199);
     sys::close_range(203, u32::MAX);
+    // In a pid namespace of somebody else, "all processes" would be theirs.
+    let alone = sc!(nr::GETPID) == 1;
     confine();
-    reap(payload, lifeline as i32, status as i32, signals as i32)
+    reap(payload, alone, lifeline as i32, status as i32, signals as i32)
 }
 
 /// pid 1 of a container can be attacked by its root: it keeps CAP_KILL, and the system calls of `reap`.
@@ -297,7 +301,7 @@ fn confine() {
     sc!(nr::SECCOMP, 1, 0, &program as *const Program);
 }
 
-fn reap(mut payload: i32, lifeline: i32, status_pipe: i32, signals: i32) -> ! {
+fn reap(mut payload: i32, alone: bool, lifeline: i32, status_pipe: i32, signals: i32) -> ! {
     let had_payload = payload != 0;
     let mut terminating = false;
     loop {
@@ -319,6 +323,9 @@ fn reap(mut payload: i32, lifeline: i32, status_pipe: i32, signals: i32) -> ! {
             if payload != 0 {
                 sys::kill(payload, signal);
             } else if matches!(signal, 1 | 2 | 3 | 15) {
+                if !alone {
+                    sys::exit(0)
+                }
                 terminating = true;
                 sys::kill(-1, nr::SIGTERM);
             }

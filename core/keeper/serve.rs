@@ -602,6 +602,7 @@ impl Keeper {
         let mut ended = task.exited;
         ended.magic = MAGIC;
         ended.kind = record::ENDED;
+        ended.pid = 0;
         ended.section = section::UNDO as u32;
         ended.op = op;
         ended.errno = errno;

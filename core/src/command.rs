@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::container::Container;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Output, Process};
 use crate::spec::{Capabilities, Resource, Rlimit, Stdio, Terminal, fields};
 
@@ -98,12 +98,35 @@ impl Command {
     pub fn keys() -> Vec<&'static str> {
         fields::keys::<Self>()
     }
-    /// Starts it in the container that it was made for with [`Container::command`].
-    pub fn spawn(&self) -> Result<Process> {
-        unimplemented!()
+    fn bound(&self) -> Result<&Container> {
+        self.container.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::InvalidArgument, "the command was not made for a container")
+                .with_errno(libc::EINVAL)
+                .with_hint("use container.command(...), container.spawn(&command), or run()")
+        })
     }
-    /// Starts it with pipes (unless set otherwise), reads both to their end, waits.
+
+    /// Starts it in the container that it was made for with [`Container::command`]. Streams that are not set are inherited.
+    ///
+    /// # Errors
+    /// As [`Container::spawn`].
+    pub fn spawn(&self) -> Result<Process> {
+        self.bound()?.spawn(self)
+    }
+
+    /// Starts it with stdout and stderr as pipes and stdin as null (unless set otherwise), reads both to their end, waits.
+    ///
+    /// # Errors
+    /// As [`Container::spawn`].
     pub fn output(&self) -> Result<Output> {
-        unimplemented!()
+        let container = self.bound()?;
+        // Without the handle: the copy is data only.
+        let mut command = Self { container: None, ..self.clone() };
+        if command.terminal.is_none() {
+            command.stdin.get_or_insert(Stdio::Null);
+            command.stdout.get_or_insert(Stdio::Pipe);
+            command.stderr.get_or_insert(Stdio::Pipe);
+        }
+        container.spawn(&command)?.communicate(None, None)
     }
 }

@@ -1,123 +1,1204 @@
 //! The handle of a container.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
 
+use once_cell::sync::Lazy;
+use serde_json::{Value, json};
+
+use crate::cgroup::{Group, Limits, Usage};
 use crate::command::Command;
-use crate::error::Result;
-use crate::process::{ExitStatus, Output, Process};
-use crate::spec::{NamespaceKind, Spec};
+use crate::error::{Error, ErrorKind, Result};
+use crate::launch::facts::{self, IdChoice, UserFiles};
+use crate::launch::{self, Answer, Channel, Keeper, Outcome, Owner, Request};
+use crate::plan::container::{clone_flag, namespace_source};
+use crate::plan::exec::Joining;
+use crate::plan::facts::StreamFact;
+use crate::plan::process::{ProcessPlan, TERMINAL};
+use crate::process::{self, ExitStatus, Output, Process, Source, Streams};
+use crate::proto::{Record, record, request};
+use crate::spec::{NamespaceKind, NamespaceSource, Spec, Stdio};
+use crate::state::ids::IdClaim;
+use crate::state::names::{self, Life, NameClaim};
 
-/// A running container. Clones are handles of the same container; when the last clone goes, an attached container is
-/// killed (bounded, without waiting). Every method may be called from any thread, concurrently.
-#[derive(Clone, Debug)]
-pub struct Container {}
+/// How long an implicit end (a drop, a failed start) may take.
+const SHORT: Duration = Duration::from_secs(5);
 
-impl Container {
-    /// Starts a container; its main process, when `argv` is not empty, has been executed when this returns.
-    pub fn start(spec: &Spec) -> Result<Self> {
-        let _ = spec;
-        unimplemented!()
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+#[derive(Debug, Default)]
+struct End {
+    ended: Option<Record>,
+    keeper_died: bool,
+}
+
+/// What handles and processes of a container share. It does not keep the container running.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    owner: Owner,
+    id: String,
+    spec: Spec,
+    keeper: Arc<Keeper>,
+    key: u64,
+    pid: i32,
+    pidfd: OwnedFd,
+    /// `None` for a container that another process started.
+    channel: Option<Channel>,
+    end: Mutex<End>,
+    closed: AtomicBool,
+    killed: AtomicBool,
+    cancel: OwnedFd,
+    group: Option<Group>,
+    claims: Mutex<Vec<IdClaim>>,
+    name: Mutex<Option<NameClaim>>,
+    log: Option<OwnedFd>,
+    info: Value,
+    namespaces: u64,
+    may_setgroups: bool,
+    default_ids: (u32, u32),
+}
+
+impl Inner {
+    /// True when it has ended and all was undone.
+    pub fn wait_end(&self, timeout: Option<Duration>, cancel: Option<BorrowedFd<'_>>) -> Result<bool> {
+        let deadline = launch::deadline(timeout);
+        let Some(channel) = &self.channel else { return self.wait_recorded_end(deadline, cancel) };
+        loop {
+            {
+                let mut end = lock(&self.end);
+                if end.ended.is_some() || end.keeper_died {
+                    return Ok(true);
+                }
+                // Taken under the lock, so that nobody waits for a record that another thread has read.
+                match channel.take()? {
+                    Answer::Record(record, _) if record.kind == record::ENDED => {
+                        end.ended = Some(record);
+                        drop(end);
+                        self.release();
+                        return Ok(true);
+                    }
+                    Answer::End => {
+                        end.keeper_died = true;
+                        return Ok(true);
+                    }
+                    Answer::Record(..) => continue,
+                    _ => {}
+                }
+            }
+            match cancel {
+                Some(cancel) => {
+                    let [ready, cancelled] = launch::poll([channel.as_fd(), cancel], deadline)?;
+                    if !ready && cancelled {
+                        return Err(Error::new(ErrorKind::Closed, "the wait was cancelled").with_errno(libc::ECANCELED));
+                    }
+                    if !ready {
+                        return Ok(false);
+                    }
+                }
+                None => {
+                    let [ready] = launch::poll([channel.as_fd()], deadline)?;
+                    if !ready {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
     }
-    /// Finds a named container: one of this process, or a detached one of this user.
-    pub fn by_name(name: &str) -> Result<Self> {
-        let _ = name;
-        unimplemented!()
+
+    /// Of a container that another process started: its pidfd, then the record that its keeper leaves.
+    fn wait_recorded_end(&self, deadline: Option<Instant>, cancel: Option<BorrowedFd<'_>>) -> Result<bool> {
+        let pidfd = self.pidfd.as_fd();
+        let [ended, cancelled] = launch::poll([pidfd, cancel.unwrap_or(pidfd)], deadline)?;
+        if !ended && cancelled {
+            return Err(Error::new(ErrorKind::Closed, "the wait was cancelled").with_errno(libc::ECANCELED));
+        }
+        if !ended {
+            return Ok(false);
+        }
+        let name = self.spec.name.as_deref().unwrap_or_default();
+        let patience = Instant::now() + SHORT;
+        while names::lookup(name).is_ok_and(|r| r.data["id"] == self.id.as_str() && r.life == Life::Running) {
+            if Instant::now() > patience || deadline.is_some_and(|at| Instant::now() > at) {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(true)
     }
-    pub fn name(&self) -> Option<&str> {
-        unimplemented!()
+
+    fn release(&self) {
+        lock(&self.claims).clear();
+        *lock(&self.name) = None;
     }
-    /// Unique on this machine while the container exists; also the name of its control groups.
-    pub fn id(&self) -> &str {
-        unimplemented!()
+
+    pub fn keeper_died(&self) -> bool {
+        lock(&self.end).keeper_died
     }
-    /// The pid of pid 1, seen from this program's pid namespace.
-    pub fn pid(&self) -> i32 {
-        unimplemented!()
+
+    pub fn was_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
     }
-    pub fn pidfd(&self) -> BorrowedFd<'_> {
-        unimplemented!()
+
+    pub fn oom_kills(&self) -> Option<u64> {
+        self.group.as_ref()?.oom_kills()
     }
-    /// The main process, when the spec had an argv.
-    pub fn main(&self) -> Option<Process> {
-        unimplemented!()
+
+    /// What the keeper of a detached container wrote about its main process.
+    pub fn recorded_main_status(&self) -> ExitStatus {
+        let name = self.spec.name.as_deref().unwrap_or_default();
+        match names::lookup(name) {
+            Ok(record) if record.data["id"] == self.id.as_str() => match record.life {
+                Life::Ended(Some(status)) => ExitStatus::from_wait(status),
+                Life::Ended(None) => {
+                    ExitStatus { reason: process::Reason::ContainerEnded, ..ExitStatus::from_wait(libc::SIGKILL) }
+                }
+                _ => ExitStatus { reason: process::Reason::Lost, ..ExitStatus::from_wait(libc::SIGKILL) },
+            },
+            _ => ExitStatus { reason: process::Reason::Lost, ..ExitStatus::from_wait(libc::SIGKILL) },
+        }
     }
-    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let _ = program.as_ref();
-        unimplemented!()
+
+    fn has_ended(&self) -> bool {
+        self.wait_end(Some(Duration::ZERO), None).unwrap_or(true)
     }
-    /// Starts one more process inside.
-    pub fn spawn(&self, command: &Command) -> Result<Process> {
-        let _ = command;
-        unimplemented!()
+
+    fn kill(&self) -> Result<()> {
+        self.killed.store(true, Ordering::Relaxed);
+        if self.namespaces & clone_flag(NamespaceKind::Pid) == 0
+            && let Some(group) = &self.group
+        {
+            group.kill()?;
+        }
+        match process::send_signal(self.pidfd.as_fd(), libc::SIGKILL) {
+            Ok(()) => Ok(()),
+            Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            // The host gave up its privileges: the keeper has them still.
+            Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
+                self.keeper.send(request::KILL, self.key, libc::SIGKILL, 0, &[])?;
+                Ok(())
+            }
+            Err(e) => Err(Error::io("pidfd_send_signal", &e)),
+        }
     }
-    /// Signals the main process, or pid 1 when there is none.
-    pub fn signal(&self, signal: i32) -> Result<()> {
-        let _ = signal;
-        unimplemented!()
+
+    fn joining(&self) -> Joining {
+        Joining {
+            namespaces: self.namespaces,
+            group_dir: self.group.as_ref().is_some_and(|g| g.v2_dir().is_some()),
+            group_tasks: self.group.as_ref().map_or(0, |g| g.v1_tasks().len()),
+        }
     }
-    /// SIGKILL to every process, atomically. Does not wait.
-    pub fn kill(&self) -> Result<()> {
-        unimplemented!()
-    }
-    /// `stop_signal`, then SIGKILL after `timeout` (default: the spec's `stop_timeout`); waits for the end.
-    pub fn stop(&self, timeout: Option<Duration>) -> Result<Option<ExitStatus>> {
-        let _ = timeout;
-        unimplemented!()
-    }
-    /// Waits for the container's end (everything undone). `Ok(false)`: the time passed first.
-    pub fn wait_end(&self, timeout: Option<Duration>) -> Result<bool> {
-        let _ = timeout;
-        unimplemented!()
-    }
-    /// Kills what runs, waits until all is undone; later calls on any clone return Closed.
-    pub fn close(&self, timeout: Option<Duration>) -> Result<()> {
-        let _ = timeout;
-        unimplemented!()
-    }
-    pub fn is_running(&self) -> bool {
-        unimplemented!()
-    }
-    /// Becomes readable (POLLIN or POLLHUP) when the container has ended and everything was undone.
-    pub fn events_fd(&self) -> BorrowedFd<'_> {
-        unimplemented!()
-    }
-    pub fn usage(&self) -> Result<crate::cgroup::Usage> {
-        unimplemented!()
-    }
-    pub fn freeze(&self) -> Result<()> {
-        unimplemented!()
-    }
-    pub fn thaw(&self) -> Result<()> {
-        unimplemented!()
-    }
-    /// A descriptor of one of its namespaces (CLOEXEC, the caller's).
-    pub fn ns_fd(&self, kind: NamespaceKind) -> Result<OwnedFd> {
-        let _ = kind;
-        unimplemented!()
-    }
-    /// What was chosen for the container: idmap (mode, ranges, why not more), cgroup layout and paths, rootfs, namespaces.
-    pub fn info_json(&self) -> String {
-        unimplemented!()
-    }
-    /// A copy of the bounded log of the main process (streams `log`), from byte `from`.
-    pub fn log(&self, from: u64) -> Result<Vec<u8>> {
-        let _ = from;
-        unimplemented!()
-    }
-    /// The log's file (CLOEXEC, the caller's).
-    pub fn log_fd(&self) -> Result<OwnedFd> {
-        unimplemented!()
-    }
-    pub fn spec(&self) -> &Spec {
-        unimplemented!()
+
+    fn keeper_is_gone(&self) -> Error {
+        let error =
+            Error::new(ErrorKind::KeeperDied, "the keeper of this container was killed, and the container with it")
+                .with_errno(libc::EPIPE)
+                .with_hint("gc() ends and removes what is left of it");
+        if lock(&self.end).ended.is_some() || !process_runs(&self.pidfd) {
+            return error.with_kind(ErrorKind::Closed).with_detail("the container has ended");
+        }
+        error
     }
 }
 
-/// Starts a container for one command, collects its piped output, waits, closes. `timeout`: the container is killed and
-/// the error has kind TimedOut.
+fn process_runs(pidfd: &OwnedFd) -> bool {
+    launch::poll([pidfd.as_fd()], Some(Instant::now())).is_ok_and(|[ended]| !ended)
+}
+
+/// Attached containers whose handles were dropped: their ids are not free before they have ended.
+static LINGERING: Mutex<Vec<Arc<Inner>>> = Mutex::new(Vec::new());
+
+fn sweep_lingering() {
+    if let Ok(mut lingering) = LINGERING.try_lock() {
+        lingering.retain(|inner| inner.owner.is_this() && !inner.has_ended());
+    }
+}
+
+static NAMED: Lazy<Mutex<HashMap<String, Weak<Handle>>>> = Lazy::new(Mutex::default);
+
+#[derive(Debug)]
+struct Handle {
+    inner: Arc<Inner>,
+    main: Option<Process>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let inner = &self.inner;
+        if !inner.owner.is_this() || inner.spec.detach || inner.channel.is_none() {
+            return;
+        }
+        if !inner.has_ended() {
+            let _ = inner.kill();
+            // In most cases it is gone now; otherwise the next start or close looks after it.
+            if !inner.wait_end(Some(Duration::from_millis(100)), None).unwrap_or(true) {
+                lock(&LINGERING).push(inner.clone());
+            }
+        }
+        if inner.keeper_died() {
+            let _ = crate::state::collect_dead();
+        }
+    }
+}
+
+/// A running container. Clones are handles of the same container; when the last clone goes, an attached container is
+/// killed (bounded, without waiting for more than a moment). Every method may be called from any thread, concurrently. In a
+/// forked child of this program every call fails with [`ErrorKind::ForkedChild`], and drops only release memory.
+///
+/// A container whose spec has an `argv` ends when that main process ends; one without lives until it is closed.
+#[derive(Clone, Debug)]
+pub struct Container {
+    handle: Arc<Handle>,
+}
+
+/// The ends of the three streams that the payload gets, and the host's.
+struct Opened {
+    given: [Option<OwnedFd>; 3],
+    facts: [StreamFact; 3],
+    host: Streams,
+}
+
+fn open_streams(asked: [Option<&Stdio>; 3], defaults: [Stdio; 3], log: Option<&OwnedFd>) -> Result<Opened> {
+    const FIELDS: [&str; 3] = ["stdin", "stdout", "stderr"];
+    let mut out = Opened { given: [None, None, None], facts: [StreamFact::Null; 3], host: Streams::default() };
+    for (i, default) in defaults.iter().enumerate() {
+        let field = FIELDS[i];
+        let fd = match asked[i].unwrap_or(default) {
+            Stdio::Null => continue,
+            // A host without such a stream (closed) has nothing to inherit.
+            Stdio::Inherit => match launch::duplicate(i as i32, field) {
+                Ok(fd) => fd,
+                Err(e) if e.errno() == libc::EBADF => continue,
+                Err(e) => return Err(e),
+            },
+            Stdio::Fd(fd) => launch::duplicate(*fd, field)?,
+            Stdio::File(path) => launch::open_stream_file(path, i == 0, field)?,
+            Stdio::Log => match log {
+                Some(log) if i != 0 => log.try_clone().map_err(|e| Error::io("dup", &e).with_field(field))?,
+                _ => {
+                    return Err(Error::spec(
+                        field,
+                        "only stdout and stderr of a container's own main process can be logged",
+                    ));
+                }
+            },
+            Stdio::Stdout => {
+                if i != 2 {
+                    return Err(Error::spec(field, "only stderr can be joined with stdout"));
+                }
+                out.facts[i] =
+                    if out.facts[1] == StreamFact::Null { StreamFact::Null } else { StreamFact::SameAsStdout };
+                continue;
+            }
+            Stdio::Pipe => {
+                let (read, write) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
+                    .map_err(|e| Error::os("pipe2", e as i32).with_field(field))?;
+                match i {
+                    0 => {
+                        out.host.stdin = Some(write);
+                        read
+                    }
+                    1 => {
+                        out.host.stdout = Some(read);
+                        write
+                    }
+                    _ => {
+                        out.host.stderr = Some(read);
+                        write
+                    }
+                }
+            }
+        };
+        out.given[i] = Some(fd);
+        out.facts[i] = StreamFact::Given;
+    }
+    Ok(out)
+}
+
+/// A log: a memory file that cannot grow. Writes beyond its end fail with EPERM; what was written is as long as the shared
+/// offset says. No thread and no pipe that could fill up.
+fn new_log(max: u64) -> Result<OwnedFd> {
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let fd =
+        memfd_create(c"ringfence-log", flags).map_err(|e| Error::os("memfd_create", e as i32).with_field("log_max"))?;
+    nix::unistd::ftruncate(&fd, max as i64).map_err(|e| Error::os("ftruncate", e as i32).with_field("log_max"))?;
+    let seals = libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+    // SAFETY: no pointers.
+    if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) } < 0 {
+        return Err(Error::io("seal", &std::io::Error::last_os_error()).with_field("log_max"));
+    }
+    Ok(fd)
+}
+
+/// Opens the namespaces that a spec joins.
+fn open_namespaces(spec: &Spec) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
+    let mut out = Vec::new();
+    for kind in NamespaceKind::ALL {
+        let field = format!("namespaces.{}", kind.name());
+        let open = |path: &std::path::Path| {
+            std::fs::File::open(path)
+                .map(OwnedFd::from)
+                .map_err(|e| Error::io("open", &e).with_field(field.clone()).with_path(path.to_string_lossy()))
+        };
+        let fd = match namespace_source(spec, kind) {
+            NamespaceSource::New | NamespaceSource::Host => continue,
+            NamespaceSource::Path(path) => open(&path)?,
+            NamespaceSource::Pid(pid) => open(format!("/proc/{pid}/ns/{}", kind.name()).as_ref())?,
+            NamespaceSource::Fd(fd) => launch::duplicate(fd, &field)?,
+            NamespaceSource::Container(name) => {
+                let other = Container::by_name(&name).map_err(|e| e.with_field(field.clone()))?;
+                let copy = other.pidfd().try_clone_to_owned();
+                copy.map_err(|e| Error::io("dup", &e).with_field(field))?
+            }
+        };
+        out.push((kind, fd));
+    }
+    Ok(out)
+}
+
+fn context(spec: &Spec) -> String {
+    match &spec.name {
+        Some(name) => format!("start container {name:?}"),
+        None => "start container".to_owned(),
+    }
+}
+
+/// Everything that a start has made so far.
+struct Prepared {
+    keeper: Arc<Keeper>,
+    ids: IdChoice,
+    name: Option<NameClaim>,
+    log: Option<OwnedFd>,
+}
+
+/// What one attempt with one keeper came to.
+enum Attempt {
+    Done(Container),
+    Refused(Arc<Keeper>),
+    KeeperLeft,
+}
+
+impl Container {
+    /// Starts a container; its main process, when `argv` is not empty, has been executed when this returns.
+    ///
+    /// # Errors
+    /// They name the field of the spec, the step, the path and the errno; nothing is left behind.
+    pub fn start(spec: &Spec) -> Result<Self> {
+        spec.validate().map_err(|e| e.with_context(context(spec)))?;
+        sweep_lingering();
+        let mut refused = Vec::new();
+        let mut left = 0;
+        loop {
+            match Self::attempt(spec, &refused).map_err(|e| e.with_context(context(spec)))? {
+                Attempt::Done(container) => return Ok(container),
+                Attempt::Refused(keeper) => refused.push(keeper),
+                // It went after its idle time, just now.
+                Attempt::KeeperLeft => left += 1,
+            }
+            if refused.len() > 8 || left > 8 {
+                return Err(
+                    Error::new(ErrorKind::KeeperDied, "no keeper takes the request").with_context(context(spec))
+                );
+            }
+        }
+    }
+
+    fn attempt(spec: &Spec, refused: &[Arc<Keeper>]) -> Result<Attempt> {
+        let log_asked = |stdio: &Option<Stdio>| matches!(stdio, None | Some(Stdio::Log));
+        let logs =
+            !spec.argv.is_empty() && spec.terminal.is_none() && (log_asked(&spec.stdout) || log_asked(&spec.stderr));
+        let log = if logs { Some(new_log(spec.log_max.unwrap_or(Spec::LOG_MAX))?) } else { None };
+        let name = match &spec.name {
+            Some(name) => Some(names::claim_name(name, spec.detach)?),
+            None => None,
+        };
+        let prepared = if spec.detach {
+            Self::prepare_detached(spec, name, log)?
+        } else {
+            let keeper = launch::acquire(refused)?;
+            let ids = facts::choose_ids(spec, keeper.outer.as_ref())?;
+            Prepared { keeper, ids, name, log }
+        };
+        let keeper = prepared.keeper.clone();
+        keeper.starting.fetch_add(1, Ordering::Relaxed);
+        let result = Self::launch(spec, prepared);
+        keeper.starting.fetch_sub(1, Ordering::Relaxed);
+        result
+    }
+
+    /// A detached container has a keeper of its own, which gets the socket, the name and the claims at its birth.
+    fn prepare_detached(spec: &Spec, name: Option<NameClaim>, log: Option<OwnedFd>) -> Result<Prepared> {
+        let name = name.ok_or_else(|| Error::spec("detach", "a detached container needs a name"))?;
+        let null = || {
+            std::fs::File::open("/dev/null")
+                .map(OwnedFd::from)
+                .map_err(|e| Error::io("open", &e).with_path("/dev/null"))
+        };
+        // Ids are chosen with the rights that the keeper will have: this thread's.
+        let probe = launch::prospect()?;
+        let mut ids = facts::choose_ids(spec, probe.as_ref())?;
+        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|e| Error::io("dup", &e));
+        let detached = launch::Detached {
+            listen: name.listen()?,
+            name_lock: copy(name.lock_fd())?,
+            status: name.open_status()?,
+            log: match &log {
+                Some(log) => copy(log.as_fd())?,
+                None => null()?,
+            },
+            log_file: name.open_log()?,
+            claims: match ids.detached_claims.take() {
+                Some(fd) => fd,
+                None => null()?,
+            },
+        };
+        let keeper = launch::start_detached(detached)?;
+        Ok(Prepared { keeper, ids, name: Some(name), log })
+    }
+
+    fn launch(spec: &Spec, prepared: Prepared) -> Result<Attempt> {
+        static COUNTER: AtomicU64 = AtomicU64::new(1);
+        let Prepared { keeper, ids, name, log } = prepared;
+        let id = format!("rf-{}-{}-{}", keeper.pid, keeper.start_time, COUNTER.fetch_add(1, Ordering::Relaxed));
+        let own_pids = namespace_source(spec, NamespaceKind::Pid) == NamespaceSource::New;
+        let namespaces = open_namespaces(spec)?;
+        let (mut facts, left_out) = facts::gather(spec, keeper.outer.as_ref(), ids.maps.clone())?;
+        let streams = if spec.argv.is_empty() {
+            Opened { given: [None, None, None], facts: [StreamFact::Null; 3], host: Streams::default() }
+        } else {
+            let asked = [spec.stdin.as_ref(), spec.stdout.as_ref(), spec.stderr.as_ref()];
+            let out = if spec.terminal.is_some() { Stdio::Null } else { Stdio::Log };
+            open_streams(asked, [Stdio::Null, out.clone(), out], log.as_ref())?
+        };
+        facts.streams = streams.facts;
+
+        let limits = Limits { memory: spec.memory, cpus: spec.cpus, pids: spec.pids };
+        let group = Group::create(spec.cgroup_parent.as_deref(), &id, &limits)?;
+        let mut making = Making { group, done: false };
+        if !own_pids && !making.group.as_ref().is_some_and(Group::can_kill) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "without a pid namespace of its own only a control group can end it",
+            )
+            .with_field("namespaces.pid")
+            .with_hint("see doctor() for why there is none"));
+        }
+        if let Some(group) = &making.group {
+            facts.group_dir = group.v2_dir().is_some();
+            facts.group_tasks = group.v1_tasks().len();
+            for parent in group.parents() {
+                let Some(index) = keeper.share(parent)? else { return Ok(Attempt::KeeperLeft) };
+                facts.undo_groups.push((index, group.name().to_owned()));
+            }
+            if !own_pids && facts.group_dir {
+                // The v2 parent is the first.
+                facts.kill_group = facts.undo_groups.first().cloned();
+            }
+        }
+        facts.pure_v2 = crate::cgroup::is_pure_v2();
+        let (compiled, needs) = crate::plan::container::compile(spec, &facts);
+
+        let (channel, there) = Channel::pair()?;
+        let (status, status_there) = if spec.detach {
+            let file = name.as_ref().expect("a detached container has a name").open_status()?;
+            (Source::Container, file)
+        } else {
+            let (here, there) = Channel::pipe()?;
+            (Source::Channel(here), there)
+        };
+        let key = keeper.next_key();
+        let oom_before = making.group.as_ref().and_then(Group::oom_kills);
+        let timeout = spec.start_timeout.unwrap_or(Spec::START_TIMEOUT);
+        let sent = Request {
+            group: making.group.as_ref(),
+            streams: [0, 1, 2].map(|i| streams.given[i].as_ref().map(|fd: &OwnedFd| fd.as_fd())),
+            namespaces: &namespaces,
+        }
+        .send(
+            &keeper,
+            request::START,
+            key,
+            Some(timeout),
+            there.as_fd(),
+            Some(status_there.as_fd()),
+            &compiled,
+            &needs,
+        )?;
+        if !sent {
+            return Ok(Attempt::KeeperLeft);
+        }
+        // The other ends: an end of file has to mean that nobody inside has them any more.
+        drop((there, status_there, streams.given));
+
+        let outcome = launch::wait_started(&channel, Some(timeout), record::STARTED)?;
+        let (pidfd, created, fds) = match outcome {
+            Outcome::Started { pidfd, created, fds } => (pidfd, created, fds),
+            Outcome::Refused => return Ok(Attempt::Refused(keeper)),
+            Outcome::KeeperDied => {
+                keeper.mark_dead();
+                let _ = crate::state::collect_dead();
+                return Err(
+                    Error::new(ErrorKind::KeeperDied, "the keeper was killed during the start").with_errno(libc::EPIPE)
+                );
+            }
+            Outcome::Failed(failed) => {
+                // The keeper undoes it: the groups are gone when it says so.
+                let _ = launch::wait_started(&channel, Some(SHORT), record::ENDED);
+                return Err(explain(&failed, &compiled, spec, &keeper));
+            }
+        };
+        let created =
+            created.ok_or_else(|| Error::new(ErrorKind::Internal, "the keeper gave no pidfd of the container"))?;
+        making.done = true;
+        let pid = process::pid_of(created.as_fd());
+        let group = making.group.take();
+        let own = NamespaceKind::ALL
+            .into_iter()
+            .filter(|&kind| namespace_source(spec, kind) != NamespaceSource::Host)
+            .fold(0, |flags, kind| flags | clone_flag(kind));
+        // An ordinary caller's container without a user namespace of its own cannot be.
+        let may_setgroups = !ids.maps.as_ref().is_some_and(|m| m.deny_setgroups);
+        let info = info(spec, &id, pid, &keeper, &ids, group.as_ref(), &left_out);
+        let default_ids = facts::default_ids(spec, keeper.outer.as_ref());
+        if let Some(name) = &name {
+            let mut record = info.clone();
+            record["keeper"] = json!(keeper.pid);
+            record["privileged"] = json!(keeper.privileged);
+            record["namespaces_flags"] = json!(own);
+            record["may_setgroups"] = json!(may_setgroups);
+            record["default_ids"] = json!(default_ids);
+            record["spec"] = serde_json::from_str(&spec.to_json()).unwrap_or(Value::Null);
+            record["command"] = spec.argv.iter().map(|a| a.to_string_lossy()).collect();
+            name.write_record(record)?;
+        }
+        let name = match name {
+            Some(name) if spec.detach => {
+                name.keep();
+                None
+            }
+            other => other,
+        };
+        let inner = Arc::new(Inner {
+            owner: Owner::this(),
+            id,
+            spec: spec.clone(),
+            keeper,
+            key,
+            pid,
+            pidfd: created,
+            channel: Some(channel),
+            end: Mutex::default(),
+            closed: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
+            cancel: process::event()?,
+            group,
+            claims: Mutex::new(ids.claims),
+            name: Mutex::new(name),
+            log,
+            info,
+            namespaces: own,
+            may_setgroups,
+            default_ids,
+        });
+        let main = match pidfd {
+            Some(pidfd) if !spec.argv.is_empty() => {
+                let pid = process::pid_of(pidfd.as_fd());
+                let mut host = streams.host;
+                host.terminal = fds.into_iter().find(|(number, _)| *number == TERMINAL).map(|(_, fd)| fd);
+                Some(Process::new(inner.clone(), pid, pidfd, status, host, oom_before)?)
+            }
+            _ => None,
+        };
+        let handle = Arc::new(Handle { inner, main });
+        if let Some(name) = &spec.name {
+            lock(&NAMED).insert(name.clone(), Arc::downgrade(&handle));
+        }
+        Ok(Attempt::Done(Self { handle }))
+    }
+
+    /// Finds a named container: one of this process, or a detached one of this user.
+    ///
+    /// # Errors
+    /// NotFound; PermissionDenied for an attached container of another process.
+    pub fn by_name(name: &str) -> Result<Self> {
+        let known = lock(&NAMED).get(name).and_then(Weak::upgrade);
+        if let Some(handle) = known
+            && handle.inner.owner.is_this()
+            && !handle.inner.closed.load(Ordering::Relaxed)
+            && !handle.inner.has_ended()
+        {
+            return Ok(Self { handle });
+        }
+        let found = names::lookup(name)?;
+        if !found.detached {
+            return Err(Error::new(
+                ErrorKind::PermissionDenied,
+                format!("container {name:?} is attached to another process"),
+            )
+            .with_field("name")
+            .with_errno(libc::EPERM)
+            .with_hint("only detached containers can be taken up by other processes"));
+        }
+        let data = &found.data;
+        let spec = Spec::from_json(&data["spec"].to_string()).unwrap_or_default();
+        let spec = Spec { name: Some(name.to_owned()), detach: true, ..spec };
+        let (pid, keeper_pid, start_time) = match (&found.init, &found.keeper) {
+            (Some(init), Some(keeper)) => (init.pid, keeper.pid, keeper.start_time),
+            _ => (0, 0, 0),
+        };
+        // SAFETY: no pointers; the result is a new descriptor or -1.
+        let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.max(0), 0) } as i32;
+        let running = pidfd >= 0 && found.life == Life::Running && found.init.is_some_and(|init| init.runs());
+        // An ended container has no process: a readable event stands for its pidfd.
+        let pidfd = if running {
+            // SAFETY: just made, nobody else's.
+            unsafe { OwnedFd::from_raw_fd(pidfd) }
+        } else {
+            if pidfd >= 0 {
+                // SAFETY: as above; closed at once, because the number may be another process by now.
+                drop(unsafe { OwnedFd::from_raw_fd(pidfd) });
+            }
+            let ended = process::event()?;
+            process::raise(&ended);
+            ended
+        };
+        let socket = if running { found.connect()? } else { process::event()? };
+        let privileged = data["privileged"].as_bool().unwrap_or(false);
+        let keeper = Arc::new(Keeper::connected(socket, keeper_pid, start_time, privileged));
+        if !running {
+            keeper.mark_dead();
+        }
+        let group = if running { Group::reopen(&data["cgroup"]).ok() } else { None };
+        let has_main = !spec.argv.is_empty() || data["command"].as_array().is_some_and(|c| !c.is_empty());
+        let ids = &data["default_ids"];
+        let inner = Arc::new(Inner {
+            owner: Owner::this(),
+            id: data["id"].as_str().unwrap_or_default().to_owned(),
+            spec,
+            keeper,
+            key: 1,
+            pid: if running { pid } else { 0 },
+            pidfd: pidfd.try_clone().map_err(|e| Error::io("dup", &e))?,
+            channel: None,
+            end: Mutex::default(),
+            closed: AtomicBool::new(false),
+            killed: AtomicBool::new(false),
+            cancel: process::event()?,
+            group,
+            claims: Mutex::default(),
+            name: Mutex::default(),
+            log: found.open_log().ok().filter(|_| !running),
+            info: data.clone(),
+            namespaces: data["namespaces_flags"].as_u64().unwrap_or(0),
+            may_setgroups: data["may_setgroups"].as_bool().unwrap_or(false),
+            default_ids: (ids[0].as_u64().unwrap_or(0) as u32, ids[1].as_u64().unwrap_or(0) as u32),
+        });
+        let main = if has_main {
+            // Its pid is not recorded; the container ends with it, so pid 1's pidfd says the same.
+            Some(Process::new(inner.clone(), inner.pid, pidfd, Source::Container, Streams::default(), None)?)
+        } else {
+            None
+        };
+        Ok(Self { handle: Arc::new(Handle { inner, main }) })
+    }
+
+    fn inner(&self) -> &Arc<Inner> {
+        &self.handle.inner
+    }
+
+    fn open(&self) -> Result<&Arc<Inner>> {
+        let inner = self.inner();
+        inner.owner.check()?;
+        if inner.closed.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Closed, "the container's handle was closed").with_errno(libc::EBADF));
+        }
+        Ok(inner)
+    }
+
+    /// Its name, if it has one.
+    pub fn name(&self) -> Option<&str> {
+        self.inner().spec.name.as_deref()
+    }
+
+    /// Unique on this machine while the container exists; also the name of its control groups.
+    pub fn id(&self) -> &str {
+        &self.inner().id
+    }
+
+    /// The pid of pid 1, seen from this program's pid namespace.
+    pub fn pid(&self) -> i32 {
+        self.inner().pid
+    }
+
+    /// A pidfd of pid 1, borrowed from this handle.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.inner().pidfd.as_fd()
+    }
+
+    /// The main process, when the spec had an argv.
+    pub fn main(&self) -> Option<Process> {
+        self.handle.main.clone()
+    }
+
+    /// A command for this container: add arguments, then `spawn` or `output`.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        Command { container: Some(self.clone()), ..Command::new(program) }
+    }
+
+    /// Starts one more process inside; it has been executed when this returns. Any number may be started at once.
+    ///
+    /// # Errors
+    /// Closed when the container has ended; Frozen when it is frozen and stays so for the command's `start_timeout` (none:
+    /// at once); otherwise as [`start`](Self::start).
+    pub fn spawn(&self, command: &Command) -> Result<Process> {
+        let inner = self.open()?;
+        let shown = command.argv.first().map(|a| a.to_string_lossy().into_owned()).unwrap_or_default();
+        inner.spawn(command).map_err(|e| e.with_context(format!("exec {shown:?}")))
+    }
+
+    /// Signals the main process, or pid 1 when there is none (which then acts on SIGTERM, SIGINT, SIGHUP and SIGQUIT as a
+    /// normal process would).
+    pub fn signal(&self, signal: i32) -> Result<()> {
+        let inner = self.open()?;
+        match &self.handle.main {
+            Some(main) if inner.channel.is_some() => main.kill(signal),
+            // pid 1 hands it on.
+            _ => match process::send_signal(inner.pidfd.as_fd(), signal) {
+                Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                    Err(Error::new(ErrorKind::InvalidArgument, format!("{signal} is no signal"))
+                        .with_errno(libc::EINVAL))
+                }
+                Err(e) => Err(Error::io("pidfd_send_signal", &e)),
+                Ok(()) => Ok(()),
+            },
+        }
+    }
+
+    /// SIGKILL to every process, atomically: the end of pid 1 is the end of its pid namespace. Does not wait.
+    pub fn kill(&self) -> Result<()> {
+        self.open()?.kill()
+    }
+
+    /// `stop_signal`, then SIGKILL after `timeout` (default: the spec's `stop_timeout`, 10 seconds); waits for the end. The
+    /// status is the main process's.
+    pub fn stop(&self, timeout: Option<Duration>) -> Result<Option<ExitStatus>> {
+        let inner = self.open()?;
+        let timeout = timeout.or(inner.spec.stop_timeout).unwrap_or(Spec::STOP_TIMEOUT);
+        self.signal(inner.spec.stop_signal.unwrap_or(Spec::STOP_SIGNAL))?;
+        if !inner.wait_end(Some(timeout), None)? {
+            inner.kill()?;
+            inner.wait_end(Some(SHORT), None)?;
+        }
+        self.handle.main.as_ref().map_or(Ok(None), |main| main.wait(Some(SHORT)))
+    }
+
+    /// Waits for the container's end, when everything was undone. `Ok(false)`: the time passed first.
+    pub fn wait_end(&self, timeout: Option<Duration>) -> Result<bool> {
+        let inner = self.open()?;
+        inner.wait_end(timeout, Some(inner.cancel.as_fd()))
+    }
+
+    /// Kills what runs, waits until all is undone; later calls on any clone fail with Closed, and so do waits that are under
+    /// way on other threads. A detached container is left running: `stop` or `kill` ends it.
+    ///
+    /// # Errors
+    /// TimedOut when the kernel holds a process (uninterruptible sleep): `gc()` finishes later.
+    pub fn close(&self, timeout: Option<Duration>) -> Result<()> {
+        let inner = self.inner();
+        inner.owner.check()?;
+        if inner.closed.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        process::raise(&inner.cancel);
+        if inner.spec.detach {
+            return Ok(());
+        }
+        sweep_lingering();
+        if !inner.has_ended() {
+            inner.kill()?;
+        }
+        if !inner.wait_end(Some(timeout.unwrap_or(Duration::from_secs(30))), None)? {
+            lock(&LINGERING).push(inner.clone());
+            let wchan = std::fs::read_to_string(format!("/proc/{}/wchan", inner.pid)).unwrap_or_default();
+            return Err(Error::new(ErrorKind::TimedOut, "the kernel does not let go of a process of the container")
+                .with_context(format!("close container {}", inner.id))
+                .with_path(wchan)
+                .with_errno(libc::ETIMEDOUT)
+                .with_hint("it is removed as soon as the kernel lets it go, or by gc()"));
+        }
+        if inner.keeper_died() {
+            crate::state::collect_dead()?;
+            inner.release();
+        }
+        let end = lock(&inner.end).ended;
+        match end {
+            Some(record) if record.errno != 0 => Err(Error::os("rmdir", record.errno)
+                .with_context(format!("close container {}", inner.id))
+                .with_field("cgroup")
+                .with_hint("gc() tries again")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether pid 1 still runs.
+    pub fn is_running(&self) -> bool {
+        self.open().is_ok_and(|inner| process_runs(&inner.pidfd))
+    }
+
+    /// Readable (POLLIN or POLLHUP) when the container has ended and everything was undone. Borrowed from this handle.
+    pub fn events_fd(&self) -> BorrowedFd<'_> {
+        let inner = self.inner();
+        inner.channel.as_ref().map_or(inner.pidfd.as_fd(), |channel| channel.as_fd())
+    }
+
+    /// What it uses and used.
+    ///
+    /// # Errors
+    /// Unsupported when it has no control group (an ordinary caller without delegation).
+    pub fn usage(&self) -> Result<Usage> {
+        self.group()?.usage()
+    }
+
+    fn group(&self) -> Result<&Group> {
+        self.open()?.group.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "this container has no control group")
+                .with_field("cgroup")
+                .with_hint("doctor() says why, and how to get one delegated")
+        })
+    }
+
+    /// Stops every process of the container until [`thaw`](Self::thaw).
+    pub fn freeze(&self) -> Result<()> {
+        self.group()?.freeze()
+    }
+
+    /// Undoes [`freeze`](Self::freeze).
+    pub fn thaw(&self) -> Result<()> {
+        self.group()?.thaw()
+    }
+
+    /// A descriptor of one of its namespaces (CLOEXEC, the caller's).
+    pub fn ns_fd(&self, kind: NamespaceKind) -> Result<OwnedFd> {
+        let inner = self.open()?;
+        let path = format!("/proc/{}/ns/{}", inner.pid, kind.name());
+        let file = std::fs::File::open(&path);
+        // The number is pid 1's only as long as its pidfd says that it runs.
+        if !process_runs(&inner.pidfd) {
+            return Err(Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH));
+        }
+        match file {
+            Ok(file) => Ok(file.into()),
+            Err(e) => Err(Error::io("open", &e)
+                .with_path(path)
+                .with_hint("reading another process's namespaces needs the right to trace it")),
+        }
+    }
+
+    /// What was chosen for the container, as JSON: id, pid, idmap (mode, maps in the keeper's ids, why not more), control
+    /// groups, root file system, namespaces, what of the host's tree was left out.
+    pub fn info_json(&self) -> String {
+        self.inner().info.to_string()
+    }
+
+    /// What the main process wrote to streams that are a `log`, from byte `from` on.
+    pub fn log(&self, from: u64) -> Result<Vec<u8>> {
+        let log = self.log_file()?;
+        let length = log_length(log);
+        let mut bytes = vec![0; length.saturating_sub(from) as usize];
+        use std::os::unix::fs::FileExt;
+        let file = std::fs::File::from(log.try_clone().map_err(|e| Error::io("dup", &e))?);
+        file.read_exact_at(&mut bytes, from).map_err(|e| Error::io("read log", &e))?;
+        Ok(bytes)
+    }
+
+    fn log_file(&self) -> Result<&OwnedFd> {
+        self.open()?.log.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "no stream of this container's main process is a log").with_field("stdout")
+        })
+    }
+
+    /// The log's file (CLOEXEC, the caller's). It is as long as `log_max`; what is written so far is as long as its offset,
+    /// which is shared: use pread(2).
+    pub fn log_fd(&self) -> Result<OwnedFd> {
+        self.log_file()?.try_clone().map_err(|e| Error::io("dup", &e))
+    }
+
+    /// The spec that it was started with.
+    pub fn spec(&self) -> &Spec {
+        &self.inner().spec
+    }
+}
+
+/// A live log's shared offset; a kept one's size.
+fn log_length(log: &OwnedFd) -> u64 {
+    // SAFETY: no pointers.
+    let offset = unsafe { libc::lseek(log.as_raw_fd(), 0, libc::SEEK_CUR) };
+    // SAFETY: no pointers.
+    let seals = unsafe { libc::fcntl(log.as_raw_fd(), libc::F_GET_SEALS) };
+    if seals > 0 {
+        return offset.max(0) as u64;
+    }
+    nix::sys::stat::fstat(log).map_or(0, |stat| stat.st_size.max(0) as u64)
+}
+
+impl Inner {
+    fn spawn(self: &Arc<Self>, command: &Command) -> Result<Process> {
+        command.validate()?;
+        if self.keeper.is_dead() {
+            return Err(self.keeper_is_gone());
+        }
+        self.wait_thawed(command.start_timeout)?;
+        let files = InsideFiles(self);
+        let (credentials, home) =
+            facts::resolve_user(command.user.as_deref(), &command.groups, self.default_ids, &files)?;
+        let mut caller = || std::env::vars_os().collect();
+        let env = crate::plan::env::environment(
+            &home,
+            command.terminal.is_some(),
+            &command.env_inherit,
+            &mut caller,
+            &command.env,
+        );
+        let asked = [command.stdin.as_ref(), command.stdout.as_ref(), command.stderr.as_ref()];
+        let streams = open_streams(asked, [Stdio::Inherit, Stdio::Inherit, Stdio::Inherit], None)?;
+        let inherited = facts::inherited();
+        let (compiled, needs) = crate::plan::exec::process(
+            &self.joining(),
+            &ProcessPlan {
+                argv: &command.argv,
+                env: &env,
+                cwd: command.cwd.as_deref(),
+                umask: command.umask,
+                terminal: command.terminal,
+                streams: streams.facts,
+                pass_fds: &command.pass_fds,
+                rlimits: &command.rlimits,
+                inherited: &inherited,
+                nice: command.nice,
+                oom_score_adj: command.oom_score_adj,
+                capabilities: command.capabilities.as_ref().unwrap_or(&self.spec.capabilities),
+                no_new_privs: command.no_new_privs.unwrap_or(self.spec.no_new_privs),
+                credentials: &credentials,
+                may_setgroups: self.may_setgroups,
+                joined: true,
+            },
+        );
+        let oom_before = self.oom_kills();
+        let (channel, pidfd, fds) = {
+            let given = &streams.given;
+            self.ask(request::EXEC, command.start_timeout, &compiled, &needs, given, record::STARTED).map_err(|e| {
+                let program = command.argv.first().map(std::path::Path::new);
+                with_program_hint(e, program, &self.spec)
+            })?
+        };
+        let pidfd = pidfd.ok_or_else(|| Error::new(ErrorKind::Internal, "the keeper gave no pidfd"))?;
+        let pid = process::pid_of(pidfd.as_fd());
+        let mut host = streams.host;
+        host.terminal = fds.into_iter().find(|(number, _)| *number == TERMINAL).map(|(_, fd)| fd);
+        Process::new(self.clone(), pid, pidfd, Source::Channel(channel), host, oom_before)
+    }
+
+    fn wait_thawed(&self, timeout: Option<Duration>) -> Result<()> {
+        let Some(group) = &self.group else { return Ok(()) };
+        let deadline = Instant::now() + timeout.unwrap_or(Duration::ZERO);
+        while group.is_frozen().unwrap_or(false) {
+            if Instant::now() >= deadline {
+                return Err(Error::new(ErrorKind::Frozen, "the container is frozen")
+                    .with_errno(libc::EBUSY)
+                    .with_hint("thaw it first, or give a start_timeout within which somebody else does"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// A request that joins, up to the record that says that it worked.
+    #[allow(clippy::type_complexity)]
+    fn ask(
+        &self,
+        kind: u32,
+        timeout: Option<Duration>,
+        compiled: &crate::plan::builder::Compiled,
+        needs: &[crate::plan::facts::Need],
+        given: &[Option<OwnedFd>; 3],
+        until: u32,
+    ) -> Result<(Channel, Option<OwnedFd>, Vec<(u32, OwnedFd)>)> {
+        let (channel, there) = Channel::pair()?;
+        let timeout = timeout.unwrap_or(Spec::START_TIMEOUT);
+        let sent = Request {
+            group: self.group.as_ref(),
+            streams: [0, 1, 2].map(|i| given[i].as_ref().map(|fd: &OwnedFd| fd.as_fd())),
+            namespaces: &[],
+        }
+        .send(&self.keeper, kind, self.key, Some(timeout), there.as_fd(), None, compiled, needs)?;
+        drop(there);
+        if !sent {
+            return Err(self.keeper_is_gone());
+        }
+        match launch::wait_started(&channel, Some(timeout), until)? {
+            Outcome::Started { pidfd, fds, .. } => Ok((channel, pidfd, fds)),
+            Outcome::Failed(failed) => Err(self.explain(&failed, compiled)),
+            Outcome::Refused => Err(Error::new(
+                ErrorKind::PermissionDenied,
+                "this thread's credentials are not those that started the container",
+            )
+            .with_errno(libc::EPERM)
+            .with_hint("ids, groups, capabilities and namespaces have to be the same")),
+            Outcome::KeeperDied => Err(self.keeper_is_gone()),
+        }
+    }
+
+    fn explain(&self, failed: &Record, compiled: &crate::plan::builder::Compiled) -> Error {
+        let error = launch::explain_failure(failed, compiled);
+        // A container that ends while it is joined fails in many places.
+        let ended = !process_runs(&self.pidfd);
+        if ended { error.with_kind(ErrorKind::Closed).with_detail("the container has ended") } else { error }
+    }
+
+    /// A file as the container sees it.
+    fn open_inside(&self, path: &[u8]) -> Result<OwnedFd> {
+        let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let (compiled, needs) = crate::plan::exec::open(&self.joining(), path, flags, self.may_setgroups);
+        let (_, _, fds) = self.ask(request::CALL, None, &compiled, &needs, &[None, None, None], record::ENDED)?;
+        fds.into_iter()
+            .next()
+            .map(|(_, fd)| fd)
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "no descriptor came back"))
+    }
+}
+
+/// /etc/passwd and /etc/group of a running container.
+struct InsideFiles<'a>(&'a Inner);
+
+impl InsideFiles<'_> {
+    fn read(&self, path: &[u8]) -> Option<Vec<u8>> {
+        let file = std::fs::File::from(self.0.open_inside(path).ok()?);
+        let mut bytes = Vec::new();
+        file.metadata().ok().filter(|m| m.is_file())?;
+        file.take(16 << 20).read_to_end(&mut bytes).ok()?;
+        Some(bytes)
+    }
+}
+
+impl UserFiles for InsideFiles<'_> {
+    fn passwd(&self) -> Option<Vec<u8>> {
+        self.read(b"/etc/passwd")
+    }
+    fn group(&self) -> Option<Vec<u8>> {
+        self.read(b"/etc/group")
+    }
+}
+
+/// Removes the groups of a start that fails before the keeper knows of them, or after it undid the rest.
+struct Making {
+    group: Option<Group>,
+    done: bool,
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if let Some(group) = &self.group
+            && !self.done
+        {
+            let _ = group.remove();
+        }
+    }
+}
+
+fn explain(failed: &Record, compiled: &crate::plan::builder::Compiled, spec: &Spec, _keeper: &Keeper) -> Error {
+    let error = launch::explain_failure(failed, compiled);
+    let program = spec.argv.first().map(std::path::Path::new);
+    with_program_hint(error, program, spec)
+}
+
+/// A program that the host has, but below a directory that containers do not see.
+fn with_program_hint(error: Error, program: Option<&std::path::Path>, spec: &Spec) -> Error {
+    if error.field() != Some("argv[0]") && error.field() != Some("cwd") || error.errno() != libc::ENOENT {
+        return error;
+    }
+    let path = match error.field() {
+        Some("cwd") => spec.cwd.as_deref(),
+        _ => program,
+    };
+    match path.filter(|p| p.is_absolute()).and_then(|p| facts::hidden_hint(&spec.rootfs, p)) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+fn info(
+    spec: &Spec,
+    id: &str,
+    pid: i32,
+    keeper: &Keeper,
+    ids: &IdChoice,
+    group: Option<&Group>,
+    left_out: &[std::path::PathBuf],
+) -> Value {
+    let lines = |text: &str| -> Vec<Vec<u64>> {
+        text.lines().map(|l| l.split_whitespace().filter_map(|n| n.parse().ok()).collect()).collect()
+    };
+    let idmap = match &ids.maps {
+        Some(maps) => json!({"mode": ids.mode, "uid": lines(&maps.uid), "gid": lines(&maps.gid), "why": ids.why,
+                             "idmapped_mounts": maps.idmapped_mounts}),
+        None => json!({"mode": ids.mode, "uid": null, "gid": null, "why": ids.why, "idmapped_mounts": false}),
+    };
+    let namespaces: serde_json::Map<String, Value> = NamespaceKind::ALL
+        .into_iter()
+        .map(|kind| {
+            let source = match namespace_source(spec, kind) {
+                NamespaceSource::New => "new",
+                NamespaceSource::Host => "host",
+                _ => "joined",
+            };
+            (kind.name().to_owned(), source.into())
+        })
+        .collect();
+    json!({
+        "id": id,
+        "name": spec.name,
+        "pid": pid,
+        "keeper_pid": keeper.pid,
+        "privileged": keeper.privileged,
+        "detached": spec.detach,
+        "idmap": idmap,
+        "namespaces": namespaces,
+        "cgroup": group.map_or(Value::Null, Group::describe),
+        "left_out": left_out.iter().map(|p| p.to_string_lossy()).collect::<Vec<_>>(),
+    })
+}
+
+/// Starts a container for one command (the spec's `argv`), collects its piped output, waits, closes.
+///
+/// Streams that the spec does not set are pipes here (stdin: only with `input`, else null). On a timeout the container is
+/// killed and the error has kind TimedOut.
 pub fn run(spec: &Spec, input: Option<&[u8]>, timeout: Option<Duration>) -> Result<Output> {
-    let _ = (spec, input, timeout);
-    unimplemented!()
+    if spec.argv.is_empty() {
+        return Err(Error::spec("argv", "run needs a program"));
+    }
+    let mut spec = spec.clone();
+    if spec.terminal.is_none() {
+        spec.stdout.get_or_insert(Stdio::Pipe);
+        spec.stderr.get_or_insert(Stdio::Pipe);
+        if input.is_some() {
+            spec.stdin.get_or_insert(Stdio::Pipe);
+        }
+    }
+    let container = Container::start(&spec)?;
+    let main =
+        container.main().ok_or_else(|| Error::new(ErrorKind::Internal, "a container without its main process"))?;
+    let output = main.communicate(input, timeout);
+    let closed = container.close(None);
+    let output = output?;
+    closed?;
+    Ok(output)
 }

@@ -240,6 +240,11 @@ struct Detected {
 
 static DETECTED: Mutex<Option<Detected>> = Mutex::new(None);
 
+/// Whether one v2 tree has all controllers: then a container's own view of it is worth a mount.
+pub(crate) fn is_pure_v2() -> bool {
+    current().is_ok_and(|layout| layout.kind() == Kind::V2)
+}
+
 /// The layout, read at the first call.
 pub(super) fn current() -> Result<Arc<Layout>> {
     let mut slot = DETECTED.lock().unwrap_or_else(PoisonError::into_inner);

@@ -43,6 +43,7 @@ mod v1;
 /// cgroup v2.
 mod v2;
 
+pub(crate) use layout::is_pure_v2;
 pub(crate) use limits::Limits;
 pub(crate) use parent::{made_directories, remove_made_directories};
 pub(crate) use report::{ControllerReport, LayoutReport, layout_report};

@@ -36,3 +36,8 @@ impl std::fmt::Display for Report {
 pub fn doctor() -> Report {
     unimplemented!()
 }
+
+/// What to do about a failed step on this machine.
+pub(crate) fn explain(_step: &str, _errno: i32) -> Option<String> {
+    None
+}

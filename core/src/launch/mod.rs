@@ -1,7 +1,39 @@
 //! The keeper's other end: start it, speak to it, statuses.
 
+mod birth;
+mod channel;
+pub(crate) mod facts;
+mod fork;
+mod keeper;
+mod pool;
+mod request;
+
+pub(crate) use birth::prospect;
+pub(crate) use channel::{Answer, Channel, deadline, poll};
+pub(crate) use fork::Owner;
+pub(crate) use keeper::{Detached, Keeper};
+pub(crate) use pool::{acquire, start_detached};
+pub(crate) use request::{Outcome, Request, duplicate, explain_failure, open_stream_file, wait_started};
+
 /// Ends this process's idle keepers and tells the others to leave after their last container. For hosts that are about to
-/// drop privileges for good.
+/// drop privileges for good: the next start begins with a new keeper that has what the host has then.
 pub fn end_keepers() {
-    unimplemented!()
+    pool::end_all();
+}
+
+/// What [`plan`](crate::plan()) is made from: as for a start, with nothing claimed, made or opened.
+pub(crate) fn prospective_facts(spec: &crate::Spec) -> crate::Result<crate::plan::facts::Facts> {
+    let outer = prospect()?;
+    let maps = facts::prospective_maps(spec, outer.as_ref())?;
+    let (mut facts, _) = facts::gather(spec, outer.as_ref(), maps)?;
+    let stream = |stdio: &Option<crate::spec::Stdio>, default| match stdio {
+        None => default,
+        Some(crate::spec::Stdio::Null) => crate::plan::facts::StreamFact::Null,
+        Some(crate::spec::Stdio::Stdout) => crate::plan::facts::StreamFact::SameAsStdout,
+        Some(_) => crate::plan::facts::StreamFact::Given,
+    };
+    use crate::plan::facts::StreamFact::{Given, Null};
+    facts.streams = [stream(&spec.stdin, Null), stream(&spec.stdout, Given), stream(&spec.stderr, Given)];
+    facts.pure_v2 = crate::cgroup::is_pure_v2();
+    Ok(facts)
 }

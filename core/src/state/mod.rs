@@ -16,6 +16,11 @@ use self::dir::Place;
 use self::names::{Life, Names};
 use crate::error::Result;
 
+/// When a process started, in clock ticks since boot.
+pub(crate) fn start_time(pid: i32) -> Option<u64> {
+    identity::Identity::of(pid).map(|identity| identity.start_time)
+}
+
 /// One line of `ls`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {

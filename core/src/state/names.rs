@@ -453,21 +453,26 @@ fn read_status(dir: &OwnedFd) -> Option<Life> {
     parse_status(&bytes)
 }
 
-/// A `Record` of the keeper's protocol. Its pid is that of the main process, 0 when there is nothing to tell.
+/// Records of the keeper's protocol: EXITED of the main process, when there was one and pid 1 could tell, then ENDED.
 fn parse_status(bytes: &[u8]) -> Option<Life> {
     use crate::proto::{MAGIC, Record, record};
-    if bytes.len() < size_of::<Record>() {
-        return None;
+    let word = |bytes: &[u8], at: usize| bytes[at..at + 4].try_into().map(i32::from_ne_bytes).unwrap_or(0);
+    let mut main = None;
+    for chunk in bytes.chunks_exact(size_of::<Record>()) {
+        if word(chunk, std::mem::offset_of!(Record, magic)) as u32 != MAGIC {
+            return None;
+        }
+        let status = word(chunk, std::mem::offset_of!(Record, status));
+        match word(chunk, std::mem::offset_of!(Record, kind)) as u32 {
+            record::EXITED => main = Some(status),
+            record::ENDED => {
+                let told = word(chunk, std::mem::offset_of!(Record, pid)) > 0;
+                return Some(Life::Ended(main.or(told.then_some(status))));
+            }
+            _ => return None,
+        }
     }
-    let word = |at: usize| bytes[at..at + 4].try_into().map(i32::from_ne_bytes).ok();
-    if word(std::mem::offset_of!(Record, magic))? as u32 != MAGIC
-        || word(std::mem::offset_of!(Record, kind))? as u32 != record::ENDED
-    {
-        return None;
-    }
-    let pid = word(std::mem::offset_of!(Record, pid))?;
-    let status = word(std::mem::offset_of!(Record, status))?;
-    Some(Life::Ended((pid > 0).then_some(status)))
+    None
 }
 
 #[cfg(test)]

@@ -87,14 +87,93 @@ fn set_mask(new: &SigSet, old: Option<&mut SigSet>) {
     }
 }
 
+/// From a task that shares its memory: one more that does, which is waited for until it executes or ends (CLONE_VFORK). Without
+/// an exit signal; nobody's parent collects it but with `__WALL`.
+///
+/// # Safety
+/// As for `f` in [`in_task`]; `stack` is the top of a stack that nobody else uses until this returns.
+pub(crate) unsafe fn clone_vfork(stack: usize, f: extern "C" fn(*mut c_void), arg: *mut c_void) -> Result<usize, i32> {
+    // SAFETY: the caller's promise.
+    check(unsafe { clone_and_call((libc::CLONE_VM | libc::CLONE_VFORK) as usize, stack, f, arg) })
+}
+
+/// A task that stays: [`in_task`] without waiting for its end.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pid: usize,
+    stack: Option<Stack>,
+    job: *mut StayingJob,
+}
+
+struct StayingJob {
+    run: extern "C" fn(*mut c_void) -> i32,
+    arg: *mut c_void,
+}
+
+extern "C" fn enter_staying(job: *mut c_void) {
+    // SAFETY: `Task::start` passes its own job, which is freed only after this task has ended.
+    let job = unsafe { &*job.cast::<StayingJob>() };
+    (job.run)(job.arg);
+}
+
+impl Task {
+    /// What `f` may do is what it may do in [`in_task`]; `arg` has to live until the task has ended.
+    pub fn start(f: extern "C" fn(*mut c_void) -> i32, arg: *mut c_void) -> Result<Self> {
+        let stack = Stack::new()?;
+        let job = Box::into_raw(Box::new(StayingJob { run: f, arg }));
+        let all: SigSet = !0;
+        let mut before: SigSet = 0;
+        set_mask(&all, Some(&mut before));
+        // SAFETY: the stack and the job live until Drop has seen the task's end, or for ever.
+        let cloned = check(unsafe { clone_and_call(libc::CLONE_VM as usize, stack.top(), enter_staying, job.cast()) });
+        set_mask(&before, None);
+        match cloned {
+            Ok(pid) => Ok(Self { pid, stack: Some(stack), job }),
+            Err(errno) => {
+                // SAFETY: no task has it.
+                drop(unsafe { Box::from_raw(job) });
+                Err(Error::os("clone", errno))
+            }
+        }
+    }
+
+    /// Whether it has ended (and was collected).
+    pub fn has_ended(&mut self) -> bool {
+        if self.stack.is_none() {
+            return true;
+        }
+        let flags = libc::__WALL | libc::WNOHANG;
+        // SAFETY: wait4 with a null status and a null rusage writes nothing.
+        let waited = unsafe { call(libc::SYS_wait4, [self.pid, 0, flags as usize, 0]) };
+        // ECHILD: somebody else collected it with __WALL.
+        if matches!(waited, Ok(0)) || waited == Err(libc::EINTR) {
+            return false;
+        }
+        self.stack = None;
+        // SAFETY: the only user has ended.
+        drop(unsafe { Box::from_raw(self.job) });
+        true
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if !self.has_ended() {
+            // It still runs on it: the mapping stays.
+            std::mem::forget(self.stack.take());
+        }
+    }
+}
+
 /// A stack with a guard page below it.
-struct Stack(*mut c_void);
+#[derive(Debug)]
+pub(crate) struct Stack(*mut c_void);
 
 impl Stack {
     // The largest page size of the supported machines, so that the guard is one page at least.
     const GUARD: usize = 64 * 1024;
 
-    fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK | libc::MAP_NORESERVE;
         // SAFETY: a new anonymous mapping, at an address of the kernel's choice.
         let base = unsafe { libc::mmap(std::ptr::null_mut(), Self::GUARD + STACK, libc::PROT_NONE, flags, -1, 0) };
@@ -110,7 +189,7 @@ impl Stack {
         Ok(stack)
     }
 
-    fn top(&self) -> usize {
+    pub fn top(&self) -> usize {
         self.0 as usize + Self::GUARD + STACK
     }
 }
@@ -125,7 +204,8 @@ impl Drop for Stack {
 /// clone; in the new task `f(arg)`, then exit. Returns clone's result in the caller only.
 ///
 /// # Safety
-/// `stack` is the 16-byte aligned top of a stack for `f`; `flags` has CLONE_VM | CLONE_VFORK and no CLONE_THREAD.
+/// `stack` is the 16-byte aligned top of a stack for `f`; `flags` has CLONE_VM and no CLONE_THREAD, and CLONE_VFORK unless
+/// `f` never touches what the caller goes on to use.
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone_and_call(flags: usize, stack: usize, f: extern "C" fn(*mut c_void), arg: *mut c_void) -> isize {
     let result: isize;
@@ -162,7 +242,8 @@ unsafe fn clone_and_call(flags: usize, stack: usize, f: extern "C" fn(*mut c_voi
 /// clone; in the new task `f(arg)`, then exit. Returns clone's result in the caller only.
 ///
 /// # Safety
-/// `stack` is the 16-byte aligned top of a stack for `f`; `flags` has CLONE_VM | CLONE_VFORK and no CLONE_THREAD.
+/// `stack` is the 16-byte aligned top of a stack for `f`; `flags` has CLONE_VM and no CLONE_THREAD, and CLONE_VFORK unless
+/// `f` never touches what the caller goes on to use.
 #[cfg(target_arch = "aarch64")]
 unsafe fn clone_and_call(flags: usize, stack: usize, f: extern "C" fn(*mut c_void), arg: *mut c_void) -> isize {
     let result: isize;

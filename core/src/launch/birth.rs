@@ -1,0 +1,447 @@
+//! Starts a keeper: nobody's child in the host, with nothing of the host's.
+
+use std::ffi::{CString, c_void};
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use once_cell::sync::OnceCell;
+
+use super::channel::{Answer, Channel, deadline};
+use super::fork;
+use super::keeper::{Detached, Keeper, Outer, bytes_of};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::{MAGIC, Request, hello, keeper_step, record, request};
+use crate::sys::task::{self, call};
+
+/// The program: built by build.rs.
+static KEEPER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/keeper"));
+
+const TEXT: usize = 2048;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Hello {
+    request: Request,
+    text: [u8; TEXT],
+}
+
+pub(super) struct Born {
+    pub outer: Option<Outer>,
+    pub middle: Option<Middle>,
+    pub claims: Option<crate::state::ids::ClaimsFile>,
+}
+
+/// The middle task of a host that is pid 1 or a subreaper: it stays as the keeper's parent, so that neither the keeper nor
+/// its orphans become children of the host.
+#[derive(Debug)]
+pub(crate) struct Middle {
+    task: task::Task,
+    _arg: Box<BirthArg>,
+}
+
+// SAFETY: the pointers inside are used by the middle task only, until it has ended.
+unsafe impl Send for Middle {}
+
+#[derive(Debug)]
+struct BirthArg {
+    control: i32,
+    null: i32,
+    exe: i32,
+    argv: [*const libc::c_char; 2],
+    envp: [*const libc::c_char; 1],
+    stack: usize,
+    stay: bool,
+    errno: i32,
+    /// 1 when the keeper has been executed (or has failed to be).
+    done: AtomicU32,
+}
+
+/// In the keeper-to-be: its descriptors, then the keeper. The memory is the host's until the exec: nothing is written but
+/// the errno.
+extern "C" fn become_keeper(arg: *mut c_void) {
+    // SAFETY: `middle` passes the BirthArg and sleeps (CLONE_VFORK) until this task has executed the keeper or has ended.
+    let arg = unsafe { &mut *arg.cast::<BirthArg>() };
+    let dup = |from: i32, to: usize| {
+        // SAFETY: no pointers.
+        unsafe { call(libc::SYS_dup3, [from as usize, to, 0]) }
+    };
+    for to in 0..3 {
+        let _ = dup(arg.null, to);
+    }
+    let _ = dup(arg.control, 3);
+    let empty = c"";
+    // SAFETY: argv and envp are null-terminated arrays of strings that outlive the call.
+    let result = unsafe {
+        call(
+            libc::SYS_execveat,
+            [
+                arg.exe as usize,
+                empty.as_ptr() as usize,
+                arg.argv.as_ptr() as usize,
+                arg.envp.as_ptr() as usize,
+                libc::AT_EMPTY_PATH as usize,
+            ],
+        )
+    };
+    arg.errno = result.err().unwrap_or(libc::EINVAL);
+}
+
+extern "C" fn middle(arg: *mut c_void) -> i32 {
+    // SAFETY: `start` passes its BirthArg, which it keeps for as long as this task lives.
+    let shared = unsafe { &mut *arg.cast::<BirthArg>() };
+    if shared.stay {
+        const PR_SET_CHILD_SUBREAPER: usize = 36;
+        // SAFETY: no pointers.
+        let _ = unsafe { call(libc::SYS_prctl, [PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0]) };
+    }
+    // SAFETY: the stack is the one that `start` mapped for this; this task sleeps until the other has executed.
+    let cloned = unsafe { task::clone_vfork(shared.stack, become_keeper, arg) };
+    if let Err(errno) = cloned {
+        shared.errno = errno;
+    }
+    shared.done.store(1, Ordering::Release);
+    const FUTEX_WAKE: usize = 1;
+    // SAFETY: the futex word is alive: `start` reads it after this.
+    let _ = unsafe { call(libc::SYS_futex, [shared.done.as_ptr() as usize, FUTEX_WAKE, 1]) };
+    if !shared.stay || shared.errno != 0 {
+        return 0;
+    }
+    // The host's descriptors are not for keeping; these are this task's own copies.
+    // SAFETY: no pointers.
+    let _ = unsafe { call(libc::SYS_close_range, [0, u32::MAX as usize, 0]) };
+    loop {
+        // SAFETY: a null status and usage.
+        let r = unsafe { call(libc::SYS_wait4, [usize::MAX, 0, libc::__WALL as usize, 0]) };
+        if r == Err(libc::ECHILD) {
+            return 0;
+        }
+    }
+}
+
+/// The program in a sealed memory file, or an installed copy where such files may not be executed.
+fn executable() -> Result<OwnedFd> {
+    const MFD_EXEC: libc::c_uint = 0x10;
+    let base = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    let with_exec = MFdFlags::from_bits_retain(base.bits() | MFD_EXEC);
+    // Kernels before 6.3 do not know MFD_EXEC.
+    let fd = match memfd_create(c"ringfence", with_exec) {
+        Err(nix::errno::Errno::EINVAL) => memfd_create(c"ringfence", base),
+        other => other,
+    };
+    let fd = match fd {
+        Ok(fd) => fd,
+        Err(nix::errno::Errno::EACCES) => return installed(),
+        Err(errno) => return Err(Error::os("memfd_create", errno as i32)),
+    };
+    let mut file = std::fs::File::from(fd);
+    file.write_all(KEEPER).map_err(|e| Error::io("write the keeper", &e))?;
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    // SAFETY: no pointers.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } < 0 {
+        return Err(Error::io("seal the keeper", &std::io::Error::last_os_error()));
+    }
+    Ok(file.into())
+}
+
+fn installed() -> Result<OwnedFd> {
+    let named = std::env::var_os("RINGFENCE_KEEPER");
+    let paths = named.iter().map(|p| p.as_os_str()).chain(["/usr/libexec/ringfence/keeper".as_ref()]);
+    for path in paths {
+        if let Ok(file) = std::fs::File::open(path) {
+            let same = std::fs::read(path).is_ok_and(|bytes| bytes == KEEPER);
+            if same {
+                return Ok(file.into());
+            }
+        }
+    }
+    Err(Error::os("memfd_create", libc::EACCES)
+        .with_detail("this machine forbids executable memory files")
+        .with_hint("set the sysctl vm.memfd_noexec to 0 or 1, or install the keeper as /usr/libexec/ringfence/keeper"))
+}
+
+/// A copy of a descriptor with a number that the keeper's fixed ones cannot clash with.
+fn high(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
+    // SAFETY: no pointers; the result is a new descriptor.
+    let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 64) };
+    if copy < 0 {
+        return Err(Error::io("dup", &std::io::Error::last_os_error()));
+    }
+    // SAFETY: just made, nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// A record lock that this process holds on a private file until it executes something else: exec closes the descriptor and
+/// with it releases the lock, and fork does not copy it.
+fn exec_lock() -> Result<BorrowedFd<'static>> {
+    static LOCK: OnceCell<(u32, OwnedFd)> = OnceCell::new();
+    let (pid, fd) = LOCK.get_or_try_init(|| {
+        let fd =
+            memfd_create(c"ringfence-lock", MFdFlags::MFD_CLOEXEC).map_err(|e| Error::os("memfd_create", e as i32))?;
+        lock_whole(fd.as_fd())?;
+        Ok::<_, Error>((std::process::id(), fd))
+    })?;
+    if *pid != std::process::id() {
+        // A forked child with containers of its own: the file is shared with the parent, the lock is not.
+        static CHILD: std::sync::Mutex<Option<(u32, &'static OwnedFd)>> = std::sync::Mutex::new(None);
+        let mut child = CHILD.lock().unwrap_or_else(|e| e.into_inner());
+        if child.is_none_or(|(pid, _)| pid != std::process::id()) {
+            let fd = memfd_create(c"ringfence-lock", MFdFlags::MFD_CLOEXEC)
+                .map_err(|e| Error::os("memfd_create", e as i32))?;
+            lock_whole(fd.as_fd())?;
+            // One per process that forks and then uses containers: kept for its life, as the other is.
+            *child = Some((std::process::id(), Box::leak(Box::new(fd))));
+        }
+        return Ok(child.expect("just set").1.as_fd());
+    }
+    Ok(fd.as_fd())
+}
+
+fn lock_whole(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: all zeroes is a valid flock.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as i16;
+    // SAFETY: the lock outlives the call.
+    if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETLK, &raw const lock) } < 0 {
+        return Err(Error::io("lock", &std::io::Error::last_os_error()));
+    }
+    Ok(())
+}
+
+/// Does this thread have CAP_SYS_ADMIN in its user namespace?
+pub(super) fn is_privileged() -> bool {
+    const CAP_SYS_ADMIN: u32 = 21;
+    let header = [0x2008_0522u32, 0];
+    let mut data = [0u32; 6];
+    // SAFETY: header and data have the layout of version 3.
+    let r = unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) };
+    r == 0 && data[0] & 1 << CAP_SYS_ADMIN != 0
+}
+
+fn is_reaper() -> bool {
+    let mut subreaper = 0i32;
+    const PR_GET_CHILD_SUBREAPER: i32 = 37;
+    // SAFETY: the kernel writes one int.
+    unsafe { libc::prctl(PR_GET_CHILD_SUBREAPER, &raw mut subreaper) };
+    subreaper != 0 || std::process::id() == 1
+}
+
+/// What a keeper started by this thread would map: `None` is a privileged one.
+pub(crate) fn prospect() -> Result<Option<Outer>> {
+    if is_privileged() { Ok(None) } else { super::facts::outer().map(Some) }
+}
+
+pub(super) fn start(detached: Option<Detached>) -> Result<Keeper> {
+    fork::watch();
+    let privileged = is_privileged();
+    if privileged {
+        return start_as(None, detached.as_ref());
+    }
+    let outer = super::facts::outer()?;
+    if outer.uids.is_empty() {
+        return start_as(Some(outer), detached.as_ref());
+    }
+    match start_as(Some(outer.clone()), detached.as_ref()) {
+        Err(error) if error.field() == Some("idmap") => {
+            // newuidmap or newgidmap refused: a single id needs neither.
+            let single = Outer { uids: Vec::new(), gids: Vec::new(), why: Some(error.to_string()), ..outer };
+            start_as(Some(single), detached.as_ref())
+        }
+        other => other,
+    }
+}
+
+fn start_as(outer: Option<Outer>, detached: Option<&Detached>) -> Result<Keeper> {
+    let exe = high(executable()?.as_fd())?;
+    let null = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .map_err(|e| Error::io("open", &e).with_path("/dev/null"))?;
+    let null = high(OwnedFd::from(null).as_fd())?;
+    let (control, there) = Channel::pair()?;
+    let there = high(there.as_fd())?;
+    nix::sys::socket::setsockopt(&there, nix::sys::socket::sockopt::PassCred, &true)
+        .map_err(|e| Error::os("setsockopt", e as i32))?;
+    let control: OwnedFd = control.into_fd();
+    // A start can have a few hundred small requests queued.
+    let stay = detached.is_none() && is_reaper();
+
+    let inner_stack = task::Stack::new()?;
+    let name = c"ringfence";
+    let mut arg = Box::new(BirthArg {
+        control: there.as_raw_fd(),
+        null: null.as_raw_fd(),
+        exe: exe.as_raw_fd(),
+        argv: [name.as_ptr(), std::ptr::null()],
+        envp: [std::ptr::null()],
+        stack: inner_stack.top(),
+        stay,
+        errno: 0,
+        done: AtomicU32::new(0),
+    });
+    let pointer: *mut BirthArg = &raw mut *arg;
+    let task = if stay {
+        let task = task::Task::start(middle, pointer.cast())?;
+        while arg.done.load(Ordering::Acquire) == 0 {
+            const FUTEX_WAIT: libc::c_int = 0;
+            // SAFETY: the word is alive.
+            unsafe { libc::syscall(libc::SYS_futex, arg.done.as_ptr(), FUTEX_WAIT, 0, std::ptr::null::<u8>()) };
+        }
+        Some(task)
+    } else {
+        task::in_task(0, middle, pointer.cast())?;
+        None
+    };
+    if arg.errno != 0 {
+        return Err(Error::os("execute the keeper", arg.errno)
+            .with_hint("see vm.memfd_noexec and the security modules of this machine"));
+    }
+    drop(there);
+    drop(inner_stack);
+    greet(control, exe, null, outer, detached, task.map(|task| Middle { task, _arg: arg }))
+}
+
+fn greet(
+    control: OwnedFd,
+    exe: OwnedFd,
+    null: OwnedFd,
+    outer: Option<Outer>,
+    detached: Option<&Detached>,
+    middle: Option<Middle>,
+) -> Result<Keeper> {
+    let mut flags = 0;
+    let mut text = [0u8; TEXT];
+    match &outer {
+        None => flags |= hello::PRIVILEGED,
+        Some(outer) => {
+            let bytes = map_text(outer);
+            if bytes.len() >= TEXT {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "there are too many ranges in /etc/subuid for this user",
+                ));
+            }
+            text[..bytes.len()].copy_from_slice(&bytes);
+            if !outer.uids.is_empty() {
+                flags |= hello::SUBIDS;
+            }
+        }
+    }
+    if detached.is_some() {
+        flags |= hello::DETACHED;
+    }
+    if middle.is_some() {
+        flags |= hello::END_PARENT;
+    }
+    let (channel, there) = Channel::pair()?;
+    let pid = std::process::id() as i32;
+    // SAFETY: no pointers; the result is a new descriptor or -1.
+    let host = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as i32;
+    if host < 0 {
+        return Err(Error::io("pidfd_open", &std::io::Error::last_os_error()));
+    }
+    // SAFETY: just made, nobody else's.
+    let host = unsafe { OwnedFd::from_raw_fd(host) };
+    let proc = open_path(c"/proc")?;
+    // Without a state directory no id ranges are claimed, and a start that needs one says so.
+    let claims = crate::state::ids::claims_fd().ok();
+    let null = null.as_fd();
+    let detached_or_null = |fd: fn(&Detached) -> &OwnedFd| detached.map_or(null, |d| fd(d).as_fd());
+    let fds = [
+        there.as_fd(),
+        if detached.is_some() { null } else { host.as_fd() },
+        if detached.is_some() { null } else { exec_lock()? },
+        match detached {
+            Some(detached) => detached.claims.as_fd(),
+            None => claims.as_ref().map_or(null, |c| c.as_fd()),
+        },
+        proc.as_fd(),
+        exe.as_fd(),
+        detached_or_null(|d| &d.listen),
+        detached_or_null(|d| &d.name_lock),
+        detached_or_null(|d| &d.status),
+        detached_or_null(|d| &d.log),
+        detached_or_null(|d| &d.log_file),
+    ];
+    let message = Hello {
+        request: Request {
+            magic: MAGIC,
+            kind: request::HELLO,
+            tid: nix::unistd::gettid().as_raw(),
+            nfds: fds.len() as u32,
+            flags,
+            value: pid,
+            ..Request::default()
+        },
+        text,
+    };
+    let born = Born { outer, middle, claims: None };
+    let mut keeper = Keeper::new(control, 0, born, detached.is_some());
+    if !keeper.send_bytes(bytes_of(&message), &fds)? {
+        return Err(Error::new(ErrorKind::KeeperDied, "the keeper ended before it was greeted"));
+    }
+    drop(there);
+    keeper.claims = claims;
+    match channel.receive(deadline(Some(Duration::from_secs(20))), None)? {
+        Answer::Record(answer, _) if answer.kind == record::READY => Ok(keeper.ready(answer.pid)),
+        Answer::Record(answer, _) => Err(birth_error(answer.op, answer.errno)),
+        Answer::Nothing => Err(Error::new(ErrorKind::TimedOut, "the keeper was not ready within 20 seconds")),
+        Answer::End | Answer::Cancelled => Err(Error::new(ErrorKind::KeeperDied, "the keeper ended while it started")),
+    }
+}
+
+fn birth_error(step: u32, errno: i32) -> Error {
+    let (field, step) = match step {
+        keeper_step::UNSHARE_USER => ("namespaces.user", "unshare CLONE_NEWUSER"),
+        keeper_step::UNSHARE_MNT => ("namespaces.mnt", "unshare CLONE_NEWNS"),
+        keeper_step::TINY_ROOT => ("rootfs", "mount the keeper's root"),
+        keeper_step::UID_MAP => ("idmap", "write uid_map"),
+        keeper_step::GID_MAP => ("idmap", "write gid_map"),
+        keeper_step::SETGROUPS => ("idmap", "write setgroups"),
+        keeper_step::MAPPER => ("idmap", "newuidmap"),
+        keeper_step::REEXEC => ("keeper", "execute the keeper in its user namespace"),
+        _ => ("keeper", "start the keeper"),
+    };
+    let error = Error::os(step, errno).with_field(field);
+    match crate::doctor::explain(step, errno) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+fn open_path(path: &std::ffi::CStr) -> Result<OwnedFd> {
+    let flags = nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY | nix::fcntl::OFlag::O_CLOEXEC;
+    nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())
+        .map_err(|e| Error::os("open", e as i32).with_path(path.to_string_lossy()))
+}
+
+/// With helpers: their command lines without the pid. Alone: the two lines of the maps.
+fn map_text(outer: &Outer) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut push = |word: &str| {
+        bytes.extend_from_slice(CString::new(word).unwrap_or_default().as_bytes_with_nul());
+    };
+    if outer.uids.is_empty() {
+        push(&format!("0 {} 1\n", outer.uid));
+        push(&format!("0 {} 1\n", outer.gid));
+        return bytes;
+    }
+    for (program, id, ranges) in [("newuidmap", outer.uid, &outer.uids), ("newgidmap", outer.gid, &outer.gids)] {
+        push(&super::facts::helper(program).unwrap_or_default());
+        push("0");
+        push(&id.to_string());
+        push("1");
+        let mut inside = 1;
+        for (start, count) in ranges {
+            push(&inside.to_string());
+            push(&start.to_string());
+            push(&count.to_string());
+            inside += count;
+        }
+        push("");
+    }
+    bytes
+}

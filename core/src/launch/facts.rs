@@ -1,0 +1,759 @@
+//! Gathers what plans are made from: the caller's rights and limits, the host's tree, ids and users.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use once_cell::sync::OnceCell;
+
+use super::keeper::Outer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::container::{COVERED, HIDDEN, namespace_source};
+use crate::plan::facts::{Credentials, Facts, HostEntry, IdMaps, Inherited};
+use crate::spec::{
+    BindSource, IdRange, Idmap, MountKind, NamespaceKind, NamespaceSource, Resource, Rlimit, Rootfs, RootfsKind, Spec,
+};
+use crate::spec::{IdOrName, UserSpec};
+use crate::state::ids::{self, IdClaim};
+
+/// Where newuidmap or newgidmap is.
+pub(crate) fn helper(program: &str) -> Option<String> {
+    ["/usr/bin", "/bin", "/usr/local/bin", "/run/wrappers/bin"]
+        .iter()
+        .map(|dir| format!("{dir}/{program}"))
+        .find(|path| Path::new(path).exists())
+}
+
+/// What an ordinary caller's outer user namespace can have.
+pub(super) fn outer() -> Result<Outer> {
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let mut outer = Outer { uid, gid, uids: Vec::new(), gids: Vec::new(), why: None };
+    if helper("newuidmap").is_none() || helper("newgidmap").is_none() {
+        outer.why = Some("newuidmap and newgidmap are not installed (package uidmap or shadow-utils)".into());
+        return Ok(outer);
+    }
+    let name = user_name(uid);
+    let uids = sub_ids("/etc/subuid", uid, name.as_deref());
+    let gids = sub_ids("/etc/subgid", uid, name.as_deref());
+    if uids.is_empty() || gids.is_empty() {
+        let file = if uids.is_empty() { "/etc/subuid" } else { "/etc/subgid" };
+        outer.why = Some(format!("{file} has no range for uid {uid}"));
+        return Ok(outer);
+    }
+    outer.uids = uids;
+    outer.gids = gids;
+    Ok(outer)
+}
+
+fn user_name(uid: u32) -> Option<String> {
+    let passwd = fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse::<u32>().ok()? == uid).then(|| name.to_owned())
+    })
+}
+
+fn sub_ids(file: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
+    let Ok(text) = fs::read_to_string(file) else { return Vec::new() };
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.trim().split(':');
+            let who = fields.next()?;
+            let range = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+            (who == uid.to_string() || Some(who) == name).then_some(range)
+        })
+        .filter(|&(_, count)| count > 0)
+        .take(16)
+        .collect()
+}
+
+// --- the host's tree ---
+
+/// One line of /proc/self/mountinfo, as far as it matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct MountPoint {
+    path: PathBuf,
+}
+
+fn unescape(text: &str) -> PathBuf {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while i < bytes.len() {
+        let octal = bytes.get(i + 1..i + 4).filter(|d| bytes[i] == b'\\' && d.iter().all(|c| (b'0'..b'8').contains(c)));
+        match octal {
+            Some(d) => {
+                out.push(d.iter().fold(0u32, |n, c| n * 8 + u32::from(c - b'0')) as u8);
+                i += 4;
+            }
+            None => {
+                out.push(bytes[i]);
+                i += 1;
+            }
+        }
+    }
+    OsString::from_vec(out).into()
+}
+
+fn parse_mountinfo(text: &str) -> Vec<MountPoint> {
+    let mut seen = BTreeSet::new();
+    text.lines()
+        .filter_map(|line| line.split(' ').nth(4).map(unescape))
+        .filter(|path| seen.insert(path.clone()))
+        .map(|path| MountPoint { path })
+        .collect()
+}
+
+/// The host's mounts, read again only when they changed: a host with thousands of them pays once, not at each start. The
+/// kernel marks the open file when the table changes (proc(5): poll gives POLLERR | POLLPRI).
+fn mount_points() -> Result<Arc<Vec<MountPoint>>> {
+    struct Cache {
+        owner: super::fork::Owner,
+        file: fs::File,
+        points: Arc<Vec<MountPoint>>,
+    }
+    static CACHE: Mutex<Option<Cache>> = Mutex::new(None);
+    let mut cache = CACHE.lock().unwrap_or_else(|e| e.into_inner());
+    let fresh = cache.as_ref().is_some_and(|cache| {
+        use std::os::fd::AsRawFd;
+        let mut poll = [libc::pollfd { fd: cache.file.as_raw_fd(), events: libc::POLLPRI, revents: 0 }];
+        // SAFETY: one entry.
+        cache.owner.is_this() && unsafe { libc::poll(poll.as_mut_ptr(), 1, 0) } == 0
+    });
+    if !fresh {
+        use std::io::{Read, Seek};
+        let path = "/proc/self/mountinfo";
+        let open = || fs::File::open(path).map_err(|e| Error::io("open", &e).with_path(path));
+        let mut file = match cache.take().filter(|c| c.owner.is_this()) {
+            Some(cache) => cache.file,
+            None => open()?,
+        };
+        let mut text = Vec::new();
+        file.rewind().and_then(|()| file.read_to_end(&mut text)).map_err(|e| Error::io("read", &e).with_path(path))?;
+        let points = Arc::new(parse_mountinfo(&String::from_utf8_lossy(&text)));
+        *cache = Some(Cache { owner: super::fork::Owner::this(), file, points });
+    }
+    Ok(cache.as_ref().expect("just made").points.clone())
+}
+
+fn is_hidden(path: &Path) -> bool {
+    let hidden = HIDDEN.iter().map(|(dir, _)| *dir).chain(COVERED);
+    hidden.into_iter().any(|dir| path.starts_with(Path::new("/").join(dir)))
+}
+
+/// Directories with mounts below them are gone through entry by entry, up to this many layers; what is beyond is left out.
+const MOST_LAYERS: usize = 48;
+
+struct HostTree {
+    entries: Vec<HostEntry>,
+    top: Vec<String>,
+    left_out: Vec<PathBuf>,
+}
+
+fn host_tree(privileged: bool) -> Result<HostTree> {
+    let points = mount_points()?;
+    let mut tree = HostTree { entries: Vec::new(), top: Vec::new(), left_out: Vec::new() };
+    let below = |dir: &Path| points.iter().any(|p| p.path != dir && p.path.starts_with(dir) && !is_hidden(&p.path));
+    let any_below = |dir: &Path| points.iter().any(|p| p.path != dir && p.path.starts_with(dir));
+    if privileged {
+        tree.entries.push(HostEntry::Overlay("/".into()));
+        for entry in fs::read_dir("/").map_err(|e| Error::io("read", &e).with_path("/"))?.flatten() {
+            let name = entry.file_name();
+            let covered = is_hidden(&Path::new("/").join(&name)) || name == "lost+found";
+            if !covered
+                && entry.file_type().is_ok_and(|t| t.is_dir())
+                && let Ok(name) = name.into_string()
+            {
+                tree.top.push(name);
+            }
+        }
+        tree.top.sort();
+        for point in points.iter().filter(|p| p.path != Path::new("/") && !is_hidden(&p.path)) {
+            if !point.path.is_dir() || tree.entries.len() >= MOST_LAYERS {
+                tree.left_out.push(point.path.clone());
+            } else {
+                tree.entries.push(HostEntry::Overlay(point.path.clone()));
+            }
+        }
+        return Ok(tree);
+    }
+    let mut pending = vec![PathBuf::from("/")];
+    while let Some(dir) = pending.pop() {
+        let Ok(read) = fs::read_dir(&dir) else {
+            tree.left_out.push(dir);
+            continue;
+        };
+        let mut entries: Vec<_> = read.flatten().collect();
+        entries.sort_by_key(|e| e.file_name());
+        for entry in entries {
+            let path = entry.path();
+            let Ok(kind) = entry.file_type() else { continue };
+            let top_hidden = is_hidden(&path);
+            if kind.is_symlink() {
+                if let Ok(target) = fs::read_link(&path) {
+                    tree.entries.push(HostEntry::Symlink(path, target));
+                }
+            } else if !kind.is_dir() {
+                // A file beside a mount: it could be a socket or a FIFO as well, which a bind would open to the container.
+                tree.left_out.push(path);
+            } else if top_hidden {
+                continue;
+            } else if any_below(&path) {
+                tree.entries.push(HostEntry::Dir(path.clone()));
+                if below(&path) || HIDDEN.iter().any(|(h, _)| Path::new("/").join(h).starts_with(&path)) {
+                    pending.push(path);
+                } else {
+                    tree.left_out.push(path);
+                }
+            } else if tree.entries.iter().filter(|e| matches!(e, HostEntry::Overlay(_))).count() >= MOST_LAYERS {
+                tree.left_out.push(path);
+            } else if fs::read_dir(&path).is_ok_and(|mut d| d.next().is_none()) {
+                tree.entries.push(HostEntry::Dir(path));
+            } else if nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK).is_ok() {
+                tree.entries.push(HostEntry::Overlay(path));
+            } else {
+                tree.left_out.push(path);
+            }
+        }
+    }
+    Ok(tree)
+}
+
+/// Which of the customary masked and read-only paths this kernel has, and which of them are directories.
+fn known_paths() -> &'static [(PathBuf, Option<bool>)] {
+    static KNOWN: OnceCell<Vec<(PathBuf, Option<bool>)>> = OnceCell::new();
+    KNOWN.get_or_init(|| {
+        // A host whose own /proc is masked shows less than a fresh one: then nothing is known, and all are looked up inside.
+        if !Path::new("/proc/sys").is_dir() || !Path::new("/proc/bus").exists() {
+            return Vec::new();
+        }
+        Spec::MASKED_PATHS
+            .iter()
+            .chain(&Spec::READONLY_PATHS)
+            .map(|path| (PathBuf::from(path), fs::metadata(path).ok().map(|m| m.is_dir())))
+            .filter(|(path, directory)| directory.is_some() || path.starts_with("/proc"))
+            .collect()
+    })
+}
+
+// --- ids ---
+
+/// What was chosen for the user namespace.
+pub(crate) struct IdChoice {
+    pub maps: Option<IdMaps>,
+    pub claims: Vec<IdClaim>,
+    pub detached_claims: Option<std::os::fd::OwnedFd>,
+    /// For `info`.
+    pub mode: &'static str,
+    pub why: Option<String>,
+}
+
+fn line(ranges: &[(u32, u32, u32)]) -> String {
+    ranges.iter().map(|(inside, outside, count)| format!("{inside} {outside} {count}\n")).collect()
+}
+
+/// For privileged callers, in ids of the host.
+fn privileged_ids(spec: &Spec) -> Result<IdChoice> {
+    let mut choice = IdChoice { maps: None, claims: Vec::new(), detached_claims: None, mode: "host", why: None };
+    let (uid, gid) = match &spec.idmap {
+        Idmap::Host => return Ok(choice),
+        Idmap::KeepId => {
+            return Err(Error::new(ErrorKind::Unsupported, "keep-id is for ordinary callers")
+                .with_field("idmap")
+                .with_hint("a caller with CAP_SYS_ADMIN gives an explicit map, or `host`"));
+        }
+        Idmap::Auto => {
+            const COUNT: u32 = 65_536;
+            let start = if spec.detach {
+                let (claim, fd) = ids::claim_detached(COUNT)?;
+                choice.detached_claims = Some(fd);
+                let start = claim.start;
+                choice.claims.push(claim);
+                start
+            } else {
+                let claim = ids::claim_range(COUNT)?;
+                let start = claim.start;
+                choice.claims.push(claim);
+                start
+            };
+            choice.mode = "auto";
+            let map = line(&[(0, start, COUNT)]);
+            (map.clone(), map)
+        }
+        Idmap::Explicit { uid, gid } => {
+            choice.mode = "explicit";
+            let text =
+                |ranges: &[IdRange]| line(&ranges.iter().map(|r| (r.inside, r.outside, r.count)).collect::<Vec<_>>());
+            (text(uid), text(gid))
+        }
+    };
+    choice.maps = Some(IdMaps { uid, gid, deny_setgroups: false, idmapped_mounts: true });
+    Ok(choice)
+}
+
+/// For ordinary callers, in ids of the outer namespace: 0 is the caller, 1 and up are sub-ids.
+fn ordinary_ids(spec: &Spec, outer: &Outer) -> Result<IdChoice> {
+    let mut choice =
+        IdChoice { maps: None, claims: Vec::new(), detached_claims: None, mode: "auto", why: outer.why.clone() };
+    let pool = outer.pool();
+    let single = pool == 0;
+    let mut claim = || -> Result<Option<(u32, u32)>> {
+        if single {
+            return Ok(None);
+        }
+        let claim = if spec.detach {
+            let (claim, fd) = ids::claim_within_detached(pool)?;
+            choice.detached_claims = Some(fd);
+            claim
+        } else {
+            ids::claim_within(pool)?
+        };
+        let range = (claim.start, claim.count);
+        choice.claims.push(claim);
+        Ok(Some(range))
+    };
+    let (uid, gid) = match &spec.idmap {
+        Idmap::Host => {
+            return Err(Error::new(ErrorKind::PermissionDenied, "an ordinary caller needs a user namespace")
+                .with_field("idmap")
+                .with_errno(libc::EPERM)
+                .with_hint("leave idmap at `auto`, or run with CAP_SYS_ADMIN"));
+        }
+        Idmap::Auto => {
+            let map = match claim()? {
+                None => line(&[(0, 0, 1)]),
+                Some((start, count)) => line(&with_nobody(start, count)),
+            };
+            (map.clone(), map)
+        }
+        Idmap::KeepId => {
+            choice.mode = "keep-id";
+            let range = claim()?;
+            let map = |id: u32| match range {
+                None => line(&[(id, 0, 1)]),
+                Some((start, count)) => {
+                    // The caller keeps its id; the others are around it.
+                    let before = id.min(count);
+                    let mut ranges = vec![(id, 0, 1)];
+                    if before > 0 {
+                        ranges.push((0, start, before));
+                    }
+                    if count > before {
+                        ranges.push((id + 1, start + before, count - before));
+                    }
+                    line(&ranges)
+                }
+            };
+            (map(outer.uid), map(outer.gid))
+        }
+        Idmap::Explicit { uid, gid } => {
+            choice.mode = "explicit";
+            (translate(uid, "idmap.uid", outer.uid, &outer.uids)?, translate(gid, "idmap.gid", outer.gid, &outer.gids)?)
+        }
+    };
+    if single && spec.idmap == Idmap::Auto {
+        choice.mode = "single";
+    }
+    choice.maps = Some(IdMaps { uid, gid, deny_setgroups: single, idmapped_mounts: false });
+    Ok(choice)
+}
+
+/// 0 is the caller, then the range; nobody (65534), which every distribution's files and tools expect, is its last id.
+fn with_nobody(start: u32, count: u32) -> Vec<(u32, u32, u32)> {
+    const NOBODY: u32 = 65_534;
+    if count > NOBODY || count < 2 {
+        return vec![(0, 0, 1), (1, start, count)];
+    }
+    vec![(0, 0, 1), (1, start, count - 1), (NOBODY, start + count - 1, 1)]
+}
+
+/// Host ids to ids of the outer namespace.
+fn translate(ranges: &[IdRange], field: &str, own: u32, sub: &[(u32, u32)]) -> Result<String> {
+    let mut out = Vec::new();
+    for (i, range) in ranges.iter().enumerate() {
+        if range.outside == own && range.count == 1 {
+            out.push((range.inside, 0, 1));
+            continue;
+        }
+        let mut inside_outer = 1;
+        let found = sub.iter().find_map(|&(start, count)| {
+            let fits = range.outside >= start
+                && u64::from(range.outside) + u64::from(range.count) <= u64::from(start) + u64::from(count);
+            let here = inside_outer + range.outside.wrapping_sub(start);
+            inside_outer += count;
+            fits.then_some(here)
+        });
+        match found {
+            Some(outside) => out.push((range.inside, outside, range.count)),
+            None => {
+                return Err(Error::new(
+                    ErrorKind::PermissionDenied,
+                    format!("{} ids from {} are not the caller's", range.count, range.outside),
+                )
+                .with_field(format!("{field}[{i}]"))
+                .with_errno(libc::EPERM)
+                .with_hint("an ordinary caller may map its own id and its ranges in /etc/subuid and /etc/subgid"));
+            }
+        }
+    }
+    Ok(line(&out))
+}
+
+/// The maps that a start would have, with nothing claimed.
+pub(crate) fn prospective_maps(spec: &Spec, outer: Option<&Outer>) -> Result<Option<IdMaps>> {
+    const POOL_START: u32 = 524_288;
+    let shown = Spec {
+        idmap: match (&spec.idmap, outer) {
+            (Idmap::Auto, None) => {
+                let range = IdRange { inside: 0, outside: POOL_START, count: 65_536 };
+                Idmap::Explicit { uid: vec![range], gid: vec![range] }
+            }
+            (other, _) => other.clone(),
+        },
+        ..spec.clone()
+    };
+    // An ordinary caller's claim is given back at once.
+    choose_ids(&shown, outer).map(|choice| choice.maps)
+}
+
+/// `outer`: what an ordinary user's keeper has; `None` for a privileged one.
+pub(crate) fn choose_ids(spec: &Spec, outer: Option<&Outer>) -> Result<IdChoice> {
+    match (namespace_source(spec, NamespaceKind::User), outer) {
+        (NamespaceSource::New, None) => privileged_ids(spec),
+        (NamespaceSource::New, Some(outer)) => ordinary_ids(spec, outer),
+        (NamespaceSource::Host, Some(outer)) => ordinary_ids(&Spec { idmap: Idmap::Host, ..spec.clone() }, outer),
+        (source, _) => {
+            let mode = if source == NamespaceSource::Host { "host" } else { "joined" };
+            Ok(IdChoice { maps: None, claims: Vec::new(), detached_claims: None, mode, why: None })
+        }
+    }
+}
+
+// --- users ---
+
+/// A container's own user and group files.
+pub(crate) trait UserFiles {
+    fn passwd(&self) -> Option<Vec<u8>>;
+    fn group(&self) -> Option<Vec<u8>>;
+}
+
+/// The files as a container that is not yet there will have them: given by `files`, mounted, or its root's.
+struct SpecFiles<'a>(&'a Spec);
+
+impl SpecFiles<'_> {
+    fn read(&self, path: &str) -> Option<Vec<u8>> {
+        let target = Path::new(path);
+        if let Some(file) = self.0.files.get(target) {
+            return Some(file.data.clone());
+        }
+        for mount in self.0.mounts.iter().rev() {
+            if let (MountKind::Bind { source: BindSource::Path(source), .. }, Ok(rest)) =
+                (&mount.kind, target.strip_prefix(&mount.target))
+            {
+                let source = if rest.as_os_str().is_empty() { source.clone() } else { source.join(rest) };
+                return fs::read(source).ok();
+            }
+        }
+        match &self.0.rootfs.kind {
+            RootfsKind::Host | RootfsKind::HostOwned => fs::read(target).ok(),
+            RootfsKind::Directory(dir) => read_in(dir, target),
+            RootfsKind::Layers { lower, upper } => {
+                let upper = upper.as_ref().map(|u| u.join("upper"));
+                upper.iter().chain(lower).find_map(|dir| read_in(dir, target))
+            }
+        }
+    }
+}
+
+impl UserFiles for SpecFiles<'_> {
+    fn passwd(&self) -> Option<Vec<u8>> {
+        self.read("/etc/passwd")
+    }
+    fn group(&self) -> Option<Vec<u8>> {
+        self.read("/etc/group")
+    }
+}
+
+/// Below an image's root: its symlinks lead nowhere else.
+fn read_in(root: &Path, path: &Path) -> Option<Vec<u8>> {
+    use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+    use std::io::Read;
+    let root = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, nix::sys::stat::Mode::empty()).ok()?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file = fs::File::from(openat2(&root, path, how).ok()?);
+    let mut bytes = Vec::new();
+    file.take(16 << 20).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+fn field(line: &[u8], index: usize) -> Option<&[u8]> {
+    line.split(|&b| b == b':').nth(index)
+}
+
+/// An image's own files are read as strictly as a spec: 4294967295 is -1, which setresuid(2) takes for "leave as it is".
+fn number(bytes: &[u8]) -> Option<u32> {
+    match IdOrName::parse(std::str::from_utf8(bytes).ok()?) {
+        Ok(IdOrName::Id(id)) => Some(id),
+        _ => None,
+    }
+}
+
+/// (credentials, home directory)
+pub(crate) fn resolve_user(
+    user: Option<&str>,
+    groups: &[String],
+    default: (u32, u32),
+    files: &dyn UserFiles,
+) -> Result<(Credentials, OsString)> {
+    let mut passwd = None;
+    let mut group_file = None;
+    let mut passwd_lines = || passwd.get_or_insert_with(|| files.passwd().unwrap_or_default()).clone();
+    let mut group_lines = || group_file.get_or_insert_with(|| files.group().unwrap_or_default()).clone();
+    let unknown = |what: &str, name: &str, field: &str| {
+        Error::new(ErrorKind::NotFound, format!("{name:?} is not in the container's /etc/{what}"))
+            .with_field(field.to_owned())
+            .with_errno(libc::ENOENT)
+            .with_hint("an id needs no entry")
+    };
+    let mut find_group = |group: &IdOrName, field_name: &str| match group {
+        IdOrName::Id(id) => Ok(*id),
+        IdOrName::Name(name) => group_lines()
+            .split(|&b| b == b'\n')
+            .find(|line| field(line, 0) == Some(name.as_bytes()))
+            .and_then(|line| number(field(line, 2)?))
+            .ok_or_else(|| unknown("group", name, field_name)),
+    };
+    let Some(user) = user else {
+        let mut list = Vec::new();
+        for (i, group) in groups.iter().enumerate() {
+            let name = format!("groups[{i}]");
+            let parsed = IdOrName::parse(group).map_err(|e| Error::spec(name.clone(), e))?;
+            list.push(find_group(&parsed, &name)?);
+        }
+        let home = if default.0 == 0 { "/root".into() } else { "/".into() };
+        return Ok((Credentials { uid: default.0, gid: default.1, groups: list }, home));
+    };
+    let parsed = UserSpec::parse(user).map_err(|e| Error::spec("user", e))?;
+    let text = passwd_lines();
+    let entry = text.split(|&b| b == b'\n').find(|line| match &parsed.user {
+        IdOrName::Name(name) => field(line, 0) == Some(name.as_bytes()),
+        IdOrName::Id(id) => field(line, 2).and_then(number) == Some(*id),
+    });
+    let uid = match (&parsed.user, entry) {
+        (IdOrName::Id(id), _) => *id,
+        (IdOrName::Name(name), entry) => {
+            entry.and_then(|line| number(field(line, 2)?)).ok_or_else(|| unknown("passwd", name, "user"))?
+        }
+    };
+    let gid = match (&parsed.group, entry) {
+        (Some(group), _) => find_group(group, "user")?,
+        (None, None) => 0,
+        (None, Some(line)) => field(line, 3).and_then(number).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidSpec, "its line in the container's /etc/passwd has no valid group id")
+                .with_field("user")
+                .with_errno(libc::EINVAL)
+        })?,
+    };
+    let home = entry
+        .and_then(|line| field(line, 5))
+        .filter(|home| home.starts_with(b"/"))
+        .map_or_else(|| if uid == 0 { "/root".into() } else { "/".into() }, |home| OsString::from_vec(home.to_vec()));
+    let mut list = Vec::new();
+    for (i, group) in groups.iter().enumerate() {
+        let name = format!("groups[{i}]");
+        let parsed = IdOrName::parse(group).map_err(|e| Error::spec(name.clone(), e))?;
+        list.push(find_group(&parsed, &name)?);
+    }
+    Ok((Credentials { uid, gid, groups: list }, home))
+}
+
+/// The ids of a payload whose spec names none: root inside, which for an ordinary caller is the caller; with `keep-id` the
+/// caller's own.
+pub(crate) fn default_ids(spec: &Spec, outer: Option<&Outer>) -> (u32, u32) {
+    match (&spec.idmap, outer) {
+        (Idmap::KeepId, Some(outer)) => (outer.uid, outer.gid),
+        _ => (0, 0),
+    }
+}
+
+// --- the caller ---
+
+const RESOURCES: [Resource; 16] = [
+    Resource::As,
+    Resource::Core,
+    Resource::Cpu,
+    Resource::Data,
+    Resource::Fsize,
+    Resource::Locks,
+    Resource::Memlock,
+    Resource::Msgqueue,
+    Resource::Nice,
+    Resource::Nofile,
+    Resource::Nproc,
+    Resource::Rss,
+    Resource::Rtprio,
+    Resource::Rttime,
+    Resource::Sigpending,
+    Resource::Stack,
+];
+
+pub(crate) fn inherited() -> Inherited {
+    let rlimits = RESOURCES
+        .iter()
+        .map(|&resource| {
+            let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: the kernel writes one rlimit.
+            unsafe { libc::getrlimit(resource.number() as _, &raw mut limit) };
+            (resource, Rlimit { soft: limit.rlim_cur, hard: limit.rlim_max })
+        })
+        .collect();
+    let mut mask = vec![0u8; 1024];
+    // SAFETY: the kernel writes at most the size given.
+    let n = unsafe { libc::syscall(libc::SYS_sched_getaffinity, 0, mask.len(), mask.as_mut_ptr()) };
+    mask.truncate(n.max(0) as usize);
+    // SAFETY: no pointers. The raw call gives 20 - nice, so that an error cannot be confused with a value.
+    let nice = 20 - unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, 0) } as i32;
+    Inherited { rlimits, affinity: mask, nice }
+}
+
+/// Programs and paths of `rootfs: host` that are hidden inside although the host has them.
+pub(crate) fn hidden_hint(rootfs: &Rootfs, path: &Path) -> Option<String> {
+    let host = matches!(rootfs.kind, RootfsKind::Host | RootfsKind::HostOwned);
+    let real = fs::canonicalize(path).ok()?;
+    let shown = if is_hidden(path) { path } else { &real };
+    let dir = shown.parent()?;
+    (host && is_hidden(shown)).then(|| {
+        format!(
+            "{shown:?} is below a directory of the host that containers do not see: add mounts: [{:?}]",
+            dir.to_string_lossy()
+        )
+    })
+}
+
+/// Everything about the machine and the caller, for one start.
+pub(crate) fn gather(spec: &Spec, outer: Option<&Outer>, maps: Option<IdMaps>) -> Result<(Facts, Vec<PathBuf>)> {
+    let privileged = outer.is_none();
+    let mut facts = Facts { privileged, idmaps: maps, ..Facts::default() };
+    let mut left_out = Vec::new();
+    let own_root = namespace_source(spec, NamespaceKind::Mnt) == NamespaceSource::New;
+    if own_root {
+        match &spec.rootfs.kind {
+            RootfsKind::Host | RootfsKind::HostOwned => {
+                if spec.rootfs.kind == RootfsKind::HostOwned && !privileged {
+                    return Err(Error::new(ErrorKind::PermissionDenied, "host:owned needs idmapped mounts")
+                        .with_field("rootfs")
+                        .with_errno(libc::EPERM)
+                        .with_hint("they need CAP_SYS_ADMIN; use \"host\", or an image of the caller's own"));
+                }
+                let tree = host_tree(privileged)?;
+                facts.host = tree.entries;
+                facts.host_top = tree.top;
+                left_out = tree.left_out;
+            }
+            RootfsKind::Directory(path) => check_directory("rootfs", path)?,
+            RootfsKind::Layers { lower, upper } => {
+                for (i, path) in lower.iter().enumerate() {
+                    check_directory(&format!("rootfs.lower[{i}]"), path)?;
+                }
+                if let Some(path) = upper {
+                    check_directory("rootfs.upper", path)?;
+                }
+            }
+        }
+        for (i, mount) in spec.mounts.iter().enumerate() {
+            let (mut is_dir, mut path) = (true, None);
+            if let MountKind::Bind { source, .. } = &mount.kind {
+                let field = format!("mounts[{i}]");
+                match source {
+                    BindSource::Path(source) => {
+                        let meta = fs::metadata(source).map_err(|e| {
+                            Error::io("open_tree", &e).with_field(field.clone()).with_path(source.to_string_lossy())
+                        })?;
+                        is_dir = meta.is_dir();
+                        // An absolute, real path: the child's working directory is not the caller's.
+                        if !source.is_absolute() {
+                            path = Some(absolute(source, &field)?);
+                        }
+                    }
+                    BindSource::Fd(fd) => {
+                        is_dir = fd_is_dir(*fd).map_err(|e| e.with_field(field.clone()))?;
+                        let link = format!("/proc/self/fd/{fd}");
+                        path = Some(fs::read_link(&link).map_err(|e| Error::io("readlink", &e).with_field(field))?);
+                    }
+                }
+            }
+            facts.mount_is_dir.push(is_dir);
+            facts.mount_paths.push(path);
+        }
+    }
+    if spec.masked_paths.is_none() || spec.readonly_paths.is_none() {
+        facts.known_paths = known_paths().to_vec();
+    }
+    if !spec.argv.is_empty() {
+        let defaults = default_ids(spec, outer);
+        let (credentials, home) = resolve_user(spec.user.as_deref(), &spec.groups, defaults, &SpecFiles(spec))?;
+        facts.credentials = credentials;
+        let mut caller = || std::env::vars_os().collect();
+        facts.env =
+            crate::plan::env::environment(&home, spec.terminal.is_some(), &spec.env_inherit, &mut caller, &spec.env);
+        facts.inherited = inherited();
+    }
+    Ok((facts, left_out))
+}
+
+fn absolute(path: &Path, field: &str) -> Result<PathBuf> {
+    fs::canonicalize(path).map_err(|e| Error::io("realpath", &e).with_field(field).with_path(path.to_string_lossy()))
+}
+
+fn check_directory(field: &str, path: &Path) -> Result<()> {
+    let meta = fs::metadata(path)
+        .map_err(|e| Error::io("open_tree", &e).with_field(field).with_path(path.to_string_lossy()))?;
+    if meta.is_dir() {
+        return Ok(());
+    }
+    Err(Error::os("open_tree", libc::ENOTDIR).with_field(field).with_path(path.to_string_lossy()))
+}
+
+fn fd_is_dir(fd: RawFd) -> Result<bool> {
+    // SAFETY: all zeroes is a valid stat.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one stat.
+    if unsafe { libc::fstat(fd, &raw mut stat) } < 0 {
+        return Err(Error::io("fstat", &std::io::Error::last_os_error()).with_kind(ErrorKind::InvalidArgument));
+    }
+    Ok(stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_unescaped_and_unique() {
+        let text = "22 1 0:20 / /a\\040b rw - ext4 /dev/x rw\n23 1 0:21 / /a\\040b rw - tmpfs t rw\n";
+        assert_eq!(parse_mountinfo(text), [MountPoint { path: "/a b".into() }]);
+    }
+
+    #[test]
+    fn host_ids_become_ids_of_the_outer_namespace() {
+        let sub = [(100_000, 65_536), (300_000, 10)];
+        let range = |inside, outside, count| IdRange { inside, outside, count };
+        assert_eq!(translate(&[range(0, 1000, 1)], "idmap.uid", 1000, &sub).unwrap(), "0 0 1\n");
+        assert_eq!(translate(&[range(5, 300_002, 3)], "idmap.uid", 1000, &sub).unwrap(), "5 65539 3\n");
+        let error = translate(&[range(0, 165_530, 10)], "idmap.uid", 1000, &sub).unwrap_err();
+        assert_eq!(error.field(), Some("idmap.uid[0]"));
+    }
+
+    #[test]
+    fn nobody_is_mapped_in_small_ranges_too() {
+        assert_eq!(with_nobody(1, 1024), [(0, 0, 1), (1, 1, 1023), (65_534, 1024, 1)]);
+        assert_eq!(with_nobody(1, 65_535), [(0, 0, 1), (1, 1, 65_535)]);
+    }
+}

@@ -1,0 +1,206 @@
+//! One keeper, seen from its host.
+
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+use super::birth;
+use super::fork::{self, Owner};
+use crate::error::{Error, ErrorKind, Result};
+use crate::proto::{self, MAGIC, request};
+
+/// What an ordinary user's keeper could map in its outer user namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outer {
+    pub uid: u32,
+    pub gid: u32,
+    /// Sub-ids: (first id outside, count), as 1.. inside; empty with a single id.
+    pub uids: Vec<(u32, u32)>,
+    pub gids: Vec<(u32, u32)>,
+    /// Why not more.
+    pub why: Option<String>,
+}
+
+impl Outer {
+    /// Ids above 0 that both maps have.
+    pub fn pool(&self) -> u32 {
+        let sum = |ranges: &[(u32, u32)]| ranges.iter().map(|r| r.1).fold(0, u32::saturating_add);
+        sum(&self.uids).min(sum(&self.gids))
+    }
+}
+
+/// What only a detached container's keeper gets.
+#[derive(Debug)]
+pub(crate) struct Detached {
+    pub listen: OwnedFd,
+    pub name_lock: OwnedFd,
+    pub status: OwnedFd,
+    pub log: OwnedFd,
+    pub log_file: OwnedFd,
+    /// Claims of id ranges on an open file of its own.
+    pub claims: OwnedFd,
+}
+
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pub owner: Owner,
+    socket: OwnedFd,
+    pub pid: i32,
+    /// In ticks since boot: with the pid, who it is.
+    pub start_time: u64,
+    pub privileged: bool,
+    /// An ordinary user's.
+    pub outer: Option<Outer>,
+    pub detached: bool,
+    pub starting: AtomicUsize,
+    dead: AtomicBool,
+    next_key: AtomicU64,
+    /// Directories for undo plans: the index is the keeper's.
+    shared: Mutex<Vec<Arc<OwnedFd>>>,
+    /// Open as long as the keeper may have claims of ours.
+    pub(super) claims: Option<crate::state::ids::ClaimsFile>,
+    /// The task that stays as its parent, when the host is pid 1 or a subreaper.
+    pub(super) middle: Mutex<Option<birth::Middle>>,
+}
+
+impl Keeper {
+    pub(super) fn new(socket: OwnedFd, pid: i32, born: birth::Born, detached: bool) -> Self {
+        fork::close_in_children(socket.as_raw_fd());
+        Self {
+            owner: Owner::this(),
+            socket,
+            pid,
+            start_time: 0,
+            privileged: born.outer.is_none(),
+            outer: born.outer,
+            detached,
+            starting: AtomicUsize::new(0),
+            dead: AtomicBool::new(false),
+            next_key: AtomicU64::new(1),
+            shared: Mutex::new(Vec::new()),
+            claims: born.claims,
+            middle: Mutex::new(born.middle),
+        }
+    }
+
+    /// READY came: who it is.
+    pub(super) fn ready(mut self, pid: i32) -> Self {
+        self.pid = pid;
+        self.start_time = crate::state::start_time(pid).unwrap_or(0);
+        self
+    }
+
+    /// A connection to the keeper of a detached container.
+    pub fn connected(socket: OwnedFd, pid: i32, start_time: u64, privileged: bool) -> Self {
+        Self {
+            owner: Owner::this(),
+            socket,
+            pid,
+            start_time,
+            privileged,
+            outer: None,
+            detached: true,
+            starting: AtomicUsize::new(0),
+            dead: AtomicBool::new(false),
+            next_key: AtomicU64::new(2),
+            shared: Mutex::new(Vec::new()),
+            claims: None,
+            middle: Mutex::new(None),
+        }
+    }
+
+    pub fn next_key(&self) -> u64 {
+        self.next_key.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    pub fn mark_dead(&self) {
+        self.dead.store(true, Ordering::Relaxed);
+    }
+
+    /// Sends one request. `Ok(false)`: the keeper has left or died; nothing was taken.
+    pub fn send(&self, kind: u32, key: u64, value: i32, timeout_ms: u32, fds: &[BorrowedFd<'_>]) -> Result<bool> {
+        let message = proto::Request {
+            magic: MAGIC,
+            kind,
+            tid: nix::unistd::gettid().as_raw(),
+            nfds: fds.len() as u32,
+            flags: 0,
+            timeout_ms,
+            key,
+            value,
+            pad: 0,
+        };
+        self.send_bytes(bytes_of(&message), fds)
+    }
+
+    pub(super) fn send_bytes(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<bool> {
+        if self.is_dead() {
+            return Ok(false);
+        }
+        if fds.len() > proto::MAX_FDS {
+            return Err(Error::new(ErrorKind::Exhausted, format!("a start would need {} descriptors", fds.len()))
+                .with_hint("fewer mounts or passed descriptors: 250 fit in one message"));
+        }
+        let raw: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control: &[ControlMessage] = if raw.is_empty() { &[] } else { &rights };
+        loop {
+            let iov = [IoSlice::new(bytes)];
+            match sendmsg::<()>(self.socket.as_raw_fd(), &iov, control, MsgFlags::MSG_NOSIGNAL, None) {
+                Ok(_) => return Ok(true),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(nix::errno::Errno::EPIPE | nix::errno::Errno::ECONNRESET | nix::errno::Errno::ENOTCONN) => {
+                    self.mark_dead();
+                    return Ok(false);
+                }
+                Err(nix::errno::Errno::ETOOMANYREFS) => {
+                    return Err(Error::os("sendmsg", libc::ETOOMANYREFS)
+                        .with_kind(ErrorKind::Exhausted)
+                        .with_hint("too many descriptors are in flight for this user: RLIMIT_NOFILE"));
+                }
+                Err(errno) => return Err(Error::os("sendmsg", errno as i32)),
+            }
+        }
+    }
+
+    /// The index of a directory in the keeper's table; it is sent there the first time.
+    pub fn share(&self, directory: &Arc<OwnedFd>) -> Result<Option<usize>> {
+        let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(index) = shared.iter().position(|known| Arc::ptr_eq(known, directory)) {
+            return Ok(Some(index));
+        }
+        let index = shared.len();
+        if index >= 32 {
+            return Err(Error::new(ErrorKind::Exhausted, "too many different cgroup parents in one process")
+                .with_field("cgroup_parent"));
+        }
+        use std::os::fd::AsFd;
+        if !self.send(request::SHARE, index as u64, 0, 0, &[directory.as_fd()])? {
+            return Ok(None);
+        }
+        shared.push(directory.clone());
+        Ok(Some(index))
+    }
+
+    pub fn has_room_for_shares(&self) -> bool {
+        self.shared.lock().unwrap_or_else(|e| e.into_inner()).len() < 24
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        fork::forget(self.socket.as_raw_fd());
+    }
+}
+
+pub(super) fn bytes_of<T: Copy>(value: &T) -> &[u8] {
+    // SAFETY: only used for proto's repr(C) structs, whose padding is explicit.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}

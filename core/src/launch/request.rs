@@ -1,0 +1,264 @@
+//! One request to a keeper: the plan's descriptors opened, the message sent, the answers turned into results and errors.
+
+use std::ffi::CString;
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::channel::{Answer, Channel, deadline};
+use super::keeper::Keeper;
+use crate::cgroup::Group;
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::builder::Compiled;
+use crate::plan::facts::Need;
+use crate::proto::{Record, keeper_step, record, section};
+
+/// A descriptor of the request: opened for it, or borrowed.
+enum Given<'a> {
+    Own(OwnedFd),
+    Borrowed(BorrowedFd<'a>),
+}
+
+impl AsFd for Given<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Own(fd) => fd.as_fd(),
+            Self::Borrowed(fd) => *fd,
+        }
+    }
+}
+
+/// What a plan's needs are taken from.
+pub(crate) struct Request<'a> {
+    pub group: Option<&'a Group>,
+    pub streams: [Option<BorrowedFd<'a>>; 3],
+    /// Namespaces to join, by kind.
+    pub namespaces: &'a [(crate::spec::NamespaceKind, OwnedFd)],
+}
+
+fn open_tree(fd: RawFd, path: &CString, flags: i32) -> std::io::Result<OwnedFd> {
+    // SAFETY: the path is NUL-ended; the result is a new descriptor.
+    let tree = unsafe { libc::syscall(libc::SYS_open_tree, fd, path.as_ptr(), flags) };
+    if tree < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: just made, nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(tree as i32) })
+}
+
+const TREE_CLONE: i32 = 1 | libc::O_CLOEXEC;
+const RECURSIVE: i32 = 0x8000;
+
+impl Request<'_> {
+    fn open(&self, need: &Need) -> Result<Given<'_>> {
+        let missing = |what: &str| Error::new(ErrorKind::Internal, format!("a plan needs {what} that is not there"));
+        match need {
+            Need::GroupDir => {
+                let dir = self.group.and_then(Group::v2_dir).ok_or_else(|| missing("a control group"))?;
+                Ok(Given::Borrowed(dir))
+            }
+            Need::GroupTasks(i) => {
+                let tasks = self.group.and_then(|g| g.v1_tasks().get(*i)).ok_or_else(|| missing("a control group"))?;
+                Ok(Given::Borrowed(tasks.as_fd()))
+            }
+            Need::Tree { path, recursive, field } => {
+                let text = CString::new(path.as_os_str().as_bytes())
+                    .map_err(|_| Error::spec(field.clone(), "a path has a NUL byte"))?;
+                let flags = TREE_CLONE | if *recursive { RECURSIVE } else { 0 };
+                open_tree(libc::AT_FDCWD, &text, flags)
+                    .map(Given::Own)
+                    .map_err(|e| Error::io("open_tree", &e).with_field(field.clone()).with_path(path.to_string_lossy()))
+            }
+            Need::TreeOfFd { fd, recursive, field } => {
+                let flags = TREE_CLONE | libc::AT_EMPTY_PATH | if *recursive { RECURSIVE } else { 0 };
+                open_tree(*fd, &CString::default(), flags)
+                    .map(Given::Own)
+                    .map_err(|e| Error::io("open_tree", &e).with_field(field.clone()).with_path(format!("fd {fd}")))
+            }
+            Need::Namespace { kind, .. } => self
+                .namespaces
+                .iter()
+                .find(|(k, _)| k == kind)
+                .map(|(_, fd)| Given::Borrowed(fd.as_fd()))
+                .ok_or_else(|| missing("a namespace")),
+            Need::Stream(i) => self.streams[*i].map(Given::Borrowed).ok_or_else(|| missing("a stream")),
+            Need::Pass(fd) => {
+                // SAFETY: only to duplicate it: a number that is no descriptor gives EBADF.
+                let copy = unsafe { libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, 3) };
+                if copy < 0 {
+                    let error = std::io::Error::last_os_error();
+                    return Err(Error::io("dup", &error)
+                        .with_field(format!("pass_fds[{fd}]"))
+                        .with_kind(ErrorKind::InvalidArgument));
+                }
+                // SAFETY: just made, nobody else's.
+                Ok(Given::Own(unsafe { OwnedFd::from_raw_fd(copy) }))
+            }
+        }
+    }
+
+    /// Sends it. `Ok(false)`: the keeper has left.
+    #[allow(clippy::too_many_arguments)]
+    pub fn send(
+        &self,
+        keeper: &Keeper,
+        kind: u32,
+        key: u64,
+        timeout: Option<Duration>,
+        channel: BorrowedFd<'_>,
+        status: Option<BorrowedFd<'_>>,
+        compiled: &Compiled,
+        needs: &[Need],
+    ) -> Result<bool> {
+        let plan =
+            memfd_create(c"ringfence-plan", MFdFlags::MFD_CLOEXEC).map_err(|e| Error::os("memfd_create", e as i32))?;
+        let mut file = std::fs::File::from(plan);
+        file.write_all(&compiled.buffer).map_err(|e| Error::io("write plan", &e))?;
+        let given: Vec<Given<'_>> = needs.iter().map(|need| self.open(need)).collect::<Result<_>>()?;
+        let mut fds = vec![channel, file.as_fd()];
+        fds.extend(status);
+        fds.extend(given.iter().map(AsFd::as_fd));
+        let timeout = timeout.map_or(0, |t| u32::try_from(t.as_millis()).unwrap_or(u32::MAX).max(1));
+        keeper.send(kind, key, 0, timeout, &fds)
+    }
+}
+
+/// What a start or exec came to.
+pub(crate) enum Outcome {
+    Started { pidfd: Option<OwnedFd>, created: Option<OwnedFd>, fds: Vec<(u32, OwnedFd)> },
+    Failed(Record),
+    Refused,
+    KeeperDied,
+}
+
+/// Waits for the answer. The keeper keeps `timeout` itself; a bit later than that it is taken for dead.
+pub(crate) fn wait_started(channel: &Channel, timeout: Option<Duration>, until: u32) -> Result<Outcome> {
+    let limit: Option<Instant> = deadline(timeout.map(|t| t.saturating_add(Duration::from_secs(5))));
+    let mut created = None;
+    let mut fds = Vec::new();
+    loop {
+        match channel.receive(limit, None)? {
+            Answer::Record(answer, fd) => match answer.kind {
+                record::CREATED => created = fd,
+                record::FD => fds.extend(fd.map(|fd| (answer.op, fd))),
+                record::FAILED => return Ok(Outcome::Failed(answer)),
+                record::REFUSED => return Ok(Outcome::Refused),
+                kind if kind == until => return Ok(Outcome::Started { pidfd: fd, created, fds }),
+                _ => {}
+            },
+            Answer::End => return Ok(Outcome::KeeperDied),
+            Answer::Nothing | Answer::Cancelled => {
+                return Err(
+                    Error::new(ErrorKind::TimedOut, "the keeper did not answer in time").with_errno(libc::ETIMEDOUT)
+                );
+            }
+        }
+    }
+}
+
+/// A failed step as an error: the plan's tag says what it was for.
+pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
+    let errno = failed.errno;
+    if failed.section != section::KEEPER {
+        let Some(tag) = compiled.tag(failed.section, failed.op) else {
+            return Error::os("start", errno);
+        };
+        if errno == libc::ETIMEDOUT {
+            let mut error = Error::new(ErrorKind::TimedOut, "the start took longer than start_timeout")
+                .with_field(tag.field.clone())
+                .with_step(tag.call)
+                .with_errno(errno);
+            if let Some(path) = &tag.path {
+                error = error.with_path(path.clone());
+            }
+            return error;
+        }
+        let mut error = Error::os(tag.call, errno).with_field(tag.field.clone());
+        if errno == libc::EPERM || errno == libc::EINVAL {
+            error = error.with_kind(if errno == libc::EPERM { ErrorKind::PermissionDenied } else { ErrorKind::Os });
+        }
+        if let Some(path) = &tag.path {
+            error = error.with_path(path.clone());
+        }
+        let hint = tag.hint.map(str::to_owned).or_else(|| crate::doctor::explain(tag.call, errno));
+        return match hint {
+            Some(hint) if !hint.is_empty() => error.with_hint(hint),
+            _ => error,
+        };
+    }
+    let step = failed.op & 0xff;
+    let at = failed.op >> 8;
+    let (field, step_name) = match step {
+        keeper_step::CLONE => ("namespaces", "clone3"),
+        keeper_step::UID_MAP => ("idmap", "write uid_map"),
+        keeper_step::GID_MAP => ("idmap", "write gid_map"),
+        keeper_step::SETGROUPS => ("idmap", "write setgroups"),
+        keeper_step::IDMAP => {
+            let (field, path) = compiled
+                .tag(section::SETUP as u32, at)
+                .map_or(("mounts".into(), None), |tag| (tag.field.clone(), tag.path.clone()));
+            let error = Error::os("mount_setattr MOUNT_ATTR_IDMAP", errno)
+                .with_field(field)
+                .with_kind(ErrorKind::Unsupported)
+                .with_hint("the file system of the source cannot be idmapped; use idmap: host, or copy it elsewhere");
+            return match path {
+                Some(path) => error.with_path(path),
+                None => error,
+            };
+        }
+        keeper_step::PAYLOAD_CLONE => ("argv", "clone3"),
+        keeper_step::NO_CONTAINER => {
+            return Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH);
+        }
+        keeper_step::TABLE_FULL => ("containers", "keeper's table"),
+        keeper_step::KILLED => {
+            return Error::new(ErrorKind::Closed, "it was killed while it started").with_errno(libc::ESRCH);
+        }
+        keeper_step::MAP_PLAN | keeper_step::BAD_REQUEST => {
+            return Error::new(ErrorKind::Internal, "the keeper did not accept the plan").with_errno(errno);
+        }
+        _ => ("keeper", "keeper"),
+    };
+    let error = Error::os(step_name, errno).with_field(field);
+    match crate::doctor::explain(step_name, errno) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+/// Opens a file for a stream on the host, with the caller's rights.
+pub(crate) fn open_stream_file(path: &Path, input: bool, field: &str) -> Result<OwnedFd> {
+    let mut options = std::fs::File::options();
+    if input {
+        options.read(true);
+    } else {
+        options.write(true).create(true).truncate(true);
+    }
+    options
+        .open(path)
+        .map(OwnedFd::from)
+        .map_err(|e| Error::io("open", &e).with_field(field).with_path(path.to_string_lossy()))
+}
+
+/// A copy of a descriptor of the caller.
+pub(crate) fn duplicate(fd: RawFd, field: &str) -> Result<OwnedFd> {
+    // SAFETY: a number that is no descriptor gives EBADF.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 {
+        let error = std::io::Error::last_os_error();
+        return Err(Error::io("dup", &error)
+            .with_field(field)
+            .with_path(format!("fd {fd}"))
+            .with_kind(ErrorKind::InvalidArgument));
+    }
+    // SAFETY: just made, nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+pub(crate) fn raw(fd: &impl AsFd) -> RawFd {
+    fd.as_fd().as_raw_fd()
+}

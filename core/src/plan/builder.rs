@@ -1,0 +1,310 @@
+//! Puts a plan together: operations with tags, and the flat buffer that the keeper's children interpret.
+
+use crate::proto::{self, Header, Op, Span, arg, pseudo, section, slot};
+
+/// What an operation is for: the front of an error message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tag {
+    /// The spec's field, or a few words.
+    pub field: String,
+    /// The system call's name.
+    pub call: &'static str,
+    pub path: Option<String>,
+    pub hint: Option<&'static str>,
+}
+
+/// One argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arg {
+    Imm(u64),
+    /// An offset in the buffer, passed as an address.
+    Data(u64),
+    Slot(u16),
+}
+
+impl From<u64> for Arg {
+    fn from(value: u64) -> Self {
+        Self::Imm(value)
+    }
+}
+impl From<i32> for Arg {
+    fn from(value: i32) -> Self {
+        Self::Imm(value as i64 as u64)
+    }
+}
+impl From<u32> for Arg {
+    fn from(value: u32) -> Self {
+        Self::Imm(value.into())
+    }
+}
+
+/// Names a system call and knows its number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call(pub u32, pub &'static str);
+
+macro_rules! calls {
+    ($($name:ident = $number:ident $text:literal;)*) => {
+        $(pub(crate) const $name: Call = Call(libc::$number as u32, $text);)*
+    };
+}
+
+/// The system calls that plans are made of.
+pub(crate) mod call {
+    use super::{Call, pseudo};
+    calls! {
+        OPENAT = SYS_openat "openat"; OPENAT2 = SYS_openat2 "openat2"; CLOSE = SYS_close "close";
+        MKDIRAT = SYS_mkdirat "mkdirat"; MKNODAT = SYS_mknodat "mknodat"; SYMLINKAT = SYS_symlinkat "symlinkat";
+        UNLINKAT = SYS_unlinkat "unlinkat"; FCHMODAT = SYS_fchmodat "fchmodat"; FCHMOD = SYS_fchmod "fchmod";
+        FSOPEN = SYS_fsopen "fsopen"; FSCONFIG = SYS_fsconfig "fsconfig"; FSMOUNT = SYS_fsmount "fsmount";
+        MOVE_MOUNT = SYS_move_mount "move_mount"; OPEN_TREE = SYS_open_tree "open_tree";
+        MOUNT_SETATTR = SYS_mount_setattr "mount_setattr"; MOUNT = SYS_mount "mount"; UMOUNT2 = SYS_umount2 "umount2";
+        PIVOT_ROOT = SYS_pivot_root "pivot_root"; FCHDIR = SYS_fchdir "fchdir"; CHDIR = SYS_chdir "chdir";
+        UNSHARE = SYS_unshare "unshare"; SETNS = SYS_setns "setns"; SETHOSTNAME = SYS_sethostname "sethostname";
+        SETDOMAINNAME = SYS_setdomainname "setdomainname"; SOCKET = SYS_socket "socket"; IOCTL = SYS_ioctl "ioctl";
+        SETGROUPS = SYS_setgroups "setgroups"; SETRESUID = SYS_setresuid "setresuid"; SETRESGID = SYS_setresgid "setresgid";
+        SETSID = SYS_setsid "setsid"; DUP3 = SYS_dup3 "dup3"; FCNTL = SYS_fcntl "fcntl"; UMASK = SYS_umask "umask";
+        PRLIMIT64 = SYS_prlimit64 "prlimit64"; SETPRIORITY = SYS_setpriority "setpriority"; PRCTL = SYS_prctl "prctl";
+        CAPSET = SYS_capset "capset"; EXECVE = SYS_execve "execve"; WRITE = SYS_write "write";
+        SCHED_SETAFFINITY = SYS_sched_setaffinity "sched_setaffinity";
+    }
+    pub(crate) const WRITE_ALL: Call = Call(pseudo::WRITE_ALL, "write");
+    pub(crate) const RELOCATE: Call = Call(pseudo::RELOCATE, "relocate");
+    pub(crate) const SIGNALS: Call = Call(pseudo::SIGNALS, "reset signals");
+    pub(crate) const BOUNDING: Call = Call(pseudo::BOUNDING, "prctl PR_CAPBSET_DROP");
+    pub(crate) const AMBIENT: Call = Call(pseudo::AMBIENT, "prctl PR_CAP_AMBIENT");
+    pub(crate) const VERIFY: Call = Call(pseudo::VERIFY, "verify");
+    pub(crate) const SEND_FD: Call = Call(pseudo::SEND_FD, "send descriptor");
+    pub(crate) const EXEC_FAILED: Call = Call(pseudo::EXEC_FAILED, "exec");
+    pub(crate) const LIFELINE: Call = Call(pseudo::LIFELINE, "lifeline");
+    pub(crate) const CHECK_CWD: Call = Call(pseudo::CHECK_CWD, "getcwd");
+}
+
+/// A step that is still being written: chain the rest.
+pub(crate) struct Step<'a> {
+    op: &'a mut Op,
+    tag: &'a mut Tag,
+    nslots: &'a mut u32,
+}
+
+impl Step<'_> {
+    /// Errnos that are no failure (at most four).
+    pub fn ok(self, errnos: &[i32]) -> Self {
+        for &errno in errnos {
+            if let Some(free) = self.op.ok.iter_mut().find(|e| **e == 0) {
+                *free = errno as u16;
+            }
+        }
+        self
+    }
+    pub fn ok_any(self) -> Self {
+        self.op.ok[0] = proto::ANY;
+        self
+    }
+    pub fn skip_on_errno(self, count: usize) -> Self {
+        self.op.skip_ok_errno = u16::try_from(count).expect("plans pass over a few operations");
+        self
+    }
+    pub fn path(self, path: impl Into<String>) -> Self {
+        self.tag.path = Some(path.into());
+        self
+    }
+    pub fn hint(self, hint: &'static str) -> Self {
+        self.tag.hint = Some(hint);
+        self
+    }
+    /// Keeps the result in a slot that another operation has already.
+    pub fn keep_in(self, slot: u16) {
+        self.op.out = slot;
+    }
+    /// Keeps the result in a new slot.
+    pub fn keep(self) -> u16 {
+        let slot = *self.nslots as u16;
+        *self.nslots += 1;
+        self.op.out = slot;
+        slot
+    }
+}
+
+/// A plan under construction.
+pub(crate) struct Builder {
+    /// The front of the buffer: header, then data. Operations and slots follow at the end.
+    data: Vec<u8>,
+    ops: [Vec<(Op, Tag)>; section::COUNT],
+    nslots: u32,
+    pub flags: u32,
+    pub clone_flags: u64,
+    pub cgroup_slot: Option<u16>,
+    pub uid_map: Vec<u8>,
+    pub gid_map: Vec<u8>,
+    pub idmaps: Vec<proto::IdmapEntry>,
+    /// The field that the next operations are for.
+    pub field: String,
+    at: usize,
+}
+
+impl Builder {
+    /// `request_fds`: how many descriptors the request brings for slots.
+    pub fn new(request_fds: usize) -> Self {
+        Self {
+            data: vec![0; size_of::<Header>()],
+            ops: Default::default(),
+            // UNDO finds the shared directories in these, whatever the request brought.
+            nslots: slot::FIRST.max((slot::SHARED + 32) as u32).max(slot::FIRST + request_fds as u32),
+            flags: 0,
+            clone_flags: 0,
+            cgroup_slot: None,
+            uid_map: Vec::new(),
+            gid_map: Vec::new(),
+            idmaps: Vec::new(),
+            field: String::new(),
+            at: section::PREPARE,
+        }
+    }
+
+    /// The next operations go to this section.
+    pub fn section(&mut self, section: usize) {
+        self.at = section;
+    }
+
+    pub fn field(&mut self, field: impl Into<String>) {
+        self.field = field.into();
+    }
+
+    /// How many operations the current section has.
+    pub fn len(&self) -> usize {
+        self.ops[self.at].len()
+    }
+
+    pub fn op<const N: usize>(&mut self, call: Call, args: [Arg; N]) -> Step<'_> {
+        let mut op = Op { nr: call.0, out: slot::NONE, ..Op::default() };
+        for (i, value) in args.into_iter().enumerate() {
+            (op.kinds[i], op.args[i]) = match value {
+                Arg::Imm(value) => (arg::IMM, value),
+                Arg::Data(offset) => (arg::DATA, offset),
+                Arg::Slot(slot) => (arg::SLOT, slot.into()),
+            };
+        }
+        let tag = Tag { field: self.field.clone(), call: call.1, path: None, hint: None };
+        let list = &mut self.ops[self.at];
+        list.push((op, tag));
+        let (op, tag) = list.last_mut().expect("just pushed");
+        Step { op, tag, nslots: &mut self.nslots }
+    }
+
+    /// Makes operation `index` of the current section pass over what follows it up to here, when it succeeds (or when it
+    /// fails with an errno that is fine).
+    pub fn skip_from(&mut self, index: usize, on_success: bool) {
+        let count = u16::try_from(self.len() - index - 1).expect("plans pass over a few operations");
+        let op = &mut self.ops[self.at][index].0;
+        if on_success {
+            op.skip_success = count;
+        } else {
+            op.skip_ok_errno = count;
+        }
+    }
+
+    fn align(&mut self, to: usize) {
+        while !self.data.len().is_multiple_of(to) {
+            self.data.push(0);
+        }
+    }
+
+    pub fn bytes(&mut self, bytes: &[u8]) -> Arg {
+        self.align(8);
+        let at = self.data.len();
+        self.data.extend_from_slice(bytes);
+        Arg::Data(at as u64)
+    }
+
+    /// A NUL-ended string; NUL bytes inside were refused by validation.
+    pub fn text(&mut self, text: impl AsRef<[u8]>) -> Arg {
+        let at = self.data.len();
+        self.data.extend_from_slice(text.as_ref());
+        self.data.push(0);
+        Arg::Data(at as u64)
+    }
+
+    pub fn words(&mut self, words: &[u64]) -> Arg {
+        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        self.bytes(&bytes)
+    }
+
+    /// An array of pointers to strings, ended by a null pointer; the operation that makes addresses of its offsets is added
+    /// to the current section.
+    pub fn pointers(&mut self, strings: &[impl AsRef<[u8]>]) -> Arg {
+        let mut offsets = Vec::with_capacity(strings.len() + 1);
+        for string in strings {
+            let Arg::Data(at) = self.text(string) else { unreachable!("text gives an offset") };
+            offsets.push(at);
+        }
+        offsets.push(0);
+        let array = self.words(&offsets);
+        let Arg::Data(at) = array else { unreachable!("words gives an offset") };
+        self.op(call::RELOCATE, [at.into(), (offsets.len() as u64).into()]);
+        array
+    }
+
+    pub fn build(mut self) -> Compiled {
+        let mut header = Header {
+            magic: proto::MAGIC,
+            flags: self.flags,
+            nslots: self.nslots,
+            cgroup_slot: self.cgroup_slot.map_or(u32::MAX, u32::from),
+            clone_flags: self.clone_flags,
+            ..Header::default()
+        };
+        let mut span = |bytes: &[u8], data: &mut Vec<u8>| {
+            let off = data.len() as u32;
+            data.extend_from_slice(bytes);
+            Span { off, len: bytes.len() as u32 }
+        };
+        header.uid_map = span(&std::mem::take(&mut self.uid_map), &mut self.data);
+        header.gid_map = span(&std::mem::take(&mut self.gid_map), &mut self.data);
+        self.align(8);
+        header.idmaps = Span { off: self.data.len() as u32, len: self.idmaps.len() as u32 };
+        for entry in &self.idmaps {
+            self.data.extend_from_slice(as_bytes(entry));
+        }
+        for (index, ops) in self.ops.iter().enumerate() {
+            while !self.data.len().is_multiple_of(8) {
+                self.data.push(0);
+            }
+            header.sections[index] = Span { off: self.data.len() as u32, len: ops.len() as u32 };
+            for (op, _) in ops {
+                self.data.extend_from_slice(as_bytes(op));
+            }
+        }
+        self.align(8);
+        header.slots = self.data.len() as u32;
+        self.data.resize(self.data.len() + self.nslots as usize * 8, 0);
+        header.total = self.data.len() as u32;
+        self.data[..size_of::<Header>()].copy_from_slice(as_bytes(&header));
+        Compiled { buffer: self.data, ops: self.ops }
+    }
+}
+
+fn as_bytes<T: Copy>(value: &T) -> &[u8] {
+    // SAFETY: T is one of proto's repr(C) structs, which have explicit padding fields only: every byte is initialised.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+}
+
+/// The buffer for the keeper, and the tags that stay here.
+#[derive(Clone)]
+pub(crate) struct Compiled {
+    pub buffer: Vec<u8>,
+    pub ops: [Vec<(Op, Tag)>; section::COUNT],
+}
+
+impl Compiled {
+    pub fn tag(&self, section: u32, op: u32) -> Option<&Tag> {
+        self.ops.get(section as usize)?.get(op as usize).map(|(_, tag)| tag)
+    }
+
+    /// The string at an offset of the buffer, for showing it.
+    pub fn text_at(&self, offset: u64) -> Option<String> {
+        let rest = self.buffer.get(offset as usize..)?;
+        let end = rest.iter().take(4096).position(|&b| b == 0)?;
+        let text = std::str::from_utf8(&rest[..end]).ok()?;
+        (!text.is_empty() && text.chars().all(|c| !c.is_control())).then(|| text.to_owned())
+    }
+}

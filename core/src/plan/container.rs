@@ -1,0 +1,848 @@
+//! PREPARE, SETUP and UNDO of a container, in the order in which it happens.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::builder::{Arg, Builder, call};
+use super::facts::{Facts, HostEntry, Need};
+use super::process::{ProcessPlan, need};
+use crate::proto::{IdmapEntry, plan_flag, section, slot};
+use crate::spec::{BindSource, MountKind, NamespaceKind as Ns, NamespaceSource, Net, RootfsKind, Spec};
+
+const CLOEXEC: i32 = libc::O_CLOEXEC;
+const PATH_DIR: i32 = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+const EMPTY: i32 = libc::AT_EMPTY_PATH;
+const RECURSIVE: i32 = 0x8000;
+const TREE_CLONE: i32 = 1 | libc::O_CLOEXEC;
+/// MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+const MOVE_BOTH: i32 = 0x44;
+const MOVE_FROM: i32 = 4;
+pub(crate) const RDONLY: u64 = 1;
+const NOSUID: u64 = 2;
+const NODEV: u64 = 4;
+const NOEXEC: u64 = 8;
+const RESOLVE_NO_MAGICLINKS: u64 = 2;
+const RESOLVE_NO_SYMLINKS: u64 = 4;
+const RESOLVE_IN_ROOT: u64 = 16;
+
+/// Directories of the host that `rootfs: host` hides, and the mode of what is there instead.
+pub(crate) const HIDDEN: [(&str, u32); 5] =
+    [("home", 0o755), ("root", 0o700), ("run", 0o755), ("tmp", 0o1777), ("var/tmp", 0o1777)];
+/// Hidden too: covered by file systems of the container's own.
+pub(crate) const COVERED: [&str; 3] = ["proc", "sys", "dev"];
+
+pub(crate) const DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// What a namespace kind's source is when the spec says nothing.
+pub(crate) fn namespace_source(spec: &Spec, kind: Ns) -> NamespaceSource {
+    if let Some(source) = spec.namespaces.get(&kind) {
+        return source.clone();
+    }
+    match kind {
+        Ns::Net if spec.net == Net::Host => NamespaceSource::Host,
+        // A time namespace without offsets changes nothing but the cost of clock_gettime.
+        Ns::Time if spec.time_offsets == Default::default() => NamespaceSource::Host,
+        Ns::User if spec.idmap == crate::spec::Idmap::Host => NamespaceSource::Host,
+        _ => NamespaceSource::New,
+    }
+}
+
+pub(crate) fn clone_flag(kind: Ns) -> u64 {
+    (match kind {
+        Ns::Mnt => libc::CLONE_NEWNS,
+        Ns::Pid => libc::CLONE_NEWPID,
+        Ns::Net => libc::CLONE_NEWNET,
+        Ns::Ipc => libc::CLONE_NEWIPC,
+        Ns::Uts => libc::CLONE_NEWUTS,
+        Ns::User => libc::CLONE_NEWUSER,
+        Ns::Cgroup => libc::CLONE_NEWCGROUP,
+        Ns::Time => 0x80,
+    }) as u32 as u64
+}
+
+/// Something that will be mounted once the new root is in place.
+struct Attach {
+    field: String,
+    tree: u16,
+    target: PathBuf,
+    directory: bool,
+    /// A place of the standard layout: a symlink there is an attack, not a layout (CVE-2019-19921 and its kin).
+    standard: bool,
+}
+
+pub(crate) struct ContainerPlan<'a> {
+    pub spec: &'a Spec,
+    pub facts: &'a Facts,
+    b: Builder,
+    needs: Vec<Need>,
+    attach: Vec<Attach>,
+    /// Mounts stacked on the old root, the new one included.
+    staged: usize,
+}
+
+/// The plan of a start, and the descriptors that its request has to bring.
+pub(crate) fn compile(spec: &Spec, facts: &Facts) -> (super::builder::Compiled, Vec<Need>) {
+    // Descriptors become known while operations are written, and slots for results come after them: so twice.
+    let count = ContainerPlan::new(spec, facts, 0).write().1.len();
+    let (b, needs) = ContainerPlan::new(spec, facts, count).write();
+    (b.build(), needs)
+}
+
+impl<'a> ContainerPlan<'a> {
+    fn new(spec: &'a Spec, facts: &'a Facts, fds: usize) -> Self {
+        Self { spec, facts, b: Builder::new(fds), needs: Vec::new(), attach: Vec::new(), staged: 0 }
+    }
+
+    fn need(&mut self, what: Need) -> u16 {
+        need(&mut self.needs, what)
+    }
+
+    fn is_new(&self, kind: Ns) -> bool {
+        namespace_source(self.spec, kind) == NamespaceSource::New
+    }
+
+    fn write(mut self) -> (Builder, Vec<Need>) {
+        let payload = !self.spec.argv.is_empty();
+        if payload {
+            self.b.flags |= plan_flag::PAYLOAD;
+        }
+        if self.spec.init {
+            self.b.flags |= plan_flag::RESIDENT;
+        } else {
+            self.b.flags |= plan_flag::STAGE;
+        }
+        if let Some(maps) = &self.facts.idmaps {
+            self.b.uid_map = maps.uid.clone().into_bytes();
+            self.b.gid_map = maps.gid.clone().into_bytes();
+            if maps.deny_setgroups {
+                self.b.flags |= plan_flag::DENY_SETGROUPS;
+            }
+        }
+        if self.facts.group_dir {
+            let slot = self.need(Need::GroupDir);
+            self.b.cgroup_slot = Some(slot);
+        }
+        self.prepare();
+        self.setup();
+        if payload {
+            ProcessPlan {
+                argv: &self.spec.argv,
+                env: &self.facts.env,
+                cwd: self.spec.cwd.as_deref(),
+                umask: self.spec.umask,
+                terminal: self.spec.terminal,
+                streams: self.facts.streams,
+                pass_fds: &self.spec.pass_fds,
+                rlimits: &self.spec.rlimits,
+                inherited: &self.facts.inherited,
+                nice: self.spec.nice,
+                oom_score_adj: self.spec.oom_score_adj,
+                capabilities: &self.spec.capabilities,
+                no_new_privs: self.spec.no_new_privs,
+                credentials: &self.facts.credentials,
+                may_setgroups: !self.facts.idmaps.as_ref().is_some_and(|m| m.deny_setgroups),
+                joined: false,
+            }
+            .write(&mut self.b, &mut self.needs);
+        }
+        self.undo();
+        (self.b, self.needs)
+    }
+
+    fn prepare(&mut self) {
+        self.b.section(section::PREPARE);
+        self.b.field("cgroup");
+        let zero = self.b.text("0");
+        for i in 0..self.facts.group_tasks {
+            let tasks = self.need(Need::GroupTasks(i));
+            self.b.op(call::WRITE, [Arg::Slot(tasks), zero, 1.into()]);
+        }
+        let mut staged = false;
+        // Joined with the keeper's rights, which hold in every namespace of its own user namespace and below; the user
+        // namespace last, because it changes what the others would be checked against.
+        let kinds = [Ns::Net, Ns::Uts, Ns::Ipc, Ns::Cgroup, Ns::Pid, Ns::Time, Ns::Mnt, Ns::User];
+        for kind in kinds {
+            match namespace_source(self.spec, kind) {
+                NamespaceSource::New => {
+                    // A new cgroup namespace shows the group of its maker as its root: pid 1 makes it, after it has moved.
+                    if !matches!(kind, Ns::Cgroup | Ns::Time) {
+                        self.b.clone_flags |= clone_flag(kind);
+                    }
+                }
+                NamespaceSource::Host => {}
+                _ => {
+                    staged = true;
+                    let field = format!("namespaces.{}", kind.name());
+                    self.b.field(field.clone());
+                    let fd = self.need(Need::Namespace { kind, field });
+                    self.b.op(call::SETNS, [Arg::Slot(fd), clone_flag(kind).into()]);
+                }
+            }
+        }
+        if self.is_new(Ns::Time) {
+            staged = true;
+            self.b.field("time_offsets");
+            self.b.op(call::UNSHARE, [clone_flag(Ns::Time).into()]).path("time");
+            let offset = |nanoseconds: i64| {
+                let (s, n) = crate::spec::TimeOffsets::seconds_and_nanoseconds(nanoseconds);
+                format!("{s} {n}")
+            };
+            let offsets = self.spec.time_offsets;
+            let text = format!("monotonic {}\nboottime {}\n", offset(offsets.monotonic), offset(offsets.boottime));
+            let path = self.b.text("self/timens_offsets");
+            let flags = libc::O_WRONLY | CLOEXEC;
+            let proc = Arg::Slot(slot::PROC as u16);
+            let file = self.b.op(call::OPENAT, [proc, path, flags.into()]).path("/proc/self/timens_offsets").keep();
+            let data = self.b.text(&text);
+            self.b
+                .op(call::WRITE_ALL, [Arg::Slot(file), data, (text.len() as u64).into()])
+                .path("/proc/self/timens_offsets")
+                .hint("the clock may not become negative or pass the kernel's limit");
+            // An open descriptor of one's own time namespace forbids nothing, but a task may only be moved once.
+            self.b.op(call::CLOSE, [Arg::Slot(file)]);
+        }
+        if staged {
+            self.b.flags |= plan_flag::STAGE;
+        }
+    }
+
+    fn setup(&mut self) {
+        self.b.section(section::SETUP);
+        self.b.field("idmap");
+        let deny = self.facts.idmaps.as_ref().is_some_and(|m| m.deny_setgroups);
+        if !deny {
+            self.b.op(call::SETGROUPS, [0.into(), 0.into()]);
+        }
+        self.b.op(call::SETRESGID, [0.into(), 0.into(), 0.into()]);
+        self.b.op(call::SETRESUID, [0.into(), 0.into(), 0.into()]);
+        const PR_SET_DUMPABLE: i32 = 4;
+        const PR_SET_CHILD_SUBREAPER: i32 = 36;
+        self.b.op(call::PRCTL, [PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
+        // A change of ids clears the death signal.
+        self.b.op(call::LIFELINE, []);
+        self.b.op(call::SETSID, []).ok(&[libc::EPERM]);
+        self.b.op(call::UMASK, [0.into()]);
+        if !self.is_new(Ns::Pid) {
+            self.b.op(call::PRCTL, [PR_SET_CHILD_SUBREAPER.into(), 1.into(), 0.into(), 0.into(), 0.into()]);
+        }
+        if self.is_new(Ns::Cgroup) {
+            self.b.field("namespaces.cgroup");
+            self.b.op(call::UNSHARE, [clone_flag(Ns::Cgroup).into()]).path("cgroup");
+        }
+        if let Some(name) = self.spec.hostname.clone() {
+            self.b.field("hostname");
+            let data = self.b.text(&name);
+            self.b.op(call::SETHOSTNAME, [data, (name.len() as u64).into()]);
+        }
+        if let Some(name) = self.spec.domainname.clone() {
+            self.b.field("domainname");
+            let data = self.b.text(&name);
+            self.b.op(call::SETDOMAINNAME, [data, (name.len() as u64).into()]);
+        }
+        if self.is_new(Ns::Net) && self.spec.net == Net::Loopback {
+            self.b.field("net");
+            let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
+            let socket = self.b.op(call::SOCKET, [libc::AF_INET.into(), kind.into(), 0.into()]).keep();
+            // struct ifreq: the name in 16 bytes, then the flags.
+            let mut request = [0u8; 40];
+            request[..2].copy_from_slice(b"lo");
+            request[16] = (libc::IFF_UP | libc::IFF_RUNNING) as u8;
+            let request = self.b.bytes(&request);
+            self.b.op(call::IOCTL, [Arg::Slot(socket), libc::SIOCSIFFLAGS.into(), request]).path("lo");
+            self.b.op(call::CLOSE, [Arg::Slot(socket)]);
+        }
+        if self.is_new(Ns::Mnt) {
+            self.root();
+        }
+    }
+
+    // --- pieces ---
+
+    /// A new file system instance, not attached anywhere.
+    fn new_fs(&mut self, kind: &'static str, options: &[(&str, String)], attributes: u64) -> u16 {
+        let name = self.b.text(kind);
+        let context = self.b.op(call::FSOPEN, [name, 1.into()]).path(kind).keep();
+        for (key, value) in options {
+            let (key, value) = (self.b.text(key), self.b.text(value));
+            self.b.op(call::FSCONFIG, [Arg::Slot(context), 1.into(), key, value, 0.into()]).path(kind);
+        }
+        self.finish_fs(context, kind, attributes)
+    }
+
+    fn finish_fs(&mut self, context: u16, kind: &'static str, attributes: u64) -> u16 {
+        const CMD_CREATE: i32 = 6;
+        let zero = || Arg::Imm(0);
+        self.b.op(call::FSCONFIG, [Arg::Slot(context), CMD_CREATE.into(), zero(), zero(), zero()]).path(kind);
+        let mount = self.b.op(call::FSMOUNT, [Arg::Slot(context), 1.into(), attributes.into()]).path(kind).keep();
+        self.b.op(call::CLOSE, [Arg::Slot(context)]);
+        mount
+    }
+
+    /// An overlay. Layers are given as directories to change to: "." needs no path that could be misread or swapped, and
+    /// works where the kernel takes no descriptors for layers (before 6.13).
+    fn overlay(&mut self, lowers: &[u16], upper: Option<(u16, u16)>, attributes: u64) -> u16 {
+        const SET_FLAG: i32 = 0;
+        const SET_STRING: i32 = 1;
+        let kind = "overlay";
+        let (name, dot) = (self.b.text(kind), self.b.text("."));
+        let context = self.b.op(call::FSOPEN, [name, 1.into()]).path(kind).keep();
+        let mut layer = |b: &mut Builder, key: &str, dir: u16| {
+            let key_text = b.text(key);
+            b.op(call::FCHDIR, [Arg::Slot(dir)]).path(key);
+            b.op(call::FSCONFIG, [Arg::Slot(context), SET_STRING.into(), key_text, dot, 0.into()])
+                .path(format!("overlay {key}"));
+        };
+        for &lower in lowers {
+            layer(&mut self.b, "lowerdir+", lower);
+        }
+        if let Some((upper, work)) = upper {
+            layer(&mut self.b, "upperdir", upper);
+            layer(&mut self.b, "workdir", work);
+        }
+        if self.is_new(Ns::User) {
+            let flag = self.b.text("userxattr");
+            self.b.op(call::FSCONFIG, [Arg::Slot(context), SET_FLAG.into(), flag, 0.into(), 0.into()]).path(kind);
+        }
+        self.finish_fs(context, kind, attributes)
+    }
+
+    /// Mounts it over the current root: a place to stand until the new root is there.
+    fn stage(&mut self, mount: u16) {
+        self.staged += 1;
+        let (empty, root) = (self.b.text(""), self.b.text("/"));
+        let args = [Arg::Slot(mount), empty, libc::AT_FDCWD.into(), root, MOVE_FROM.into()];
+        self.b.op(call::MOVE_MOUNT, args).path("/");
+    }
+
+    /// A detached clone of the host's mounts at `path`.
+    fn tree(&mut self, path: &Path, recursive: bool, idmapped: bool) -> u16 {
+        let field = self.b.field.clone();
+        if self.facts.privileged {
+            let slot = self.need(Need::Tree { path: path.to_owned(), recursive, field });
+            self.note_idmap(slot, recursive, idmapped);
+            return slot;
+        }
+        let text = self.b.text(path.as_os_str().as_bytes());
+        let shown = path.to_string_lossy().into_owned();
+        let flags = libc::O_PATH | CLOEXEC;
+        let file = self.b.op(call::OPENAT, [libc::AT_FDCWD.into(), text, flags.into()]).path(&*shown).keep();
+        self.clone_of(file, recursive, &shown)
+    }
+
+    fn clone_of(&mut self, file: u16, recursive: bool, shown: &str) -> u16 {
+        let empty = self.b.text("");
+        let flags = TREE_CLONE | EMPTY | if recursive { RECURSIVE } else { 0 };
+        self.b
+            .op(call::OPEN_TREE, [Arg::Slot(file), empty, flags.into()])
+            .path(shown)
+            .hint("a mount with locked mounts below it can only be cloned recursively")
+            .keep()
+    }
+
+    fn note_idmap(&mut self, slot: u16, recursive: bool, idmapped: bool) {
+        if idmapped && self.facts.idmaps.as_ref().is_some_and(|m| m.idmapped_mounts) {
+            let op = self.b.len() as u32;
+            self.b.idmaps.push(IdmapEntry { slot: slot.into(), recursive: recursive.into(), op, pad: 0 });
+        }
+    }
+
+    fn set_attributes(&mut self, mount: u16, attributes: u64, recursive: bool) {
+        let (empty, attr) = (self.b.text(""), self.b.words(&[attributes, 0, 0, 0]));
+        let flags = EMPTY | if recursive { RECURSIVE } else { 0 };
+        self.b.op(call::MOUNT_SETATTR, [Arg::Slot(mount), empty, flags.into(), attr, 32.into()]);
+    }
+
+    fn mkdir(&mut self, at: Arg, path: &str, mode: u32) {
+        let text = self.b.text(path);
+        self.b.op(call::MKDIRAT, [at, text, mode.into()]).ok(&[libc::EEXIST]).path(path);
+    }
+
+    fn open_dir(&mut self, at: Arg, path: &str) -> u16 {
+        let text = self.b.text(path);
+        self.b.op(call::OPENAT, [at, text, PATH_DIR.into()]).path(path).keep()
+    }
+
+    fn clone_dir(&mut self, at: u16, path: &str) -> u16 {
+        let text = self.b.text(path);
+        self.b.op(call::OPEN_TREE, [Arg::Slot(at), text, TREE_CLONE.into()]).path(path).keep()
+    }
+
+    fn later(&mut self, tree: u16, target: impl Into<PathBuf>, directory: bool, standard: bool) {
+        let field = self.b.field.clone();
+        self.attach.push(Attach { field, tree, target: target.into(), directory, standard });
+    }
+
+    // --- the root ---
+
+    fn root(&mut self) {
+        self.b.field("rootfs");
+        let slash = self.b.text("/");
+        let old = self.b.op(call::OPENAT, [libc::AT_FDCWD.into(), slash, PATH_DIR.into()]).path("/").keep();
+        if !self.facts.privileged || !self.is_new(Ns::User) {
+            // The copy of the host's mounts must not send anything back. (A privileged keeper's three are private.)
+            let none = self.b.text("");
+            let flags = (libc::MS_REC | libc::MS_PRIVATE) as u64;
+            self.b.op(call::MOUNT, [none, slash, none, flags.into(), 0.into()]).path("/");
+        }
+        // One tmpfs for all that is private and in memory: upper layers, /tmp, /dev, contents of `files`.
+        let scratch = self.new_fs("tmpfs", &[("mode", "0755".into())], NOSUID | NODEV);
+        self.stage(scratch);
+
+        let root = self.root_mount(scratch);
+        self.devices(scratch);
+        self.file_systems();
+        self.user_mounts();
+        self.files(scratch);
+        let masks = self.mask_sources(scratch);
+
+        self.b.field("rootfs");
+        self.stage(root);
+        let dot = self.b.text(".");
+        self.b.op(call::FCHDIR, [Arg::Slot(root)]).path("/");
+        self.b.op(call::PIVOT_ROOT, [dot, dot]).path("/");
+        self.b.op(call::FCHDIR, [Arg::Slot(old)]).path("/");
+        // What was staged is stacked on the old root, and "." is looked up to the top of the stack: one by one, then the old
+        // root with all of the host's mounts. Anything left would be on top of the new root for whoever joins.
+        for _ in 0..self.staged {
+            self.b.op(call::UMOUNT2, [dot, libc::MNT_DETACH.into()]).path("/");
+        }
+        self.b.op(call::CHDIR, [slash]).path("/");
+
+        for attach in std::mem::take(&mut self.attach) {
+            self.b.field(attach.field.clone());
+            self.attach(&attach);
+        }
+        self.mask(masks);
+        if self.spec.rootfs.readonly {
+            self.b.field("rootfs.readonly");
+            // The root mount was attached by its own descriptor; what is mounted below stays as it is.
+            self.set_attributes(root, RDONLY, false);
+        }
+        self.b.op(call::CHDIR, [slash]).path("/");
+    }
+
+    fn root_mount(&mut self, scratch: u16) -> u16 {
+        match self.spec.rootfs.kind.clone() {
+            RootfsKind::Host | RootfsKind::HostOwned => self.host_root(scratch),
+            RootfsKind::Directory(path) => {
+                let root = self.tree(&path, true, true);
+                self.set_attributes(root, NOSUID * u64::from(self.is_new(Ns::User)), true);
+                root
+            }
+            RootfsKind::Layers { lower, upper } => {
+                let mut lowers = Vec::new();
+                for (i, path) in lower.iter().enumerate() {
+                    self.b.field(format!("rootfs.lower[{i}]"));
+                    let tree = self.tree(path, false, true);
+                    self.stage(tree);
+                    lowers.push(tree);
+                }
+                let base = match upper {
+                    Some(path) => {
+                        self.b.field("rootfs.upper");
+                        let tree = self.tree(&path, false, true);
+                        self.stage(tree);
+                        tree
+                    }
+                    None => scratch,
+                };
+                self.mkdir(Arg::Slot(base), "upper", 0o755);
+                self.mkdir(Arg::Slot(base), "work", 0o755);
+                let upper = self.open_dir(Arg::Slot(base), "upper");
+                let work = self.open_dir(Arg::Slot(base), "work");
+                self.overlay(&lowers, Some((upper, work)), 0)
+            }
+        }
+    }
+
+    /// `rootfs: host`: the host's directories as lower layers. A privileged keeper overlays its clone of `/` as a whole and
+    /// each mount below it; an ordinary one gets each directory that has no mounts below it, because the kernel refuses
+    /// layers with locked mounts.
+    fn host_root(&mut self, scratch: u16) -> u16 {
+        let at = Arg::Slot(scratch);
+        let owned = self.spec.rootfs.kind == RootfsKind::HostOwned;
+        let mut root = None;
+        for (i, entry) in self.facts.host.clone().into_iter().enumerate() {
+            let HostEntry::Overlay(path) = entry else { continue };
+            let lower = if self.facts.privileged {
+                let tree = self.tree(&path, false, owned);
+                self.stage(tree);
+                tree
+            } else {
+                let text = self.b.text(path.as_os_str().as_bytes());
+                let shown = path.to_string_lossy();
+                self.b.op(call::OPENAT, [libc::AT_FDCWD.into(), text, PATH_DIR.into()]).path(shown).keep()
+            };
+            let (up, work) = (format!("u{i}"), format!("w{i}"));
+            self.mkdir(at, &up, 0o755);
+            self.mkdir(at, &work, 0o755);
+            let (up, work) = (self.open_dir(at, &up), self.open_dir(at, &work));
+            if path == Path::new("/") {
+                // A directory in the upper layer lends the merged one its owner: its top is writable inside.
+                for name in self.facts.host_top.clone() {
+                    self.mkdir(Arg::Slot(up), &name, 0o755);
+                }
+                root = Some(self.overlay(&[lower], Some((up, work)), NODEV));
+            } else {
+                let mount = self.overlay(&[lower], Some((up, work)), NODEV);
+                self.later(mount, path, true, false);
+            }
+        }
+        let root = root.unwrap_or_else(|| {
+            self.mkdir(at, "root", 0o755);
+            let dir = self.open_dir(at, "root");
+            for entry in self.facts.host.clone() {
+                match entry {
+                    HostEntry::Dir(path) => {
+                        let path = path.to_string_lossy();
+                        self.mkdir(Arg::Slot(dir), path.trim_start_matches('/'), 0o755);
+                    }
+                    HostEntry::Symlink(path, target) => {
+                        let path = path.to_string_lossy().into_owned();
+                        let target = self.b.text(target.as_os_str().as_bytes());
+                        let link = self.b.text(path.trim_start_matches('/'));
+                        self.b.op(call::SYMLINKAT, [target, Arg::Slot(dir), link]).path(path);
+                    }
+                    HostEntry::Overlay(_) => {}
+                }
+            }
+            self.clone_dir(scratch, "root")
+        });
+        for (i, (path, mode)) in HIDDEN.into_iter().enumerate() {
+            let name = format!("h{i}");
+            self.mkdir(at, &name, mode);
+            let dir = self.clone_dir(scratch, &name);
+            self.later(dir, format!("/{path}"), true, true);
+        }
+        root
+    }
+
+    fn devices(&mut self, scratch: u16) {
+        self.b.field("/dev");
+        let at = Arg::Slot(scratch);
+        self.mkdir(at, "dev", 0o755);
+        let names = ["dev/pts", "dev/shm", "dev/mqueue"];
+        names.iter().for_each(|name| self.mkdir(at, name, 0o755));
+        let mode = libc::S_IFREG | 0o666;
+        for (name, _, _) in DEVICES {
+            let file = format!("dev/{name}");
+            let text = self.b.text(&file);
+            self.b.op(call::MKNODAT, [at, text, mode.into(), 0.into()]).path(format!("/{file}"));
+        }
+        let links = [
+            ("ptmx", "pts/ptmx"),
+            ("fd", "/proc/self/fd"),
+            ("stdin", "/proc/self/fd/0"),
+            ("stdout", "/proc/self/fd/1"),
+            ("stderr", "/proc/self/fd/2"),
+            ("core", "/proc/kcore"),
+        ];
+        for (name, target) in links {
+            let (target, link) = (self.b.text(target), self.b.text(format!("dev/{name}")));
+            self.b.op(call::SYMLINKAT, [target, at, link]).path(format!("/dev/{name}"));
+        }
+        let dev = self.clone_dir(scratch, "dev");
+        self.set_attributes(dev, NOSUID | NOEXEC, false);
+        self.later(dev, "/dev", true, true);
+        // mknod of devices is not for user namespaces: the host's nodes, bound, after a look at what they are.
+        for (name, major, minor) in DEVICES {
+            let path = format!("/dev/{name}");
+            let tree = self.tree(Path::new(&path), false, false);
+            let device = libc::makedev(major, minor);
+            self.b.op(call::VERIFY, [Arg::Slot(tree), libc::S_IFCHR.into(), device.into()]).path(&*path);
+            self.later(tree, path, false, true);
+        }
+        self.b.field("/dev/pts");
+        let mut options = vec![("ptmxmode", "0666".to_owned()), ("mode", "0620".to_owned())];
+        const TTY: u32 = 5;
+        if self.facts.idmaps.as_ref().is_none_or(|m| m.has_gid(TTY)) {
+            options.push(("gid", TTY.to_string()));
+        }
+        let pts = self.new_fs("devpts", &options, NOSUID | NOEXEC);
+        self.later(pts, "/dev/pts", true, true);
+        self.b.field("shm_size");
+        let size = self.spec.shm_size.unwrap_or(Spec::SHM_SIZE);
+        let shm = self.new_fs("tmpfs", &[("mode", "1777".into()), ("size", size.to_string())], NOSUID | NODEV | NOEXEC);
+        self.later(shm, "/dev/shm", true, true);
+        if self.is_new(Ns::Ipc) {
+            self.b.field("/dev/mqueue");
+            let mqueue = self.new_fs("mqueue", &[], NOSUID | NODEV | NOEXEC);
+            self.later(mqueue, "/dev/mqueue", true, true);
+        }
+    }
+
+    fn has_mount_at(&self, target: &str) -> bool {
+        self.spec.mounts.iter().any(|m| m.target == Path::new(target))
+    }
+
+    fn file_systems(&mut self) {
+        if !self.has_mount_at("/proc") {
+            self.b.field("/proc");
+            let proc = self.proc();
+            self.later(proc, "/proc", true, true);
+        }
+        if !self.has_mount_at("/sys") {
+            self.b.field("/sys");
+            let sys = self.sysfs(true);
+            self.later(sys, "/sys", true, true);
+            if self.facts.pure_v2 && self.is_new(Ns::Cgroup) && !self.has_mount_at("/sys/fs/cgroup") {
+                self.b.field("/sys/fs/cgroup");
+                let group = self.new_fs("cgroup2", &[], RDONLY | NOSUID | NODEV | NOEXEC);
+                self.later(group, "/sys/fs/cgroup", true, true);
+            }
+        }
+    }
+
+    fn proc(&mut self) -> u16 {
+        if self.is_new(Ns::Pid) {
+            return self.new_fs("proc", &[], NOSUID | NODEV | NOEXEC);
+        }
+        let tree = self.tree(Path::new("/proc"), true, false);
+        self.set_attributes(tree, NOSUID | NODEV | NOEXEC, true);
+        tree
+    }
+
+    fn sysfs(&mut self, readonly: bool) -> u16 {
+        let attributes = NOSUID | NODEV | NOEXEC | if readonly { RDONLY } else { 0 };
+        if self.is_new(Ns::Net) {
+            return self.new_fs("sysfs", &[], attributes);
+        }
+        let tree = self.tree(Path::new("/sys"), true, false);
+        self.set_attributes(tree, attributes | RDONLY, true);
+        tree
+    }
+
+    fn user_mounts(&mut self) {
+        for (i, mount) in self.spec.mounts.iter().enumerate() {
+            self.b.field(format!("mounts[{i}]"));
+            let readonly = if mount.readonly { RDONLY } else { 0 };
+            let common = NOSUID | NODEV;
+            let mut directory = true;
+            let tree = match &mount.kind {
+                MountKind::Bind { source, recursive } => {
+                    directory = self.facts.mount_is_dir[i];
+                    let tree = match (source, &self.facts.mount_paths[i]) {
+                        (BindSource::Fd(fd), _) if self.facts.privileged => {
+                            let field = self.b.field.clone();
+                            let slot = self.need(Need::TreeOfFd { fd: *fd, recursive: *recursive, field });
+                            self.note_idmap(slot, *recursive, true);
+                            slot
+                        }
+                        (BindSource::Path(path), None) => self.tree(path, *recursive, true),
+                        (_, Some(path)) => self.tree(&path.clone(), *recursive, true),
+                        (BindSource::Fd(_), None) => unreachable!("facts have a path for it"),
+                    };
+                    self.set_attributes(tree, readonly | common, *recursive);
+                    tree
+                }
+                MountKind::Tmpfs { size, mode } => {
+                    let mut options = vec![("mode", format!("{:o}", mode.unwrap_or(0o1777)))];
+                    if let Some(size) = size {
+                        options.push(("size", size.to_string()));
+                    }
+                    self.new_fs("tmpfs", &options, readonly | common)
+                }
+                MountKind::Proc => self.proc(),
+                MountKind::Sysfs => self.sysfs(mount.readonly),
+                MountKind::Mqueue => self.new_fs("mqueue", &[], readonly | common | NOEXEC),
+                MountKind::Devpts => {
+                    let options = [("ptmxmode", "0666".to_owned()), ("mode", "0620".to_owned())];
+                    self.new_fs("devpts", &options, NOSUID | NOEXEC)
+                }
+                MountKind::Cgroup => self.new_fs("cgroup2", &[], readonly | common | NOEXEC),
+            };
+            self.later(tree, mount.target.clone(), directory, false);
+        }
+    }
+
+    /// Contents of `files`, /etc/hosts and /etc/resolv.conf: bound over their targets from memory, so that an image in use
+    /// by others is not changed.
+    fn files(&mut self, scratch: u16) {
+        let mut files: Vec<(String, PathBuf, Vec<u8>, u32)> = Vec::new();
+        if !self.spec.dns.is_empty() {
+            let text: String = self.spec.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
+            files.push(("dns".into(), "/etc/resolv.conf".into(), text.into_bytes(), 0o644));
+        }
+        if !self.spec.hosts.is_empty() || (self.spec.hostname.is_some() && self.is_new(Ns::Mnt)) {
+            let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+            if let Some(name) = &self.spec.hostname {
+                text.push_str(&format!("127.0.1.1\t{name}\n"));
+            }
+            for (name, address) in &self.spec.hosts {
+                text.push_str(&format!("{address}\t{name}\n"));
+            }
+            files.push(("hosts".into(), "/etc/hosts".into(), text.into_bytes(), 0o644));
+        }
+        for (path, file) in &self.spec.files {
+            files.retain(|(_, target, _, _)| target != path);
+            files.push((format!("files[{:?}]", path.to_string_lossy()), path.clone(), file.data.clone(), file.mode));
+        }
+        for (i, (field, target, data, mode)) in files.into_iter().enumerate() {
+            self.b.field(field);
+            let name = format!("f{i}");
+            let text = self.b.text(&name);
+            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | CLOEXEC;
+            let args = [Arg::Slot(scratch), text, flags.into(), mode.into()];
+            let shown = target.to_string_lossy().into_owned();
+            let file = self.b.op(call::OPENAT, args).path(&*shown).keep();
+            let bytes = self.b.bytes(&data);
+            self.b.op(call::WRITE_ALL, [Arg::Slot(file), bytes, (data.len() as u64).into()]).path(&*shown);
+            self.b.op(call::CLOSE, [Arg::Slot(file)]);
+            let tree = self.clone_dir(scratch, &name);
+            self.later(tree, target, false, false);
+        }
+    }
+
+    /// Detached clones to put over masked files and directories.
+    fn mask_sources(&mut self, scratch: u16) -> Vec<(PathBuf, Option<bool>, u16)> {
+        let known = self.facts.known_paths.clone();
+        let masked: Vec<PathBuf> = match &self.spec.masked_paths {
+            Some(paths) => paths.clone(),
+            None => Spec::MASKED_PATHS.iter().map(PathBuf::from).collect(),
+        };
+        self.b.field("masked_paths");
+        let mut empty_dir = None;
+        let mut out = Vec::new();
+        for path in masked {
+            let directory = known.iter().find(|(p, _)| *p == path).and_then(|(_, d)| *d);
+            let is_known = known.iter().any(|(p, _)| *p == path);
+            if is_known && directory.is_none() {
+                continue;
+            }
+            let tree = if directory == Some(true) {
+                if empty_dir.is_none() {
+                    self.mkdir(Arg::Slot(scratch), "empty", 0o555);
+                    empty_dir = Some(());
+                }
+                let dir = self.clone_dir(scratch, "empty");
+                self.set_attributes(dir, RDONLY | NOSUID | NODEV | NOEXEC, false);
+                dir
+            } else {
+                self.tree(Path::new("/dev/null"), false, false)
+            };
+            out.push((path, directory, tree));
+        }
+        out
+    }
+
+    fn how(&mut self, flags: i32, resolve: u64) -> Arg {
+        self.b.words(&[flags as u64, 0, resolve])
+    }
+
+    fn mask(&mut self, masks: Vec<(PathBuf, Option<bool>, u16)>) {
+        let empty = self.b.text("");
+        let resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
+        let how = self.how(libc::O_PATH | CLOEXEC, resolve);
+        self.b.field("masked_paths");
+        for (path, _, tree) in masks {
+            let shown = path.to_string_lossy().into_owned();
+            let text = self.b.text(path.as_os_str().as_bytes());
+            let at = self.b.len();
+            let target = self
+                .b
+                .op(call::OPENAT2, [libc::AT_FDCWD.into(), text, how, 24.into()])
+                .ok(&[libc::ENOENT, libc::ENOTDIR])
+                .path(&*shown)
+                .keep();
+            let args = [Arg::Slot(tree), empty, Arg::Slot(target), empty, MOVE_BOTH.into()];
+            self.b.op(call::MOVE_MOUNT, args).path(shown);
+            self.b.skip_from(at, false);
+        }
+        self.b.field("readonly_paths");
+        let readonly: Vec<PathBuf> = match &self.spec.readonly_paths {
+            Some(paths) => paths.clone(),
+            None => Spec::READONLY_PATHS.iter().map(PathBuf::from).collect(),
+        };
+        let attr = self.b.words(&[RDONLY | NOSUID | NODEV | NOEXEC, 0, 0, 0]);
+        for path in readonly {
+            if self.facts.known_paths.iter().any(|(p, d)| *p == path && d.is_none()) {
+                continue;
+            }
+            let shown = path.to_string_lossy().into_owned();
+            let text = self.b.text(path.as_os_str().as_bytes());
+            let at = self.b.len();
+            let target = self
+                .b
+                .op(call::OPENAT2, [libc::AT_FDCWD.into(), text, how, 24.into()])
+                .ok(&[libc::ENOENT, libc::ENOTDIR])
+                .path(&*shown)
+                .keep();
+            let tree = self.clone_of(target, true, &shown);
+            let flags = EMPTY | RECURSIVE;
+            let args = [Arg::Slot(tree), empty, flags.into(), attr, 32.into()];
+            self.b.op(call::MOUNT_SETATTR, args).path(&*shown);
+            let args = [Arg::Slot(tree), empty, Arg::Slot(target), empty, MOVE_BOTH.into()];
+            self.b.op(call::MOVE_MOUNT, args).path(shown);
+            self.b.skip_from(at, false);
+        }
+    }
+
+    /// Finds or makes the target below the new root, by descriptors, and mounts there.
+    fn attach(&mut self, attach: &Attach) {
+        let path = attach.target.as_os_str().as_bytes();
+        let shown = attach.target.to_string_lossy().into_owned();
+        let resolve = RESOLVE_IN_ROOT | if attach.standard { RESOLVE_NO_SYMLINKS } else { RESOLVE_NO_MAGICLINKS };
+        let how = self.how(libc::O_PATH | CLOEXEC, resolve);
+        let how_dir = self.how(PATH_DIR, resolve);
+        let text = self.b.text(path);
+        let at = libc::AT_FDCWD;
+        let hint = "a symlink stands where a directory of the container has to be";
+        let first = self.b.len();
+        let step = self.b.op(call::OPENAT2, [at.into(), text, how, 24.into()]).ok(&[libc::ENOENT]).path(&*shown);
+        let target = if attach.standard { step.hint(hint) } else { step }.keep();
+        // Only when it is not there: every part of the way, then the last one.
+        let parts: Vec<&[u8]> = path.split(|&b| b == b'/').filter(|p| !p.is_empty()).collect();
+        let mut parent = self.b.text("/");
+        let mut parent_path = Vec::new();
+        for (i, part) in parts.iter().enumerate() {
+            let dir = self.b.op(call::OPENAT2, [at.into(), parent, how_dir, 24.into()]).path(&*shown).keep();
+            let name = self.b.text(part);
+            if i + 1 < parts.len() || attach.directory {
+                self.b.op(call::MKDIRAT, [Arg::Slot(dir), name, 0o755.into()]).ok(&[libc::EEXIST]).path(&*shown);
+            } else {
+                let mode = libc::S_IFREG | 0o644;
+                self.b
+                    .op(call::MKNODAT, [Arg::Slot(dir), name, mode.into(), 0.into()])
+                    .ok(&[libc::EEXIST])
+                    .path(&*shown);
+            }
+            self.b.op(call::CLOSE, [Arg::Slot(dir)]);
+            parent_path.push(b'/');
+            parent_path.extend_from_slice(part);
+            parent = self.b.text(&parent_path);
+        }
+        let step = self.b.op(call::OPENAT2, [at.into(), text, how, 24.into()]).path(&*shown);
+        step.keep_in(target);
+        self.b.skip_from(first, true);
+        let empty = self.b.text("");
+        let args = [Arg::Slot(attach.tree), empty, Arg::Slot(target), empty, MOVE_BOTH.into()];
+        self.b
+            .op(call::MOVE_MOUNT, args)
+            .path(shown)
+            .hint("a file can only be mounted on a file, a directory on a directory");
+        self.b.op(call::CLOSE, [Arg::Slot(target)]);
+    }
+
+    fn undo(&mut self) {
+        self.b.section(section::UNDO);
+        self.b.field("cgroup");
+        let shared = |index: usize| Arg::Slot((slot::SHARED + index) as u16);
+        if let Some((index, name)) = &self.facts.kill_group {
+            let path = self.b.text(format!("{name}/cgroup.kill"));
+            let one = self.b.text("1");
+            let flags = libc::O_WRONLY | CLOEXEC;
+            let at = self.b.len();
+            let gone = [libc::ENOENT, libc::ENODEV, libc::EOPNOTSUPP];
+            let file = self.b.op(call::OPENAT, [shared(*index), path, flags.into()]).ok(&gone).keep();
+            self.b.op(call::WRITE, [Arg::Slot(file), one, 1.into()]).ok(&gone);
+            self.b.op(call::CLOSE, [Arg::Slot(file)]);
+            self.b.skip_from(at, false);
+        }
+        const REMOVEDIR: i32 = libc::AT_REMOVEDIR;
+        for (index, name) in &self.facts.undo_groups {
+            let text = self.b.text(name);
+            self.b.op(call::UNLINKAT, [shared(*index), text, REMOVEDIR.into()]).ok(&[libc::ENOENT]).path(name.clone());
+        }
+    }
+}

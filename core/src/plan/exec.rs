@@ -1,0 +1,76 @@
+//! Plans that join a running container: one more process, or a descriptor opened inside.
+
+use super::builder::{Arg, Builder, Compiled, call};
+use super::facts::Need;
+use super::process::{ProcessPlan, need};
+use crate::proto::{section, slot};
+
+/// What joining needs to know about the container.
+pub(crate) struct Joining {
+    /// CLONE_NEW* of the namespaces that are the container's own.
+    pub namespaces: u64,
+    pub group_dir: bool,
+    pub group_tasks: usize,
+}
+
+impl Joining {
+    fn prepare(&self, b: &mut Builder, needs: &mut Vec<Need>) {
+        b.section(section::PREPARE);
+        b.field("cgroup");
+        if self.group_dir {
+            b.cgroup_slot = Some(need(needs, Need::GroupDir));
+        }
+        let zero = b.text("0");
+        for i in 0..self.group_tasks {
+            let tasks = need(needs, Need::GroupTasks(i));
+            b.op(call::WRITE, [Arg::Slot(tasks), zero, 1.into()]);
+        }
+        b.field("namespaces");
+        if self.namespaces != 0 {
+            b.op(call::SETNS, [Arg::Slot(slot::INIT as u16), self.namespaces.into()]).path("pid 1 of the container");
+        }
+    }
+}
+
+/// One more process in a running container.
+pub(crate) fn process(joining: &Joining, process: &ProcessPlan<'_>) -> (Compiled, Vec<Need>) {
+    let write = |count: usize| {
+        let mut b = Builder::new(count);
+        let mut needs = Vec::new();
+        joining.prepare(&mut b, &mut needs);
+        process.write(&mut b, &mut needs);
+        (b, needs)
+    };
+    let count = write(0).1.len();
+    let (b, needs) = write(count);
+    (b.build(), needs)
+}
+
+/// Opens a file as the container sees it, with its root's rights, and sends the descriptor.
+pub(crate) fn open(joining: &Joining, path: &[u8], flags: i32, may_setgroups: bool) -> (Compiled, Vec<Need>) {
+    let write = |count: usize| {
+        let mut b = Builder::new(count);
+        let mut needs = Vec::new();
+        joining.prepare(&mut b, &mut needs);
+        b.section(section::PAYLOAD);
+        b.field("open");
+        if may_setgroups {
+            b.op(call::SETGROUPS, [0.into(), 0.into()]);
+        }
+        b.op(call::SETRESGID, [0.into(), 0.into(), 0.into()]);
+        b.op(call::SETRESUID, [0.into(), 0.into(), 0.into()]);
+        const RESOLVE_NO_MAGICLINKS: u64 = 2;
+        const RESOLVE_IN_ROOT: u64 = 16;
+        let how = b.words(&[(flags | libc::O_CLOEXEC) as u64, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS]);
+        let (slash, text) = (b.text("/"), b.text(path));
+        let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        let root = b.op(call::OPENAT, [libc::AT_FDCWD.into(), slash, flags.into()]).path("/").keep();
+        let shown = String::from_utf8_lossy(path).into_owned();
+        let file = b.op(call::OPENAT2, [Arg::Slot(root), text, how, 24.into()]).path(shown).keep();
+        b.op(call::SEND_FD, [Arg::Slot(file), 0.into()]);
+        (b, needs)
+    };
+    let count = write(0).1.len();
+    let (b, needs) = write(count);
+    (b.build(), needs)
+}

@@ -1,0 +1,112 @@
+//! What a plan is made from besides the spec: what the machine offers and the caller has. Plain data, gathered elsewhere.
+
+use std::path::PathBuf;
+
+use crate::spec::{NamespaceKind, Resource, Rlimit};
+
+/// A descriptor that the request must bring; the launcher opens them in this order, and the plan's slots follow it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// The v2 control group's directory.
+    GroupDir,
+    /// The i-th v1 `tasks` file.
+    GroupTasks(usize),
+    /// A detached clone of the mounts at a path of the host (privileged callers).
+    Tree { path: PathBuf, recursive: bool, field: String },
+    /// The same from a descriptor of the caller.
+    TreeOfFd { fd: i32, recursive: bool, field: String },
+    /// A namespace to join.
+    Namespace { kind: NamespaceKind, field: String },
+    /// The payload's end of stream 0, 1 or 2.
+    Stream(usize),
+    /// A descriptor of the caller that is passed on.
+    Pass(i32),
+}
+
+/// One entry of the host's tree that `rootfs: host` shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum HostEntry {
+    /// A directory that becomes the lower layer of an overlay.
+    Overlay(PathBuf),
+    /// A directory that is only there to hold others.
+    Dir(PathBuf),
+    Symlink(PathBuf, PathBuf),
+}
+
+/// The id maps of a new user namespace, as the kernel wants them, in the keeper's ids.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct IdMaps {
+    pub uid: String,
+    pub gid: String,
+    pub deny_setgroups: bool,
+    /// Mounts of the host's files are idmapped with it.
+    pub idmapped_mounts: bool,
+}
+
+impl IdMaps {
+    /// Is this gid mapped? devpts wants the tty group where there is one.
+    pub fn has_gid(&self, gid: u32) -> bool {
+        self.gid.lines().any(|line| {
+            let mut numbers = line.split_whitespace().map(|n| n.parse::<u64>().unwrap_or(0));
+            let (Some(inside), Some(_), Some(count)) = (numbers.next(), numbers.next(), numbers.next()) else {
+                return false;
+            };
+            (inside..inside + count).contains(&gid.into())
+        })
+    }
+}
+
+/// Credentials of a process, resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Credentials {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+}
+
+/// What a payload inherits from the asking thread unless its spec says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Inherited {
+    pub rlimits: Vec<(Resource, Rlimit)>,
+    pub affinity: Vec<u8>,
+    pub nice: i32,
+}
+
+#[derive(Clone, Debug, PartialEq, Default)]
+pub(crate) struct Facts {
+    /// The keeper has the host's CAP_SYS_ADMIN: sources come as descriptors, mounts may be idmapped.
+    pub privileged: bool,
+    /// `None`: the container shares the keeper's user namespace, or joins one.
+    pub idmaps: Option<IdMaps>,
+    pub group_dir: bool,
+    pub group_tasks: usize,
+    /// Directory names of the undo plan: (index of the shared directory, name).
+    pub undo_groups: Vec<(usize, String)>,
+    /// Shared directory of the v2 tree, for cgroup.kill at the end.
+    pub kill_group: Option<(usize, String)>,
+    pub pure_v2: bool,
+    /// `rootfs: host`.
+    pub host: Vec<HostEntry>,
+    /// Names of the host's top-level directories (their top is writable inside).
+    pub host_top: Vec<String>,
+    /// Whether each `mounts` entry's source is a directory.
+    pub mount_is_dir: Vec<bool>,
+    /// For unprivileged binds of descriptors: their paths.
+    pub mount_paths: Vec<Option<PathBuf>>,
+    /// Paths to mask or make read-only that exist in a fresh proc and sysfs, and whether they are directories; others are
+    /// looked up inside.
+    pub known_paths: Vec<(PathBuf, Option<bool>)>,
+    pub credentials: Credentials,
+    pub env: Vec<Vec<u8>>,
+    pub inherited: Inherited,
+    /// Which streams come as descriptors; stderr may be stdout's.
+    pub streams: [StreamFact; 3],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum StreamFact {
+    #[default]
+    Null,
+    Given,
+    SameAsStdout,
+}

@@ -1,0 +1,252 @@
+//! The PAYLOAD section: from a fresh child to the program.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+
+use super::builder::{Arg, Builder, call};
+use super::facts::{Credentials, Inherited, Need, StreamFact};
+use crate::proto::{section, slot};
+use crate::spec::{Capabilities, Resource, Rlimit, Spec, Terminal};
+
+/// What main and exec'd processes have in common.
+pub(crate) struct ProcessPlan<'a> {
+    pub argv: &'a [OsString],
+    pub env: &'a [Vec<u8>],
+    pub cwd: Option<&'a std::path::Path>,
+    pub umask: Option<u32>,
+    pub terminal: Option<Terminal>,
+    pub streams: [StreamFact; 3],
+    pub pass_fds: &'a std::collections::BTreeMap<i32, i32>,
+    pub rlimits: &'a std::collections::BTreeMap<Resource, Rlimit>,
+    pub inherited: &'a Inherited,
+    pub nice: Option<i32>,
+    pub oom_score_adj: Option<i32>,
+    pub capabilities: &'a Capabilities,
+    pub no_new_privs: bool,
+    pub credentials: &'a Credentials,
+    /// setgroups(2) is denied in a user namespace with a single id; the caller's groups then show as nobody's.
+    pub may_setgroups: bool,
+    /// A joining process has the keeper's ids until here.
+    pub joined: bool,
+}
+
+/// The number of the descriptor that a terminal is sent with.
+pub(crate) const TERMINAL: u32 = 1;
+
+impl ProcessPlan<'_> {
+    pub fn write(&self, b: &mut Builder, needs: &mut Vec<Need>) {
+        b.section(section::PAYLOAD);
+        let argv0 = self.argv.first().map_or(OsStr::new(""), OsString::as_os_str);
+
+        b.field("user");
+        if self.joined {
+            // Until now its ids are the keeper's, which the container does not have.
+            if self.may_setgroups {
+                b.op(call::SETGROUPS, [0.into(), 0.into()]);
+            }
+            b.op(call::SETRESGID, [0.into(), 0.into(), 0.into()]);
+            b.op(call::SETRESUID, [0.into(), 0.into(), 0.into()]);
+            const PR_SET_DUMPABLE: i32 = 4;
+            b.op(call::PRCTL, [PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
+        }
+        b.field("terminal");
+        b.op(call::SETSID, []).ok(&[libc::EPERM]);
+        self.streams(b, needs);
+
+        b.field("umask");
+        b.op(call::UMASK, [self.umask.unwrap_or(Spec::UMASK).into()]);
+        self.limits(b);
+        self.credentials(b);
+
+        b.field("cwd");
+        let cwd = self.cwd.unwrap_or(std::path::Path::new("/"));
+        let path = b.text(cwd.as_os_str().as_bytes());
+        b.op(call::CHDIR, [path]).path(cwd.to_string_lossy());
+        b.op(call::CHECK_CWD, []).path(cwd.to_string_lossy()).hint("the directory is not below the container's root");
+
+        b.field("argv[0]");
+        let argv: Vec<&[u8]> = self.argv.iter().map(|a| a.as_bytes()).collect();
+        let argv = b.pointers(&argv);
+        let envp = b.pointers(self.env);
+        b.op(call::SIGNALS, []);
+        let candidates = candidates(argv0, self.env);
+        let errnos = [libc::ENOENT, libc::ENOTDIR, libc::EACCES];
+        let shown = argv0.to_string_lossy().into_owned();
+        if let [only] = &candidates[..] {
+            let path = b.text(only);
+            b.op(call::EXECVE, [path, argv, envp]).path(shown);
+        } else {
+            for candidate in &candidates {
+                let path = b.text(candidate);
+                b.op(call::EXECVE, [path, argv, envp]).ok(&errnos).path(shown.clone());
+            }
+            b.op(call::EXEC_FAILED, []).path(shown);
+        }
+    }
+
+    fn streams(&self, b: &mut Builder, needs: &mut Vec<Need>) {
+        const O_PATH_DIR: i32 = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+        // Descriptors that are passed on are first moved out of the way of each other's numbers.
+        b.field("pass_fds");
+        let top = self.pass_fds.values().copied().max().unwrap_or(0).max(2) + 1;
+        let mut moved = Vec::new();
+        for (&from, &to) in self.pass_fds {
+            let given = need(needs, Need::Pass(from));
+            let slot = b.op(call::FCNTL, [Arg::Slot(given), libc::F_DUPFD_CLOEXEC.into(), top.into()]).keep();
+            moved.push((slot, to));
+        }
+        const NAMES: [&str; 3] = ["stdin", "stdout", "stderr"];
+        let mut sources: [Option<Arg>; 3] = [None; 3];
+        if let Some(terminal) = self.terminal {
+            b.field("terminal");
+            let pts = b.text("/dev/pts");
+            let ptmx = b.text("ptmx");
+            let dir = b.op(call::OPENAT, [libc::AT_FDCWD.into(), pts, O_PATH_DIR.into()]).path("/dev/pts").keep();
+            let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+            let master = b.op(call::OPENAT, [Arg::Slot(dir), ptmx, flags.into()]).path("/dev/pts/ptmx").keep();
+            // An image or a payload may have put something else there (CVE-2025-52565): a pty's multiplexer is 5:2.
+            let ptmx_device = libc::makedev(5, 2);
+            b.op(call::VERIFY, [Arg::Slot(master), libc::S_IFCHR.into(), ptmx_device.into()]).path("/dev/pts/ptmx");
+            let zero = b.words(&[0]);
+            b.op(call::IOCTL, [Arg::Slot(master), (libc::TIOCSPTLCK).into(), zero]);
+            let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+            let peer = b.op(call::IOCTL, [Arg::Slot(master), (libc::TIOCGPTPEER).into(), flags.into()]).keep();
+            let size = u64::from(terminal.rows) | u64::from(terminal.cols) << 16;
+            let size = b.words(&[size]);
+            b.op(call::IOCTL, [Arg::Slot(master), (libc::TIOCSWINSZ).into(), size]);
+            b.op(call::IOCTL, [Arg::Slot(peer), (libc::TIOCSCTTY).into(), 0.into()]);
+            b.op(call::SEND_FD, [Arg::Slot(master), TERMINAL.into()]);
+            sources = [Some(Arg::Slot(peer)); 3];
+        } else {
+            let null = b.text("/dev/null");
+            for (i, stream) in self.streams.into_iter().enumerate() {
+                b.field(NAMES[i]);
+                sources[i] = match stream {
+                    StreamFact::Given => Some(Arg::Slot(need(needs, Need::Stream(i)))),
+                    StreamFact::SameAsStdout => sources[1],
+                    StreamFact::Null => {
+                        // The keeper's own /dev/null is of its mount namespace; this one is the container's.
+                        let flags = libc::O_RDWR | libc::O_CLOEXEC;
+                        let fd =
+                            b.op(call::OPENAT, [libc::AT_FDCWD.into(), null, flags.into()]).path("/dev/null").keep();
+                        let device = libc::makedev(1, 3);
+                        b.op(call::VERIFY, [Arg::Slot(fd), libc::S_IFCHR.into(), device.into()]).path("/dev/null");
+                        Some(Arg::Slot(fd))
+                    }
+                };
+            }
+        }
+        for (i, source) in sources.into_iter().enumerate() {
+            b.field(NAMES[i]);
+            if let Some(source) = source {
+                b.op(call::DUP3, [source, (i as i32).into(), 0.into()]);
+            }
+        }
+        b.field("pass_fds");
+        for (slot, to) in moved {
+            b.op(call::DUP3, [Arg::Slot(slot), to.into(), 0.into()]);
+        }
+    }
+
+    fn limits(&self, b: &mut Builder) {
+        if let Some(value) = self.oom_score_adj {
+            b.field("oom_score_adj");
+            let path = b.text("self/oom_score_adj");
+            let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+            let file = b.op(call::OPENAT, [Arg::Slot(slot::PROC as u16), path, flags.into()]).keep();
+            let text = value.to_string();
+            let data = b.text(&text);
+            b.op(call::WRITE_ALL, [Arg::Slot(file), data, (text.len() as u64).into()])
+                .hint("below the caller's own value it needs CAP_SYS_RESOURCE");
+        }
+        b.field("nice");
+        let nice = self.nice.unwrap_or(self.inherited.nice);
+        b.op(call::SETPRIORITY, [0.into(), 0.into(), nice.into()])
+            .hint("below the caller's own value it needs CAP_SYS_NICE");
+        if !self.inherited.affinity.is_empty() {
+            b.field("cpu affinity of the caller");
+            let mask = b.bytes(&self.inherited.affinity);
+            // The container's cpuset may exclude them all.
+            b.op(call::SCHED_SETAFFINITY, [0.into(), (self.inherited.affinity.len() as u64).into(), mask])
+                .ok(&[libc::EINVAL]);
+        }
+        for (resource, inherited) in &self.inherited.rlimits {
+            let asked = self.rlimits.get(resource);
+            b.field(format!("rlimits.{}", resource.name()));
+            let limit = asked.unwrap_or(inherited);
+            let data = b.words(&[limit.soft, limit.hard]);
+            let step = b
+                .op(call::PRLIMIT64, [0.into(), resource.number().into(), data, 0.into()])
+                .hint("a hard limit above the caller's own needs CAP_SYS_RESOURCE");
+            if asked.is_none() {
+                // The keeper's own hard limit may have been lowered since its start.
+                step.ok(&[libc::EPERM]);
+            }
+        }
+    }
+
+    fn credentials(&self, b: &mut Builder) {
+        let Credentials { uid, gid, groups } = self.credentials;
+        let bounding = self.capabilities.bounding;
+        let ambient = self.capabilities.ambient & bounding;
+        b.field("capabilities");
+        b.op(call::BOUNDING, [bounding.into()]);
+        const PR_SET_KEEPCAPS: i32 = 8;
+        if *uid != 0 && ambient != 0 {
+            b.op(call::PRCTL, [PR_SET_KEEPCAPS.into(), 1.into(), 0.into(), 0.into(), 0.into()]);
+        }
+        b.field(if groups.is_empty() { "user" } else { "groups" });
+        if self.may_setgroups {
+            let bytes: Vec<u8> = groups.iter().flat_map(|g| g.to_ne_bytes()).collect();
+            let list = b.bytes(&bytes);
+            b.op(call::SETGROUPS, [(groups.len() as u64).into(), list]).hint("every id has to be mapped: see idmap");
+        }
+        b.field("user");
+        let id_hint = "the id has to be mapped into the container: see idmap";
+        b.op(call::SETRESGID, [(*gid).into(), (*gid).into(), (*gid).into()]).hint(id_hint);
+        b.op(call::SETRESUID, [(*uid).into(), (*uid).into(), (*uid).into()]).hint(id_hint);
+        b.field("capabilities");
+        // A root payload has all of the bounding set after its exec; another one only what is ambient. Inheritable equals
+        // ambient, which the kernel demands, and is otherwise empty (CVE-2022-29162).
+        let permitted = if *uid == 0 { bounding } else { ambient };
+        let header = b.words(&[u64::from(0x2008_0522u32)]);
+        let half = |mask: u64, shift: u32| (mask >> shift) & 0xffff_ffff;
+        let data = b.words(&[
+            half(permitted, 0) | half(permitted, 0) << 32,
+            half(ambient, 0) | half(permitted, 32) << 32,
+            half(permitted, 32) | half(ambient, 32) << 32,
+        ]);
+        b.op(call::CAPSET, [header, data]).hint("a capability that the caller does not have cannot be given");
+        if ambient != 0 {
+            b.op(call::AMBIENT, [ambient.into()]);
+        }
+        if self.no_new_privs {
+            b.field("no_new_privs");
+            const PR_SET_NO_NEW_PRIVS: i32 = 38;
+            b.op(call::PRCTL, [PR_SET_NO_NEW_PRIVS.into(), 1.into(), 0.into(), 0.into(), 0.into()]);
+        }
+    }
+}
+
+/// Notes a need once; its slot.
+pub(crate) fn need(needs: &mut Vec<Need>, what: Need) -> u16 {
+    needs.push(what);
+    (slot::FIRST as usize + needs.len() - 1) as u16
+}
+
+/// Where execvp(3) would look.
+fn candidates(program: &OsStr, env: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let program = program.as_bytes();
+    if program.contains(&b'/') || program.is_empty() {
+        return vec![program.to_vec()];
+    }
+    let path = env.iter().find_map(|v| v.strip_prefix(b"PATH=")).unwrap_or(b"/usr/local/bin:/usr/bin:/bin");
+    path.split(|&b| b == b':')
+        .map(|dir| {
+            let mut candidate = if dir.is_empty() { b".".to_vec() } else { dir.to_vec() };
+            candidate.push(b'/');
+            candidate.extend_from_slice(program);
+            candidate
+        })
+        .collect()
+}

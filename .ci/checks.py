@@ -78,7 +78,7 @@ def _files(pattern: str) -> list[str]:
 
 def rustfmt() -> Count:
     """All sources: the keeper is compiled by a build script and so unknown to `cargo fmt`."""
-    return check("rustfmt", "--edition", "2024", "--check", *_files("*.rs"))()
+    return check("rustfmt", "--color", "never", "--edition", "2024", "--check", *_files("*.rs"))()
 
 
 def header_compiles() -> Count:

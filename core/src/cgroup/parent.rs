@@ -362,7 +362,7 @@ fn v2_base(h: &Hierarchy, root: &OwnedFd) -> Result<PathBuf> {
     let mut best: Option<(usize, &Path)> = None;
     let mut occupied = None;
     let mut refused = None;
-    for &path in &ancestors {
+    for (depth, &path) in ancestors.iter().enumerate() {
         let shown = || h.mount_point.join(path);
         let dir = match file::open_dir(root, path) {
             Ok(dir) => dir,
@@ -371,7 +371,11 @@ fn v2_base(h: &Hierarchy, root: &OwnedFd) -> Result<PathBuf> {
         // To move a process (or to clone into a group) takes write permission on cgroup.procs of the nearest common
         // ancestor, so the way up ends at the first group that is not ours.
         if let Err(e) = file::writable(&dir, ".").and_then(|()| file::writable(&dir, "cgroup.procs")) {
-            refused = Some((e, shown()));
+            refused = refused.or(Some((e, shown())));
+            // Our own group need not be ours: a leaf that an administrator made for us in what is.
+            if depth == 0 {
+                continue;
+            }
             break;
         }
         if !is_empty(&dir) {

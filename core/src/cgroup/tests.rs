@@ -442,6 +442,8 @@ fn child_case() {
     match case.to_str().unwrap() {
         "sweep" => sweep_removes_stale_groups(),
         "delegated" => delegated_user(),
+        "default-of-root" => default_place_of_root(),
+        "delegated-to-root" => delegated_service_of_root(),
         "not-delegated" => user_without_delegation(),
         other => panic!("{other}"),
     }
@@ -619,6 +621,69 @@ fn the_report_tells_what_create_does() {
         report.controllers.iter().map(|row| row.name).collect::<Vec<_>>(),
         ["memory", "cpus", "pids", "kill", "freeze"]
     );
+}
+
+/// root on a machine with all controllers on v2; elsewhere the caller's own groups would be used, which are the machine's.
+fn root_on_pure_v2() -> bool {
+    let v2 = layout::current().unwrap().kind() == layout::Kind::V2;
+    if !v2 || !nix::unistd::geteuid().is_root() {
+        println!("SKIP: only for root where all controllers are on v2");
+        return false;
+    }
+    true
+}
+
+#[test]
+fn on_v2_root_uses_a_directory_at_the_top() {
+    if root_on_pure_v2() {
+        in_child("default-of-root", None, None, |_| {});
+    }
+}
+
+fn group_path(group: &Group) -> String {
+    group.describe()["groups"][0]["path"].as_str().unwrap().to_owned()
+}
+
+fn default_place_of_root() {
+    let mount = layout::current().unwrap().v2().unwrap().mount_point.clone();
+    let existed = mount.join(parent::RINGFENCE).exists();
+    let group =
+        Group::create(None, "rf-default", &Limits { memory: Some(32 * MIB), ..Limits::default() }).unwrap().unwrap();
+    let path = group_path(&group);
+    group.remove().unwrap();
+    assert_eq!(Path::new(&path), mount.join(parent::RINGFENCE).join("rf-default"));
+    assert_eq!(made_directories().len(), usize::from(!existed));
+    remove_made_directories();
+    assert_eq!(mount.join(parent::RINGFENCE).exists(), existed);
+}
+
+#[test]
+fn a_delegated_service_of_root_stays_in_its_part() {
+    if !root_on_pure_v2() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let Some(group) = fixture.probe(&Limits::default()) else { return };
+    let _cleanup = Cleanup(&group);
+    // As systemd marks a service with Delegate=yes.
+    let service = &fixture.dirs()[0];
+    let dir = file::open_mount(service).unwrap();
+    crate::sys::xattr::set(&dir, c"user.delegate", b"1").unwrap();
+    let leaf = service.join("leaf");
+    fs::create_dir(&leaf).unwrap();
+    let output = in_child("delegated-to-root", None, None, |pid| {
+        fs::write(leaf.join("cgroup.procs"), pid.to_string()).unwrap();
+    });
+    assert!(within(Duration::from_secs(2), || fs::remove_dir(&leaf).is_ok()));
+    let expected = service.join(parent::RINGFENCE).join("rf-service");
+    assert!(output.contains(&format!("path {}\n", expected.display())), "{output}");
+}
+
+fn delegated_service_of_root() {
+    let group = Group::create(None, "rf-service", &Limits { pids: Some(9), ..Limits::default() }).unwrap().unwrap();
+    println!("path {}", group_path(&group));
+    group.remove().unwrap();
+    remove_made_directories();
 }
 
 /// Prints what the groups of one container cost. The bound is loose, for busy machines: the figures are for reading.

@@ -14,3 +14,12 @@ pub(crate) fn get(file: impl AsFd, name: &CStr) -> io::Result<Vec<u8>> {
     }
     Ok(value[..n as usize].to_vec())
 }
+
+/// fsetxattr(2).
+#[cfg(test)]
+pub(crate) fn set(file: impl AsFd, name: &CStr, value: &[u8]) -> io::Result<()> {
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: `name` ends with NUL, `value` is as long as stated, the descriptor is borrowed for the call.
+    let result = unsafe { libc::fsetxattr(fd, name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -65,6 +65,8 @@ pub(crate) struct Group {
     v1: Vec<Arc<Parent>>,
     tasks: Vec<OwnedFd>,
     parents: Vec<Arc<OwnedFd>>,
+    /// As it was made; `None` for a group that was found by its description.
+    limits: Option<Limits>,
     reader: Mutex<Reader>,
 }
 
@@ -144,7 +146,7 @@ impl Group {
             }
         }
         making.limit(limits)?;
-        match (making.finish(), place, first_refusal) {
+        match (making.finish(limits), place, first_refusal) {
             (Some(group), ..) => Ok(Some(group)),
             (None, Place::Spec(_), Some(e)) => Err(e.with_field("cgroup_parent")),
             (None, Place::Spec(path), None) => Err(Error::new(
@@ -179,13 +181,19 @@ impl Group {
                 v1.push(Arc::new(parent));
             }
         }
-        Ok(Self::assemble(name, v2, v1, tasks))
+        Ok(Self::assemble(name, v2, v1, tasks, None))
     }
 
-    fn assemble(name: String, v2: Option<(Arc<Parent>, OwnedFd)>, v1: Vec<Arc<Parent>>, tasks: Vec<OwnedFd>) -> Self {
+    fn assemble(
+        name: String,
+        v2: Option<(Arc<Parent>, OwnedFd)>,
+        v1: Vec<Arc<Parent>>,
+        tasks: Vec<OwnedFd>,
+        limits: Option<Limits>,
+    ) -> Self {
         let parents = v2.iter().map(|(parent, _)| parent).chain(&v1).map(|parent| parent.dir.clone()).collect();
         let reader = Mutex::new(Reader::new(v1.iter(), v2.as_ref().map(|(parent, _)| parent)));
-        Self { name, v2, v1, tasks, parents, reader }
+        Self { name, v2, v1, tasks, parents, limits, reader }
     }
 
     /// The group in the v2 tree, for `CLONE_INTO_CGROUP`.
@@ -290,14 +298,23 @@ impl Group {
             .with_hint("a cgroup v2 tree or the v1 freezer is needed, writable or delegated to this user")
     }
 
-    /// All counters. After the group was removed: the last ones that were read, so one call when the main process has ended
-    /// keeps its figures; if none was made, Closed.
+    /// All counters. After the group was removed: the last ones that were read (see [`Group::final_usage`]); if none were,
+    /// Closed.
     pub fn usage(&self) -> Result<Usage> {
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        reader.usage(&self.name).map_err(|failure| match failure {
-            Failure::Gone => Error::new(ErrorKind::Closed, "the container's control group is gone").with_step("usage"),
-            Failure::Os(e, name) => Error::os("read", e as i32).with_path(name),
-        })
+        reader.usage(&self.name).map_err(unread)
+    }
+
+    /// To be called once, when all processes have ended and the group is about to be removed: [`Group::usage`] gives these
+    /// figures from then on.
+    pub fn final_usage(&self) -> Result<Usage> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.limits {
+            Some(limits) => reader.final_usage(&self.name, limits),
+            // Somebody else's: the limits have to be read.
+            None => reader.usage(&self.name),
+        }
+        .map_err(unread)
     }
 
     /// Processes of the group that were killed for want of memory: one read. `None`: not counted here.
@@ -347,6 +364,13 @@ impl std::fmt::Debug for Group {
 
 fn has(parent: &Parent, controller: &str) -> bool {
     parent.controllers.iter().any(|c| c == controller)
+}
+
+fn unread(failure: Failure) -> Error {
+    match failure {
+        Failure::Gone => Error::new(ErrorKind::Closed, "the container's control group is gone").with_step("usage"),
+        Failure::Os(e, name) => Error::os("read", e as i32).with_path(name),
+    }
 }
 
 /// In a group that no longer exists nothing is left to be done.
@@ -470,13 +494,13 @@ impl Making<'_> {
         Ok(())
     }
 
-    fn finish(mut self) -> Option<Group> {
+    fn finish(mut self, limits: &Limits) -> Option<Group> {
         self.done = true;
         if self.v2.is_none() && self.v1.is_empty() {
             return None;
         }
         let (v2, v1, tasks) = (self.v2.take(), std::mem::take(&mut self.v1), std::mem::take(&mut self.tasks));
-        Some(Group::assemble(self.id.to_owned(), v2, v1, tasks))
+        Some(Group::assemble(self.id.to_owned(), v2, v1, tasks, Some(*limits)))
     }
 }
 

@@ -327,8 +327,20 @@ fn usage_outlives_the_group() {
     assert_eq!(group.usage().unwrap(), last);
     group.kill().unwrap();
 
+    let Some(group) = fixture.probe(&Limits { pids: Some(9), ..Limits::default() }) else { return };
+    run_inside(&group, "sleep 0.01; true");
+    let last = group.final_usage().unwrap();
+    assert_eq!((last.pids_current, last.pids_max, last.pids_refused), (Some(0), Some(9), Some(0)));
+    assert!(last.cpu_usage_usec > Some(0));
+    let now = group.usage().unwrap();
+    assert_eq!((now.pids_max, now.pids_peak, now.memory_max), (last.pids_max, last.pids_peak, last.memory_max));
+    group.remove().unwrap();
+    assert_eq!(group.usage().unwrap().pids_max, Some(9));
+    assert_eq!(group.final_usage().unwrap().pids_max, Some(9));
+
     let Some(group) = fixture.probe(&Limits::default()) else { return };
     group.remove().unwrap();
+    assert_eq!(group.final_usage().unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(group.usage().unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(group.oom_kills(), None);
 }
@@ -696,16 +708,25 @@ fn cost() {
     let mut create = Vec::new();
     let mut remove = Vec::new();
     let mut unlimited = Vec::new();
+    let (mut first_usage, mut next_usage, mut final_usage) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..200 {
         let start = Instant::now();
         let group = Group::create(Some(&fixture.parent), &format!("rf-cost-{i}"), &limits).unwrap().unwrap();
         create.push(start.elapsed());
+        for times in [&mut first_usage, &mut next_usage] {
+            let start = Instant::now();
+            group.usage().unwrap();
+            times.push(start.elapsed());
+        }
         let start = Instant::now();
         group.remove().unwrap();
         remove.push(start.elapsed());
         let start = Instant::now();
         let group = Group::create(Some(&fixture.parent), &format!("rf-free-{i}"), &Limits::default()).unwrap().unwrap();
         unlimited.push(start.elapsed());
+        let start = Instant::now();
+        group.final_usage().unwrap();
+        final_usage.push(start.elapsed());
         group.remove().unwrap();
     }
     // One limit alone, by cgroups-rs and by descriptor with reading back.
@@ -727,8 +748,11 @@ fn cost() {
     };
     let (create, remove) = (median(create), median(remove));
     println!(
-        "create {create:?}, remove {remove:?}, create without limits {:?}; one v1 limit: cgroups-rs {:?}, by descriptor {:?}",
+        "create {create:?}, remove {remove:?}, create without limits {:?}; usage first {:?}, then {:?}, final {:?}; one v1 limit: cgroups-rs {:?}, by descriptor {:?}",
         median(unlimited),
+        median(first_usage),
+        median(next_usage),
+        median(final_usage),
         median(theirs),
         median(ours)
     );

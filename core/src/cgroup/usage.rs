@@ -9,6 +9,7 @@ use nix::sys::uio::pread;
 
 use super::file;
 use super::file::{keyed, number};
+use super::limits::{Limits, memory_in_kernel};
 use super::parent::Parent;
 
 macro_rules! usage {
@@ -135,6 +136,10 @@ const V1_CPUACCT: &[(&str, Parse)] = &[
     ("cpuacct.usage_sys", |text, usage| usage.cpu_system_usec = number(text).map(|ns| ns / 1000)),
 ];
 
+/// What says nothing about the past.
+const MOMENTARY: &[&str] =
+    &["memory.current", "memory.max", "memory.usage_in_bytes", "memory.limit_in_bytes", "pids.current", "pids.max"];
+
 enum State {
     Unopened,
     Open(OwnedFd),
@@ -239,6 +244,29 @@ impl Reader {
                 Err(e) => return Err(e),
             }
         }
+        self.last = Some(usage.clone());
+        Ok(usage)
+    }
+
+    /// The figures that outlive the processes, at about half the cost of a first [`Reader::usage`], because opening the
+    /// control files is what costs (7-12 us each). What is in use now is nothing, and the limits are `limits` where nobody
+    /// has read them yet.
+    pub fn final_usage(&mut self, group: &str, limits: &Limits) -> Result<Usage, Failure> {
+        let mut usage = Usage::default();
+        for source in &mut self.sources {
+            if matches!(source.state, State::Unopened) && MOMENTARY.contains(&source.name) {
+                continue;
+            }
+            match source.read(group, &mut usage) {
+                Ok(()) => {}
+                Err(Failure::Gone) => return self.usage(group),
+                Err(e) => return Err(e),
+            }
+        }
+        usage.memory_current = usage.memory_oom_kills.and(Some(0));
+        usage.pids_current = usage.pids_refused.and(Some(0));
+        usage.memory_max = usage.memory_max.or(limits.memory.and_then(|bytes| memory_in_kernel(bytes).ok()));
+        usage.pids_max = usage.pids_max.or(limits.pids);
         self.last = Some(usage.clone());
         Ok(usage)
     }

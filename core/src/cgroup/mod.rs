@@ -8,7 +8,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -88,6 +88,10 @@ impl Group {
             ));
         }
         let place = Place::choose(parent)?;
+        let optional = *limits == Limits::default() && !matches!(place, Place::Spec(_));
+        if optional && refusal_is_known(&place) {
+            return Ok(None);
+        }
         let mut attempts = 0;
         loop {
             let result = Self::attempt(&*layout::current()?, &place, id, limits);
@@ -98,6 +102,10 @@ impl Group {
                 Err(e) if matches!(e.errno(), libc::ENOENT | libc::ENODEV) && attempts < 8 => parent::forget(),
                 // This process may have been moved since the layout was read, perhaps because an error said so.
                 Ok(None) | Err(_) if attempts == 1 && layout::refresh_if_moved() => parent::forget(),
+                Ok(None) => {
+                    *refusal() = Some((place, Instant::now()));
+                    return Ok(None);
+                }
                 result => return result,
             }
         }
@@ -379,6 +387,19 @@ fn gone_is_dead(e: Errno) -> Result<bool, Errno> {
         Errno::ENODEV | Errno::ENOENT => Ok(true),
         e => Err(e),
     }
+}
+
+/// Where nothing could be made a moment ago, and needed not be.
+static REFUSAL: Mutex<Option<(Place, Instant)>> = Mutex::new(None);
+
+fn refusal() -> MutexGuard<'static, Option<(Place, Instant)>> {
+    REFUSAL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For a second the answer of an ordinary caller without delegation stays: to find it takes 0.3 ms, a fifth of a start.
+/// A start with a limit always looks.
+fn refusal_is_known(place: &Place) -> bool {
+    refusal().as_ref().is_some_and(|(known, when)| known == place && when.elapsed() < Duration::from_secs(1))
 }
 
 /// Keeps why a group that is not needed could not be made, if that is for want of rights or of a controller. Anything else

@@ -147,7 +147,7 @@ enum ringfence_reason
      */
     RINGFENCE_REASON_SIGNALED = 2,
     /**
-     * The kernel killed a process of the container because its memory ran out.
+     * The kernel killed it because the memory of its container ran out.
      */
     RINGFENCE_REASON_OUT_OF_MEMORY = 3,
     /**
@@ -408,9 +408,9 @@ char *ringfence_plan_json(const ringfence_spec *spec,
                           ringfence_error **err);
 
 /**
- * Starts a container for the command in the spec's "argv", feeds it `input` (`input_len` bytes; NULL: its stdin is what the
- * spec says), collects what it writes to stdout and stderr (where the spec does not say otherwise), waits for its end and
- * closes the container.
+ * Starts a container for the command in the spec's "argv", feeds it `input` (`input_len` bytes; NULL: none), collects what it
+ * writes to stdout and stderr, waits for its end and closes the container. Streams that the spec sets are as it says; the
+ * others are pipes, stdin only when there is input, else null.
  *
  * When `timeout_ms` pass first, the container is killed and the call fails with RINGFENCE_KIND_TIMED_OUT. A command
  * that ran and failed is not an error: ask ringfence_output_exit_code(). `*result` is for ringfence_output_free(). Safe on any
@@ -618,9 +618,21 @@ char *ringfence_container_info_json(const ringfence_container *container,
                                     ringfence_error **err);
 
 /**
- * The file of its bounded log (streams of kind `log`): a descriptor of the caller's (CLOEXEC), to be read with pread().
+ * Copies from its bounded log (what the main process wrote to streams of kind `log`), from byte `from` on, at most `size`
+ * bytes. Returns how many; 0 at the end of what was written so far.
  */
-int ringfence_container_log_fd(const ringfence_container *container, ringfence_error **err);
+int ringfence_container_log_read(const ringfence_container *container,
+                                 uint64_t from,
+                                 void *buffer,
+                                 size_t size,
+                                 ringfence_error **err);
+
+/**
+ * The file of its bounded log: a descriptor of the caller's (CLOEXEC). The file is as long as the bound, "log_max"; what was
+ * written so far ends at its offset, lseek(fd, 0, SEEK_CUR), which is the writers' too: read it with pread() only.
+ */
+int ringfence_container_log_fd(const ringfence_container *container,
+                               ringfence_error **err);
 
 /**
  * A descriptor of one of its namespaces ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time"): the caller's (CLOEXEC),

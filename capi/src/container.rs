@@ -1,6 +1,6 @@
 //! `ringfence_container`: the handle of a container.
 
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::ptr;
 use std::sync::Arc;
@@ -314,7 +314,28 @@ pub unsafe extern "C" fn ringfence_container_info_json(
     border(err, ptr::null_mut(), || Ok(give_string(running(container)?.container.info_json())))
 }
 
-/// The file of its bounded log (streams of kind `log`): a descriptor of the caller's (CLOEXEC), to be read with pread().
+/// Copies from its bounded log (what the main process wrote to streams of kind `log`), from byte `from` on, at most `size`
+/// bytes. Returns how many; 0 at the end of what was written so far.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_log_read(
+    container: *const ringfence_container,
+    from: u64,
+    buffer: *mut c_void,
+    size: usize,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        output(buffer, "buffer")?;
+        let log = running(container)?.container.log(from)?;
+        let length = log.len().min(size).min(c_int::MAX as usize);
+        // SAFETY: not NULL, by the header's contract `size` bytes that nobody else uses, and the log is not longer than that.
+        unsafe { ptr::copy_nonoverlapping(log.as_ptr(), buffer.cast(), length) };
+        Ok(length as c_int)
+    })
+}
+
+/// The file of its bounded log: a descriptor of the caller's (CLOEXEC). The file is as long as the bound, "log_max"; what was
+/// written so far ends at its offset, lseek(fd, 0, SEEK_CUR), which is the writers' too: read it with pread() only.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_container_log_fd(
     container: *const ringfence_container,

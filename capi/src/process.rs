@@ -29,7 +29,7 @@ pub enum ringfence_reason {
     Exited = 1,
     /// A signal killed it.
     Signaled = 2,
-    /// The kernel killed a process of the container because its memory ran out.
+    /// The kernel killed it because the memory of its container ran out.
     OutOfMemory = 3,
     /// It was killed together with its container.
     ContainerEnded = 4,

@@ -36,9 +36,9 @@ pub(crate) fn give_output(output: Output) -> *mut ringfence_output {
     give(Body { stdout, stderr, status: Status::from(status) })
 }
 
-/// Starts a container for the command in the spec's "argv", feeds it `input` (`input_len` bytes; NULL: its stdin is what the
-/// spec says), collects what it writes to stdout and stderr (where the spec does not say otherwise), waits for its end and
-/// closes the container.
+/// Starts a container for the command in the spec's "argv", feeds it `input` (`input_len` bytes; NULL: none), collects what it
+/// writes to stdout and stderr, waits for its end and closes the container. Streams that the spec sets are as it says; the
+/// others are pipes, stdin only when there is input, else null.
 ///
 /// When `timeout_ms` pass first, the container is killed and the call fails with RINGFENCE_KIND_TIMED_OUT. A command
 /// that ran and failed is not an error: ask ringfence_output_exit_code(). `*result` is for ringfence_output_free(). Safe on any

@@ -413,9 +413,13 @@ static void logs(void)
     char text[64] = "";
     fine(ringfence_container_main(c, &p, &err));
     ok(ringfence_process_wait(p, 5000, &err) == 1, "a main process with the default streams");
-    int fd = ringfence_container_log_fd(c, &err);
-    ok(fine(fd) && pread(fd, text, sizeof text - 1, 0) == 19, "its log can be read");
+    ok(ringfence_container_log_read(c, 0, text, sizeof text - 1, &err) == 19 && fine(0), "its log can be read");
     ok(!strcmp(text, "to the log\nand err\n"), "both streams");
+    ok(ringfence_container_log_read(c, 7, text, 3, &err) == 3 && !strncmp(text, "log", 3), "a part of it");
+    ok(ringfence_container_log_read(c, 19, text, 3, &err) == 0 && fine(0), "its end");
+    int fd = ringfence_container_log_fd(c, &err);
+    ok(fine(fd) && pread(fd, text, 6, 0) == 6 && !strncmp(text, "to the", 6), "as a file");
+    ok(lseek(fd, 0, SEEK_CUR) == 19, "its offset is the length");
     close(fd);
     ringfence_process_free(p);
     ringfence_container_free(c);

@@ -86,7 +86,10 @@ static void nulls(void)
     refuses(ringfence_container_usage_u64(NULL, "memory_peak", &number, place));
     refuses_pointer(ringfence_container_usage_json(NULL, place));
     refuses_pointer(ringfence_container_info_json(NULL, place));
+    char bytes[4];
     refuses(ringfence_container_log_fd(NULL, place));
+    refuses(ringfence_container_log_read(NULL, 0, bytes, sizeof bytes, place));
+    refuses(ringfence_container_log_read(container, 0, NULL, 4, place));
     refuses(ringfence_container_ns_fd(NULL, "net", place));
     ok(ringfence_container_name(NULL) == NULL && ringfence_container_id(NULL) == NULL, "container name and id of NULL");
     ok(ringfence_container_pid(NULL) == -1 && ringfence_container_pidfd(NULL) == -1 &&

@@ -30,10 +30,10 @@
  *               belong to one thread at a time, but any number of threads may start the same spec while nobody changes it; a
  *               conflicting use fails with EBUSY. An object may be freed while a call that began earlier is still under way
  *               on another thread; a call must not begin after the free.
- *   fork        In a forked child of the program, every call on a container or process fails with
- *               RINGFENCE_KIND_FORKED_CHILD and ECHILD, and the ringfence_*_free() functions only release memory and
- *               close descriptors. Specs, commands, errors and outputs are plain memory and keep working. The library makes
- *               no child of the program, handles no signal, and prints nothing.
+ *   fork        In a forked child of the program, every call on a container or process of the parent fails with
+ *               RINGFENCE_KIND_FORKED_CHILD and ECHILD, and the ringfence_*_free() functions only release memory and close
+ *               descriptors. Specs, commands, errors and outputs are plain memory and keep working, and the child can start
+ *               containers of its own. The library makes no child of the program, handles no signal, and prints nothing.
  *   Misuse      An object that was freed, or a pointer to an object of another type, is recognised as long as its memory is
  *               still mapped and was not given out again; do not count on it.
  */
@@ -714,16 +714,18 @@ int ringfence_process_status_fd(const ringfence_process *process);
  * Waits for its end: 1 ended, 0 timed out, -1 error. Any number of threads may wait, also after the end. Does not involve the
  * program's own wait() or SIGCHLD.
  *
- * Fails with RINGFENCE_KIND_CLOSED when ringfence_process_cancel_waits() was called meanwhile.
+ * Fails with RINGFENCE_KIND_CLOSED when it was cancelled (ringfence_process_cancel_waits()) or its container's handle closed.
  */
 int ringfence_process_wait(const ringfence_process *process,
                            int timeout_ms,
                            ringfence_error **err);
 
 /**
- * Makes every wait for this process that is under way on another thread return RINGFENCE_KIND_CLOSED.
+ * Makes every wait for this process, under way on any thread or begun later, fail with RINGFENCE_KIND_CLOSED, unless its status
+ * is known already.
  */
-int ringfence_process_cancel_waits(const ringfence_process *process, ringfence_error **err);
+int ringfence_process_cancel_waits(const ringfence_process *process,
+                                   ringfence_error **err);
 
 /**
  * The exit code, 0 to 255; -1 when a signal ended it (ringfence_process_signal()), while it runs, and for NULL.

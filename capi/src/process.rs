@@ -110,7 +110,7 @@ pub unsafe extern "C" fn ringfence_process_status_fd(process: *const ringfence_p
 /// Waits for its end: 1 ended, 0 timed out, -1 error. Any number of threads may wait, also after the end. Does not involve the
 /// program's own wait() or SIGCHLD.
 ///
-/// Fails with RINGFENCE_KIND_CLOSED when ringfence_process_cancel_waits() was called meanwhile.
+/// Fails with RINGFENCE_KIND_CLOSED when it was cancelled (ringfence_process_cancel_waits()) or its container's handle closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_process_wait(
     process: *const ringfence_process,
@@ -123,7 +123,8 @@ pub unsafe extern "C" fn ringfence_process_wait(
     })
 }
 
-/// Makes every wait for this process that is under way on another thread return RINGFENCE_KIND_CLOSED.
+/// Makes every wait for this process, under way on any thread or begun later, fail with RINGFENCE_KIND_CLOSED, unless its status
+/// is known already.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_process_cancel_waits(
     process: *const ringfence_process,

@@ -117,7 +117,7 @@ static void waits(void)
     ok(ringfence_process_cancel_waits(w.process, NULL) == 0, "cancel a wait");
     pthread_join(thread, NULL);
     ok(w.result == -1 && w.kind == RINGFENCE_KIND_CLOSED && w.ended - started < 1, "the waiting thread gets CLOSED at once");
-    ok(ringfence_process_wait(w.process, 50, NULL) == 0, "a later wait waits again");
+    ok(ringfence_process_wait(w.process, 5000, NULL) == -1, "and so does a later one");
     ringfence_process_free(w.process);
     ringfence_container_free(w.container);
 
@@ -195,6 +195,9 @@ int main(void)
     ok(chld_signals == 0, "no SIGCHLD");
     sigaction(SIGCHLD, NULL, &seen);
     pthread_sigmask(SIG_SETMASK, NULL, &after);
-    ok(seen.sa_handler == on_chld && !memcmp(&before, &after, sizeof before), "handler and mask are the program's");
+    int changed = seen.sa_handler != on_chld;
+    for (int number = 1; number < 32; number++)
+        changed += sigismember(&before, number) != sigismember(&after, number);
+    ok(changed == 0, "handler and mask are the program's");
     return done();
 }

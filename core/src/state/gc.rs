@@ -14,6 +14,7 @@ use super::GcReport;
 use super::dir::Place;
 use super::identity::{Identity, Stat};
 use super::names::{Life, Names};
+use crate::cgroup;
 use crate::error::Result;
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
 
@@ -31,6 +32,11 @@ pub(super) fn collect(place: &Place, ended_too: bool) -> Result<GcReport> {
     for name in names.list()? {
         collect_name(&names, &name, ended_too, &mut report);
     }
+
+    let groups = cgroup::sweep(&is_stale);
+    report.cgroups += groups.removed.len();
+    report.processes += groups.killed;
+    report.remaining.extend(groups.remaining);
 
     for init in orphans() {
         end(init, |process| orphan(process.pid) == Some(process), &mut report);

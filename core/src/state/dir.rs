@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{FileStat, Mode, fstat, stat};
-use nix::unistd::mkdir;
+use nix::unistd::{AccessFlags, access, mkdir};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -16,6 +16,12 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) struct StateDir {
     pub path: PathBuf,
     pub fd: OwnedFd,
+}
+
+struct Candidate {
+    path: PathBuf,
+    flags: OFlag,
+    closed_to_others: u32,
 }
 
 /// What decides where the directory is.
@@ -47,20 +53,40 @@ impl Place {
     }
 
     fn open_with(&self, run: &Path, tmp: &Path) -> Result<StateDir> {
-        const HINT: &str = "set RINGFENCE_STATE_DIR to a directory that only this user can write";
+        let (last, before) = self.candidates(run, tmp);
+        // A read-only /run, a directory of another user: the next one.
+        let found = before.iter().find_map(|candidate| self.open_one(candidate).ok());
+        found.map_or_else(|| self.open_one(&last), Ok)
+    }
+
+    /// Where it is or would be made, without making it.
+    pub(super) fn look(&self) -> Result<PathBuf> {
+        let (last, before) = self.candidates(Path::new("/run"), Path::new("/tmp"));
+        let look = |candidate: &Candidate| {
+            let missing = stat(&candidate.path) == Err(Errno::ENOENT);
+            let parent = candidate.path.parent().unwrap_or(Path::new("/"));
+            if missing && access(parent, AccessFlags::W_OK | AccessFlags::X_OK).is_ok() {
+                return Ok(candidate.path.clone());
+            }
+            // If it is still missing, then because it cannot be made.
+            self.open_one(candidate).map(|dir| dir.path)
+        };
+        let found = before.iter().find_map(|candidate| look(candidate).ok());
+        found.map_or_else(|| look(&last), Ok)
+    }
+
+    /// The last resort, and what is tried before it.
+    fn candidates(&self, run: &Path, tmp: &Path) -> (Candidate, Vec<Candidate>) {
         if let Some(chosen) = &self.chosen {
             // Named by the caller: a symbolic link may be what is meant, its target is checked all the same.
-            return self.open_one(Path::new(chosen), OFlag::empty(), 0o022).map_err(|e| e.with_hint(HINT));
+            let chosen = Candidate { path: chosen.into(), flags: OFlag::empty(), closed_to_others: 0o022 };
+            return (chosen, Vec::new());
         }
-        for parent in self.runtime_parents(run) {
-            // A parent of another user (a variable that survived `su`), a read-only /run: the next one.
-            if let Ok(dir) = self.open_one(&parent.join("ringfence"), OFlag::O_NOFOLLOW, 0o022) {
-                return Ok(dir);
-            }
-        }
+        let candidate = |path, closed_to_others| Candidate { path, flags: OFlag::O_NOFOLLOW, closed_to_others };
+        let parents = self.runtime_parents(run);
+        let before = parents.iter().map(|parent| candidate(parent.join("ringfence"), 0o022)).collect();
         // Shared with everybody: the name must be this user's own, and closed to all others.
-        let path = tmp.join(format!("ringfence-{}", self.uid));
-        self.open_one(&path, OFlag::O_NOFOLLOW, 0o077).map_err(|e| e.with_hint(HINT))
+        (candidate(tmp.join(format!("ringfence-{}", self.uid)), 0o077), before)
     }
 
     fn runtime_parents(&self, run: &Path) -> Vec<PathBuf> {
@@ -76,9 +102,12 @@ impl Place {
         stat.st_uid == self.uid && stat.st_mode & closed_to_others == 0
     }
 
-    fn open_one(&self, path: &Path, flags: OFlag, closed_to_others: u32) -> Result<StateDir> {
-        let fail = |step: &str, errno: Errno| Error::os(step, errno as i32).with_path(path.to_string_lossy());
-        let flags = flags | OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    fn open_one(&self, candidate: &Candidate) -> Result<StateDir> {
+        const HINT: &str = "set RINGFENCE_STATE_DIR to a directory that only this user can write";
+        let path = candidate.path.as_path();
+        let fail =
+            |step: &str, errno: Errno| Error::os(step, errno as i32).with_path(path.to_string_lossy()).with_hint(HINT);
+        let flags = candidate.flags | OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let fd = match open(path, flags, Mode::empty()) {
             Err(Errno::ENOENT) => {
                 match mkdir(path, Mode::from_bits_truncate(0o700)) {
@@ -91,7 +120,7 @@ impl Place {
         };
         let fd = fd.map_err(|errno| fail("open", errno))?;
         let found = fstat(&fd).map_err(|errno| fail("fstat", errno))?;
-        if !self.is_ours(&found, closed_to_others) {
+        if !self.is_ours(&found, candidate.closed_to_others) {
             let detail = format!(
                 "the state directory belongs to uid {} with mode {:03o}; it must be uid {}'s and closed to others",
                 found.st_uid,
@@ -100,7 +129,8 @@ impl Place {
             );
             return Err(Error::new(ErrorKind::PermissionDenied, detail)
                 .with_path(path.to_string_lossy())
-                .with_errno(libc::EPERM));
+                .with_errno(libc::EPERM)
+                .with_hint(HINT));
         }
         Ok(StateDir { path: path.to_owned(), fd })
     }
@@ -124,6 +154,10 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let dir = Place::at(&base.path().join("state")).open().unwrap();
         assert_eq!(std::fs::metadata(&dir.path).unwrap().mode() & 0o777, 0o700);
+        let other = base.path().join("other");
+        assert_eq!(Place::at(&other).look().unwrap(), other);
+        assert!(!other.exists());
+        assert!(Place::at(&other.join("deeper")).look().is_err());
         Place::at(&dir.path).open().unwrap();
     }
 

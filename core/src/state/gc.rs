@@ -27,12 +27,7 @@ const EXE: &str = "/memfd:ringfence (deleted)";
 
 /// `ended_too`: also the records of detached containers that have ended.
 pub(super) fn collect(place: &Place, ended_too: bool) -> Result<GcReport> {
-    let mut report = GcReport::default();
-    let names = Names::open(place)?;
-    for name in names.list()? {
-        collect_name(&names, &name, ended_too, &mut report);
-    }
-
+    let mut report = collect_names(place, ended_too)?;
     let groups = cgroup::sweep(&is_stale);
     report.cgroups += groups.removed.len();
     report.processes += groups.killed;
@@ -40,6 +35,15 @@ pub(super) fn collect(place: &Place, ended_too: bool) -> Result<GcReport> {
 
     for init in orphans() {
         end(init, |process| orphan(process.pid) == Some(process), &mut report);
+    }
+    Ok(report)
+}
+
+pub(super) fn collect_names(place: &Place, ended_too: bool) -> Result<GcReport> {
+    let mut report = GcReport::default();
+    let names = Names::open(place)?;
+    for name in names.list()? {
+        collect_name(&names, &name, ended_too, &mut report);
     }
     Ok(report)
 }

@@ -2,6 +2,8 @@
 
 /// Process descriptors.
 pub(crate) mod pidfd;
+/// Whether the kernel does something, found by trying.
+pub(crate) mod probe;
 /// The system call instruction.
 pub(crate) mod raw;
 /// A task that shares the host's memory.

@@ -53,7 +53,7 @@ fn collect_name(names: &Names, name: &str, ended_too: bool, report: &mut GcRepor
     let removed = names.remove_if_dead(name, |record| {
         let Some(record) = record else { return true };
         if let Some(init) = record.init
-            && record.life == Life::Lost
+            && record.keeper.is_none()
         {
             // Its keeper cannot end it any more.
             gone = end(init, |process| process.runs(), report);

@@ -251,20 +251,19 @@ impl Names {
             !owner && lock.and_then(|lock| locks::conflict(&lock, 0, 1)).is_ok_and(|conflict| conflict.is_some())
         };
         let (keeper, init) = (running(disk.keeper), running(disk.init));
-        let life = match read_status(&dir) {
-            Some(ended) => ended,
+        let status = read_status(&dir);
+        let life = match status.main {
+            main if status.ended => Life::Ended(main),
             // Another boot or another pid namespace: only the lock can tell.
-            None if !comparable => {
-                if held() {
-                    Life::Running
-                } else {
-                    Life::Lost
-                }
-            }
-            None if keeper.is_some() && init.is_some() => Life::Running,
+            _ if !comparable && held() => Life::Running,
+            _ if keeper.is_some() && init.is_some() => Life::Running,
+            // Its last word is still to come.
+            _ if keeper.is_some() && disk.detached => Life::Running,
             // An attached container whose handle is not closed yet.
-            None if keeper.is_some() && disk.init.is_some() => Life::Ended(None),
-            None if disk.keeper.is_none() && held() => Life::Running,
+            _ if keeper.is_some() && disk.init.is_some() => Life::Ended(None),
+            _ if disk.keeper.is_none() && held() => Life::Running,
+            // The keeper was killed, but pid 1 had told.
+            Some(main) => Life::Ended(Some(main)),
             None => Life::Lost,
         };
         Ok(Record {
@@ -445,34 +444,44 @@ impl Record {
     }
 }
 
-/// The keeper's last word.
-fn read_status(dir: &OwnedFd) -> Option<Life> {
-    let file = open_file(dir, STATUS, OFlag::O_RDONLY).ok()?;
+/// What the status file says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Status {
+    /// Of the main process.
+    main: Option<i32>,
+    /// The keeper's last word was written.
+    ended: bool,
+}
+
+fn read_status(dir: &OwnedFd) -> Status {
     let mut bytes = Vec::new();
-    File::from(file).take(4096).read_to_end(&mut bytes).ok()?;
+    if let Ok(file) = open_file(dir, STATUS, OFlag::O_RDONLY) {
+        let _ = File::from(file).take(4096).read_to_end(&mut bytes);
+    }
     parse_status(&bytes)
 }
 
 /// Records of the keeper's protocol: EXITED of the main process, when there was one and pid 1 could tell, then ENDED.
-fn parse_status(bytes: &[u8]) -> Option<Life> {
+fn parse_status(bytes: &[u8]) -> Status {
     use crate::proto::{MAGIC, Record, record};
-    let word = |bytes: &[u8], at: usize| bytes[at..at + 4].try_into().map(i32::from_ne_bytes).unwrap_or(0);
-    let mut main = None;
+    let mut found = Status::default();
     for chunk in bytes.chunks_exact(size_of::<Record>()) {
-        if word(chunk, std::mem::offset_of!(Record, magic)) as u32 != MAGIC {
-            return None;
-        }
-        let status = word(chunk, std::mem::offset_of!(Record, status));
-        match word(chunk, std::mem::offset_of!(Record, kind)) as u32 {
-            record::EXITED => main = Some(status),
+        let word = |at: usize| chunk[at..at + 4].try_into().map(i32::from_ne_bytes).unwrap_or(0);
+        let status = word(std::mem::offset_of!(Record, status));
+        let told = word(std::mem::offset_of!(Record, pid)) > 0;
+        let kind = word(std::mem::offset_of!(Record, kind)) as u32;
+        match kind {
+            _ if word(std::mem::offset_of!(Record, magic)) as u32 != MAGIC => break,
+            record::EXITED => found.main = Some(status),
             record::ENDED => {
-                let told = word(chunk, std::mem::offset_of!(Record, pid)) > 0;
-                return Some(Life::Ended(main.or(told.then_some(status))));
+                found.main = found.main.or(told.then_some(status));
+                found.ended = true;
+                break;
             }
-            _ => return None,
+            _ => break,
         }
     }
-    None
+    found
 }
 
 #[cfg(test)]
@@ -513,13 +522,11 @@ mod tests {
     }
 
     fn ended(pid: i32, status: i32) -> Vec<u8> {
-        let record = crate::proto::Record {
-            magic: crate::proto::MAGIC,
-            kind: crate::proto::record::ENDED,
-            pid,
-            status,
-            ..Default::default()
-        };
+        bytes(crate::proto::record::ENDED, pid, status)
+    }
+
+    fn bytes(kind: u32, pid: i32, status: i32) -> Vec<u8> {
+        let record = crate::proto::Record { magic: crate::proto::MAGIC, kind, pid, status, ..Default::default() };
         let words = [record.magic, record.kind, record.section, record.op];
         let signed = [record.errno, record.status, record.pid, 0];
         let mut bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
@@ -611,8 +618,13 @@ mod tests {
         let mut log = File::from(claim.open_log().unwrap());
         claim.keep();
         log.write_all(b"hello").unwrap();
-        status.write_all(&ended(init.id() as i32, 3 << 8)).unwrap();
+        let pid = init.id() as i32;
         end(init);
+        status.write_all(&bytes(crate::proto::record::EXITED, pid, 3 << 8)).unwrap();
+        // Its keeper is still undoing it.
+        assert_eq!(machine.names().lookup("job").unwrap().life, Life::Running);
+        status.write_all(&ended(0, 0)).unwrap();
+        assert_eq!(machine.names().lookup("job").unwrap().life, Life::Ended(Some(3 << 8)));
         end(keeper);
         let record = machine.names().lookup("job").unwrap();
         assert_eq!((record.life, record.data["id"].as_str()), (Life::Ended(Some(3 << 8)), Some("rf-2")));
@@ -623,6 +635,21 @@ mod tests {
         assert_eq!(machine.names().lookup("job").unwrap().data, Value::Null);
         drop(claim);
         assert!(machine.names().list().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_status_is_known_even_if_the_keeper_was_killed_after_it() {
+        let machine = Machine::new();
+        let claim = machine.claim("job", true).unwrap();
+        let mut keeper = process();
+        claim.write_record(json!({"keeper": keeper.id(), "pid": keeper.id()})).unwrap();
+        let mut status = File::from(claim.open_status().unwrap());
+        claim.keep();
+        keeper.kill().unwrap();
+        keeper.wait().unwrap();
+        assert_eq!(machine.names().lookup("job").unwrap().life, Life::Lost);
+        status.write_all(&bytes(crate::proto::record::EXITED, 7, 9)).unwrap();
+        assert_eq!(machine.names().lookup("job").unwrap().life, Life::Ended(Some(9)));
     }
 
     #[test]
@@ -702,8 +729,8 @@ mod tests {
         #[test]
         fn a_torn_status_is_no_status(cut in 0usize..64, pid in 0..5i32, status in any::<i32>()) {
             let bytes = ended(pid, status);
-            prop_assert_eq!(parse_status(&bytes[..cut]), None);
-            prop_assert_eq!(parse_status(&bytes), Some(Life::Ended((pid > 0).then_some(status))));
+            prop_assert_eq!(parse_status(&bytes[..cut]), Status::default());
+            prop_assert_eq!(parse_status(&bytes), Status { main: (pid > 0).then_some(status), ended: true });
         }
 
         #[test]

@@ -190,7 +190,7 @@ pub(super) fn no_such_call(call: &str, caller: &Caller) -> Reason {
         "landlock" => (5, 13),
         _ => (0, 0),
     };
-    let release = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let release = super::release();
     let new_enough = facts::version(&release).is_some_and(|v| v >= since);
     if caller.filtered && new_enough {
         return reason(
@@ -235,7 +235,7 @@ pub(crate) fn explain(step: &str, errno: i32) -> Option<String> {
         }
     } else if has(&["uid_map", "gid_map", "setgroups", "newuidmap", "newgidmap", "id map"]) {
         matches!(errno, libc::EPERM | libc::EACCES | libc::EINVAL).then(|| id_map(errno, &caller))
-    } else if has(&["memfd"]) {
+    } else if has(&["memfd", "execute the keeper"]) {
         matches!(errno, libc::EPERM | libc::EACCES).then(|| memfd(errno, &caller))
     } else if has(&["mount_setattr"]) && matches!(errno, libc::EINVAL | libc::EPERM) {
         refused_by_policy(&caller).filter(|_| errno == libc::EPERM).or_else(|| {
@@ -247,6 +247,8 @@ pub(crate) fn explain(step: &str, errno: i32) -> Option<String> {
     } else if has(&["mount", "fsopen", "fsconfig", "open_tree", "overlay", "proc", "sysfs"]) {
         let file_system = ["overlay", "proc", "sysfs", "mqueue", "devpts", "tmpfs"].into_iter().find(|f| has(&[f]));
         match errno {
+            // The caller's own path: nobody's policy but the file's mode.
+            libc::EACCES if has(&["open_tree", "move_mount"]) => None,
             libc::ENOSYS => {
                 let calls = ["mount_setattr", "move_mount", "open_tree", "fsconfig", "fsmount", "fsopen"];
                 Some(no_such_call(calls.into_iter().find(|c| has(&[c])).unwrap_or("fsopen"), &caller))

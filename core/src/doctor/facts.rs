@@ -115,6 +115,32 @@ pub(super) fn version(release: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
+/// Where a part of the kernel is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Module {
+    /// Loaded, or built in, or this kernel cannot tell.
+    Present,
+    /// A file, to be loaded at the first use.
+    Loadable,
+    Missing,
+}
+
+pub(super) fn module(name: &str, release: &str) -> Module {
+    let Ok(loaded) = fs::read_to_string("/proc/modules") else { return Module::Present };
+    if loaded.lines().any(|line| line.split(' ').next() == Some(name)) {
+        return Module::Present;
+    }
+    let listed = |file: &str| {
+        let list = fs::read_to_string(format!("/lib/modules/{release}/{file}"));
+        list.map(|list| list.lines().any(|line| line.contains(&format!("/{name}.ko"))))
+    };
+    match (listed("modules.builtin"), listed("modules.dep")) {
+        (Ok(true), _) | (Err(_), Err(_)) => Module::Present,
+        (_, Ok(true)) => Module::Loadable,
+        _ => Module::Missing,
+    }
+}
+
 /// A program in PATH and the customary directories.
 pub(super) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -107,8 +107,12 @@ pub fn doctor() -> Report {
     report
 }
 
+fn release() -> String {
+    nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 fn kernel(report: &mut Report) {
-    let release = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let release = release();
     let found = match facts::version(&release) {
         Some(version) if version >= (6, 3) => Ok(format!("Linux {release}")),
         _ => Err((
@@ -357,9 +361,20 @@ fn rest(report: &mut Report, caller: &Caller) {
         true,
         state::dir().map(|path| path.display().to_string()).map_err(|e| (e.to_string(), e.hint().map(str::to_owned))),
     );
+    let release = release();
+    let found = match facts::module("nf_tables", &release) {
+        // Trying it would load it.
+        facts::Module::Loadable => Ok("a module, loaded when it is needed".to_owned()),
+        facts::Module::Missing => Err(libc::ENOSYS),
+        facts::Module::Present => probe::nftables().map_or_else(|| Ok("yes".to_owned()), Err),
+    };
+    let found = found.map_err(|errno| match errno {
+        libc::EPERM | libc::EACCES => (format!("not to be tried here: {}", errno_text(errno)), None),
+        _ => ("this kernel has no nf_tables".to_owned(), Some("a kernel with CONFIG_NF_TABLES".to_owned())),
+    });
+    report.add("net.nftables", false, found);
     for (what, program, why, remedy) in [
         ("tools.criu", "criu", "checkpoints need it", "install criu 4.0 or later"),
-        ("tools.nft", "nft", "ringfence sets its own rules; only people need it", "install nftables, to look at rules"),
         ("tools.pasta", "pasta", "an ordinary user's containers need it to reach the network", "install passt"),
     ] {
         let found = match facts::program(program) {

@@ -332,3 +332,47 @@ pub(crate) fn pidfd() -> Refusal {
     let opened: io::Result<OwnedFd> = super::pidfd::pidfd_open(std::process::id() as i32);
     opened.err().map(|e| e.raw_os_error().unwrap_or(libc::ENOSYS))
 }
+
+struct NetlinkJob {
+    request: [u8; 20],
+    answer: [u8; 64],
+}
+
+extern "C" fn nftables_task(job: *mut c_void) -> i32 {
+    // SAFETY: `nftables` passes its job and waits.
+    let job = unsafe { &mut *job.cast::<NetlinkJob>() };
+    let kind = (libc::SOCK_RAW | libc::SOCK_CLOEXEC) as usize;
+    // SAFETY: buffers of the sizes given; null addresses mean the kernel.
+    let received = unsafe {
+        call(libc::SYS_socket, [libc::AF_NETLINK as usize, kind, libc::NETLINK_NETFILTER as usize]).and_then(|socket| {
+            call(libc::SYS_sendto, [socket, job.request.as_ptr() as usize, job.request.len(), 0, 0, 0])?;
+            let wait = libc::MSG_DONTWAIT as usize;
+            call(libc::SYS_recvfrom, [socket, job.answer.as_mut_ptr() as usize, job.answer.len(), wait, 0, 0])
+        })
+    };
+    refusal(received)
+}
+
+/// Whether nf_tables answers, in a network namespace of its own.
+pub(crate) fn nftables() -> Refusal {
+    const NFT_MSG_GETGEN: u16 = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8 | 16;
+    let mut job = NetlinkJob { request: [0; 20], answer: [0; 64] };
+    // struct nlmsghdr: length, type, flags; the family of struct nfgenmsg is 0.
+    job.request[..4].copy_from_slice(&20u32.to_ne_bytes());
+    job.request[4..6].copy_from_slice(&NFT_MSG_GETGEN.to_ne_bytes());
+    job.request[6..8].copy_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
+    let arg = (&raw mut job).cast();
+    let net = libc::CLONE_NEWNET as u64;
+    // The kernel answers while it takes the request: nothing has to be waited for.
+    let done =
+        in_task(net, nftables_task, arg).or_else(|_| in_task(net | libc::CLONE_NEWUSER as u64, nftables_task, arg));
+    match done {
+        Err(error) => Some(error.errno()),
+        Ok(0) => {
+            let number = |at: usize| i32::from_ne_bytes([0, 1, 2, 3].map(|i| job.answer[at + i]));
+            let refused = number(4) & 0xffff == libc::NLMSG_ERROR;
+            if refused { some(-number(16)) } else { None }
+        }
+        Ok(errno) => Some(errno),
+    }
+}

@@ -582,8 +582,3 @@ mod tests {
         assert!(explain("mount overlay", libc::ENODEV).unwrap().contains("modprobe overlay"));
     }
 }
-
-/// What to do about a failed step on this machine.
-pub(crate) fn explain(_step: &str, _errno: i32) -> Option<String> {
-    None
-}

@@ -63,8 +63,19 @@ pub fn ls() -> Result<Vec<Entry>> {
 
 fn list(place: &Place) -> Result<Vec<Entry>> {
     let names = Names::open(place)?;
-    // One that ends while the list is made is not in it.
-    Ok(names.list()?.iter().filter_map(|name| names.read(name).ok()).map(Entry::from).collect())
+    let mut entries = Vec::new();
+    for name in names.list()? {
+        match names.read(&name) {
+            // Its host was killed. Nobody can ask for its status: it is as if it had been closed.
+            Ok(record) if record.is_abandoned() => {
+                names.remove_if_dead(&name, |now| now.is_none_or(names::Record::is_abandoned))?;
+            }
+            Ok(record) => entries.push(record.into()),
+            // One that ends while the list is made is not in it.
+            Err(_) => {}
+        }
+    }
+    Ok(entries)
 }
 
 /// Ends and removes what dead keepers left, and the records of ended detached containers.
@@ -146,6 +157,10 @@ mod tests {
         keeper.wait().unwrap();
         let reaper = std::thread::spawn(move || init.wait().unwrap());
         drop(running);
+        // An attached one whose host was killed is not listed, and gone.
+        claim("d", false).keep();
+        assert_eq!(list(&place).unwrap().iter().map(|e| &*e.name).collect::<Vec<_>>(), ["a", "c"]);
+        assert!(!base.path().join("state/names/d").exists());
         // Not all of `collect`: that would end what other tests leave on purpose.
         let report = gc::collect_names(&place, false).unwrap();
         assert_eq!((report.processes, report.files), (1, 2), "{report:?}");

@@ -281,12 +281,13 @@ impl Names {
 
     fn lookup(&self, name: &str) -> Result<Record> {
         Self::checked(name)?;
-        self.read(name).map_err(|error| match error.errno() {
-            libc::ENOENT => Error::new(ErrorKind::NotFound, format!("no container is named {name:?}"))
+        match self.read(name) {
+            Ok(record) if !record.is_abandoned() => Ok(record),
+            Err(error) if error.errno() != libc::ENOENT => Err(error),
+            _ => Err(Error::new(ErrorKind::NotFound, format!("no container is named {name:?}"))
                 .with_errno(libc::ENOENT)
-                .with_hint(format!("the containers of this user are in {}", self.path.display())),
-            _ => error,
-        })
+                .with_hint(format!("the containers of this user are in {}", self.path.display()))),
+        }
     }
 
     /// Removes a name that belongs to nobody. `Ok(false)`: it does belong to somebody, or it is already gone.
@@ -416,6 +417,11 @@ impl Drop for NameClaim {
 }
 
 impl Record {
+    /// An attached container that died with its host and keeper, and has no process left.
+    pub(super) fn is_abandoned(&self) -> bool {
+        !self.detached && self.init.is_none() && self.keeper.is_none() && self.life != Life::Running
+    }
+
     /// A connection to the keeper of a detached container.
     pub(crate) fn connect(&self) -> Result<OwnedFd> {
         let connected = || {
@@ -598,7 +604,8 @@ mod tests {
         let machine = Machine::new();
         let claim = machine.claim("db", false).unwrap();
         machine.crash(claim);
-        assert_eq!(machine.names().lookup("db").unwrap().life, Life::Lost);
+        assert_eq!(machine.names().read("db").unwrap().life, Life::Lost);
+        assert_eq!(machine.names().lookup("db").unwrap_err().kind(), ErrorKind::NotFound);
         let claim = machine.claim("db", false).unwrap();
         // A keeper's copy of the lock.
         let copy = claim.lock_fd().try_clone_to_owned().unwrap();

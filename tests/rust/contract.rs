@@ -677,6 +677,7 @@ fn host_killed_at_random() {
         let pause = Duration::from_micros(if random & 1 == 0 { random >> 8 & 0xfff } else { random >> 8 & 0xffff });
         let mut child = victim_ready(&["loop"]);
         std::thread::sleep(pause);
+        assert!(child.try_wait().expect("wait").is_none(), "the host ended by itself");
         child.kill().expect("kill");
         child.wait().expect("wait");
         before.back_within(Duration::from_secs(1));

@@ -11,14 +11,18 @@
 //! |---|---|---|
 //! | `HELLO` | channel, host pidfd or -, exec lock or -, claims | `READY` or `FAILED` |
 //! | `SHARE` | one directory, kept for undo plans | none |
-//! | `START` | channel, plan, status pipe, then the plan's slots | `CREATED` + pidfd of pid 1, `STARTED` + pidfd of the main process or `FAILED`, `ENDED` |
+//! | `START` | channel, plan, status pipe, then the plan's slots | `CREATED` + pidfd of pid 1, `STARTED` + pidfd of the main process, then `EMPTY`; or `FAILED`, then `ENDED` |
 //! | `EXEC`  | channel, plan, then the plan's slots | `STARTED` + pidfd or `FAILED`, `EXITED` |
 //! | `CALL`  | channel, plan, then the plan's slots | what the plan sends, then `ENDED` or `FAILED` |
-//! | `KILL`  | none | none (the container's `ENDED` follows) |
+//! | `KILL`  | none | none (the container's `EMPTY` follows) |
+//! | `RELEASE` | none | `ENDED`: the undo plan has run |
 //! | `LEAVE` | none | none: the keeper goes after its last container |
 //!
 //! The main process's `EXITED` record is written to the status pipe by pid 1 of the container (its parent), or by the
 //! keeper when the payload is pid 1 itself. End of file without that record means that the container was killed.
+//!
+//! Between `EMPTY` and `RELEASE` a container has no processes any more, but its control groups are there for a last look at
+//! what it used. A detached container, and one whose host has ended, is undone at once.
 //!
 //! Every request is checked by the keeper (size, magic, number of descriptors, the asking thread's credentials, all offsets
 //! of the plan); every record is checked by the library (size, kind). Integers are native: both ends are the same build.
@@ -35,6 +39,7 @@ pub mod request {
     pub const CALL: u32 = 5;
     pub const KILL: u32 = 6;
     pub const LEAVE: u32 = 7;
+    pub const RELEASE: u32 = 8;
 }
 
 /// Flags of `HELLO`.
@@ -78,6 +83,8 @@ pub mod record {
     pub const FD: u32 = 7;
     /// The asking thread's credentials are not the keeper's: start another keeper from that thread.
     pub const REFUSED: u32 = 8;
+    /// START: no process of the container is left.
+    pub const EMPTY: u32 = 9;
 }
 
 /// Steps of the keeper itself that can fail; in `Record::op` when `section` is `section::KEEPER`.

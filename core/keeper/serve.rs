@@ -18,6 +18,8 @@ const IDLE_MS: u64 = 3_000;
 /// How often the exec lock is tested.
 const LOCK_MS: u64 = 500;
 const AUTHORITY: usize = 2048;
+/// `undo_at` of a container that is empty and whose groups are held for a last look.
+const HELD: u64 = u64::MAX;
 
 #[derive(Clone, Copy)]
 struct Task {
@@ -204,11 +206,21 @@ impl Keeper {
         self.leave();
         sc!(nr::DUP3, fd::LIFELINE, fd::HOST, nr::O_CLOEXEC);
         for index in 0..self.used {
-            if self.task(index).kind != 0 && self.task(index).undo_at == 0 {
+            let task = self.task(index);
+            if task.kind != 0 && task.undo_at == 0 {
                 self.kill(index);
+            } else if task.kind != 0 && task.undo_at == HELD {
+                self.release(index);
             }
         }
         self.exit_if_done();
+    }
+
+    /// Nobody wants a last look any more.
+    fn release(&mut self, index: usize) {
+        let now = sys::now_ms();
+        self.task(index).undo_at = now;
+        self.undo(index, now);
     }
 
     /// Takes no more requests; what was queued is served. EPIPE tells the host to start another keeper.
@@ -219,6 +231,12 @@ impl Keeper {
         self.leaving = true;
         sc!(nr::SHUTDOWN, fd::CONTROL, 0);
         while self.receive(fd::CONTROL) {}
+        // No RELEASE can come any more.
+        for index in 0..self.used {
+            if self.task(index).kind != 0 && self.task(index).undo_at == HELD {
+                self.release(index);
+            }
+        }
     }
 
     fn exit_if_done(&mut self) {
@@ -286,6 +304,13 @@ impl Keeper {
                         if task.pid > 0 && !task.reaped {
                             sys::kill(task.pid, req.value);
                         }
+                    }
+                }
+                request::RELEASE => {
+                    if let Some(index) = self.find(req.key)
+                        && self.task(index).undo_at == HELD
+                    {
+                        self.release(index);
                     }
                 }
                 request::LEAVE => self.leave(),
@@ -561,6 +586,13 @@ impl Keeper {
                     sys::close(task.status_pipe);
                 }
                 let now = sys::now_ms();
+                if h.started != 0 && !self.detached() && !self.leaving {
+                    self.task(index).undo_at = HELD;
+                    let empty = Record { magic: MAGIC, kind: record::EMPTY, ..Record::default() };
+                    if send_record(task.channel, &empty, -1) == 0 {
+                        return;
+                    }
+                }
                 self.task(index).undo_at = now;
                 self.undo(index, now);
             }

@@ -35,6 +35,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[derive(Debug, Default)]
 struct End {
+    /// No process is left.
+    empty: bool,
     ended: Option<Record>,
     keeper_died: bool,
 }
@@ -78,6 +80,18 @@ impl Inner {
                 }
                 // Taken under the lock, so that nobody waits for a record that another thread has read.
                 match channel.take()? {
+                    Answer::Record(record, _) if record.kind == record::EMPTY => {
+                        end.empty = true;
+                        // The last look; then the keeper may remove the groups.
+                        if let Some(group) = &self.group
+                            && !self.closed.load(Ordering::Relaxed)
+                        {
+                            // Without figures, `usage` says so.
+                            let _ = group.final_usage();
+                        }
+                        self.keeper.send(request::RELEASE, self.key, 0, 0, &[])?;
+                        continue;
+                    }
                     Answer::Record(record, _) if record.kind == record::ENDED => {
                         end.ended = Some(record);
                         drop(end);
@@ -92,6 +106,8 @@ impl Inner {
                     _ => {}
                 }
             }
+            // The groups go in microseconds once nobody is left: the wait is for the processes.
+            let deadline = if lock(&self.end).empty { Some(Instant::now() + SHORT) } else { deadline };
             match cancel {
                 Some(cancel) => {
                     let [ready, cancelled] = launch::poll([channel.as_fd(), cancel], deadline)?;
@@ -235,6 +251,7 @@ impl Drop for Handle {
         if !inner.owner.is_this() || inner.spec.detach || inner.channel.is_none() {
             return;
         }
+        inner.closed.store(true, Ordering::Relaxed);
         if !inner.has_ended() {
             let _ = inner.kill();
             // In most cases it is gone now; otherwise the next start or close looks after it.

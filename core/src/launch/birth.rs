@@ -39,7 +39,16 @@ pub(super) struct Born {
 #[derive(Debug)]
 pub(crate) struct Middle {
     task: task::Task,
-    _arg: Box<BirthArg>,
+    arg: Option<Box<BirthArg>>,
+}
+
+impl Middle {
+    /// Collects it if it has ended; otherwise leaves it what it uses.
+    pub fn leave(&mut self) {
+        if !self.task.has_ended() {
+            std::mem::forget(self.arg.take());
+        }
+    }
 }
 
 // SAFETY: the pointers inside are used by the middle task only, until it has ended.
@@ -301,7 +310,7 @@ fn start_as(outer: Option<Outer>, detached: Option<&Detached>) -> Result<Keeper>
     }
     drop(there);
     drop(inner_stack);
-    greet(control, exe, null, outer, detached, task.map(|task| Middle { task, _arg: arg }))
+    greet(control, exe, null, outer, detached, task.map(|task| Middle { task, arg: Some(arg) }))
 }
 
 fn greet(
@@ -379,7 +388,7 @@ fn greet(
         text,
     };
     let born = Born { outer, middle, claims: None };
-    let mut keeper = Keeper::new(control, 0, born, detached.is_some());
+    let mut keeper = Keeper::new(control, 0, born);
     if !keeper.send_bytes(bytes_of(&message), &fds)? {
         return Err(Error::new(ErrorKind::KeeperDied, "the keeper ended before it was greeted"));
     }

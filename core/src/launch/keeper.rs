@@ -54,7 +54,6 @@ pub(crate) struct Keeper {
     pub privileged: bool,
     /// An ordinary user's.
     pub outer: Option<Outer>,
-    pub detached: bool,
     pub starting: AtomicUsize,
     dead: AtomicBool,
     next_key: AtomicU64,
@@ -67,7 +66,7 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(socket: OwnedFd, pid: i32, born: birth::Born, detached: bool) -> Self {
+    pub(super) fn new(socket: OwnedFd, pid: i32, born: birth::Born) -> Self {
         fork::close_in_children(socket.as_raw_fd());
         Self {
             owner: Owner::this(),
@@ -76,7 +75,6 @@ impl Keeper {
             start_time: 0,
             privileged: born.outer.is_none(),
             outer: born.outer,
-            detached,
             starting: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
             next_key: AtomicU64::new(1),
@@ -102,7 +100,6 @@ impl Keeper {
             start_time,
             privileged,
             outer: None,
-            detached: true,
             starting: AtomicUsize::new(0),
             dead: AtomicBool::new(false),
             next_key: AtomicU64::new(2),
@@ -196,6 +193,12 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
+        if let Some(mut middle) = self.middle.get_mut().unwrap_or_else(|e| e.into_inner()).take()
+            && self.owner.is_this()
+        {
+            // It ends when the keeper does; until then its stack and its argument stay.
+            middle.leave();
+        }
         fork::forget(self.socket.as_raw_fd());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -257,8 +257,4 @@ pub(crate) fn duplicate(fd: RawFd, field: &str) -> Result<OwnedFd> {
     }
     // SAFETY: just made, nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
-}
-
-pub(crate) fn raw(fd: &impl AsFd) -> RawFd {
-    fd.as_fd().as_raw_fd()
 }

@@ -54,7 +54,7 @@ pub(crate) mod call {
     calls! {
         OPENAT = SYS_openat "openat"; OPENAT2 = SYS_openat2 "openat2"; CLOSE = SYS_close "close";
         MKDIRAT = SYS_mkdirat "mkdirat"; MKNODAT = SYS_mknodat "mknodat"; SYMLINKAT = SYS_symlinkat "symlinkat";
-        UNLINKAT = SYS_unlinkat "unlinkat"; FCHMODAT = SYS_fchmodat "fchmodat"; FCHMOD = SYS_fchmod "fchmod";
+        UNLINKAT = SYS_unlinkat "unlinkat";
         FSOPEN = SYS_fsopen "fsopen"; FSCONFIG = SYS_fsconfig "fsconfig"; FSMOUNT = SYS_fsmount "fsmount";
         MOVE_MOUNT = SYS_move_mount "move_mount"; OPEN_TREE = SYS_open_tree "open_tree";
         MOUNT_SETATTR = SYS_mount_setattr "mount_setattr"; MOUNT = SYS_mount "mount"; UMOUNT2 = SYS_umount2 "umount2";
@@ -94,14 +94,6 @@ impl Step<'_> {
                 *free = errno as u16;
             }
         }
-        self
-    }
-    pub fn ok_any(self) -> Self {
-        self.op.ok[0] = proto::ANY;
-        self
-    }
-    pub fn skip_on_errno(self, count: usize) -> Self {
-        self.op.skip_ok_errno = u16::try_from(count).expect("plans pass over a few operations");
         self
     }
     pub fn path(self, path: impl Into<String>) -> Self {
@@ -253,7 +245,7 @@ impl Builder {
             clone_flags: self.clone_flags,
             ..Header::default()
         };
-        let mut span = |bytes: &[u8], data: &mut Vec<u8>| {
+        let span = |bytes: &[u8], data: &mut Vec<u8>| {
             let off = data.len() as u32;
             data.extend_from_slice(bytes);
             Span { off, len: bytes.len() as u32 }

@@ -287,7 +287,7 @@ impl<'a> ContainerPlan<'a> {
         let kind = "overlay";
         let (name, dot) = (self.b.text(kind), self.b.text("."));
         let context = self.b.op(call::FSOPEN, [name, 1.into()]).path(kind).keep();
-        let mut layer = |b: &mut Builder, key: &str, dir: u16| {
+        let layer = |b: &mut Builder, key: &str, dir: u16| {
             let key_text = b.text(key);
             b.op(call::FCHDIR, [Arg::Slot(dir)]).path(key);
             b.op(call::FSCONFIG, [Arg::Slot(context), SET_STRING.into(), key_text, dot, 0.into()])

@@ -25,6 +25,7 @@ use crate::proto::{Record, record, request};
 use crate::spec::{NamespaceKind, NamespaceSource, Spec, Stdio};
 use crate::state::ids::IdClaim;
 use crate::state::names::{self, Life, NameClaim};
+use crate::sys::nsfs::namespace_type;
 
 /// How long an implicit end (a drop, a failed start) may take.
 const SHORT: Duration = Duration::from_secs(5);
@@ -365,7 +366,9 @@ fn open_namespaces(spec: &Spec) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
                 .map(OwnedFd::from)
                 .map_err(|e| Error::io("open", &e).with_field(field.clone()).with_path(path.to_string_lossy()))
         };
-        let fd = match namespace_source(spec, kind) {
+        let source = namespace_source(spec, kind);
+        let by_path = matches!(source, NamespaceSource::Path(_));
+        let fd = match source {
             NamespaceSource::New | NamespaceSource::Host => continue,
             NamespaceSource::Path(path) => open(&path)?,
             NamespaceSource::Pid(pid) => open(format!("/proc/{pid}/ns/{}", kind.name()).as_ref())?,
@@ -373,9 +376,17 @@ fn open_namespaces(spec: &Spec) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
             NamespaceSource::Container(name) => {
                 let other = Container::by_name(&name).map_err(|e| e.with_field(field.clone()))?;
                 let copy = other.pidfd().try_clone_to_owned();
-                copy.map_err(|e| Error::io("dup", &e).with_field(field))?
+                copy.map_err(|e| Error::io("dup", &e).with_field(field.clone()))?
             }
         };
+        // setns would say EINVAL. A descriptor that is no namespace may be a pidfd.
+        let right = match namespace_type(fd.as_fd()) {
+            Some(flag) => flag == clone_flag(kind),
+            None => !by_path,
+        };
+        if !right {
+            return Err(Error::spec(field, format!("this is not a namespace of kind {}", kind.name())));
+        }
         out.push((kind, fd));
     }
     Ok(out)

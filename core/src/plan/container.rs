@@ -694,34 +694,32 @@ impl<'a> ContainerPlan<'a> {
         }
     }
 
-    /// Detached clones to put over masked files and directories.
-    fn mask_sources(&mut self, scratch: u16) -> Vec<(PathBuf, Option<bool>, u16)> {
+    /// Detached clones to put over masked directories and files: both, where only the kernel can tell what the path is.
+    fn mask_sources(&mut self, scratch: u16) -> Vec<(PathBuf, Option<u16>, Option<u16>)> {
         let known = self.facts.known_paths.clone();
         let masked: Vec<PathBuf> = match &self.spec.masked_paths {
             Some(paths) => paths.clone(),
             None => Spec::MASKED_PATHS.iter().map(PathBuf::from).collect(),
         };
         self.b.field("masked_paths");
-        let mut empty_dir = None;
+        let mut made = false;
         let mut out = Vec::new();
         for path in masked {
-            let directory = known.iter().find(|(p, _)| *p == path).and_then(|(_, d)| *d);
-            let is_known = known.iter().any(|(p, _)| *p == path);
-            if is_known && directory.is_none() {
-                continue;
-            }
-            let tree = if directory == Some(true) {
-                if empty_dir.is_none() {
-                    self.mkdir(Arg::Slot(scratch), "empty", 0o555);
-                    empty_dir = Some(());
-                }
-                let dir = self.clone_dir(scratch, "empty");
-                self.set_attributes(dir, RDONLY | NOSUID | NODEV | NOEXEC, false);
-                dir
-            } else {
-                self.tree(Path::new("/dev/null"), false, false)
+            let directory = match known.iter().find(|(p, _)| *p == path) {
+                Some((_, None)) => continue,
+                Some((_, directory)) => *directory,
+                None => None,
             };
-            out.push((path, directory, tree));
+            let over_directory = (directory != Some(false)).then(|| {
+                if !std::mem::replace(&mut made, true) {
+                    self.mkdir(Arg::Slot(scratch), "empty", 0o555);
+                }
+                let tree = self.clone_dir(scratch, "empty");
+                self.set_attributes(tree, RDONLY | NOSUID | NODEV | NOEXEC, false);
+                tree
+            });
+            let over_file = (directory != Some(true)).then(|| self.tree(Path::new("/dev/null"), false, false));
+            out.push((path, over_directory, over_file));
         }
         out
     }
@@ -730,24 +728,34 @@ impl<'a> ContainerPlan<'a> {
         self.b.words(&[flags as u64, 0, resolve])
     }
 
-    fn mask(&mut self, masks: Vec<(PathBuf, Option<bool>, u16)>) {
+    fn mask(&mut self, masks: Vec<(PathBuf, Option<u16>, Option<u16>)>) {
         let empty = self.b.text("");
         let resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS;
         let how = self.how(libc::O_PATH | CLOEXEC, resolve);
+        let how_dir = self.how(PATH_DIR, resolve);
         self.b.field("masked_paths");
-        for (path, _, tree) in masks {
+        for (path, over_directory, over_file) in masks {
             let shown = path.to_string_lossy().into_owned();
             let text = self.b.text(path.as_os_str().as_bytes());
-            let at = self.b.len();
-            let target = self
-                .b
-                .op(call::OPENAT2, [libc::AT_FDCWD.into(), text, how, 24.into()])
-                .ok(&[libc::ENOENT, libc::ENOTDIR])
-                .path(&*shown)
-                .keep();
-            let args = [Arg::Slot(tree), empty, Arg::Slot(target), empty, MOVE_BOTH.into()];
-            self.b.op(call::MOVE_MOUNT, args).path(shown);
-            self.b.skip_from(at, false);
+            let mut masked_directory = None;
+            for (tree, how) in [(over_directory, how_dir), (over_file, how)] {
+                let Some(tree) = tree else { continue };
+                let at = self.b.len();
+                let target = self
+                    .b
+                    .op(call::OPENAT2, [libc::AT_FDCWD.into(), text, how, 24.into()])
+                    .ok(&[libc::ENOENT, libc::ENOTDIR])
+                    .path(&*shown)
+                    .keep();
+                let args = [Arg::Slot(tree), empty, Arg::Slot(target), empty, MOVE_BOTH.into()];
+                self.b.op(call::MOVE_MOUNT, args).path(&*shown);
+                self.b.skip_from(at, false);
+                match masked_directory {
+                    None => masked_directory = Some(at + 1),
+                    // What was masked as a directory is no file.
+                    Some(directory) => self.b.skip_from(directory, true),
+                }
+            }
         }
         self.b.field("readonly_paths");
         let readonly: Vec<PathBuf> = match &self.spec.readonly_paths {

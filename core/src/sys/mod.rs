@@ -1,5 +1,7 @@
 //! System calls that nix lacks.
 
+/// Namespace descriptors.
+pub(crate) mod nsfs;
 /// Process descriptors.
 pub(crate) mod pidfd;
 /// Whether the kernel does something, found by trying.

@@ -123,10 +123,11 @@ pub unsafe extern "C" fn ringfence_container_main(
 }
 
 /// Kills what runs and waits until everything is undone: processes, mounts, control groups, files. Calls on other threads
-/// return RINGFENCE_KIND_CLOSED, later ones too; process handles stay readable. Closing it again is fine.
+/// return RINGFENCE_KIND_CLOSED, later ones too; process handles stay readable. Closing it again is fine. A detached container
+/// lives on: only the handle is closed.
 ///
-/// Fails with RINGFENCE_KIND_TIMED_OUT when a task does not end within the time (one that the kernel does not let go);
-/// the error says what it waits for.
+/// Fails with RINGFENCE_KIND_TIMED_OUT when a task does not end within the time (-1: 30 s), because the kernel does not let it
+/// go; the error says what it waits for.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_container_close(
     container: *const ringfence_container,

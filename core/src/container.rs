@@ -426,7 +426,11 @@ impl Container {
         let mut left = 0;
         loop {
             match Self::attempt(spec, &refused).map_err(|e| e.with_context(context(spec)))? {
-                Attempt::Done(container) => return Ok(container),
+                Attempt::Done(container) => {
+                    let name = container.name().map(|name| format!(" {name:?}")).unwrap_or_default();
+                    log::info!("started {}{name}, pid {}", container.id(), container.pid());
+                    return Ok(container);
+                }
                 Attempt::Refused(keeper) => refused.push(keeper),
                 // It went after its idle time, just now.
                 Attempt::KeeperLeft => left += 1,
@@ -789,7 +793,9 @@ impl Container {
     pub fn spawn(&self, command: &Command) -> Result<Process> {
         let inner = self.open()?;
         let shown = command.argv.first().map(|a| a.to_string_lossy().into_owned()).unwrap_or_default();
-        inner.spawn(command).map_err(|e| e.with_context(format!("exec {shown:?}")))
+        let process = inner.spawn(command).map_err(|e| e.with_context(format!("exec {shown:?}")))?;
+        log::debug!("executed {shown:?} in {}, pid {}", inner.id, process.pid());
+        Ok(process)
     }
 
     /// Signals the main process, or pid 1 when there is none (which then acts on SIGTERM, SIGINT, SIGHUP and SIGQUIT as a
@@ -863,7 +869,9 @@ impl Container {
                 .with_errno(libc::ETIMEDOUT)
                 .with_hint("it is removed as soon as the kernel lets it go, or by gc()"));
         }
+        log::info!("closed {}", inner.id);
         if inner.keeper_died() {
+            log::warn!("the keeper of {} died", inner.id);
             crate::state::collect_dead()?;
             inner.release();
         }

@@ -33,11 +33,16 @@ pub(crate) struct ProcessPlan<'a> {
 /// The number of the descriptor that a terminal is sent with.
 pub(crate) const TERMINAL: u32 = 1;
 
+const PR_SET_DUMPABLE: i32 = 4;
+
 impl ProcessPlan<'_> {
     pub fn write(&self, b: &mut Builder, needs: &mut Vec<Need>) {
         b.section(section::PAYLOAD);
         let argv0 = self.argv.first().map_or(OsStr::new(""), OsString::as_os_str);
 
+        if self.joined {
+            self.oom_score_adj(b);
+        }
         b.field("user");
         if self.joined {
             // Until now its ids are the keeper's, which the container does not have.
@@ -46,7 +51,6 @@ impl ProcessPlan<'_> {
             }
             b.op(call::SETRESGID, [0.into(), 0.into(), 0.into()]);
             b.op(call::SETRESUID, [0.into(), 0.into(), 0.into()]);
-            const PR_SET_DUMPABLE: i32 = 4;
             b.op(call::PRCTL, [PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
         }
         b.field("terminal");
@@ -55,6 +59,9 @@ impl ProcessPlan<'_> {
 
         b.field("umask");
         b.op(call::UMASK, [self.umask.unwrap_or(Spec::UMASK).into()]);
+        if !self.joined {
+            self.oom_score_adj(b);
+        }
         self.limits(b);
         self.credentials(b);
 
@@ -148,17 +155,30 @@ impl ProcessPlan<'_> {
         }
     }
 
+    /// The file of a task that is not dumpable belongs to root of the namespace in which its program, the keeper, was
+    /// executed. A joining process still is that. The main process makes itself dumpable for this moment, in which the
+    /// container has nobody else who could look into it.
+    fn oom_score_adj(&self, b: &mut Builder) {
+        let Some(value) = self.oom_score_adj else { return };
+        b.field("oom_score_adj");
+        let dumpable = |yes: i32, b: &mut Builder| {
+            if !self.joined {
+                b.op(call::PRCTL, [PR_SET_DUMPABLE.into(), yes.into(), 0.into(), 0.into(), 0.into()]);
+            }
+        };
+        dumpable(1, b);
+        let path = b.text("self/oom_score_adj");
+        let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+        let file = b.op(call::OPENAT, [Arg::Slot(slot::PROC as u16), path, flags.into()]).keep();
+        dumpable(0, b);
+        let text = value.to_string();
+        let data = b.text(&text);
+        b.op(call::WRITE_ALL, [Arg::Slot(file), data, (text.len() as u64).into()])
+            .hint("below the caller's own value it needs CAP_SYS_RESOURCE");
+        b.op(call::CLOSE, [Arg::Slot(file)]);
+    }
+
     fn limits(&self, b: &mut Builder) {
-        if let Some(value) = self.oom_score_adj {
-            b.field("oom_score_adj");
-            let path = b.text("self/oom_score_adj");
-            let flags = libc::O_WRONLY | libc::O_CLOEXEC;
-            let file = b.op(call::OPENAT, [Arg::Slot(slot::PROC as u16), path, flags.into()]).keep();
-            let text = value.to_string();
-            let data = b.text(&text);
-            b.op(call::WRITE_ALL, [Arg::Slot(file), data, (text.len() as u64).into()])
-                .hint("below the caller's own value it needs CAP_SYS_RESOURCE");
-        }
         b.field("nice");
         let nice = self.nice.unwrap_or(self.inherited.nice);
         b.op(call::SETPRIORITY, [0.into(), 0.into(), nice.into()])

@@ -45,9 +45,8 @@ mod v2;
 
 pub(crate) use layout::is_pure_v2;
 pub(crate) use limits::Limits;
-pub(crate) use parent::{made_directories, remove_made_directories};
-pub(crate) use report::{ControllerReport, LayoutReport, layout_report};
-pub(crate) use sweep::{SweepReport, sweep};
+pub(crate) use report::layout_report;
+pub(crate) use sweep::sweep;
 pub use usage::Usage;
 
 /// How long a freeze may take. A task stops within microseconds; one in an uninterruptible sleep does not stop at all.

@@ -225,17 +225,10 @@ pub(super) fn forget() {
     CACHE.lock().unwrap_or_else(PoisonError::into_inner).known.clear();
 }
 
-/// The directories that this process made for its groups, the outermost first: (directory, name in it).
+/// Removes the directories that this process made, as far as they are empty.
 ///
 /// They stay while the process may make more groups, because making them anew for each container would cost as much as the
-/// groups themselves. Whoever cleans up last removes them with `unlinkat(directory, name, AT_REMOVEDIR)`, the last first;
-/// the kernel refuses that while another process has groups in them.
-pub(crate) fn made_directories() -> Vec<(Arc<OwnedFd>, OsString)> {
-    let cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
-    cache.made.iter().map(|m| (m.dir.clone(), m.name.clone())).collect()
-}
-
-/// Removes the directories that this process made, as far as they are empty.
+/// groups themselves. The kernel refuses to remove one in which another process has groups.
 pub(crate) fn remove_made_directories() {
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
     let before = cache.made.len();

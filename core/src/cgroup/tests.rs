@@ -50,7 +50,7 @@ impl Fixture {
 impl Drop for Fixture {
     fn drop(&mut self) {
         // Also those of tests that run beside this one, as far as they are empty: creation has to live with that.
-        remove_made_directories();
+        parent::remove_made_directories();
         if !std::thread::panicking() {
             let left: Vec<_> =
                 self.dirs().iter().flat_map(fs::read_dir).flatten().flatten().map(|e| e.path()).collect();
@@ -394,7 +394,7 @@ fn many_threads_while_parents_vanish() {
                     let group = Group::create(Some(parent), &format!("rf-{t}-{i}"), &limits).unwrap().unwrap();
                     group.remove().unwrap();
                     if t == 0 {
-                        remove_made_directories();
+                        parent::remove_made_directories();
                     }
                 }
             });
@@ -618,7 +618,8 @@ fn the_report_tells_what_create_does() {
         let Some(h) = layout.home(controller) else { continue };
         let before = fixture.dirs();
         let predicted = parent::probe(h, &place, Some(controller));
-        assert_eq!(fixture.dirs(), before, "a report changes nothing");
+        // Tests beside this one may have removed some of these, empty as they are.
+        assert!(fixture.dirs().iter().all(|dir| before.contains(dir)), "a report makes nothing");
         match Group::create(Some(&fixture.parent), "rf-report", &limits) {
             Ok(group) => {
                 group.unwrap().remove().unwrap();
@@ -664,8 +665,7 @@ fn default_place_of_root() {
     let path = group_path(&group);
     group.remove().unwrap();
     assert_eq!(Path::new(&path), mount.join(parent::RINGFENCE).join("rf-default"));
-    assert_eq!(made_directories().len(), usize::from(!existed));
-    remove_made_directories();
+    parent::remove_made_directories();
     assert_eq!(mount.join(parent::RINGFENCE).exists(), existed);
 }
 
@@ -695,7 +695,7 @@ fn delegated_service_of_root() {
     let group = Group::create(None, "rf-service", &Limits { pids: Some(9), ..Limits::default() }).unwrap().unwrap();
     println!("path {}", group_path(&group));
     group.remove().unwrap();
-    remove_made_directories();
+    parent::remove_made_directories();
 }
 
 /// Prints what the groups of one container cost. The bound is loose, for busy machines: the figures are for reading.

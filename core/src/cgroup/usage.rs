@@ -155,11 +155,8 @@ struct Source {
     state: State,
 }
 
-/// The group was removed.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Gone;
-
 pub(super) enum Failure {
+    /// The group was removed.
     Gone,
     Os(Errno, &'static str),
 }

@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use ringfence::spec::NamespaceKind;
-use ringfence::{Container, Error, ErrorKind, Result};
+use ringfence::{Container, Error, ErrorKind, Result, Usage};
 
 use crate::border::{border, c_string, give_string, invalid, output, quietly, text, timeout};
 use crate::command::{ringfence_command, with_command};
@@ -278,12 +278,13 @@ pub unsafe extern "C" fn ringfence_container_usage_u64(
         output(value, "value")?;
         let key = text(key, "key")?;
         let container = running(container)?;
-        let found = container.container.usage()?.get(key);
-        let number = match found {
-            None => return Err(invalid(format!("there is no usage {key:?}"))),
-            Some(Some(number)) => number,
-            Some(None) if key.ends_with("_max") => u64::MAX,
-            Some(None) => {
+        if Usage::default().get(key).is_none() {
+            return Err(invalid(format!("there is no usage {key:?}")));
+        }
+        let number = match container.container.usage()?.get(key).flatten() {
+            Some(number) => number,
+            None if key.ends_with("_max") => u64::MAX,
+            None => {
                 return Err(Error::new(ErrorKind::Unsupported, format!("{key} is not counted for this container"))
                     .with_errno(libc::EOPNOTSUPP)
                     .with_hint("ringfence_doctor_json() says which control groups can be used"));

@@ -325,9 +325,17 @@ fn ordinary_ids(spec: &Spec, outer: &Outer) -> Result<IdChoice> {
                 .with_hint("leave idmap at `auto`, or run with CAP_SYS_ADMIN"));
         }
         Idmap::Auto => {
-            let map = match claim()? {
-                None => line(&[(0, 0, 1)]),
-                Some((start, count)) => line(&with_nobody(start, count)),
+            let map = match claim() {
+                Ok(Some((start, count))) => line(&with_nobody(start, count)),
+                Ok(None) => line(&[(0, 0, 1)]),
+                // The other containers of this user have all of them: a single id is what is left, and the handle tells. Who
+                // asks for other users cannot do with that.
+                Err(error) if error.kind() == ErrorKind::Exhausted && spec.user.is_none() && spec.groups.is_empty() => {
+                    choice.mode = "single";
+                    choice.why = Some(error.to_string());
+                    line(&[(0, 0, 1)])
+                }
+                Err(error) => return Err(error),
             };
             (map.clone(), map)
         }

@@ -357,7 +357,7 @@ fn new_log(max: u64) -> Result<OwnedFd> {
 }
 
 /// Opens the namespaces that a spec joins.
-fn open_namespaces(spec: &Spec) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
+fn open_namespaces(spec: &Spec, privileged: bool) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
     let mut out = Vec::new();
     for kind in NamespaceKind::ALL {
         let field = format!("namespaces.{}", kind.name());
@@ -369,6 +369,9 @@ fn open_namespaces(spec: &Spec) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
         let source = namespace_source(spec, kind);
         let by_path = matches!(source, NamespaceSource::Path(_));
         let fd = match source {
+            NamespaceSource::Host if kind == NamespaceKind::Mnt && privileged => {
+                open("/proc/thread-self/ns/mnt".as_ref())?
+            }
             NamespaceSource::New | NamespaceSource::Host => continue,
             NamespaceSource::Path(path) => open(&path)?,
             NamespaceSource::Pid(pid) => open(format!("/proc/{pid}/ns/{}", kind.name()).as_ref())?,
@@ -501,7 +504,7 @@ impl Container {
         let Prepared { keeper, ids, name, log } = prepared;
         let id = format!("rf-{}-{}-{}", keeper.pid, keeper.start_time, COUNTER.fetch_add(1, Ordering::Relaxed));
         let own_pids = namespace_source(spec, NamespaceKind::Pid) == NamespaceSource::New;
-        let namespaces = open_namespaces(spec)?;
+        let namespaces = open_namespaces(spec, keeper.privileged)?;
         let (mut facts, left_out) = facts::gather(spec, keeper.outer.as_ref(), ids.maps.clone())?;
         let streams = if spec.argv.is_empty() {
             Opened { given: [None, None, None], facts: [StreamFact::Null; 3], host: Streams::default() }
@@ -594,7 +597,10 @@ impl Container {
         let group = making.group.take();
         let own = NamespaceKind::ALL
             .into_iter()
-            .filter(|&kind| namespace_source(spec, kind) != NamespaceSource::Host)
+            .filter(|&kind| {
+                // A privileged keeper is in a mount namespace of its own, so even the host's is joined.
+                namespace_source(spec, kind) != NamespaceSource::Host || kind == NamespaceKind::Mnt && keeper.privileged
+            })
             .fold(0, |flags, kind| flags | clone_flag(kind));
         // An ordinary caller's container without a user namespace of its own cannot be.
         let may_setgroups = !ids.maps.as_ref().is_some_and(|m| m.deny_setgroups);

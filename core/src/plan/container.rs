@@ -77,7 +77,7 @@ pub(crate) struct ContainerPlan<'a> {
     b: Builder,
     needs: Vec<Need>,
     attach: Vec<Attach>,
-    /// Mounts stacked on the old root, the new one included.
+    /// Mounts at the stage, the new root included.
     staged: usize,
 }
 
@@ -170,7 +170,8 @@ impl<'a> ContainerPlan<'a> {
                         self.b.clone_flags |= clone_flag(kind);
                     }
                 }
-                NamespaceSource::Host => {}
+                // A privileged keeper is not in the host's mount namespace itself.
+                NamespaceSource::Host if kind != Ns::Mnt || !self.facts.privileged => {}
                 _ => {
                     staged = true;
                     let field = format!("namespaces.{}", kind.name());
@@ -307,12 +308,26 @@ impl<'a> ContainerPlan<'a> {
         self.finish_fs(context, kind, attributes)
     }
 
-    /// Mounts it over the current root: a place to stand until the new root is there.
+    /// Where mounts can be attached until the new root is there, one over the other: a directory below the old root, so that
+    /// they go with it. Nothing else of the plan may need what it covers.
+    fn stage_dir(&self) -> &'static str {
+        if self.facts.privileged {
+            "/mnt"
+        } else if self.is_new(Ns::Pid) {
+            "/proc"
+        } else if self.is_new(Ns::Net) {
+            "/sys"
+        } else {
+            "/"
+        }
+    }
+
     fn stage(&mut self, mount: u16) {
         self.staged += 1;
-        let (empty, root) = (self.b.text(""), self.b.text("/"));
-        let args = [Arg::Slot(mount), empty, libc::AT_FDCWD.into(), root, MOVE_FROM.into()];
-        self.b.op(call::MOVE_MOUNT, args).path("/");
+        let dir = self.stage_dir();
+        let (empty, path) = (self.b.text(""), self.b.text(dir));
+        let args = [Arg::Slot(mount), empty, libc::AT_FDCWD.into(), path, MOVE_FROM.into()];
+        self.b.op(call::MOVE_MOUNT, args).path(dir);
     }
 
     /// A detached clone of the host's mounts at `path`.
@@ -402,9 +417,11 @@ impl<'a> ContainerPlan<'a> {
         self.b.op(call::FCHDIR, [Arg::Slot(root)]).path("/");
         self.b.op(call::PIVOT_ROOT, [dot, dot]).path("/");
         self.b.op(call::FCHDIR, [Arg::Slot(old)]).path("/");
-        // What was staged is stacked on the old root, and "." is looked up to the top of the stack: one by one, then the old
-        // root with all of the host's mounts. Anything left would be on top of the new root for whoever joins.
-        for _ in 0..self.staged {
+        // The old root goes with all below it. What was staged on the root itself is on top of it, and "." is looked up to
+        // the top: then one by one, because what is left would be on top of the new root for whoever joins. (Each umount
+        // waits for an RCU grace period.)
+        let umounts = if self.stage_dir() == "/" { self.staged } else { 1 };
+        for _ in 0..umounts {
             self.b.op(call::UMOUNT2, [dot, libc::MNT_DETACH.into()]).path("/");
         }
         self.b.op(call::CHDIR, [slash]).path("/");

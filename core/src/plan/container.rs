@@ -79,6 +79,8 @@ pub(crate) struct ContainerPlan<'a> {
     attach: Vec<Attach>,
     /// Mounts at the stage, the new root included.
     staged: usize,
+    /// Overlays of single directories of the host, which are the root file system together with the root mount.
+    root_parts: Vec<u16>,
 }
 
 /// The plan of a start, and the descriptors that its request has to bring.
@@ -91,7 +93,15 @@ pub(crate) fn compile(spec: &Spec, facts: &Facts) -> (super::builder::Compiled, 
 
 impl<'a> ContainerPlan<'a> {
     fn new(spec: &'a Spec, facts: &'a Facts, fds: usize) -> Self {
-        Self { spec, facts, b: Builder::new(fds), needs: Vec::new(), attach: Vec::new(), staged: 0 }
+        Self {
+            spec,
+            facts,
+            b: Builder::new(fds),
+            needs: Vec::new(),
+            attach: Vec::new(),
+            staged: 0,
+            root_parts: Vec::new(),
+        }
     }
 
     fn need(&mut self, what: Need) -> u16 {
@@ -433,8 +443,10 @@ impl<'a> ContainerPlan<'a> {
         self.mask(masks);
         if self.spec.rootfs.readonly {
             self.b.field("rootfs.readonly");
-            // The root mount was attached by its own descriptor; what is mounted below stays as it is.
-            self.set_attributes(root, RDONLY, false);
+            // Only now, because mount points were made in them; what else is mounted below stays as it is.
+            for part in [vec![root], std::mem::take(&mut self.root_parts)].concat() {
+                self.set_attributes(part, RDONLY, false);
+            }
         }
         self.b.op(call::CHDIR, [slash]).path("/");
     }
@@ -503,6 +515,7 @@ impl<'a> ContainerPlan<'a> {
                 root = Some(self.overlay(&[lower], Some((up, work)), NODEV));
             } else {
                 let mount = self.overlay(&[lower], Some((up, work)), NODEV);
+                self.root_parts.push(mount);
                 self.later(mount, path, true, false);
             }
         }

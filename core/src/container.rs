@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use once_cell::sync::Lazy;
+use once_cell::sync::{Lazy, OnceCell};
 use serde_json::{Value, json};
 
 use crate::cgroup::{Group, Limits, Usage};
@@ -62,7 +62,9 @@ pub(crate) struct Inner {
     claims: Mutex<Vec<IdClaim>>,
     name: Mutex<Option<NameClaim>>,
     log: Option<OwnedFd>,
-    info: Value,
+    /// What `info_json` tells: made when somebody asks.
+    info: OnceCell<Value>,
+    chosen: Chosen,
     namespaces: u64,
     may_setgroups: bool,
     default_ids: (u32, u32),
@@ -604,10 +606,10 @@ impl Container {
             .fold(0, |flags, kind| flags | clone_flag(kind));
         // An ordinary caller's container without a user namespace of its own cannot be.
         let may_setgroups = !ids.maps.as_ref().is_some_and(|m| m.deny_setgroups);
-        let info = info(spec, &id, pid, &keeper, &ids, group.as_ref(), &left_out);
+        let chosen = Chosen { mode: ids.mode, maps: ids.maps.clone(), why: ids.why.clone(), left_out };
         let default_ids = facts::default_ids(spec, keeper.outer.as_ref());
         if let Some(name) = &name {
-            let mut record = info.clone();
+            let mut record = chosen.describe(spec, &id, pid, &keeper, group.as_ref());
             record["keeper"] = json!(keeper.pid);
             record["privileged"] = json!(keeper.privileged);
             record["namespaces_flags"] = json!(own);
@@ -641,7 +643,8 @@ impl Container {
             claims: Mutex::new(ids.claims),
             name: Mutex::new(name),
             log,
-            info,
+            info: OnceCell::new(),
+            chosen,
             namespaces: own,
             may_setgroups,
             default_ids,
@@ -734,7 +737,8 @@ impl Container {
             claims: Mutex::default(),
             name: Mutex::default(),
             log: found.open_log().ok().filter(|_| !running),
-            info: data.clone(),
+            info: OnceCell::with_value(data.clone()),
+            chosen: Chosen::default(),
             namespaces: data["namespaces_flags"].as_u64().unwrap_or(0),
             may_setgroups: data["may_setgroups"].as_bool().unwrap_or(false),
             default_ids: (ids[0].as_u64().unwrap_or(0) as u32, ids[1].as_u64().unwrap_or(0) as u32),
@@ -948,7 +952,9 @@ impl Container {
     /// What was chosen for the container, as JSON: id, pid, idmap (mode, maps in the keeper's ids, why not more), control
     /// groups, root file system, namespaces, what of the host's tree was left out.
     pub fn info_json(&self) -> String {
-        self.inner().info.to_string()
+        let inner = self.inner();
+        let describe = || inner.chosen.describe(&inner.spec, &inner.id, inner.pid, &inner.keeper, inner.group.as_ref());
+        inner.info.get_or_init(describe).to_string()
     }
 
     /// What the main process wrote to streams that are a `log`, from byte `from` on.
@@ -1177,46 +1183,51 @@ fn with_program_hint(error: Error, program: Option<&std::path::Path>, spec: &Spe
     }
 }
 
-fn info(
-    spec: &Spec,
-    id: &str,
-    pid: i32,
-    keeper: &Keeper,
-    ids: &IdChoice,
-    group: Option<&Group>,
-    left_out: &[std::path::PathBuf],
-) -> Value {
-    let lines = |text: &str| -> Vec<Vec<u64>> {
-        text.lines().map(|l| l.split_whitespace().filter_map(|n| n.parse().ok()).collect()).collect()
-    };
-    let idmap = match &ids.maps {
-        Some(maps) => json!({"mode": ids.mode, "uid": lines(&maps.uid), "gid": lines(&maps.gid), "why": ids.why,
-                             "idmapped_mounts": maps.idmapped_mounts}),
-        None => json!({"mode": ids.mode, "uid": null, "gid": null, "why": ids.why, "idmapped_mounts": false}),
-    };
-    let namespaces: serde_json::Map<String, Value> = NamespaceKind::ALL
-        .into_iter()
-        .map(|kind| {
-            let source = match namespace_source(spec, kind) {
-                NamespaceSource::New => "new",
-                NamespaceSource::Host => "host",
-                _ => "joined",
-            };
-            (kind.name().to_owned(), source.into())
+/// What was chosen at the start.
+#[derive(Debug, Default)]
+struct Chosen {
+    mode: &'static str,
+    maps: Option<crate::plan::facts::IdMaps>,
+    why: Option<String>,
+    left_out: Vec<std::path::PathBuf>,
+}
+
+impl Chosen {
+    fn describe(&self, spec: &Spec, id: &str, pid: i32, keeper: &Keeper, group: Option<&Group>) -> Value {
+        let lines = |text: &str| -> Vec<Vec<u64>> {
+            text.lines().map(|l| l.split_whitespace().filter_map(|n| n.parse().ok()).collect()).collect()
+        };
+        let maps = self.maps.as_ref();
+        let namespaces: serde_json::Map<String, Value> = NamespaceKind::ALL
+            .into_iter()
+            .map(|kind| {
+                let source = match namespace_source(spec, kind) {
+                    NamespaceSource::New => "new",
+                    NamespaceSource::Host => "host",
+                    _ => "joined",
+                };
+                (kind.name().to_owned(), source.into())
+            })
+            .collect();
+        json!({
+            "id": id,
+            "name": spec.name,
+            "pid": pid,
+            "keeper_pid": keeper.pid,
+            "privileged": keeper.privileged,
+            "detached": spec.detach,
+            "idmap": {
+                "mode": self.mode,
+                "uid": maps.map(|m| lines(&m.uid)),
+                "gid": maps.map(|m| lines(&m.gid)),
+                "why": self.why,
+                "idmapped_mounts": maps.is_some_and(|m| m.idmapped_mounts),
+            },
+            "namespaces": namespaces,
+            "cgroup": group.map_or(Value::Null, Group::describe),
+            "left_out": self.left_out.iter().map(|p| p.to_string_lossy()).collect::<Vec<_>>(),
         })
-        .collect();
-    json!({
-        "id": id,
-        "name": spec.name,
-        "pid": pid,
-        "keeper_pid": keeper.pid,
-        "privileged": keeper.privileged,
-        "detached": spec.detach,
-        "idmap": idmap,
-        "namespaces": namespaces,
-        "cgroup": group.map_or(Value::Null, Group::describe),
-        "left_out": left_out.iter().map(|p| p.to_string_lossy()).collect::<Vec<_>>(),
-    })
+    }
 }
 
 /// Starts a container for one command (the spec's `argv`), collects its piped output, waits, closes.

@@ -186,10 +186,13 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> 
     if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The pid behind a pidfd, as this process's /proc shows it.
+/// The pid behind a pidfd, as this process's /proc shows it; 0 when it has been reaped already.
 pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> i32 {
+    use std::io::Read;
     let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut text = [0u8; 512];
+    let n = std::fs::File::open(path).and_then(|mut file| file.read(&mut text)).unwrap_or(0);
+    let text = std::str::from_utf8(&text[..n]).unwrap_or_default();
     text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok()).unwrap_or(0)
 }
 

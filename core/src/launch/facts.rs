@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -155,6 +156,31 @@ struct HostTree {
     left_out: Vec<PathBuf>,
 }
 
+/// The directories of `/` that are shown, read again only when `/` changed.
+fn top_directories() -> Result<Vec<String>> {
+    type Stamp = (u64, u64, i64, i64);
+    static CACHE: Mutex<Option<(Stamp, Vec<String>)>> = Mutex::new(None);
+    let failed = |e: std::io::Error| Error::io("read", &e).with_path("/");
+    let meta = fs::metadata("/").map_err(failed)?;
+    let stamp = (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec());
+    let mut cache = CACHE.lock().unwrap_or_else(|e| e.into_inner());
+    if let Some((seen, names)) = &*cache
+        && *seen == stamp
+    {
+        return Ok(names.clone());
+    }
+    let mut names: Vec<String> = fs::read_dir("/")
+        .map_err(failed)?
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name != "lost+found" && !is_hidden(&Path::new("/").join(name)))
+        .collect();
+    names.sort();
+    *cache = Some((stamp, names.clone()));
+    Ok(names)
+}
+
 fn host_tree(privileged: bool) -> Result<HostTree> {
     let points = mount_points()?;
     let mut tree = HostTree { entries: Vec::new(), top: Vec::new(), left_out: Vec::new() };
@@ -162,17 +188,7 @@ fn host_tree(privileged: bool) -> Result<HostTree> {
     let any_below = |dir: &Path| points.iter().any(|p| p.path != dir && p.path.starts_with(dir));
     if privileged {
         tree.entries.push(HostEntry::Overlay("/".into()));
-        for entry in fs::read_dir("/").map_err(|e| Error::io("read", &e).with_path("/"))?.flatten() {
-            let name = entry.file_name();
-            let covered = is_hidden(&Path::new("/").join(&name)) || name == "lost+found";
-            if !covered
-                && entry.file_type().is_ok_and(|t| t.is_dir())
-                && let Ok(name) = name.into_string()
-            {
-                tree.top.push(name);
-            }
-        }
-        tree.top.sort();
+        tree.top = top_directories()?;
         for point in points.iter().filter(|p| p.path != Path::new("/") && !is_hidden(&p.path)) {
             if !point.path.is_dir() || tree.entries.len() >= MOST_LAYERS {
                 tree.left_out.push(point.path.clone());

@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
+use once_cell::sync::OnceCell;
+
 use super::birth;
 use super::keeper::{Detached, Keeper};
 use crate::error::Result;
@@ -16,7 +18,9 @@ fn pool() -> std::sync::MutexGuard<'static, Vec<Arc<Keeper>>> {
 
 /// A keeper for a start. `not`: keepers that refused this thread's credentials.
 pub(crate) fn acquire(not: &[Arc<Keeper>]) -> Result<Arc<Keeper>> {
-    let processors = std::thread::available_parallelism().map_or(1, |n| n.get());
+    // Asked once: it reads the control group's files.
+    static PROCESSORS: OnceCell<usize> = OnceCell::new();
+    let processors = *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
     let (best, count) = {
         let mut pool = pool();
         pool.retain(|k| !k.is_dead() && k.owner.is_this());

@@ -317,8 +317,16 @@ impl Default for Known {
 impl Known {
     fn refresh(&mut self) {
         let paths = ["/etc/passwd", "/etc/group", "/etc/subuid", "/etc/subgid", "/proc/self/ns/user"];
-        let stamps =
-            paths.map(|path| fs::metadata(path).ok().map(|m| (m.dev(), m.ino(), m.mtime(), m.mtime_nsec(), m.size())));
+        // A namespace's times are those of its inode's last instantiation, which may be this very look.
+        let time = |path: &str, m: &fs::Metadata| {
+            if path.starts_with("/proc") { (0, 0) } else { (m.mtime(), m.mtime_nsec()) }
+        };
+        let stamps = paths.map(|path| {
+            fs::metadata(path).ok().map(|m| {
+                let (seconds, nanoseconds) = time(path, &m);
+                (m.dev(), m.ino(), seconds, nanoseconds, m.size())
+            })
+        });
         if self.seen == Some(stamps) {
             return;
         }

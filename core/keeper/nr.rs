@@ -28,7 +28,6 @@ mod table {
     pub const READLINKAT: u32 = 267;
     pub const ACCEPT4: u32 = 288;
     pub const UMASK: u32 = 95;
-    pub const GETPPID: u32 = 110;
     pub const SETSID: u32 = 112;
     pub const CAPSET: u32 = 126;
     pub const PIVOT_ROOT: u32 = 155;
@@ -93,7 +92,6 @@ mod table {
     pub const READLINKAT: u32 = 78;
     pub const ACCEPT4: u32 = 242;
     pub const UMASK: u32 = 166;
-    pub const GETPPID: u32 = 173;
     pub const SETSID: u32 = 157;
     pub const CAPSET: u32 = 91;
     pub const PIVOT_ROOT: u32 = 41;

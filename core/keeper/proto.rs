@@ -48,8 +48,6 @@ pub mod hello {
     pub const PRIVILEGED: u32 = 1;
     /// The keeper belongs to one detached container: it does not follow the host.
     pub const DETACHED: u32 = 2;
-    /// The middle task stays as the keeper's parent (host is pid 1 or a subreaper) and is to be ended with it.
-    pub const END_PARENT: u32 = 4;
     /// Map ids with newuidmap and newgidmap; otherwise one id is mapped without help.
     pub const SUBIDS: u32 = 8;
 }

@@ -180,7 +180,7 @@ impl Keeper {
                 self.exit_if_done();
             }
             next = next.min(idle_end.max(now + 1));
-        } else if !self.detached() && !self.leaving {
+        } else if !self.detached() {
             if self.lock_at <= now {
                 self.lock_at = now + LOCK_MS;
                 if self.host_executed() {
@@ -246,10 +246,8 @@ impl Keeper {
     }
 
     fn exit(&mut self) -> ! {
-        if self.flags & hello::END_PARENT != 0 {
-            // The middle task pins the host's memory; its death sends no signal to the host.
-            sys::kill(sc!(nr::GETPPID) as i32, nr::SIGKILL);
-        }
+        // A middle task that stayed as the parent (it pins the host's memory) ends when it has no child any more. Were it ended
+        // first, a subreaper host would get this process as a child, and its SIGCHLD.
         sys::exit(0)
     }
 

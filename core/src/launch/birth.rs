@@ -342,9 +342,6 @@ fn greet(
     if detached.is_some() {
         flags |= hello::DETACHED;
     }
-    if middle.is_some() {
-        flags |= hello::END_PARENT;
-    }
     let (channel, there) = Channel::pair()?;
     let pid = std::process::id() as i32;
     // SAFETY: no pointers; the result is a new descriptor or -1.

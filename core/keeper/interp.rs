@@ -234,7 +234,8 @@ impl Plan {
             }
             pseudo::VERIFY => self.verify(args[0] as i32, args[1] as u32, args[2]),
             pseudo::SEND_FD => {
-                let record = Record { magic: crate::proto::MAGIC, kind: record::FD, op: args[1] as u32, ..Record::default() };
+                let record =
+                    Record { magic: crate::proto::MAGIC, kind: record::FD, op: args[1] as u32, ..Record::default() };
                 send_record(self.slot(slot::CHANNEL) as i32, &record, args[0] as i32)
             }
             pseudo::EXEC_FAILED => -i64::from(*exec_errno),
@@ -266,8 +267,8 @@ impl Plan {
         mode.copy_from_slice(&stat[nr::STAT_MODE..nr::STAT_MODE + 4]);
         let mut device = [0u8; 8];
         device.copy_from_slice(&stat[nr::STAT_RDEV..nr::STAT_RDEV + 8]);
-        let same = u32::from_ne_bytes(mode) & 0o170000 == format
-            && (rdev == u64::MAX || u64::from_ne_bytes(device) == rdev);
+        let same =
+            u32::from_ne_bytes(mode) & 0o170000 == format && (rdev == u64::MAX || u64::from_ne_bytes(device) == rdev);
         if same { 0 } else { -nr::ELOOP as i64 }
     }
 }

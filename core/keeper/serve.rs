@@ -378,7 +378,9 @@ impl Keeper {
         }
         // An ordinary user's keeper, in its namespace below, may not read these of its host; a privileged one may.
         if self.flags & hello::PRIVILEGED != 0 && !self.detached() {
-            for name in [&b"ns/mnt\0"[..], b"ns/user\0", b"ns/net\0", b"ns/pid\0", b"ns/cgroup\0", b"ns/uts\0", b"ns/ipc\0"] {
+            for name in
+                [&b"ns/mnt\0"[..], b"ns/user\0", b"ns/net\0", b"ns/pid\0", b"ns/cgroup\0", b"ns/uts\0", b"ns/ipc\0"]
+            {
                 path[end..end + name.len()].copy_from_slice(name);
                 let mut link = [0u8; 64];
                 let n = sc!(nr::READLINKAT, fd::PROC, path.as_ptr(), link.as_mut_ptr(), link.len());

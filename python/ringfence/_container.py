@@ -155,8 +155,7 @@ class Container:
         """A container for one process, which owns it."""
         self = cls.__new__(cls)
         self._start(args, streams, options, fields, text_options, owns_container=True)
-        if self._main is None:
-            raise IndexError("list index out of range")
+        assert self._main is not None
         return self._main
 
     @classmethod
@@ -284,7 +283,7 @@ class Container:
         }
         given: dict[str, Any] = dict(fields)
         _request.refuse(given)
-        streams = _request.streams_of(stdin, stdout, stderr, "inherit")
+        streams = _request.command_streams(stdin, stdout, stderr, given)
         request = _request.command_request(args, streams, options, given)
         _host.sync_log_level()
         try:

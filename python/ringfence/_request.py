@@ -6,6 +6,7 @@ The core validates: this page knows no limits, no syntax and no defaults of fiel
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import math
 import os
@@ -156,6 +157,20 @@ def streams_of(stdin: Stream, stdout: Stream, stderr: Stream, default: str | Non
         stream_of("stdout", stdout) or default,
         stream_of("stderr", stderr) or default,
     )
+
+
+def command_streams(stdin: Stream, stdout: Stream, stderr: Stream, fields: Mapping[str, Any]) -> Streams:
+    """The streams of a command: the caller's own by default, or its terminal."""
+    return streams_of(stdin, stdout, stderr, None if fields.get("terminal") else "inherit")
+
+
+def not_empty(args: Args) -> Args:
+    """The arguments of a command: for a container an empty list means that it has none."""
+    if not isinstance(args, (str, bytes, os.PathLike)):
+        args = list(args)
+        if not args:
+            raise SpecError("argv: a command is needed", kind="invalid_spec", errno=errno.EINVAL, field="argv")
+    return args
 
 
 def _user_of(user: Any, group: Any) -> str | None:

@@ -54,8 +54,9 @@ def popen(
         "umask": umask,
         "pass_fds": pass_fds,
     }
-    streams = _request.streams_of(stdin, stdout, stderr, "inherit")
-    return Container._launch(args, streams, options, dict(fields), text_options)
+    given = dict(fields)
+    streams = _request.command_streams(stdin, stdout, stderr, given)
+    return Container._launch(_request.not_empty(args), streams, options, given, text_options)
 
 
 def run(

@@ -427,7 +427,15 @@ def popen_attributes(m: Both) -> Any:
 @same
 def popen_text_attributes(m: Both) -> Any:
     with m.popen(["cat"], stdin=m.PIPE, stdout=m.PIPE, encoding="latin-1", errors="replace") as p:
-        seen = (type(p.stdin), type(p.stdout), p.stdout.encoding, p.stdout.errors, p.encoding, p.errors, bool(p.text_mode))
+        seen = (
+            type(p.stdin),
+            type(p.stdout),
+            p.stdout.encoding,
+            p.stdout.errors,
+            p.encoding,
+            p.errors,
+            bool(p.text_mode),
+        )
         seen += (bool(p.universal_newlines),)
         p.stdin.close()
     return seen

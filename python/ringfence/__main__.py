@@ -9,6 +9,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from types import FrameType
 from typing import Any, NoReturn
@@ -191,26 +193,41 @@ def _run(arguments: argparse.Namespace) -> int:
     request = _spec_request(arguments, _main_streams(arguments))
     container = Container.__new__(Container)
     container._closed = True
-    container._take(_ringfence.Container.start(request), _argv(arguments), TextOptions())
-    if arguments.detach:
-        print(container.name or container.id)
-        return 0
-    with container:
-        process = container.main
-        if process is None:
-            raise SpecError("a command is needed, or --detach", kind="invalid_argument", field="argv")
-        if arguments.timeout is not None:
-            signal.signal(signal.SIGALRM, lambda *_: _expire(container, arguments.timeout))
-            signal.setitimer(signal.ITIMER_REAL, max(arguments.timeout, 1e-6))
-        status = _follow(process)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        if arguments.usage:
-            for name, value in asdict(container.usage()).items():
-                if value is not None:
-                    print(f"{name} {value}", file=sys.stderr)
-        if process.reason == "out_of_memory":
-            print("ringfence: the container ran out of memory", file=sys.stderr)
+    with _held_back():
+        container._take(_ringfence.Container.start(request), _argv(arguments), TextOptions())
+        if arguments.detach:
+            print(container.name or container.id)
+            return 0
+        with container:
+            process = container.main
+            if process is None:
+                raise SpecError("a command is needed, or --detach", kind="invalid_argument", field="argv")
+            if arguments.timeout is not None:
+                signal.signal(signal.SIGALRM, lambda *_: _expire(container, arguments.timeout))
+                signal.setitimer(signal.ITIMER_REAL, max(arguments.timeout, 1e-6))
+            status = _follow(process)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if arguments.usage:
+                for name, value in asdict(container.usage()).items():
+                    if value is not None:
+                        print(f"{name} {value}", file=sys.stderr)
+            if process.reason == "out_of_memory":
+                print("ringfence: the container ran out of memory", file=sys.stderr)
     return 124 if _expired else status
+
+
+#: What is passed on to the command.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """No signal that is for the command ends this program before it can be passed on: `_follow` lets them come."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _expired = False
@@ -230,8 +247,9 @@ def _exec(arguments: argparse.Namespace) -> int:
     container = Container.by_name(arguments.container)
     fields: dict[str, Any] = {"terminal": _terminal.size(0)} if arguments.tty else {}
     stream = None if arguments.tty else "inherit"
-    process = container.popen(argv, stdin=stream, stdout=stream, stderr=stream, **_options(arguments), **fields)
-    return _follow(process)
+    with _held_back():
+        process = container.popen(argv, stdin=stream, stdout=stream, stderr=stream, **_options(arguments), **fields)
+        return _follow(process)
 
 
 def _follow(process: Process[Any]) -> int:
@@ -247,8 +265,8 @@ def _follow(process: Process[Any]) -> int:
             impatient = len(pressed) >= 3 and pressed[-1] - pressed[-3] < 2
             process.send_signal(signal.SIGKILL if impatient else number)
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-        with _terminal.handlers(dict.fromkeys(numbers, forward)):
+        with _terminal.handlers(dict.fromkeys(_SIGNALS, forward)):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             code = process.wait()
     return 128 - code if code < 0 else code
 

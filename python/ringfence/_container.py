@@ -71,7 +71,7 @@ class Container:
     With `argv` it ends when that main process ends; without, it lives until it is closed. Used as a context manager, or
     closed with `close()`; an attached container that is forgotten is killed, with a ResourceWarning. When this process
     ends in any way, its attached containers end. `detach=True` (with a `name`) is the opposite: it lives on and is found
-    again with `by_name`.
+    again with `by_name`; leaving its block or closing it only lets go of the handle, `stop` ends it.
 
     Keyword arguments are the fields of the vocabulary (`SpecFields`) and, for the main process, those of
     `subprocess.Popen`. Its stdin, stdout, stderr are null, log, log unless given. Every method may be called from any
@@ -138,8 +138,9 @@ class Container:
         self._generation = _host.generation
         self._closed = False
         self._detached = raw.detached
+        self._owned = not raw.detached
         main = raw.main()
-        if not self._detached:
+        if self._owned:
             _host.attached.add(self)
         self._main = Process[Any](main, args, self, text_options, owns_container) if main else None
 
@@ -166,8 +167,8 @@ class Container:
         self = cls.__new__(cls)
         self._closed = True
         self._take(raw, None, TextOptions())
-        # Another handle of a container that is somebody else's to close.
-        self._detached = True
+        # Another handle: forgetting it, or leaving its block, ends nothing.
+        self._owned = False
         _host.attached.discard(self)
         return self
 
@@ -330,9 +331,11 @@ class Container:
         raw = self._live("stop")
         if self.running:
             self._ask_to_stop()
-            raw.wait(self._grace(timeout))
+            if not raw.wait(self._grace(timeout)):
+                self._end(raw)
+        code = self._main.poll() if self._main else None
         self.close()
-        return self._main.poll() if self._main else None
+        return code
 
     def _ask_to_stop(self) -> None:
         raw = self._live("stop")
@@ -350,7 +353,7 @@ class Container:
         Gives the returncode of the main process, None when there is none.
         """
         raw = self._live("wait")
-        if not raw.wait(timeout):
+        if not self._closed and not raw.wait(timeout):
             raise subprocess.TimeoutExpired(self._main.args if self._main else [], timeout or 0.0)
         return self._main.poll() if self._main else None
 
@@ -365,22 +368,28 @@ class Container:
     def close(self, timeout: float | None = None) -> None:
         """Kills what runs and waits until everything is undone. Closing twice is fine.
 
-        Raises `ringfence.Error` of kind `timed_out` when the seconds pass first: something in it does not die, as in an
-        unreachable file system; `gc()` finishes later.
+        A detached container is left running, only this handle is closed: `stop` ends it. Raises `ringfence.Error` of kind
+        `timed_out` when the seconds pass first: something in it does not die, as in an unreachable file system; `gc()`
+        finishes later.
         """
         if self._closed:
             return
         raw = self._live("close")
         until = None if timeout is None else time.monotonic() + timeout
+        if not self._detached:
+            self._end(raw, timeout)
+        raw.close(None if until is None else max(0.0, until - time.monotonic()))
+        self._forget()
+
+    def _end(self, raw: _ringfence.Container, timeout: float | None = None) -> bool:
+        """Kills and waits here, where Ctrl-C works; the core's own close has then nothing left to wait for."""
         try:
             raw.kill()
+            return raw.wait(timeout)
         except Error as error:
             if error.kind != "closed":
                 raise
-        # Waits here, where Ctrl-C works; the core's own close has then nothing left to wait for.
-        raw.wait(timeout)
-        raw.close(None if until is None else max(0.0, until - time.monotonic()))
-        self._forget()
+            return True
 
     def _forget(self) -> None:
         self._closed = True
@@ -392,13 +401,13 @@ class Container:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # A detached container is to live on: leaving the block only lets go of it.
-        if self._detached or self._generation != _host.generation:
+        if self._generation != _host.generation:
             return
-        self.close()
+        if self._owned or self._detached:
+            self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_closed", True) or self._detached or self._generation != _host.generation:
+        if getattr(self, "_closed", True) or not self._owned or self._generation != _host.generation:
             return
         raw = self._raw
         try:

@@ -105,10 +105,7 @@ def argv_of(args: Args, shell: bool = False, executable: Any = None) -> list[byt
 def _env_of(env: Mapping[Any, Any]) -> dict[bytes, bytes | None]:
     result: dict[bytes, bytes | None] = {}
     for name, value in env.items():
-        key = os.fsencode(name)
-        if not key or b"=" in key:
-            raise ValueError("illegal environment variable name")
-        result[key] = None if value is None else _bytes(f"env[{name!r}]", value)
+        result[os.fsencode(name)] = None if value is None else _bytes(f"env[{name!r}]", value)
     return result
 
 

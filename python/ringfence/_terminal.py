@@ -94,6 +94,7 @@ def interact(process: Process[Any], stdin: int = 0, stdout: int = 1) -> int:
     os.set_blocking(master, False)
     try:
         with handlers(table):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, table)
             resize()
             raw.enter()
             _copy(process, master, stdin, stdout)

@@ -13,6 +13,7 @@ import asyncio
 import os
 import signal as signals
 import subprocess
+import time
 from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -268,7 +269,7 @@ class Container:
     ) -> None:
         if self._main is not None:
             self._main._release()
-        if not self._sync._detached:
+        if self._sync._owned or self._sync._detached:
             await self.close()
 
     @property
@@ -355,32 +356,46 @@ class Container:
     async def thaw(self) -> None:
         await asyncio.to_thread(self._sync.thaw)
 
+    async def _ended(self, timeout: float | None = None) -> bool:
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._sync._raw.wait(0):
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            if await _readable(self.events_fd, left):
+                # Of a detached container it speaks a moment before the record of its end is written.
+                await asyncio.sleep(0.002)
+        return True
+
     async def wait(self, timeout: float | None = None) -> int | None:
         """Waits until it has ended and everything is undone; `subprocess.TimeoutExpired` when the seconds pass first."""
-        if not await _readable(self.events_fd, timeout):
+        if not self._sync._closed and not await self._ended(timeout):
             raise subprocess.TimeoutExpired(self._sync.main.args if self._sync.main else [], timeout or 0.0)
-        return self._sync.wait(0)
+        return self._sync.main.poll() if self._sync.main else None
 
     async def stop(self, timeout: float | None = None) -> int | None:
         """`stop_signal`, then SIGKILL after `timeout` seconds (default: `stop_timeout`); waits for the end."""
         if self.running:
             self._sync._ask_to_stop()
-            await _readable(self.events_fd, self._sync._grace(timeout))
+            if not await self._ended(self._sync._grace(timeout)):
+                self._sync.kill()
+                await self._ended()
+        code = self._sync.main.poll() if self._sync.main else None
         await self.close()
-        main = self._sync.main
-        return main.poll() if main else None
+        return code
 
     async def close(self, timeout: float | None = None) -> None:
-        """Kills what runs and waits until everything is undone. Closing twice is fine."""
+        """Kills what runs and waits until everything is undone. A detached container is left running. Twice is fine."""
         if self._sync._closed:
             return
-        try:
-            self._sync.kill()
-        except Error as error:
-            if error.kind != "closed":
-                raise
-        if not await _readable(self.events_fd, timeout):
-            raise TimedOutError(f"close {self._sync!r}: not ended after {timeout} s", kind="timed_out")
+        if not self._sync._detached:
+            try:
+                self._sync.kill()
+                if not await self._ended(timeout):
+                    raise TimedOutError(f"close {self._sync!r}: not ended after {timeout} s", kind="timed_out")
+            except Error as error:
+                if error.kind != "closed":
+                    raise
         self._sync.close()
 
     def __repr__(self) -> str:

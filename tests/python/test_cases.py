@@ -44,7 +44,7 @@ def check_result(expect: dict[str, Any], result: Any) -> None:
     assert "error" not in expect, f"an error was expected\n{seen}"
     assert result.returncode == (-expect["signal"] if "signal" in expect else expect.get("code", 0)), seen
     assert result.reason == expect.get("reason", result.reason), seen
-    for name, text in (("stdout", result.stdout), ("stderr", result.stderr)):
+    for name, text in (("stdout", result.stdout or ""), ("stderr", result.stderr or "")):
         assert text == expect.get(name, text), seen
         assert re.search(expect.get(f"{name}_matches", ""), text), seen
     for text in expect.get("stdout_has", []):
@@ -84,13 +84,26 @@ def test_case(case: dict[str, Any], tmp_path: Path) -> None:
         assert (tmp_path / name).read_text() == content
 
 
+def of_text(value: Any) -> Any:
+    """What a caller of Python writes for the text that C takes: numbers, and a mapping for `K=V`."""
+    if not isinstance(value, str):
+        return value
+    name, equals, rest = value.partition("=")
+    if equals:
+        return {name: of_text(rest)}
+    if re.fullmatch("0[0-7]+", value):
+        return int(value, 8)
+    return int(value) if re.fullmatch("-?[0-9]+", value) else value
+
+
 def run(case: dict[str, Any]) -> None:
     if case.get("as") and (case["as"] == "root") != (os.geteuid() == 0):
         pytest.skip(f"only as {case['as']}")
     fields = dict(case["spec"])
-    capture = {"capture_output": True, "text": True, "timeout": case.get("timeout", 30)}
+    capture: dict[str, Any] = {"text": True, "timeout": case.get("timeout", 30)}
     if "commands" not in case:
-        argv = fields.pop("argv")
+        argv = fields.pop("argv", [])
+        capture |= {name: ringfence.PIPE for name in ("stdout", "stderr") if name not in fields}
         if "input" in case:
             fields["input"] = case["input"]
         elif "stdin" not in fields:
@@ -106,7 +119,8 @@ def run(case: dict[str, Any]) -> None:
         return
     with ringfence.Container(**fields) as container:
         for step in case["commands"]:
-            options = dict(step.get("set", {}))
+            options = {key: of_text(value) for key, value in step.get("set", {}).items()}
+            options |= {"stdout": ringfence.PIPE, "stderr": ringfence.PIPE}
             if "input" in step:
                 options["input"] = step["input"]
             else:

@@ -279,8 +279,13 @@ def test_detached() -> None:
         assert c.running
     finally:
         c.close()
-    (entry,) = [e for e in ringfence.ls() if e.name == name] or [None]
-    assert entry is None or entry.state == "ended"
+        assert c.stop(0) is None, "a closed handle ends nothing"
+        again = ringfence.by_name(name)
+        assert again.running
+        again.stop(1)
+    (entry,) = [e for e in ringfence.ls() if e.name == name]
+    assert entry.state == "ended"
+    assert entry.exit_code == 128 + signal.SIGTERM
     ringfence.gc()
     assert name not in [e.name for e in ringfence.ls()]
 

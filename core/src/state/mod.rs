@@ -30,7 +30,7 @@ pub struct Entry {
     pub id: String,
     /// `running`, `ended`, `lost`.
     pub state: &'static str,
-    /// Of pid 1; 0 when ended.
+    /// Of pid 1; 0 when ended, and while the container is being started.
     pub pid: i32,
     pub detached: bool,
     /// Seconds since the epoch.

@@ -438,7 +438,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let own = dir.path().join("test");
-        fs::copy(std::env::current_exe().unwrap(), &own).unwrap();
+        // Not by this process: a test that forks beside would hold the file open for writing (ETXTBSY).
+        let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&own).status().unwrap();
+        assert!(copied.success());
         let mut words: Vec<&std::ffi::OsStr> = program.iter().map(std::ffi::OsStr::new).collect();
         words.push(own.as_os_str());
         let mut command = Command::new(words[0]);

@@ -124,17 +124,44 @@ fn exit_code(status: i32) -> Option<i32> {
 mod tests {
     use super::*;
     use serde_json::json;
-    use std::process::Command;
+    use std::process::{Child, Command, Stdio};
+
+    /// Something that runs until it is dropped.
+    pub(super) struct Process(Child);
+
+    impl Process {
+        pub(super) fn new() -> Self {
+            let mut sleep = Command::new("sleep");
+            // Without this program's output: whoever reads that does not wait for what a failed test leaves.
+            sleep.arg("1000").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            Self(sleep.spawn().unwrap())
+        }
+
+        pub(super) fn id(&self) -> u32 {
+            self.0.id()
+        }
+
+        /// Waits until somebody else has ended it.
+        fn wait(mut self) -> std::process::ExitStatus {
+            self.0.wait().unwrap()
+        }
+    }
+
+    impl Drop for Process {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
 
     #[test]
     fn what_ended_is_listed_until_it_is_collected() {
         let base = tempfile::tempdir().unwrap();
         let place = Place::at(&base.path().join("state"));
         let claim = |name, detached| Names::open(&place).unwrap().claim(name, detached).unwrap();
-        let sleep = || Command::new("sleep").arg("1000").spawn().unwrap();
         assert_eq!(list(&place).unwrap(), []);
 
-        let (mut keeper, mut init) = (sleep(), sleep());
+        let (keeper, init) = (Process::new(), Process::new());
         let data = json!({"id": "rf-1-2-3", "keeper": keeper.id(), "pid": init.id(), "command": ["sh", "-c", "x"]});
         let running = claim("b", false);
         running.write_record(data.clone()).unwrap();
@@ -153,9 +180,8 @@ mod tests {
         let orphaned = claim("c", true);
         orphaned.write_record(data).unwrap();
         orphaned.keep();
-        keeper.kill().unwrap();
-        keeper.wait().unwrap();
-        let reaper = std::thread::spawn(move || init.wait().unwrap());
+        drop(keeper);
+        let reaper = std::thread::spawn(move || init.wait());
         drop(running);
         // An attached one whose host was killed is not listed, and gone.
         claim("d", false).keep();

@@ -261,7 +261,8 @@ impl Names {
             _ if keeper.is_some() && disk.detached => Life::Running,
             // An attached container whose handle is not closed yet.
             _ if keeper.is_some() && disk.init.is_some() => Life::Ended(None),
-            _ if disk.keeper.is_none() && held() => Life::Running,
+            // Being started. (A lock alone says less: any child that the host is just forking has a copy.)
+            _ if disk.data.is_null() && held() => Life::Running,
             // The keeper was killed, but pid 1 had told.
             Some(main) => Life::Ended(Some(main)),
             None => Life::Lost,
@@ -492,10 +493,10 @@ fn parse_status(bytes: &[u8]) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::Process;
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
-    use std::process::{Child, Command, Stdio};
 
     struct Machine(tempfile::TempDir);
 
@@ -518,13 +519,12 @@ mod tests {
         }
     }
 
-    fn process() -> Child {
-        Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap()
+    fn process() -> Process {
+        Process::new()
     }
 
-    fn end(mut child: Child) {
-        child.kill().unwrap();
-        child.wait().unwrap();
+    fn end(process: Process) {
+        drop(process);
     }
 
     fn ended(pid: i32, status: i32) -> Vec<u8> {
@@ -648,12 +648,11 @@ mod tests {
     fn a_status_is_known_even_if_the_keeper_was_killed_after_it() {
         let machine = Machine::new();
         let claim = machine.claim("job", true).unwrap();
-        let mut keeper = process();
+        let keeper = process();
         claim.write_record(json!({"keeper": keeper.id(), "pid": keeper.id()})).unwrap();
         let mut status = File::from(claim.open_status().unwrap());
         claim.keep();
-        keeper.kill().unwrap();
-        keeper.wait().unwrap();
+        end(keeper);
         assert_eq!(machine.names().lookup("job").unwrap().life, Life::Lost);
         status.write_all(&bytes(crate::proto::record::EXITED, 7, 9)).unwrap();
         assert_eq!(machine.names().lookup("job").unwrap().life, Life::Ended(Some(9)));

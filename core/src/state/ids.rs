@@ -468,7 +468,7 @@ mod tests {
         let all = all.into_inner().unwrap();
         let starts: HashSet<u32> = all.iter().map(|c| c.start).collect();
         assert_eq!(starts.len(), 400);
-        assert!(starts.iter().all(|s| (s - POOL_START) % RANGE == 0));
+        assert!(starts.iter().all(|s| (s - POOL_START).is_multiple_of(RANGE)));
     }
 
     #[test]
@@ -588,7 +588,7 @@ mod tests {
     #[test]
     fn maps_of_nested_user_namespaces() {
         let whole = mapped("         0          0 4294967295\n");
-        assert!(!denied(&[], &[whole.clone()]).any(0..RANGES));
+        assert!(!denied(&[], std::slice::from_ref(&whole)).any(0..RANGES));
         // Rootless inside: nothing of the pool.
         let small = mapped("0 1001 1\n1 100000 65536\n");
         assert_eq!(small, vec![0..65_537]);

@@ -1,0 +1,164 @@
+//! What the feature tests share: specs as JSON, a shell inside, what this machine has.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use ringfence::spec::Stdio;
+use ringfence::{Command, Container, Error, ExitStatus, Output, Spec};
+pub use serde_json::{Value, json};
+
+pub const TIMEOUT: Option<Duration> = Some(Duration::from_secs(60));
+
+pub struct Ran {
+    pub out: String,
+    pub err: String,
+    pub status: ExitStatus,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+            status: output.status,
+        }
+    }
+}
+
+#[track_caller]
+pub fn spec(json: Value) -> Spec {
+    Spec::from_json(&json.to_string()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+pub fn try_run(json: Value) -> Result<Ran, Error> {
+    ringfence::run(&spec(json), None, TIMEOUT).map(Ran::from)
+}
+
+#[track_caller]
+pub fn run(json: Value) -> Ran {
+    try_run(json).unwrap_or_else(|e| panic!("{e}\n{}", e.to_json()))
+}
+
+/// The error of a start that must fail.
+#[track_caller]
+pub fn refused(json: Value) -> Error {
+    match try_run(json) {
+        Err(error) => error,
+        Ok(ran) => panic!("it ran: {:?}\n{}{}", ran.status, ran.out, ran.err),
+    }
+}
+
+/// A shell script in a container of its own, with more fields of the spec: what it printed.
+#[track_caller]
+pub fn sh(script: &str, fields: Value) -> String {
+    let ran = run(with(json!({"argv": ["/bin/sh", "-c", script]}), fields));
+    assert_eq!(ran.status.code, Some(0), "{script}\nstdout: {}\nstderr: {}", ran.out, ran.err);
+    ran.out
+}
+
+/// Two JSON objects as one.
+pub fn with(mut json: Value, fields: Value) -> Value {
+    let Value::Object(fields) = fields else { panic!("fields are an object") };
+    json.as_object_mut().expect("an object").extend(fields);
+    json
+}
+
+#[track_caller]
+pub fn start(json: Value) -> Container {
+    Container::start(&spec(json)).unwrap_or_else(|e| panic!("{e}\n{}", e.to_json()))
+}
+
+/// A command in a running container, its output piped.
+#[track_caller]
+pub fn exec_in(container: &Container, command: &Command) -> Ran {
+    let mut command = command.clone();
+    command.stdin.get_or_insert(Stdio::Null);
+    command.stdout.get_or_insert(Stdio::Pipe);
+    command.stderr.get_or_insert(Stdio::Pipe);
+    let process = container.spawn(&command).unwrap_or_else(|e| panic!("{e}\n{}", e.to_json()));
+    process.communicate(None, TIMEOUT).unwrap_or_else(|e| panic!("{e}")).into()
+}
+
+#[track_caller]
+pub fn sh_in(container: &Container, script: &str) -> String {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script]);
+    let ran = exec_in(container, &command);
+    assert_eq!(ran.status.code, Some(0), "{script}\nstdout: {}\nstderr: {}", ran.out, ran.err);
+    ran.out
+}
+
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// For tests that a probe finds to have nothing to show here; the run's list of skips says whether it may.
+pub fn skip(reason: &str) {
+    println!("SKIP: {reason}");
+}
+
+pub fn can_limit() -> bool {
+    std::env::var_os("RINGFENCE_CGROUP_PARENT").is_some()
+}
+
+/// A directory of the host that others may enter; its owner is the caller.
+pub fn tmp() -> tempfile::TempDir {
+    let dir = tempfile::Builder::new().prefix("feature-").tempdir().expect("a temporary directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
+    dir
+}
+
+const APPLETS: [&str; 24] = [
+    "sh", "cat", "ls", "id", "stat", "echo", "mkdir", "touch", "ln", "readlink", "grep", "head", "wc", "mount",
+    "sleep", "true", "env", "pwd", "test", "rm", "chown", "find", "umount", "mknod",
+];
+
+/// An image of one static program below `dir`, without /proc, /dev, /sys; `None` where there is none.
+pub fn busybox_image(dir: &Path) -> Option<PathBuf> {
+    let busybox = ["/usr/bin/busybox", "/bin/busybox"].into_iter().find(|p| is_static(Path::new(p)))?;
+    let root = dir.join("image");
+    for name in ["bin", "etc"] {
+        fs::create_dir_all(root.join(name)).expect("directories");
+    }
+    fs::copy(busybox, root.join("bin/busybox")).expect("copy busybox");
+    fs::set_permissions(root.join("bin/busybox"), fs::Permissions::from_mode(0o755)).expect("its mode");
+    for applet in APPLETS {
+        symlink("busybox", root.join("bin").join(applet)).expect("a link");
+    }
+    fs::write(root.join("etc/motd"), "image\n").expect("a file");
+    Some(root)
+}
+
+/// No program header asks for an interpreter.
+fn is_static(path: &Path) -> bool {
+    let Ok(bytes) = fs::read(path) else { return false };
+    const PT_INTERP: u32 = 3;
+    let (Some(offset), Some(count)) = (bytes.get(32..40), bytes.get(56..58)) else { return false };
+    let offset = u64::from_le_bytes(offset.try_into().expect("8 bytes")) as usize;
+    let count = u16::from_le_bytes(count.try_into().expect("2 bytes")) as usize;
+    (0..count).all(|i| {
+        let at = offset + i * 56;
+        bytes.get(at..at + 4).is_some_and(|b| u32::from_le_bytes(b.try_into().expect("4 bytes")) != PT_INTERP)
+    })
+}
+
+/// Waits for something that another process does.
+#[track_caller]
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < Duration::from_secs(30), "{what}: not within 30 s");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A line `Key:\tvalue` of a /proc/PID/status.
+pub fn status_line(text: &str, key: &str) -> String {
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
+        .unwrap_or_else(|| panic!("no {key} in {text}"))
+        .trim()
+        .to_owned()
+}

@@ -90,6 +90,9 @@ impl Plan {
             pseudo::RELOCATE => op.args[0] % 8 == 0 && self.fits(op.args[0], op.args[1], 8),
             pseudo::POKE32 => op.args[0] % 4 == 0 && self.fits(op.args[0], 1, 4),
             pseudo::POKE64 => op.args[0] % 8 == 0 && self.fits(op.args[0], 1, 8),
+            pseudo::CLOSE_OTHERS => {
+                op.kinds[0] == arg::DATA && op.args[0] % 4 == 0 && self.fits(op.args[0], op.args[1], 4)
+            }
             pseudo::WRITE_ALL => op.kinds[1] == arg::DATA && self.fits(op.args[1], op.args[2], 1),
             _ => true,
         };
@@ -242,6 +245,23 @@ impl Plan {
             pseudo::LIFELINE => {
                 sys::prctl(nr::PR_SET_PDEATHSIG, nr::SIGKILL as u64);
                 check_lifeline(self.slot(slot::LIFELINE) as i32);
+                0
+            }
+            pseudo::CLOSE_OTHERS => {
+                // SAFETY: is_sound_op checked offset, alignment and count.
+                let list = unsafe { core::slice::from_raw_parts(args[0] as *const u32, args[1] as usize) };
+                let next = |from: u32| {
+                    let more = if args[2] as i32 >= 0 { Some(args[2] as u32) } else { None };
+                    list.iter().copied().chain(more).filter(|&fd| fd >= from).min()
+                };
+                let mut from = 0;
+                while let Some(keep) = next(from) {
+                    if keep > from {
+                        sys::close_range(from, keep - 1);
+                    }
+                    from = keep.saturating_add(1);
+                }
+                sys::close_range(from, u32::MAX);
                 0
             }
             pseudo::CHECK_CWD => {

@@ -211,7 +211,7 @@ pub mod slot {
     pub const LIFELINE: u32 = 2;
     /// The keeper's /proc.
     pub const PROC: u32 = 3;
-    /// EXEC and CALL: pidfd of the container's pid 1.
+    /// EXEC and CALL: pidfd of the container's pid 1. START of a payload that is pid 1: the pipe that its exec closes.
     pub const INIT: u32 = 4;
     pub const FIRST: u32 = 5;
     pub const NONE: u16 = u16::MAX;
@@ -277,6 +277,8 @@ pub mod pseudo {
     pub const LIFELINE: u32 = BASE + 10;
     /// (fd): fails with errno ENOTDIR/ELOOP when getcwd shows that the directory is outside of the root.
     pub const CHECK_CWD: u32 = BASE + 11;
+    /// (list of u32, count, fd or -1): closes every descriptor that is neither in the list nor the last argument.
+    pub const CLOSE_OTHERS: u32 = BASE + 14;
     /// (errno): fails with it: for conditions found by skips.
     pub const FAIL: u32 = BASE + 12;
     /// (slot value): passes over the next `args[1]` operations when the value is negative.

@@ -204,7 +204,7 @@ fn pid1(plan: &Plan, exec_pipe: i32) -> ! {
         init(plan)
     }
     // The write end closes by exec; a failure is in the header before it closes.
-    let _ = exec_pipe;
+    plan.set_slot(slot::INIT, exec_pipe.into());
     plan.run(section::PAYLOAD);
     sys::exit(127)
 }

@@ -397,6 +397,75 @@ fn open_namespaces(spec: &Spec, privileged: bool) -> Result<Vec<(NamespaceKind, 
     Ok(out)
 }
 
+/// The containers of this process whose namespaces a spec joins, by name.
+fn joined_containers(spec: &Spec) -> impl Iterator<Item = (NamespaceKind, Arc<Handle>)> {
+    NamespaceKind::ALL.into_iter().filter_map(|kind| match namespace_source(spec, kind) {
+        NamespaceSource::Container(name) => Some((kind, lock(&NAMED).get(&name).and_then(Weak::upgrade)?)),
+        _ => None,
+    })
+}
+
+/// Each keeper of an ordinary user has an outer user namespace of its own: what was born in one cannot be joined by what
+/// is born in another.
+fn keeper_of_joined(spec: &Spec) -> Option<Arc<Keeper>> {
+    let named = joined_containers(spec).map(|(_, handle)| handle.inner.keeper.clone());
+    let usable = |keeper: &Arc<Keeper>| keeper.outer.is_some() && keeper.owner.is_this() && !keeper.is_dead();
+    if let Some(keeper) = named.into_iter().find(usable) {
+        return Some(keeper);
+    }
+    let keepers: Vec<_> = launch::keepers().into_iter().filter(usable).collect();
+    if keepers.len() < 2 {
+        return None;
+    }
+    let inode = |fd: BorrowedFd<'_>| nix::sys::stat::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino)).ok();
+    let outer: Vec<_> =
+        keepers.iter().map(|k| inode(std::fs::File::open(format!("/proc/{}/ns/user", k.pid)).ok()?.as_fd())).collect();
+    for kind in NamespaceKind::ALL {
+        let opened = match namespace_source(spec, kind) {
+            NamespaceSource::Path(path) => std::fs::File::open(path).ok().map(OwnedFd::from),
+            NamespaceSource::Pid(pid) => {
+                std::fs::File::open(format!("/proc/{pid}/ns/{}", kind.name())).ok().map(Into::into)
+            }
+            NamespaceSource::Fd(fd) => launch::duplicate(fd, "").ok(),
+            _ => None,
+        };
+        // Its owner, then that one's parents: a container's user namespace is a child of the keeper's.
+        const NS_GET_USERNS: libc::c_ulong = 0xb701;
+        const NS_GET_PARENT: libc::c_ulong = 0xb702;
+        let mut request = if kind == NamespaceKind::User { NS_GET_PARENT } else { NS_GET_USERNS };
+        let mut at = opened;
+        while let Some(fd) = at {
+            // SAFETY: no pointers; the result is a new descriptor or -1.
+            let next = unsafe { libc::ioctl(fd.as_raw_fd(), request) };
+            if next < 0 {
+                break;
+            }
+            // SAFETY: just made, nobody else's.
+            let next = unsafe { OwnedFd::from_raw_fd(next) };
+            let found = inode(next.as_fd());
+            if let Some(index) = outer.iter().position(|o| o.is_some() && *o == found) {
+                return Some(keepers[index].clone());
+            }
+            request = NS_GET_PARENT;
+            at = Some(next);
+        }
+    }
+    None
+}
+
+/// An ordinary user's container with a single id forbids setgroups(2) to whoever joins it.
+fn joined_user_allows_setgroups(spec: &Spec) -> bool {
+    match namespace_source(spec, NamespaceKind::User) {
+        NamespaceSource::Pid(pid) => {
+            std::fs::read_to_string(format!("/proc/{pid}/setgroups")).map_or(true, |text| text.trim() != "deny")
+        }
+        NamespaceSource::Container(_) => joined_containers(spec)
+            .find(|(kind, _)| *kind == NamespaceKind::User)
+            .is_none_or(|(_, handle)| handle.inner.may_setgroups),
+        _ => true,
+    }
+}
+
 fn context(spec: &Spec) -> String {
     match &spec.name {
         Some(name) => format!("start container {name:?}"),
@@ -460,7 +529,10 @@ impl Container {
         let prepared = if spec.detach {
             Self::prepare_detached(spec, name, log)?
         } else {
-            let keeper = launch::acquire(refused)?;
+            let keeper = match keeper_of_joined(spec) {
+                Some(keeper) if refused.is_empty() => keeper,
+                _ => launch::acquire(refused)?,
+            };
             let ids = facts::choose_ids(spec, keeper.outer.as_ref())?;
             Prepared { keeper, ids, name, log }
         };
@@ -516,6 +588,7 @@ impl Container {
             open_streams(asked, [Stdio::Null, out.clone(), out], log.as_ref())?
         };
         facts.streams = streams.facts;
+        facts.may_setgroups &= joined_user_allows_setgroups(spec);
 
         let limits = Limits { memory: spec.memory, cpus: spec.cpus, pids: spec.pids };
         let group = Group::create(spec.cgroup_parent.as_deref(), &id, &limits)?;
@@ -604,8 +677,7 @@ impl Container {
                 namespace_source(spec, kind) != NamespaceSource::Host || kind == NamespaceKind::Mnt && keeper.privileged
             })
             .fold(0, |flags, kind| flags | clone_flag(kind));
-        // An ordinary caller's container without a user namespace of its own cannot be.
-        let may_setgroups = !ids.maps.as_ref().is_some_and(|m| m.deny_setgroups);
+        let may_setgroups = facts.may_setgroups;
         let chosen = Chosen { mode: ids.mode, maps: ids.maps.clone(), why: ids.why.clone(), left_out };
         let default_ids = facts::default_ids(spec, keeper.outer.as_ref());
         if let Some(name) = &name {
@@ -1038,6 +1110,7 @@ impl Inner {
                 credentials: &credentials,
                 may_setgroups: self.may_setgroups,
                 joined: true,
+                is_pid_one: false,
             },
         );
         let oom_before = self.oom_kills();

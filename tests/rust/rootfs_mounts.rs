@@ -186,9 +186,9 @@ fn targets_that_cannot_be() {
     }
     // A directory on a file, and the other way round.
     let error = refused(json!({"argv": ["true"], "mounts": [format!("{path}:/etc/passwd")]}));
-    assert_eq!((error.field(), error.errno()), (Some("mounts[0]"), libc::ENOTDIR), "{error}");
+    assert!(error.errno() == libc::EINVAL && error.hint().is_some(), "{error}");
     let error = refused(json!({"argv": ["true"], "mounts": [format!("{path}/f:/etc")]}));
-    assert_eq!((error.field(), error.errno()), (Some("mounts[0]"), libc::ENOTDIR), "{error}");
+    assert!(error.errno() == libc::EINVAL && error.hint().is_some(), "{error}");
     // Below a file.
     let error = refused(json!({"argv": ["true"], "mounts": [format!("{path}:/etc/passwd/x")]}));
     assert_eq!((error.field(), error.errno()), (Some("mounts[0]"), libc::ENOTDIR), "{error}");
@@ -217,11 +217,11 @@ fn proc_sysfs_mqueue_devpts_cgroup() {
         {"type": "devpts", "target": "/m/pts"},
     ]);
     let script = "stat -f -c %T /m/proc /m/sys /m/pts; cat /m/proc/1/comm; ls /m/sys/class/net; ls /m/pts
-                  echo 10 >/m/mqueue/q && cat /dev/mqueue/q | cut -d: -f1; grep ' /m/' /proc/self/mountinfo | grep -c nosuid
+                  : >/m/mqueue/q; ls /dev/mqueue; grep ' /m/' /proc/self/mountinfo | grep -c nosuid
                   (echo x >/m/sys/kernel/uevent_helper) 2>/dev/null && echo wrote; true";
     let out = sh(script, json!({"mounts": mounts}));
-    let expected = "proc\nsysfs\ndevpts\nringfence-init\nlo\nptmx\nQSIZE\n4\n";
-    assert_eq!(out.replace("ringfence:init", "ringfence-init"), expected);
+    let expected = "proc\nsysfs\ndevpts\nringfence\nlo\nptmx\nq\n4\n";
+    assert_eq!(out, expected);
     let view = json!({"mounts": [{"type": "cgroup", "target": "/groups"}]});
     let out = sh(
         "stat -f -c %T /groups; cat /groups/cgroup.procs | wc -l; (mkdir /groups/x) 2>/dev/null && echo made; true",
@@ -272,16 +272,19 @@ fn propagation_is_private() {
 fn files_from_bytes_with_their_modes() {
     let fields = json!({"files": {
         "/etc/app.conf": "text\n",
-        "/bin/tool": {"data": "#!/bin/sh\necho tool\n", "mode": "755"},
+        "/usr/tool": {"data": "#!/bin/sh\necho tool\n", "mode": "755"},
         "/etc/key": {"data": {"base64": "AAEC/w=="}, "mode": "600"},
         "/new/dir/empty": "",
         "/etc/hostname": "replaced\n",
     }});
-    let script = "cat /etc/app.conf /etc/hostname; tool; wc -c </etc/key; stat -c %a:%u:%g:%s /etc/app.conf /bin/tool /etc/key /new/dir/empty
+    let script = "cat /etc/app.conf /etc/hostname; /usr/tool; wc -c </etc/key; stat -c %a:%u:%g:%s /etc/app.conf /usr/tool /etc/key /new/dir/empty
                   echo more >>/etc/app.conf && cat /etc/app.conf";
     let out = sh(script, fields.clone());
     assert_eq!(out, "text\nreplaced\ntool\n4\n644:0:0:5\n755:0:0:20\n600:0:0:4\n644:0:0:0\ntext\nmore\n");
     assert_ne!(fs::read_to_string("/etc/hostname").unwrap_or_default(), "replaced\n");
+    // Directories of the host below the topmost have the host's owner.
+    let error = refused(json!({"argv": ["true"], "files": {"/usr/bin/no-such-tool": ""}}));
+    assert_eq!((error.errno(), error.hint().is_some()), (libc::EACCES, true), "{error}");
     // Made anew for each container.
     assert!(sh("cat /etc/app.conf", fields) == "text\n");
 }
@@ -369,7 +372,7 @@ fn what_leaks_from_proc_and_sys_is_masked_by_default() {
 fn masked_paths_of_the_spec() {
     let fields = json!({
         "files": {"/data/secret": "s", "/one": "1"},
-        "masked_paths": ["/data", "/one", "/no/such/path", "/usr/lib"],
+        "masked_paths": ["/data", "/one", "/no/such/path", "/usr/lib/os-release", "/etc/passwd/below"],
     });
     let script = "ls -A /data; cat /one; (echo x >/data/x) 2>/dev/null && echo wrote; umount /data 2>/dev/null && echo gone; true";
     let out = run(with(
@@ -378,8 +381,8 @@ fn masked_paths_of_the_spec() {
     ));
     assert_eq!((out.out.as_str(), out.status.code), ("", Some(0)), "{}", out.err);
     // An empty list masks nothing.
-    let out = sh("test -f /proc/kcore && stat -c %F /proc/timer_list", json!({"masked_paths": []}));
-    assert_eq!(out, "regular empty file\n");
+    let out = sh("stat -c %F /proc/timer_list /proc/bus", json!({"masked_paths": []}));
+    assert_eq!(out, "regular empty file\ndirectory\n");
 }
 
 #[test]
@@ -390,14 +393,15 @@ fn read_only_paths_of_the_spec() {
     assert_eq!(sh(script, fields), "f\n1\n");
 }
 
-/// Over-mounting and unmounting is undone by nothing that a default payload may do.
+/// A user namespace made inside gives all capabilities, but what was mounted before is locked together.
 #[test]
-fn masks_cannot_be_lifted() {
-    let fields =
-        json!({"masked_paths": ["/proc/kcore", "/data"], "files": {"/data/secret": "s"}, "capabilities": "all"});
-    let script = "umount /data 2>/dev/null; umount -l /data 2>/dev/null; ls -A /data; true";
-    let ran = run(with(json!({"argv": ["unshare", "-m", "sh", "-c", script]}), fields));
-    assert!(!ran.out.contains("secret"), "a mount namespace of its own shows what is masked: {}{}", ran.out, ran.err);
+fn masks_are_not_lifted_by_a_user_namespace_made_inside() {
+    let fields = json!({"masked_paths": ["/data", "/proc/timer_list"], "files": {"/data/secret": "s"}});
+    let script = "umount /data; umount -l /data; umount /proc/timer_list; umount -l /proc; mkdir /tmp/x
+                  mount --bind / /tmp/x && ls -A /tmp/x/data; ls -A /data; cat /proc/timer_list; echo end";
+    let ran = run(with(json!({"argv": ["unshare", "-Urm", "sh", "-c", script]}), fields));
+    // A machine may forbid nested user namespaces, which is as good.
+    assert!(ran.out == "end\n" || ran.out.is_empty() && !ran.status.success(), "{}{}", ran.out, ran.err);
 }
 
 #[test]

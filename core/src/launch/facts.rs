@@ -664,7 +664,8 @@ pub(crate) fn hidden_hint(rootfs: &Rootfs, path: &Path) -> Option<String> {
 /// Everything about the machine and the caller, for one start.
 pub(crate) fn gather(spec: &Spec, outer: Option<&Outer>, maps: Option<IdMaps>) -> Result<(Facts, Vec<PathBuf>)> {
     let privileged = outer.is_none();
-    let mut facts = Facts { privileged, idmaps: maps, ..Facts::default() };
+    let may_setgroups = !maps.as_ref().is_some_and(|m| m.deny_setgroups);
+    let mut facts = Facts { privileged, idmaps: maps, may_setgroups, ..Facts::default() };
     let mut left_out = Vec::new();
     let own_root = namespace_source(spec, NamespaceKind::Mnt) == NamespaceSource::New;
     if own_root {

@@ -12,7 +12,7 @@ pub(crate) use birth::prospect;
 pub(crate) use channel::{Answer, Channel, deadline, poll};
 pub(crate) use fork::Owner;
 pub(crate) use keeper::{Detached, Keeper};
-pub(crate) use pool::{acquire, start_detached};
+pub(crate) use pool::{acquire, keepers, start_detached};
 pub(crate) use request::{Outcome, Request, duplicate, explain_failure, open_stream_file, wait_started};
 
 /// Ends this process's idle keepers and tells the others to leave after their last container. For hosts that are about to

@@ -44,6 +44,11 @@ pub(crate) fn acquire(not: &[Arc<Keeper>]) -> Result<Arc<Keeper>> {
     }
 }
 
+/// Those that run now.
+pub(crate) fn keepers() -> Vec<Arc<Keeper>> {
+    pool().iter().filter(|k| !k.is_dead() && k.owner.is_this()).cloned().collect()
+}
+
 pub(crate) fn start_detached(detached: Detached) -> Result<Arc<Keeper>> {
     Ok(Arc::new(birth::start(Some(detached))?))
 }

@@ -76,6 +76,7 @@ pub(crate) mod call {
     pub(crate) const SEND_FD: Call = Call(pseudo::SEND_FD, "send descriptor");
     pub(crate) const EXEC_FAILED: Call = Call(pseudo::EXEC_FAILED, "exec");
     pub(crate) const LIFELINE: Call = Call(pseudo::LIFELINE, "lifeline");
+    pub(crate) const CLOSE_OTHERS: Call = Call(pseudo::CLOSE_OTHERS, "close_range");
     pub(crate) const CHECK_CWD: Call = Call(pseudo::CHECK_CWD, "getcwd");
 }
 

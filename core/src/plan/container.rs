@@ -151,8 +151,9 @@ impl<'a> ContainerPlan<'a> {
                 capabilities: &self.spec.capabilities,
                 no_new_privs: self.spec.no_new_privs,
                 credentials: &self.facts.credentials,
-                may_setgroups: !self.facts.idmaps.as_ref().is_some_and(|m| m.deny_setgroups),
+                may_setgroups: self.facts.may_setgroups,
                 joined: false,
+                is_pid_one: !self.spec.init,
             }
             .write(&mut self.b, &mut self.needs);
         }
@@ -221,8 +222,7 @@ impl<'a> ContainerPlan<'a> {
     fn setup(&mut self) {
         self.b.section(section::SETUP);
         self.b.field("idmap");
-        let deny = self.facts.idmaps.as_ref().is_some_and(|m| m.deny_setgroups);
-        if !deny {
+        if self.facts.may_setgroups {
             self.b.op(call::SETGROUPS, [0.into(), 0.into()]);
         }
         self.b.op(call::SETRESGID, [0.into(), 0.into(), 0.into()]);
@@ -586,7 +586,9 @@ impl<'a> ContainerPlan<'a> {
         self.b.field("/dev/pts");
         let mut options = vec![("ptmxmode", "0666".to_owned()), ("mode", "0620".to_owned())];
         const TTY: u32 = 5;
-        if self.facts.idmaps.as_ref().is_none_or(|m| m.has_gid(TTY)) {
+        // A joined user namespace may not have it.
+        let joined = !matches!(namespace_source(self.spec, Ns::User), NamespaceSource::New | NamespaceSource::Host);
+        if !joined && self.facts.idmaps.as_ref().is_none_or(|m| m.has_gid(TTY)) {
             options.push(("gid", TTY.to_string()));
         }
         let pts = self.new_fs("devpts", &options, NOSUID | NOEXEC);
@@ -826,6 +828,8 @@ impl<'a> ContainerPlan<'a> {
         let text = self.b.text(path);
         let at = libc::AT_FDCWD;
         let hint = "a symlink stands where a directory of the container has to be";
+        let make_hint =
+            "a place that is not there yet has to be below a directory that the container's root may write to";
         let first = self.b.len();
         let step = self.b.op(call::OPENAT2, [at.into(), text, how, 24.into()]).ok(&[libc::ENOENT]).path(&*shown);
         let target = if attach.standard { step.hint(hint) } else { step }.keep();
@@ -837,13 +841,18 @@ impl<'a> ContainerPlan<'a> {
             let dir = self.b.op(call::OPENAT2, [at.into(), parent, how_dir, 24.into()]).path(&*shown).keep();
             let name = self.b.text(part);
             if i + 1 < parts.len() || attach.directory {
-                self.b.op(call::MKDIRAT, [Arg::Slot(dir), name, 0o755.into()]).ok(&[libc::EEXIST]).path(&*shown);
+                self.b
+                    .op(call::MKDIRAT, [Arg::Slot(dir), name, 0o755.into()])
+                    .ok(&[libc::EEXIST])
+                    .path(&*shown)
+                    .hint(make_hint);
             } else {
                 let mode = libc::S_IFREG | 0o644;
                 self.b
                     .op(call::MKNODAT, [Arg::Slot(dir), name, mode.into(), 0.into()])
                     .ok(&[libc::EEXIST])
-                    .path(&*shown);
+                    .path(&*shown)
+                    .hint(make_hint);
             }
             self.b.op(call::CLOSE, [Arg::Slot(dir)]);
             parent_path.push(b'/');

@@ -78,6 +78,8 @@ pub(crate) struct Facts {
     pub privileged: bool,
     /// `None`: the container shares the keeper's user namespace, or joins one.
     pub idmaps: Option<IdMaps>,
+    /// The user namespace, new or joined, allows setgroups(2).
+    pub may_setgroups: bool,
     pub group_dir: bool,
     pub group_tasks: usize,
     /// Directory names of the undo plan: (index of the shared directory, name).

@@ -28,7 +28,11 @@ pub(crate) struct ProcessPlan<'a> {
     pub may_setgroups: bool,
     /// A joining process has the keeper's ids until here.
     pub joined: bool,
+    /// `init: false`: it is pid 1 itself, and holds the pipe by which the stage learns of its exec.
+    pub is_pid_one: bool,
 }
+
+const EXEC_PIPE: u16 = slot::INIT as u16;
 
 /// The number of the descriptor that a terminal is sent with.
 pub(crate) const TERMINAL: u32 = 1;
@@ -55,13 +59,13 @@ impl ProcessPlan<'_> {
         }
         b.field("terminal");
         b.op(call::SETSID, []).ok(&[libc::EPERM]);
+        if !self.joined {
+            self.oom_score_adj(b);
+        }
         self.streams(b, needs);
 
         b.field("umask");
         b.op(call::UMASK, [self.umask.unwrap_or(Spec::UMASK).into()]);
-        if !self.joined {
-            self.oom_score_adj(b);
-        }
         self.limits(b);
         self.credentials(b);
 
@@ -150,9 +154,22 @@ impl ProcessPlan<'_> {
             }
         }
         b.field("pass_fds");
+        if self.is_pid_one {
+            // Its role knows of the exec by this descriptor's end: out of the way of the numbers that are asked for.
+            let moved = b.op(call::FCNTL, [Arg::Slot(EXEC_PIPE), libc::F_DUPFD_CLOEXEC.into(), top.into()]);
+            moved.keep_in(EXEC_PIPE);
+        }
+        let mut keep = vec![0u32, 1, 2];
         for (slot, to) in moved {
             b.op(call::DUP3, [Arg::Slot(slot), to.into(), 0.into()]);
+            keep.push(to as u32);
         }
+        // All others are closed by the exec, which is too late: a working directory, a program or the interpreter of a
+        // script could be reached through /proc/self/fd before (CVE-2024-21626).
+        let bytes: Vec<u8> = keep.iter().flat_map(|fd| fd.to_ne_bytes()).collect();
+        let list = b.bytes(&bytes);
+        let pipe = if self.is_pid_one { Arg::Slot(EXEC_PIPE) } else { (-1).into() };
+        b.op(call::CLOSE_OTHERS, [list, (keep.len() as u64).into(), pipe]);
     }
 
     /// The file of a task that is not dumpable belongs to root of the namespace in which its program, the keeper, was

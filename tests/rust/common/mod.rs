@@ -33,7 +33,7 @@ pub fn spec(json: Value) -> Spec {
 }
 
 pub fn try_run(json: Value) -> Result<Ran, Error> {
-    ringfence::run(&spec(json), None, TIMEOUT).map(Ran::from)
+    ringfence::run(&Spec::from_json(&json.to_string())?, None, TIMEOUT).map(Ran::from)
 }
 
 #[track_caller]

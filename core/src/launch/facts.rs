@@ -724,6 +724,9 @@ pub(crate) fn gather(spec: &Spec, outer: Option<&Outer>, maps: Option<IdMaps>) -
     if !spec.argv.is_empty() {
         let defaults = default_ids(spec, outer);
         let (credentials, home) = resolve_user(spec.user.as_deref(), &spec.groups, defaults, &SpecFiles(spec))?;
+        if let Some(maps) = &facts.idmaps {
+            check_mapped(&credentials, maps, outer.and_then(|outer| outer.why.as_deref()))?;
+        }
         facts.credentials = credentials;
         let mut caller = || std::env::vars_os().collect();
         facts.env =
@@ -731,6 +734,29 @@ pub(crate) fn gather(spec: &Spec, outer: Option<&Outer>, maps: Option<IdMaps>) -
         facts.inherited = inherited();
     }
     Ok((facts, left_out))
+}
+
+/// setresgid would say EINVAL.
+fn check_mapped(credentials: &Credentials, maps: &IdMaps, why: Option<&str>) -> Result<()> {
+    let refuse = |field: &str, id: u32| {
+        let error = Error::new(ErrorKind::PermissionDenied, format!("id {id} has no id of the host behind it"))
+            .with_field(field)
+            .with_errno(libc::EINVAL);
+        match why {
+            Some(why) => error.with_hint(format!("the container has a single id: {why}")),
+            None => error.with_hint("the container's ids are those of idmap"),
+        }
+    };
+    if !maps.has_uid(credentials.uid) {
+        return Err(refuse("user", credentials.uid));
+    }
+    if !maps.has_gid(credentials.gid) {
+        return Err(refuse("user", credentials.gid));
+    }
+    match credentials.groups.iter().position(|&gid| !maps.has_gid(gid)) {
+        Some(i) => Err(refuse(&format!("groups[{i}]"), credentials.groups[i])),
+        None => Ok(()),
+    }
 }
 
 fn absolute(path: &Path, field: &str) -> Result<PathBuf> {

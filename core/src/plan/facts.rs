@@ -44,16 +44,25 @@ pub(crate) struct IdMaps {
 }
 
 impl IdMaps {
+    /// Is this uid mapped?
+    pub fn has_uid(&self, uid: u32) -> bool {
+        covers(&self.uid, uid)
+    }
+
     /// Is this gid mapped? devpts wants the tty group where there is one.
     pub fn has_gid(&self, gid: u32) -> bool {
-        self.gid.lines().any(|line| {
-            let mut numbers = line.split_whitespace().map(|n| n.parse::<u64>().unwrap_or(0));
-            let (Some(inside), Some(_), Some(count)) = (numbers.next(), numbers.next(), numbers.next()) else {
-                return false;
-            };
-            (inside..inside + count).contains(&gid.into())
-        })
+        covers(&self.gid, gid)
     }
+}
+
+fn covers(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(|n| n.parse::<u64>().unwrap_or(0));
+        let (Some(inside), Some(_), Some(count)) = (numbers.next(), numbers.next(), numbers.next()) else {
+            return false;
+        };
+        (inside..inside + count).contains(&id.into())
+    })
 }
 
 /// Credentials of a process, resolved.

@@ -444,6 +444,16 @@ def run_options(input: Any, capture_output: bool, options: dict[str, Any]) -> di
     return options
 
 
+def final_usage(container: Container) -> Usage:
+    """The usage for a result: nothing is known of a container that could have no control group."""
+    try:
+        return container.usage()
+    except Error as error:
+        if error.kind != "unsupported":
+            raise
+        return Usage()
+
+
 def finish(process: Process[Any], input: Any, timeout: float | None, check: bool) -> CompletedProcess[Any]:
     """Brings a process to its end, by the rules of `subprocess.run`."""
     try:
@@ -460,7 +470,7 @@ def finish(process: Process[Any], input: Any, timeout: float | None, check: bool
         stdout,
         stderr,
         reason=process.reason or "exited",
-        usage=process.container.usage(),
+        usage=final_usage(process.container),
     )
     if check:
         result.check_returncode()

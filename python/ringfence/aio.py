@@ -422,7 +422,7 @@ async def _finish(
             raise subprocess.TimeoutExpired(process.args, timeout or 0.0, *partial) from None
         code = process.returncode
         assert code is not None
-        usage = process._process.container.usage()
+        usage = _container.final_usage(process._process.container)
         result = CompletedProcess(
             process.args, code, decoded(out), decoded(err), reason=process.reason or "exited", usage=usage
         )

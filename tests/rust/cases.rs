@@ -144,7 +144,8 @@ fn command(container: &Container, step: &Value, timeout: Option<Duration>) -> Re
     let input = step["input"].as_str().map(str::as_bytes);
     command.stdin(if input.is_some() { Stdio::Pipe } else { Stdio::Null });
     for (key, value) in step["set"].as_object().into_iter().flatten() {
-        command.set(key, value.as_str().expect("text").as_bytes())?;
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        command.set(key, text.as_bytes())?;
     }
     container.spawn(&command)?.communicate(input, timeout)
 }

@@ -38,6 +38,8 @@ mod table {
     pub const SCHED_SETAFFINITY: u32 = 203;
     pub const EXIT_GROUP: u32 = 231;
     pub const OPENAT: u32 = 257;
+    pub const UNLINKAT: u32 = 263;
+    pub const GETDENTS64: u32 = 217;
     pub const MKDIRAT: u32 = 258;
     pub const PPOLL: u32 = 271;
     pub const UNSHARE: u32 = 272;
@@ -102,6 +104,8 @@ mod table {
     pub const SCHED_SETAFFINITY: u32 = 122;
     pub const EXIT_GROUP: u32 = 94;
     pub const OPENAT: u32 = 56;
+    pub const UNLINKAT: u32 = 35;
+    pub const GETDENTS64: u32 = 61;
     pub const MKDIRAT: u32 = 34;
     pub const PPOLL: u32 = 73;
     pub const UNSHARE: u32 = 97;

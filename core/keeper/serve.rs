@@ -11,6 +11,8 @@ use crate::sys::{self, PollFd, sc};
 const TASKS: usize = 16 * 1024;
 /// Shared directories for undo plans.
 const SHARED: usize = 32;
+/// A start shares at most one directory for each of the hierarchies that it uses.
+const UNPROVEN: usize = 6;
 /// Connections to a detached container's keeper.
 const CONNECTIONS: usize = 16;
 /// How long a keeper without containers waits for the next one.
@@ -53,6 +55,8 @@ pub struct Keeper {
     idle_since: u64,
     lock_at: u64,
     shared: [i32; SHARED],
+    /// Shared by a host that ended before it could be looked at: never for an undo part, only for `sweep_groups`.
+    unproven: [i32; UNPROVEN],
     connections: [i32; CONNECTIONS],
     authority: [u8; AUTHORITY],
     authority_len: usize,
@@ -85,6 +89,7 @@ impl Keeper {
             idle_since: sys::now_ms(),
             lock_at: 0,
             shared: [-1; SHARED],
+            unproven: [-1; UNPROVEN],
             connections: [-1; CONNECTIONS],
             authority: [0; AUTHORITY],
             authority_len: 0,
@@ -248,7 +253,45 @@ impl Keeper {
     fn exit(&mut self) -> ! {
         // A middle task that stayed as the parent (it pins the host's memory) ends when it has no child any more. Were it ended
         // first, a subreaper host would get this process as a child, and its SIGCHLD.
+        self.sweep_groups();
         sys::exit(0)
+    }
+
+    /// The host makes a container's control groups before it asks for the container: killed in between, it leaves groups that no
+    /// undo part names. Their names begin with this keeper's pid.
+    fn sweep_groups(&self) {
+        const AT_REMOVEDIR: u32 = 0x200;
+        let mut own = [0u8; 64];
+        let own_len = sys::proc_path(&mut own, sc!(nr::GETPID) as i32, b"-");
+        for &shared in self.shared.iter().chain(&self.unproven).filter(|&&fd| fd >= 0) {
+            let dir = sc!(nr::OPENAT, shared, c".".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
+            if dir < 0 {
+                continue;
+            }
+            let mut entries = [0u64; 512];
+            loop {
+                let filled = sc!(nr::GETDENTS64, dir, entries.as_mut_ptr(), 4096);
+                if filled <= 0 {
+                    break;
+                }
+                // SAFETY: the kernel filled this many bytes of the array, which outlives the slice.
+                let bytes = unsafe { core::slice::from_raw_parts(entries.as_ptr().cast::<u8>(), filled as usize) };
+                let mut at = 0;
+                // struct linux_dirent64: inode and offset, 8 bytes each, length of the record, type, name with a NUL.
+                while at + 19 < bytes.len() {
+                    let length = u16::from_ne_bytes([bytes[at + 16], bytes[at + 17]]) as usize;
+                    if length < 20 || at + length > bytes.len() {
+                        break;
+                    }
+                    let name = &bytes[at + 19..at + length];
+                    if name.strip_prefix(b"rf-").is_some_and(|rest| rest.starts_with(&own[..own_len])) {
+                        sc!(nr::UNLINKAT, dir, name.as_ptr(), AT_REMOVEDIR);
+                    }
+                    at += length;
+                }
+            }
+            sys::close(dir as i32);
+        }
     }
 
     fn accept(&mut self) {
@@ -313,6 +356,11 @@ impl Keeper {
                 }
                 request::LEAVE => self.leave(),
                 _ => {}
+            }
+        } else if sound && req.kind == request::SHARE && fds.len() == 1 && got.pid == self.host {
+            if let Some(free) = self.unproven.iter_mut().find(|fd| **fd < 0) {
+                *free = fds[0];
+                return true;
             }
         } else if needs_channel && !fds.is_empty() {
             let kind = if sound { record::REFUSED } else { record::FAILED };

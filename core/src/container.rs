@@ -591,6 +591,13 @@ impl Container {
         facts.may_setgroups &= joined_user_allows_setgroups(spec);
 
         let limits = Limits { memory: spec.memory, cpus: spec.cpus, pids: spec.pids };
+        if spec.cgroup_parent.is_some() || !keeper.has_shares() {
+            for parent in Group::open_parents(spec.cgroup_parent.as_deref(), &limits)? {
+                if keeper.share(&parent)?.is_none() {
+                    return Ok(Attempt::KeeperLeft);
+                }
+            }
+        }
         let group = Group::create(spec.cgroup_parent.as_deref(), &id, &limits)?;
         let mut making = Making { group, done: false };
         if !own_pids && !making.group.as_ref().is_some_and(Group::can_kill) {

@@ -110,6 +110,34 @@ impl Group {
         }
     }
 
+    /// The directories in which `create` would make a group, opened and made as far as they are missing. The keeper knows them
+    /// before the first group is there, so that none is left when the host is killed right after it made one.
+    pub fn open_parents(parent: Option<&Path>, limits: &Limits) -> Result<Vec<Arc<OwnedFd>>> {
+        let place = Place::choose(parent)?;
+        let layout = layout::current()?;
+        let mut found: Vec<Arc<OwnedFd>> = Vec::new();
+        let mut add = |h: &layout::Hierarchy, controllers| {
+            // What cannot be opened is explained by `create`.
+            if let Ok(parent) = parent::find(h, &place, controllers)
+                && !found.iter().any(|known| Arc::ptr_eq(known, &parent.dir))
+            {
+                found.push(parent.dir.clone());
+            }
+        };
+        if let Some(h) = layout.v2() {
+            let limited = h.has(Controller::Memory) || h.has(Controller::Pids) || limits.cpus.is_some();
+            add(h, limited && (h.has(Controller::Memory) || h.has(Controller::Pids) || h.has(Controller::Cpu)));
+        }
+        for controller in
+            [Controller::Memory, Controller::Pids, Controller::Cpu, Controller::Cpuacct, Controller::Freezer]
+        {
+            if let Some(h) = layout.home(controller).filter(|h| !h.v2) {
+                add(h, false);
+            }
+        }
+        Ok(found)
+    }
+
     fn attempt(layout: &Layout, place: &Place, id: &str, limits: &Limits) -> Result<Option<Self>> {
         let mut making = Making { id, v2: None, v1: Vec::new(), tasks: Vec::new(), done: false };
         let mut first_refusal = None;

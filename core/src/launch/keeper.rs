@@ -186,6 +186,10 @@ impl Keeper {
         Ok(Some(index))
     }
 
+    pub fn has_shares(&self) -> bool {
+        !self.shared.lock().unwrap_or_else(|e| e.into_inner()).is_empty()
+    }
+
     pub fn has_room_for_shares(&self) -> bool {
         self.shared.lock().unwrap_or_else(|e| e.into_inner()).len() < 24
     }

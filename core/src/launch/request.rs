@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -40,6 +40,8 @@ pub(crate) struct Request<'a> {
     pub namespaces: &'a [(crate::spec::NamespaceKind, OwnedFd)],
 }
 
+/// A detached clone, cut off from the mounts that it was made from: under systemd every mount is shared, a clone is in the
+/// same peer group, and what a container mounts on it would appear on the host (and pivot_root refuses a shared parent).
 fn open_tree(fd: RawFd, path: &CString, flags: i32) -> std::io::Result<OwnedFd> {
     // SAFETY: the path is NUL-ended; the result is a new descriptor.
     let tree = unsafe { libc::syscall(libc::SYS_open_tree, fd, path.as_ptr(), flags) };
@@ -47,7 +49,22 @@ fn open_tree(fd: RawFd, path: &CString, flags: i32) -> std::io::Result<OwnedFd> 
         return Err(std::io::Error::last_os_error());
     }
     // SAFETY: just made, nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(tree as i32) })
+    let tree = unsafe { OwnedFd::from_raw_fd(tree as i32) };
+    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
+    let attr = [0, 0, libc::MS_PRIVATE, 0];
+    let flags = libc::AT_EMPTY_PATH | flags & RECURSIVE;
+    // SAFETY: an empty NUL-ended path and a struct mount_attr of the size given; both outlive the call.
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            attr.as_ptr(),
+            std::mem::size_of_val(&attr),
+        )
+    };
+    if set < 0 { Err(std::io::Error::last_os_error()) } else { Ok(tree) }
 }
 
 const TREE_CLONE: i32 = 1 | libc::O_CLOEXEC;

@@ -17,7 +17,7 @@ print("I am pid", os.getpid(), "as uid", os.getuid(), "on", socket.gethostname()
 print("processes I can see:", sorted(int(p) for p in os.listdir("/proc") if p.isdigit()))
 print("network:", [name for _, name in socket.if_nameindex()])
 print("in /home:", os.listdir("/home"), "- in /tmp:", os.listdir("/tmp"))
-open("/etc/made-inside", "w").write("only here")
+open("/etc/made-inside", "w").write("only here\\n")
 """
 
 PIPELINE = (

@@ -127,7 +127,7 @@ class Container:
         # Set first: the finalizer also sees a container that could not be started.
         self._closed = True
         _request.refuse(fields)
-        request = _request.spec_request(args, streams, options, fields)
+        request = _request.spec_request(args, streams, options, fields, owns_container)
         _host.sync_log_level()
         self._take(_ringfence.Container.start(request), args, text_options, owns_container)
 
@@ -231,7 +231,7 @@ class Container:
         return self._live("ns_fd").ns_fd(kind)
 
     def usage(self) -> Usage:
-        """What it uses now and has used."""
+        """What it uses now and has used. An error of kind `unsupported` when this caller can have no control groups."""
         return Usage._from_json(self._live("usage").usage())
 
     def logs(self, start: int = 0) -> str:

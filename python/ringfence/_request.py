@@ -161,15 +161,6 @@ def command_streams(stdin: Stream, stdout: Stream, stderr: Stream, fields: Mappi
     return streams_of(stdin, stdout, stderr, None if fields.get("terminal") else "inherit")
 
 
-def not_empty(args: Args) -> Args:
-    """The arguments of a command: for a container an empty list means that it has none."""
-    if not isinstance(args, (str, bytes, os.PathLike)):
-        args = list(args)
-        if not args:
-            raise SpecError("argv: a command is needed", kind="invalid_spec", errno=errno.EINVAL, field="argv")
-    return args
-
-
 def _user_of(user: Any, group: Any) -> str | None:
     if group is None:
         return None if user is None else str(user)
@@ -189,7 +180,7 @@ def command_request(
             if name in SpecFields.__annotations__:
                 raise TypeError(f"{name} belongs to the whole container: give it to Container(), run() or popen()")
             _unknown(name, fields[name])
-    return _request(args, streams, options, fields)
+    return _request(_argv(args, options), streams, options, fields)
 
 
 def spec_request(
@@ -197,8 +188,12 @@ def spec_request(
     streams: Streams,
     options: Mapping[str, Any],
     fields: dict[str, Any],
+    needs_command: bool = False,
 ) -> Request:
-    """The request for a container."""
+    """The request for a container. An empty list of arguments means that it has no main process."""
+    argv = _argv(args, options)
+    if needs_command and not argv:
+        raise SpecError("argv: a command is needed", kind="invalid_spec", errno=errno.EINVAL, field="argv")
     fields = dict(fields)
     mounts: list[Any] = [
         {"source": m} if isinstance(m, os.PathLike) else m for m in _list("mounts", fields.pop("mounts", None))
@@ -211,13 +206,12 @@ def spec_request(
         mounts.append({"source": here, "target": here})
         if options.get("cwd") is None:
             options["cwd"] = here
-    request_argv = argv_of(args, options.get("shell", False), options.get("executable")) if args is not None else []
-    mounts += _interpreter.mounts(request_argv, fields.get("rootfs"), mounts, share_python)
+    mounts += _interpreter.mounts(argv or [], fields.get("rootfs"), mounts, share_python)
     if mounts:
         fields["mounts"] = mounts
     if "namespaces" in fields and fields["namespaces"] is not None:
         fields["namespaces"] = {kind: _namespace(source) for kind, source in fields["namespaces"].items()}
-    return _request(args, streams, options, fields)
+    return _request(argv, streams, options, fields)
 
 
 def _list(field: str, value: Any) -> list[Any]:
@@ -237,8 +231,12 @@ def _namespace(source: Any) -> Any:
     return {"pid": source.pid} if isinstance(source, Container) else source
 
 
+def _argv(args: Args | None, options: Mapping[str, Any]) -> list[bytes] | None:
+    return None if args is None else argv_of(args, options.get("shell", False), options.get("executable"))
+
+
 def _request(
-    args: Args | None,
+    argv: list[bytes] | None,
     streams: Streams,
     options: Mapping[str, Any],
     fields: dict[str, Any],
@@ -267,8 +265,8 @@ def _request(
     if options.get("detach"):
         plain["detach"] = True
     request: Request = {}
-    if args is not None:
-        request["argv"] = argv_of(args, options.get("shell", False), options.get("executable"))
+    if argv is not None:
+        request["argv"] = argv
     if options.get("env") is not None:
         request["env"] = _env_of(options["env"])
     if options.get("cwd") is not None:

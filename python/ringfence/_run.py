@@ -56,7 +56,7 @@ def popen(
     }
     given = dict(fields)
     streams = _request.command_streams(stdin, stdout, stderr, given)
-    return Container._launch(_request.not_empty(args), streams, options, given, text_options)
+    return Container._launch(args, streams, options, given, text_options)
 
 
 def run(

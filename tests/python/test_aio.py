@@ -131,7 +131,6 @@ def test_container() -> None:
             assert r.stdout == "box\n"
             async with await c.popen(["sleep", "60"]) as p:
                 p.kill()
-            assert (await c.usage()) is not None
             assert c.pid > 0 and c.pidfd >= 0 and c.id
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(c.wait(), 0.1)
@@ -139,6 +138,15 @@ def test_container() -> None:
                 await c.wait(0.1)
         assert not c.running
         await c.close()
+
+    run(main)
+
+
+@pytest.mark.needs("pids")
+def test_usage() -> None:
+    async def main() -> None:
+        async with aio.Container(pids=20) as c:
+            assert (await c.usage()).pids_max == 20
 
     run(main)
 

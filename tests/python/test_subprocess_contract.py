@@ -102,6 +102,11 @@ def args_tuple_bytes_and_path(m: Both) -> Any:
 
 
 @same
+def args_iterator(m: Both) -> Any:
+    return m.run(iter(["echo", "x"]), capture_output=True).stdout
+
+
+@same
 def args_string_is_one_program(m: Both) -> Any:
     return done(m.run("true"))
 

@@ -149,10 +149,11 @@ pub unsafe extern "C" fn ringfence_container_free(container: *mut ringfence_cont
         // A call that is under way on another thread keeps the container: if it waits for the end, it would wait for ever.
         if released.in_its_own_process && Arc::strong_count(&released.body) > 1 {
             let container = &released.body.container;
-            if !container.spec().detach && container.is_running() {
-                if let Err(error) = container.kill() {
-                    log::warn!("kill a container that was freed while in use: {error}");
-                }
+            if !container.spec().detach
+                && container.is_running()
+                && let Err(error) = container.kill()
+            {
+                log::warn!("kill a container that was freed while in use: {error}");
             }
         }
     });

@@ -97,13 +97,14 @@ fn this_process() -> i32 {
 }
 
 fn set(sink: Sink, level: c_int) -> Result<()> {
+    use ringfence_log_level as at;
     let filter = match level {
-        0 => LevelFilter::Off,
-        1 => LevelFilter::Error,
-        2 => LevelFilter::Warn,
-        3 => LevelFilter::Info,
-        4 => LevelFilter::Debug,
-        5 => LevelFilter::Trace,
+        n if n == at::Off as c_int => LevelFilter::Off,
+        n if n == at::Error as c_int => LevelFilter::Error,
+        n if n == at::Warn as c_int => LevelFilter::Warn,
+        n if n == at::Info as c_int => LevelFilter::Info,
+        n if n == at::Debug as c_int => LevelFilter::Debug,
+        n if n == at::Trace as c_int => LevelFilter::Trace,
         _ => return Err(invalid(format!("log level {level}: 0 (off) to 5 (trace)"))),
     };
     if INSIDE.get() {

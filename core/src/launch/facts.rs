@@ -390,7 +390,7 @@ fn ordinary_ids(spec: &Spec, outer: &Outer) -> Result<IdChoice> {
 /// 0 is the caller, then the range; nobody (65534), which every distribution's files and tools expect, is its last id.
 fn with_nobody(start: u32, count: u32) -> Vec<(u32, u32, u32)> {
     const NOBODY: u32 = 65_534;
-    if count > NOBODY || count < 2 {
+    if !(2..=NOBODY).contains(&count) {
         return vec![(0, 0, 1), (1, start, count)];
     }
     vec![(0, 0, 1), (1, start, count - 1), (NOBODY, start + count - 1, 1)]

@@ -407,7 +407,7 @@ impl<'a> ContainerPlan<'a> {
         if !self.facts.privileged || !self.is_new(Ns::User) {
             // The copy of the host's mounts must not send anything back. (A privileged keeper's three are private.)
             let none = self.b.text("");
-            let flags = (libc::MS_REC | libc::MS_PRIVATE) as u64;
+            let flags: u64 = libc::MS_REC | libc::MS_PRIVATE;
             self.b.op(call::MOUNT, [none, slash, none, flags.into(), 0.into()]).path("/");
         }
         // One tmpfs for all that is private and in memory: upper layers, /tmp, /dev, contents of `files`.

@@ -212,6 +212,7 @@ impl Inner {
             namespaces: self.namespaces,
             group_dir: self.group.as_ref().is_some_and(|g| g.v2_dir().is_some()),
             group_tasks: self.group.as_ref().map_or(0, |g| g.v1_tasks().len()),
+            root: facts::root_ids(self.may_setgroups, self.default_ids),
         }
     }
 
@@ -1116,7 +1117,7 @@ impl Inner {
                 no_new_privs: command.no_new_privs.unwrap_or(self.spec.no_new_privs),
                 credentials: &credentials,
                 may_setgroups: self.may_setgroups,
-                joined: true,
+                joined: Some(facts::root_ids(self.may_setgroups, self.default_ids)),
                 is_pid_one: false,
             },
         );

@@ -607,6 +607,11 @@ pub(crate) fn default_ids(spec: &Spec, outer: Option<&Outer>) -> (u32, u32) {
     }
 }
 
+/// Who sets a container up: root inside; where there is a single id (and so no setgroups(2)), that one.
+pub(crate) fn root_ids(may_setgroups: bool, default: (u32, u32)) -> (u32, u32) {
+    if may_setgroups { (0, 0) } else { default }
+}
+
 // --- the caller ---
 
 const RESOURCES: [Resource; 16] = [
@@ -666,6 +671,7 @@ pub(crate) fn gather(spec: &Spec, outer: Option<&Outer>, maps: Option<IdMaps>) -
     let privileged = outer.is_none();
     let may_setgroups = !maps.as_ref().is_some_and(|m| m.deny_setgroups);
     let mut facts = Facts { privileged, idmaps: maps, may_setgroups, ..Facts::default() };
+    facts.root = root_ids(may_setgroups, default_ids(spec, outer));
     let mut left_out = Vec::new();
     let own_root = namespace_source(spec, NamespaceKind::Mnt) == NamespaceSource::New;
     if own_root {

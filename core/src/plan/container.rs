@@ -152,7 +152,7 @@ impl<'a> ContainerPlan<'a> {
                 no_new_privs: self.spec.no_new_privs,
                 credentials: &self.facts.credentials,
                 may_setgroups: self.facts.may_setgroups,
-                joined: false,
+                joined: None,
                 is_pid_one: !self.spec.init,
             }
             .write(&mut self.b, &mut self.needs);
@@ -225,8 +225,10 @@ impl<'a> ContainerPlan<'a> {
         if self.facts.may_setgroups {
             self.b.op(call::SETGROUPS, [0.into(), 0.into()]);
         }
-        self.b.op(call::SETRESGID, [0.into(), 0.into(), 0.into()]);
-        self.b.op(call::SETRESUID, [0.into(), 0.into(), 0.into()]);
+        let (uid, gid) = self.facts.root;
+        let hint = "root of the container has to be mapped";
+        self.b.op(call::SETRESGID, [gid.into(), gid.into(), gid.into()]).hint(hint);
+        self.b.op(call::SETRESUID, [uid.into(), uid.into(), uid.into()]).hint(hint);
         const PR_SET_DUMPABLE: i32 = 4;
         const PR_SET_CHILD_SUBREAPER: i32 = 36;
         self.b.op(call::PRCTL, [PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);

@@ -11,6 +11,8 @@ pub(crate) struct Joining {
     pub namespaces: u64,
     pub group_dir: bool,
     pub group_tasks: usize,
+    /// The ids of whoever set the container up.
+    pub root: (u32, u32),
 }
 
 impl Joining {
@@ -57,8 +59,9 @@ pub(crate) fn open(joining: &Joining, path: &[u8], flags: i32, may_setgroups: bo
         if may_setgroups {
             b.op(call::SETGROUPS, [0.into(), 0.into()]);
         }
-        b.op(call::SETRESGID, [0.into(), 0.into(), 0.into()]);
-        b.op(call::SETRESUID, [0.into(), 0.into(), 0.into()]);
+        let (uid, gid) = joining.root;
+        b.op(call::SETRESGID, [gid.into(), gid.into(), gid.into()]);
+        b.op(call::SETRESUID, [uid.into(), uid.into(), uid.into()]);
         const RESOLVE_NO_MAGICLINKS: u64 = 2;
         const RESOLVE_IN_ROOT: u64 = 16;
         let how = b.words(&[(flags | libc::O_CLOEXEC) as u64, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS]);

@@ -89,6 +89,8 @@ pub(crate) struct Facts {
     pub idmaps: Option<IdMaps>,
     /// The user namespace, new or joined, allows setgroups(2).
     pub may_setgroups: bool,
+    /// The ids that set everything up: root's, or the only ones that are mapped.
+    pub root: (u32, u32),
     pub group_dir: bool,
     pub group_tasks: usize,
     /// Directory names of the undo plan: (index of the shared directory, name).

@@ -26,8 +26,8 @@ pub(crate) struct ProcessPlan<'a> {
     pub credentials: &'a Credentials,
     /// setgroups(2) is denied in a user namespace with a single id; the caller's groups then show as nobody's.
     pub may_setgroups: bool,
-    /// A joining process has the keeper's ids until here.
-    pub joined: bool,
+    /// A joining process has the keeper's ids until it takes these.
+    pub joined: Option<(u32, u32)>,
     /// `init: false`: it is pid 1 itself, and holds the pipe by which the stage learns of its exec.
     pub is_pid_one: bool,
 }
@@ -44,22 +44,22 @@ impl ProcessPlan<'_> {
         b.section(section::PAYLOAD);
         let argv0 = self.argv.first().map_or(OsStr::new(""), OsString::as_os_str);
 
-        if self.joined {
+        if self.joined.is_some() {
             self.oom_score_adj(b);
         }
         b.field("user");
-        if self.joined {
+        if let Some((uid, gid)) = self.joined {
             // Until now its ids are the keeper's, which the container does not have.
             if self.may_setgroups {
                 b.op(call::SETGROUPS, [0.into(), 0.into()]);
             }
-            b.op(call::SETRESGID, [0.into(), 0.into(), 0.into()]);
-            b.op(call::SETRESUID, [0.into(), 0.into(), 0.into()]);
+            b.op(call::SETRESGID, [gid.into(), gid.into(), gid.into()]);
+            b.op(call::SETRESUID, [uid.into(), uid.into(), uid.into()]);
             b.op(call::PRCTL, [PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
         }
         b.field("terminal");
         b.op(call::SETSID, []).ok(&[libc::EPERM]);
-        if !self.joined {
+        if self.joined.is_none() {
             self.oom_score_adj(b);
         }
         self.streams(b, needs);
@@ -179,7 +179,7 @@ impl ProcessPlan<'_> {
         let Some(value) = self.oom_score_adj else { return };
         b.field("oom_score_adj");
         let dumpable = |yes: i32, b: &mut Builder| {
-            if !self.joined {
+            if self.joined.is_none() {
                 b.op(call::PRCTL, [PR_SET_DUMPABLE.into(), yes.into(), 0.into(), 0.into(), 0.into()]);
             }
         };

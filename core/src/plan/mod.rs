@@ -15,6 +15,8 @@ pub(crate) mod exec;
 pub(crate) mod facts;
 /// From a fresh child to the program.
 pub(crate) mod process;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

@@ -1,0 +1,201 @@
+//! Plans against those that were looked at (tests/golden; RINGFENCE_UPDATE_GOLDEN=1 writes them anew), and their buffers
+//! against what the keeper checks.
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+
+use super::facts::{Credentials, Facts, HostEntry, IdMaps, StreamFact};
+use super::{Plan, builder::Compiled};
+use crate::proto::{Header, Op, Record, Request, Span, arg, pseudo, slot};
+use crate::spec::Spec;
+
+fn maps(start: u32, count: u32) -> IdMaps {
+    let map = format!("0 {start} {count}\n");
+    IdMaps { uid: map.clone(), gid: map, deny_setgroups: count == 1, idmapped_mounts: count > 1 }
+}
+
+fn root_facts() -> Facts {
+    Facts {
+        privileged: true,
+        idmaps: Some(maps(524_288, 65_536)),
+        may_setgroups: true,
+        group_dir: true,
+        group_tasks: 2,
+        undo_groups: vec![(0, "rf-1-2-3".into()), (1, "rf-1-2-3".into())],
+        host: vec![HostEntry::Overlay("/".into()), HostEntry::Overlay("/srv".into())],
+        host_top: vec!["etc".into(), "usr".into()],
+        known_paths: vec![
+            ("/proc/kcore".into(), Some(false)),
+            ("/proc/acpi".into(), Some(true)),
+            ("/proc/scsi".into(), None),
+            ("/proc/sys".into(), Some(true)),
+        ],
+        env: vec![b"PATH=/usr/bin:/bin".to_vec(), b"HOME=/root".to_vec()],
+        streams: [StreamFact::Null, StreamFact::Given, StreamFact::SameAsStdout],
+        ..Facts::default()
+    }
+}
+
+fn user_facts() -> Facts {
+    Facts {
+        privileged: false,
+        idmaps: Some(maps(0, 1)),
+        may_setgroups: false,
+        host: vec![
+            HostEntry::Symlink("/bin".into(), "usr/bin".into()),
+            HostEntry::Overlay("/etc".into()),
+            HostEntry::Overlay("/usr".into()),
+            HostEntry::Dir("/var".into()),
+        ],
+        group_dir: false,
+        group_tasks: 0,
+        undo_groups: Vec::new(),
+        ..root_facts()
+    }
+}
+
+fn spec(json: &str) -> Spec {
+    Spec::from_json(json).unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn check(name: &str, plan: &Plan) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(format!("{name}.txt"));
+    let text = plan.to_string();
+    if std::env::var_os("RINGFENCE_UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        return;
+    }
+    // Flags are numbers, and some are others elsewhere.
+    if cfg!(not(target_arch = "x86_64")) {
+        println!("SKIP: the plans are those of x86_64");
+        return;
+    }
+    // A copy of this program may run where the sources are not.
+    let Ok(wanted) = std::fs::read_to_string(&path) else {
+        println!("SKIP: {} is not here", path.display());
+        return;
+    };
+    for (i, (seen, wanted)) in text.lines().zip(wanted.lines()).enumerate() {
+        assert_eq!(seen, wanted, "{name}.txt, line {}", i + 1);
+    }
+    assert_eq!(text.lines().count(), wanted.lines().count(), "{name}.txt");
+}
+
+#[test]
+fn golden_host_tree_of_a_root_caller() {
+    let spec = spec(r#"{"argv": ["sh", "-c", "id"], "hostname": "db", "memory": "64M", "user": "1000"}"#);
+    let facts = Facts { credentials: Credentials { uid: 1000, gid: 1000, groups: vec![7] }, ..root_facts() };
+    check("host-as-root", &Plan::compile(&spec, &facts));
+}
+
+#[test]
+fn golden_host_tree_of_an_ordinary_user() {
+    check("host-as-user", &Plan::compile(&spec(r#"{"argv": ["/bin/true"], "net": "none"}"#), &user_facts()));
+}
+
+#[test]
+fn golden_image_with_mounts_and_files() {
+    let spec = spec(
+        r#"{"argv": ["/bin/app"], "rootfs": {"path": "/srv/image", "readonly": true}, "init": false,
+            "mounts": ["/srv/data:/data:rw", {"type": "tmpfs", "target": "/scratch", "size": "1M"}],
+            "files": {"/etc/app.conf": "x"}, "masked_paths": ["/data/secret"], "readonly_paths": [],
+            "time_offsets": {"boottime": 1.5}, "pass_fds": {"5": 7}}"#,
+    );
+    let facts = Facts { mount_is_dir: vec![true, true], mount_paths: vec![None, None], ..root_facts() };
+    check("image-as-root", &Plan::compile(&spec, &facts));
+}
+
+#[test]
+fn golden_without_namespaces_of_its_own() {
+    let spec = spec(
+        r#"{"argv": ["/bin/true"], "idmap": "host",
+            "namespaces": {"mnt": "host", "pid": "host", "net": "host", "ipc": "host", "uts": "host", "cgroup": "host"}}"#,
+    );
+    check("all-of-the-host", &Plan::compile(&spec, &Facts { idmaps: None, ..root_facts() }));
+}
+
+#[test]
+fn messages_have_their_sizes() {
+    // Both ends are one build; a change here is a change of the protocol.
+    assert_eq!((size_of::<Request>(), size_of::<Record>(), size_of::<Op>()), (40, 64, 72));
+    assert_eq!(size_of::<Header>() % 8, 0);
+}
+
+fn read<T: Copy>(buffer: &[u8], at: usize) -> T {
+    assert!(at + size_of::<T>() <= buffer.len(), "{at} of {}", buffer.len());
+    // SAFETY: within the buffer; T is one of proto's plain integer structs.
+    unsafe { buffer.as_ptr().add(at).cast::<T>().read_unaligned() }
+}
+
+/// What the keeper looks at before it runs a plan.
+fn assert_sound(compiled: &Compiled) {
+    let buffer = &compiled.buffer;
+    let header: Header = read(buffer, 0);
+    let fits = |off: u64, count: u64, size: u64| off + count * size <= buffer.len() as u64;
+    let span = |s: Span, size: u64| assert!(fits(s.off.into(), s.len.into(), size), "{s:?} of {}", buffer.len());
+    assert_eq!((header.magic, header.total as usize), (crate::proto::MAGIC, buffer.len()));
+    assert!((slot::FIRST..=slot::MAX).contains(&header.nslots) && header.slots % 8 == 0);
+    span(Span { off: header.slots, len: header.nslots }, 8);
+    span(header.uid_map, 1);
+    span(header.gid_map, 1);
+    span(header.idmaps, 16);
+    assert!(header.cgroup_slot == u32::MAX || header.cgroup_slot < header.nslots);
+    for (section, ops) in header.sections.iter().zip(&compiled.ops) {
+        span(*section, size_of::<Op>() as u64);
+        assert_eq!((section.off % 8, section.len as usize), (0, ops.len()));
+        for (i, (op, tag)) in ops.iter().enumerate() {
+            assert_eq!(read::<Op>(buffer, section.off as usize + i * size_of::<Op>()), *op);
+            for (kind, value) in op.kinds.into_iter().zip(op.args) {
+                match kind {
+                    arg::IMM => {}
+                    arg::DATA => assert!(value < buffer.len() as u64, "{tag:?}"),
+                    arg::SLOT => assert!(value < header.nslots.into(), "{tag:?}"),
+                    other => panic!("{tag:?}: {other}"),
+                }
+            }
+            match op.nr {
+                pseudo::RELOCATE => assert!(op.args[0] % 8 == 0 && fits(op.args[0], op.args[1], 8), "{tag:?}"),
+                pseudo::WRITE_ALL => assert!(fits(op.args[1], op.args[2], 1), "{tag:?}"),
+                pseudo::CLOSE_OTHERS => assert!(op.args[0] % 4 == 0 && fits(op.args[0], op.args[1], 4), "{tag:?}"),
+                _ => {}
+            }
+            assert!(op.out == slot::NONE || u32::from(op.out) < header.nslots, "{tag:?}");
+            let longest = op.skip_success.max(op.skip_ok_errno) as usize;
+            assert!(i + longest < ops.len(), "{tag:?} passes over the end of its section");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_plan_is_sound(
+        root in any::<bool>(),
+        init in any::<bool>(),
+        readonly in any::<bool>(),
+        words in proptest::collection::vec("[ -~]{1,40}", 1..20),
+        targets in proptest::collection::btree_set("/[a-z]{1,8}/[a-z]{1,8}", 0..12),
+        files in proptest::collection::btree_map("/f/[a-z]{1,12}", proptest::collection::vec(any::<u8>(), 0..300), 0..6),
+        uid in 0u32..70_000,
+        rootfs in prop_oneof![Just("host"), Just("/srv/image")],
+    ) {
+        let mut spec = Spec::new().argv(words).rootfs(rootfs).init(init);
+        spec.rootfs.readonly = readonly;
+        for target in &targets {
+            spec = spec.mount(crate::spec::Mount::bind("/srv", target));
+        }
+        for (path, data) in files {
+            spec = spec.file(path, crate::spec::File::new(data));
+        }
+        let count = spec.mounts.len();
+        let facts = Facts {
+            credentials: Credentials { uid, gid: uid, groups: vec![uid; (uid % 5) as usize] },
+            mount_is_dir: vec![true; count],
+            mount_paths: vec![None; count],
+            ..if root { root_facts() } else { user_facts() }
+        };
+        assert_sound(&super::container::compile(&spec, &facts).0);
+    }
+}

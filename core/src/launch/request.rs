@@ -42,11 +42,11 @@ pub(crate) struct Request<'a> {
 
 /// A detached clone, cut off from the mounts that it was made from: under systemd every mount is shared, a clone is in the
 /// same peer group, and what a container mounts on it would appear on the host (and pivot_root refuses a shared parent).
-fn open_tree(fd: RawFd, path: &CString, flags: i32) -> std::io::Result<OwnedFd> {
+fn open_tree(fd: RawFd, path: &CString, flags: i32) -> Result<OwnedFd> {
     // SAFETY: the path is NUL-ended; the result is a new descriptor.
     let tree = unsafe { libc::syscall(libc::SYS_open_tree, fd, path.as_ptr(), flags) };
     if tree < 0 {
-        return Err(std::io::Error::last_os_error());
+        return Err(Error::io("open_tree", &std::io::Error::last_os_error()));
     }
     // SAFETY: just made, nobody else's.
     let tree = unsafe { OwnedFd::from_raw_fd(tree as i32) };
@@ -64,7 +64,10 @@ fn open_tree(fd: RawFd, path: &CString, flags: i32) -> std::io::Result<OwnedFd> 
             std::mem::size_of_val(&attr),
         )
     };
-    if set < 0 { Err(std::io::Error::last_os_error()) } else { Ok(tree) }
+    if set < 0 {
+        return Err(Error::io("mount_setattr", &std::io::Error::last_os_error()));
+    }
+    Ok(tree)
 }
 
 const TREE_CLONE: i32 = 1 | libc::O_CLOEXEC;
@@ -88,13 +91,13 @@ impl Request<'_> {
                 let flags = TREE_CLONE | if *recursive { RECURSIVE } else { 0 };
                 open_tree(libc::AT_FDCWD, &text, flags)
                     .map(Given::Own)
-                    .map_err(|e| Error::io("open_tree", &e).with_field(field.clone()).with_path(path.to_string_lossy()))
+                    .map_err(|e| e.with_field(field.clone()).with_path(path.to_string_lossy()))
             }
             Need::TreeOfFd { fd, recursive, field } => {
                 let flags = TREE_CLONE | libc::AT_EMPTY_PATH | if *recursive { RECURSIVE } else { 0 };
                 open_tree(*fd, &CString::default(), flags)
                     .map(Given::Own)
-                    .map_err(|e| Error::io("open_tree", &e).with_field(field.clone()).with_path(format!("fd {fd}")))
+                    .map_err(|e| e.with_field(field.clone()).with_path(format!("fd {fd}")))
             }
             Need::Namespace { kind, .. } => self
                 .namespaces

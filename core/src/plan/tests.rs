@@ -135,7 +135,7 @@ fn assert_sound(compiled: &Compiled) {
     let fits = |off: u64, count: u64, size: u64| off + count * size <= buffer.len() as u64;
     let span = |s: Span, size: u64| assert!(fits(s.off.into(), s.len.into(), size), "{s:?} of {}", buffer.len());
     assert_eq!((header.magic, header.total as usize), (crate::proto::MAGIC, buffer.len()));
-    assert!((slot::FIRST..=slot::MAX).contains(&header.nslots) && header.slots % 8 == 0);
+    assert!((slot::FIRST..=slot::MAX).contains(&header.nslots) && header.slots.is_multiple_of(8));
     span(Span { off: header.slots, len: header.nslots }, 8);
     span(header.uid_map, 1);
     span(header.gid_map, 1);
@@ -155,9 +155,11 @@ fn assert_sound(compiled: &Compiled) {
                 }
             }
             match op.nr {
-                pseudo::RELOCATE => assert!(op.args[0] % 8 == 0 && fits(op.args[0], op.args[1], 8), "{tag:?}"),
+                pseudo::RELOCATE => assert!(op.args[0].is_multiple_of(8) && fits(op.args[0], op.args[1], 8), "{tag:?}"),
                 pseudo::WRITE_ALL => assert!(fits(op.args[1], op.args[2], 1), "{tag:?}"),
-                pseudo::CLOSE_OTHERS => assert!(op.args[0] % 4 == 0 && fits(op.args[0], op.args[1], 4), "{tag:?}"),
+                pseudo::CLOSE_OTHERS => {
+                    assert!(op.args[0].is_multiple_of(4) && fits(op.args[0], op.args[1], 4), "{tag:?}")
+                }
                 _ => {}
             }
             assert!(op.out == slot::NONE || u32::from(op.out) < header.nslots, "{tag:?}");

@@ -41,7 +41,7 @@ fn parallel_containers_share_no_ids() {
         if is_root() {
             assert_eq!(info["idmap"]["mode"], "auto", "{info}");
             assert!(map.len() == 1 && map[0].0 == 0 && map[0].2 == 65_536, "{map:?}");
-            assert!(map[0].1 >= 524_288 && map[0].1 % 65_536 == 0 && map[0].1 < 1_879_048_192, "{map:?}");
+            assert!(map[0].1 >= 524_288 && map[0].1.is_multiple_of(65_536) && map[0].1 < 1_879_048_192, "{map:?}");
             assert_eq!(info["idmap"]["uid"], json!([[0, map[0].1, 65_536]]), "{info}");
             assert_eq!(info["idmap"]["idmapped_mounts"], true);
         } else {

@@ -40,16 +40,32 @@ pub struct Hello {
 }
 
 fn fail(step: u32, errno: i64) -> ! {
+    fail_in(step, 0, errno)
+}
+
+fn fail_in(step: u32, call: u32, errno: i64) -> ! {
     let record = Record {
         magic: MAGIC,
         kind: record::FAILED,
         section: section::KEEPER,
         op: step,
         errno: -errno as i32,
+        status: call as i32,
         ..Record::default()
     };
     send_record(fd::CHANNEL, &record, -1);
     sys::exit(1)
+}
+
+/// A system call of the keeper's root; a failure is reported with its number.
+macro_rules! root {
+    ($nr:expr $(, $a:expr)* $(,)?) => {{
+        let result = sc!($nr $(, $a)*);
+        if result < 0 {
+            fail_in(keeper_step::TINY_ROOT, $nr, result)
+        }
+        result
+    }};
 }
 
 fn check(step: u32, result: i64) -> i64 {
@@ -285,41 +301,51 @@ fn map_by_helpers(text: &[u8; TEXT], gate: i32, keeper: i32) -> ! {
 /// instead of the host's thousands, and the keeper keeps no file system of the host busy. A proc and a sysfs must be there
 /// and unmasked, or the kernel lets no child in a user namespace mount its own.
 fn tiny_root() {
-    let step = keeper_step::TINY_ROOT;
     check(keeper_step::UNSHARE_MNT, sc!(nr::UNSHARE, nr::CLONE_NEWNS));
     let none = c"".as_ptr();
-    check(step, sc!(nr::MOUNT, none, c"/".as_ptr(), none, nr::MS_REC | nr::MS_PRIVATE, 0));
-    let root = new_mount(c"tmpfs", step);
-    check(step, sc!(nr::MKDIRAT, root, c"proc".as_ptr(), 0o555));
-    check(step, sc!(nr::MKDIRAT, root, c"sys".as_ptr(), 0o555));
-    check(step, sc!(nr::MKDIRAT, root, c"mnt".as_ptr(), 0o755));
-    attach(root, nr::AT_FDCWD, c"/", step);
-    let proc = new_mount(c"proc", step);
-    attach(proc, root, c"proc", step);
-    let sysfs = new_mount(c"sysfs", step);
-    attach(sysfs, root, c"sys", step);
-    check(step, sc!(nr::FCHDIR, root));
-    check(step, sc!(nr::PIVOT_ROOT, c".".as_ptr(), c".".as_ptr()));
-    check(step, sc!(nr::UMOUNT2, c".".as_ptr(), nr::MNT_DETACH));
-    check(step, sc!(nr::CHDIR, c"/".as_ptr()));
+    root!(nr::MOUNT, none, c"/".as_ptr(), none, nr::MS_REC | nr::MS_PRIVATE, 0);
+    let root = new_mount(c"tmpfs");
+    root!(nr::MKDIRAT, root, c"proc".as_ptr(), 0o555);
+    root!(nr::MKDIRAT, root, c"sys".as_ptr(), 0o555);
+    root!(nr::MKDIRAT, root, c"mnt".as_ptr(), 0o755);
+    attach(root, nr::AT_FDCWD, c"/");
+    let proc = new_mount(c"proc");
+    attach(proc, root, c"proc");
+    let sysfs = sysfs();
+    attach(sysfs, root, c"sys");
+    root!(nr::FCHDIR, root);
+    root!(nr::PIVOT_ROOT, c".".as_ptr(), c".".as_ptr());
+    root!(nr::UMOUNT2, c".".as_ptr(), nr::MNT_DETACH);
+    root!(nr::CHDIR, c"/".as_ptr());
     // The host's /proc may be another pid namespace's, or hide processes: this one is the keeper's own.
-    check(step, sc!(nr::DUP3, proc, fd::PROC, nr::O_CLOEXEC));
+    root!(nr::DUP3, proc, fd::PROC, nr::O_CLOEXEC);
     for mount in [root, proc, sysfs] {
         sys::close(mount);
     }
 }
 
-fn new_mount(kind: &core::ffi::CStr, step: u32) -> i32 {
+/// A host in a user namespace may not own its network namespace, and then it can mount no sysfs: the one that it sees.
+fn sysfs() -> i32 {
+    const CLONE: u64 = 1;
+    let context = sc!(nr::FSOPEN, c"sysfs".as_ptr(), 1);
+    if context == -nr::EPERM as i64 {
+        return root!(nr::OPEN_TREE, nr::AT_FDCWD, c"/sys".as_ptr(), CLONE | nr::AT_RECURSIVE | nr::O_CLOEXEC) as i32;
+    }
+    sys::close(context as i32);
+    new_mount(c"sysfs")
+}
+
+fn new_mount(kind: &core::ffi::CStr) -> i32 {
     const FSCONFIG_CMD_CREATE: u64 = 6;
     const NOSUID_NODEV_NOEXEC: u64 = 2 | 4 | 8;
-    let context = check(step, sc!(nr::FSOPEN, kind.as_ptr(), 1));
-    check(step, sc!(nr::FSCONFIG, context, FSCONFIG_CMD_CREATE, 0, 0, 0));
-    let mount = check(step, sc!(nr::FSMOUNT, context, 1, NOSUID_NODEV_NOEXEC));
+    let context = root!(nr::FSOPEN, kind.as_ptr(), 1);
+    root!(nr::FSCONFIG, context, FSCONFIG_CMD_CREATE, 0, 0, 0);
+    let mount = root!(nr::FSMOUNT, context, 1, NOSUID_NODEV_NOEXEC);
     sys::close(context as i32);
     mount as i32
 }
 
-fn attach(mount: i32, at: i32, path: &core::ffi::CStr, step: u32) {
+fn attach(mount: i32, at: i32, path: &core::ffi::CStr) {
     const MOVE_MOUNT_F_EMPTY_PATH: u64 = 4;
-    check(step, sc!(nr::MOVE_MOUNT, mount, c"".as_ptr(), at, path.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH));
+    root!(nr::MOVE_MOUNT, mount, c"".as_ptr(), at, path.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH);
 }

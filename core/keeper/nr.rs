@@ -55,6 +55,7 @@ mod table {
     pub const CLOSE_RANGE: u32 = 436;
     pub const MOUNT_SETATTR: u32 = 442;
     pub const RT_SIGRETURN: u32 = 15;
+    pub const OPEN_TREE: u32 = 428;
     pub const MOVE_MOUNT: u32 = 429;
     pub const FSOPEN: u32 = 430;
     pub const FSCONFIG: u32 = 431;
@@ -121,6 +122,7 @@ mod table {
     pub const CLOSE_RANGE: u32 = 436;
     pub const MOUNT_SETATTR: u32 = 442;
     pub const RT_SIGRETURN: u32 = 139;
+    pub const OPEN_TREE: u32 = 428;
     pub const MOVE_MOUNT: u32 = 429;
     pub const FSOPEN: u32 = 430;
     pub const FSCONFIG: u32 = 431;

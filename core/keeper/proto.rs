@@ -16,6 +16,7 @@
 //! | `CALL`  | channel, plan, then the plan's slots | what the plan sends, then `ENDED` or `FAILED` |
 //! | `KILL`  | none | none (the container's `EMPTY` follows) |
 //! | `RELEASE` | none | `ENDED`: the undo plan has run |
+//! | `KEEP` | none | none: the detached container is recorded and outlives its host from now on |
 //! | `LEAVE` | none | none: the keeper goes after its last container |
 //!
 //! The main process's `EXITED` record is written to the status pipe by pid 1 of the container (its parent), or by the
@@ -40,6 +41,7 @@ pub mod request {
     pub const KILL: u32 = 6;
     pub const LEAVE: u32 = 7;
     pub const RELEASE: u32 = 8;
+    pub const KEEP: u32 = 9;
 }
 
 /// Flags of `HELLO`.
@@ -96,6 +98,7 @@ pub mod keeper_step {
     pub const IDMAP: u32 = 7;
     pub const UNSHARE_USER: u32 = 8;
     pub const UNSHARE_MNT: u32 = 9;
+    /// `Record::status` is the number of the system call.
     pub const TINY_ROOT: u32 = 10;
     pub const MAPPER: u32 = 11;
     pub const REEXEC: u32 = 12;

@@ -48,6 +48,8 @@ pub struct Keeper {
     host: i32,
     flags: u32,
     leaving: bool,
+    /// A detached container can be found by its record: it stays when the host goes.
+    kept: bool,
     table: *mut Task,
     /// Entries ever used: the rest of the table was never touched.
     used: usize,
@@ -83,6 +85,7 @@ impl Keeper {
             host,
             flags,
             leaving: false,
+            kept: false,
             table: table as *mut Task,
             used: 0,
             live: 0,
@@ -130,6 +133,11 @@ impl Keeper {
             sys::close(fd::CONTROL);
             if !self.detached() {
                 self.leave();
+            } else if self.used == 0 {
+                self.exit()
+            } else if !self.kept {
+                // Nobody would ever find it.
+                self.host_ended();
             } else {
                 sc!(nr::DUP3, fd::LIFELINE, fd::CONTROL, nr::O_CLOEXEC);
             }
@@ -186,6 +194,7 @@ impl Keeper {
             }
             next = next.min(idle_end.max(now + 1));
         } else if !self.detached() {
+            // Also while it leaves: exec of the host closes the control socket too.
             if self.lock_at <= now {
                 self.lock_at = now + LOCK_MS;
                 if self.host_executed() {
@@ -354,6 +363,7 @@ impl Keeper {
                         self.release(index);
                     }
                 }
+                request::KEEP => self.kept = true,
                 request::LEAVE => self.leave(),
                 _ => {}
             }

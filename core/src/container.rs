@@ -22,7 +22,7 @@ use crate::plan::facts::StreamFact;
 use crate::plan::process::{ProcessPlan, TERMINAL};
 use crate::process::{self, ExitStatus, Output, Process, Source, Streams};
 use crate::proto::{Record, record, request};
-use crate::spec::{NamespaceKind, NamespaceSource, Spec, Stdio};
+use crate::spec::{BindSource, MountKind, NamespaceKind, NamespaceSource, Spec, Stdio};
 use crate::state::ids::IdClaim;
 use crate::state::names::{self, Life, NameClaim};
 use crate::sys::nsfs::namespace_type;
@@ -43,7 +43,6 @@ struct End {
 }
 
 /// What handles and processes of a container share. It does not keep the container running.
-#[derive(Debug)]
 pub(crate) struct Inner {
     owner: Owner,
     id: String,
@@ -68,6 +67,17 @@ pub(crate) struct Inner {
     namespaces: u64,
     may_setgroups: bool,
     default_ids: (u32, u32),
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let name = &self.spec.name;
+        f.debug_struct("Inner")
+            .field("id", &self.id)
+            .field("name", name)
+            .field("pid", &self.pid)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Inner {
@@ -198,8 +208,8 @@ impl Inner {
         match process::send_signal(self.pidfd.as_fd(), libc::SIGKILL) {
             Ok(()) => Ok(()),
             Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-            // The host gave up its privileges: the keeper has them still.
-            Err(e) if e.raw_os_error() == Some(libc::EPERM) => {
+            // The host gave up its privileges: the keeper has them still. ENOSYS: a filter that is older than the call.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOSYS)) => {
                 self.keeper.send(request::KILL, self.key, libc::SIGKILL, 0, &[])?;
                 Ok(())
             }
@@ -467,6 +477,30 @@ fn joined_user_allows_setgroups(spec: &Spec) -> bool {
     }
 }
 
+/// Before anything is opened: the number of a closed descriptor would come to mean one of the library's own.
+fn check_descriptors(spec: &Spec) -> Result<()> {
+    let streams = [("stdin", &spec.stdin), ("stdout", &spec.stdout), ("stderr", &spec.stderr)];
+    for (field, stream) in streams {
+        if let Some(Stdio::Fd(fd)) = stream {
+            launch::check_open(*fd, field)?;
+        }
+    }
+    for fd in spec.pass_fds.keys() {
+        launch::check_open(*fd, &format!("pass_fds.{fd}"))?;
+    }
+    for (i, mount) in spec.mounts.iter().enumerate() {
+        if let MountKind::Bind { source: BindSource::Fd(fd), .. } = &mount.kind {
+            launch::check_open(*fd, &format!("mounts[{i}].fd"))?;
+        }
+    }
+    for (kind, source) in &spec.namespaces {
+        if let NamespaceSource::Fd(fd) = source {
+            launch::check_open(*fd, &format!("namespaces.{}", kind.name()))?;
+        }
+    }
+    Ok(())
+}
+
 fn context(spec: &Spec) -> String {
     match &spec.name {
         Some(name) => format!("start container {name:?}"),
@@ -495,7 +529,7 @@ impl Container {
     /// # Errors
     /// They name the field of the spec, the step, the path and the errno; nothing is left behind.
     pub fn start(spec: &Spec) -> Result<Self> {
-        spec.validate().map_err(|e| e.with_context(context(spec)))?;
+        spec.validate().and_then(|()| check_descriptors(spec)).map_err(|e| e.with_context(context(spec)))?;
         sweep_lingering();
         let mut refused = Vec::new();
         let mut left = 0;
@@ -701,6 +735,11 @@ impl Container {
         }
         let name = match name {
             Some(name) if spec.detach => {
+                // Until it is told so, its keeper ends it together with this process.
+                if !keeper.send(request::KEEP, key, 0, 0, &[])? {
+                    return Err(Error::new(ErrorKind::KeeperDied, "the keeper was killed during the start")
+                        .with_errno(libc::EPIPE));
+                }
                 name.keep();
                 None
             }

@@ -15,6 +15,19 @@ use std::time::{Duration, Instant};
 use ringfence::spec::Stdio;
 use ringfence::{Command, Container, ErrorKind, Reason, Spec};
 
+#[path = "contract/confined.rs"]
+mod confined;
+#[path = "contract/credentials.rs"]
+mod credentials;
+#[path = "contract/detached.rs"]
+mod detached;
+#[path = "contract/ends.rs"]
+mod ends;
+#[path = "contract/input.rs"]
+mod input;
+#[path = "contract/inside.rs"]
+mod inside;
+
 /// Name, seconds it may take, body.
 type Test = (&'static str, u64, fn());
 
@@ -39,11 +52,17 @@ const TESTS: &[Test] = &[
     ("every newer system call may be missing", 300, missing_system_calls),
 ];
 
+fn tests() -> impl Iterator<Item = &'static Test> {
+    [TESTS, inside::TESTS, credentials::TESTS, ends::TESTS, detached::TESTS, confined::TESTS, input::TESTS]
+        .into_iter()
+        .flatten()
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some("--one") => {
-            let test = TESTS.iter().find(|t| t.0 == arguments[1]).expect("a test of this name");
+            let test = tests().find(|t| t.0 == arguments[1]).expect("a test of this name");
             test.2();
         }
         Some("--victim") => victim(&arguments[1..]),
@@ -54,7 +73,7 @@ fn main() {
 /// Runs each test as a process with a time limit, and speaks TAP.
 fn run_all(filter: &str) {
     let (mut number, mut failed) = (0, false);
-    for (name, seconds, _) in TESTS.iter().filter(|t| t.0.contains(filter)) {
+    for (name, seconds, _) in tests().filter(|t| t.0.contains(filter)) {
         number += 1;
         let started = Instant::now();
         let mut child = HostCommand::new(myself())
@@ -208,7 +227,7 @@ fn group_tops() -> Vec<PathBuf> {
 
 fn walk(group: &Path, seen: &mut Seen) {
     let pids = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
-    seen.processes.extend(pids.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|p| *p != 0));
+    seen.processes.extend(pids.lines().filter_map(|l| l.parse::<i32>().ok()).filter(|p| *p != 0 && runs(*p)));
     for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|t| t.is_dir()) {
             seen.groups.insert(entry.path());
@@ -312,6 +331,7 @@ fn busy_host() {
             }
         })
     };
+    #[expect(clippy::zombie_processes, reason = "the reaper collects them")]
     let beside = {
         let (stop, own) = (stop.clone(), own.clone());
         std::thread::spawn(move || {
@@ -361,9 +381,13 @@ fn busy_host() {
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(threads() <= tasks - 64, "{} threads more than before", threads() + 64 - tasks);
-    let more = descriptors_open().len().saturating_sub(fds);
-    assert!(more <= 8, "{more} descriptors more than after the first container");
     ringfence::end_keepers();
+    let more = descriptors_open().len().saturating_sub(fds);
+    let links: Vec<_> = descriptors_open()
+        .iter()
+        .map(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap_or_default())
+        .collect();
+    assert!(more <= 8, "{more} descriptors more than after the first container: {links:?}");
     before.back_within(Duration::from_secs(10));
     std::hint::black_box(&heap);
 }
@@ -492,9 +516,12 @@ fn subreaper() {
 
 fn pid_one() {
     let mut command = HostCommand::new("unshare");
+    let state = tempfile::Builder::new().prefix("ringfence-state-").tempdir().expect("a directory");
     // SAFETY: geteuid has no preconditions.
     if unsafe { libc::geteuid() } != 0 {
-        command.args(["--user", "--map-root-user"]);
+        // There, this user has its own id only, and no capabilities.
+        command.args(["--user", "--map-current-user"]);
+        command.env("RINGFENCE_STATE_DIR", state.path());
     }
     let output = command.args(["--pid", "--fork", "--mount-proc"]).arg(myself()).args(["--victim", "pid-one"]).output();
     match output {
@@ -749,6 +776,14 @@ fn victim(arguments: &[String]) {
                 }
             }
         }
+        "several" => {
+            for _ in 0..10 {
+                let container = start(["sleep", "100"]);
+                container.command("true").output().expect("a command");
+                container.close(Some(Duration::from_secs(5))).expect("close");
+            }
+        }
+        "detach" => detached::host(&arguments[1], arguments.get(2).map(String::as_str)),
         "without" => without(&arguments[1]),
         other => panic!("{other}"),
     }
@@ -767,6 +802,12 @@ fn keepers(before: &Seen, containers: &[Container]) -> Vec<i32> {
         .collect::<BTreeSet<_>>()
         .into_iter()
         .collect()
+}
+
+/// Whether it runs; one that waits to be collected by its parent does not.
+fn runs(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !stat.is_empty() && !rest.starts_with(['Z', 'X']))
 }
 
 fn parent_of(pid: i32) -> Option<i32> {

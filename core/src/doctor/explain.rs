@@ -235,7 +235,7 @@ pub(crate) fn explain(step: &str, errno: i32) -> Option<String> {
         }
     } else if has(&["uid_map", "gid_map", "setgroups", "newuidmap", "newgidmap", "id map"]) {
         matches!(errno, libc::EPERM | libc::EACCES | libc::EINVAL).then(|| id_map(errno, &caller))
-    } else if has(&["memfd", "execute the keeper"]) {
+    } else if has(&["memfd", "execveat"]) && errno != libc::ENOSYS {
         matches!(errno, libc::EPERM | libc::EACCES).then(|| memfd(errno, &caller))
     } else if has(&["mount_setattr"]) && matches!(errno, libc::EINVAL | libc::EPERM) {
         refused_by_policy(&caller).filter(|_| errno == libc::EPERM).or_else(|| {

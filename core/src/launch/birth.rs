@@ -3,6 +3,7 @@
 use std::ffi::{CString, c_void};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::channel::{Answer, Channel, deadline};
 use super::fork;
 use super::keeper::{Detached, Keeper, Outer, bytes_of};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::{MAGIC, Request, hello, keeper_step, record, request};
+use crate::proto::{MAGIC, Record, Request, hello, keeper_step, record, request};
 use crate::sys::task::{self, call};
 
 /// The program: built by build.rs.
@@ -36,17 +37,33 @@ pub(super) struct Born {
 
 /// The middle task of a host that is pid 1 or a subreaper: it stays as the keeper's parent, so that neither the keeper nor
 /// its orphans become children of the host.
+///
+/// It ends when it has no children any more, by itself: were it killed before the keeper has ended, the keeper would become
+/// a child of the host after all.
 #[derive(Debug)]
-pub(crate) struct Middle {
-    task: task::Task,
-    arg: Option<Box<BirthArg>>,
-}
+pub(crate) struct Middle(Option<(task::Task, Box<BirthArg>)>);
+
+/// Those whose keepers are about to end: they use their stacks and arguments until then, and are collected by a later start.
+static LEAVING: Mutex<Vec<Middle>> = Mutex::new(Vec::new());
 
 impl Middle {
-    /// Collects it if it has ended; otherwise leaves it what it uses.
-    pub fn leave(&mut self) {
-        if !self.task.has_ended() {
-            std::mem::forget(self.arg.take());
+    fn has_ended(&mut self) -> bool {
+        self.0.as_mut().is_none_or(|(task, _)| task.has_ended())
+    }
+
+    fn collect() {
+        if let Ok(mut leaving) = LEAVING.try_lock() {
+            leaving.retain_mut(|middle| !middle.has_ended());
+        }
+    }
+}
+
+impl Drop for Middle {
+    fn drop(&mut self) {
+        // In a forked child there is nobody to wait for, which counts as ended.
+        if !self.has_ended() {
+            let left = Self(self.0.take());
+            LEAVING.lock().unwrap_or_else(|e| e.into_inner()).push(left);
         }
     }
 }
@@ -244,6 +261,7 @@ pub(crate) fn prospect() -> Result<Option<Outer>> {
 
 pub(super) fn start(detached: Option<Detached>) -> Result<Keeper> {
     fork::watch();
+    Middle::collect();
     let privileged = is_privileged();
     if privileged {
         return start_as(None, detached.as_ref());
@@ -305,12 +323,15 @@ fn start_as(outer: Option<Outer>, detached: Option<&Detached>) -> Result<Keeper>
         None
     };
     if arg.errno != 0 {
-        return Err(Error::os("execute the keeper", arg.errno)
-            .with_hint("see vm.memfd_noexec and the security modules of this machine"));
+        let error = Error::os("execveat the keeper", arg.errno).with_field("keeper");
+        return Err(match crate::doctor::explain("execveat", arg.errno) {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        });
     }
     drop(there);
     drop(inner_stack);
-    greet(control, exe, null, outer, detached, task.map(|task| Middle { task, arg: Some(arg) }))
+    greet(control, exe, null, outer, detached, task.map(|task| Middle(Some((task, arg)))))
 }
 
 fn greet(
@@ -393,17 +414,26 @@ fn greet(
     keeper.claims = claims;
     match channel.receive(deadline(Some(Duration::from_secs(20))), None)? {
         Answer::Record(answer, _) if answer.kind == record::READY => Ok(keeper.ready(answer.pid)),
-        Answer::Record(answer, _) => Err(birth_error(answer.op, answer.errno)),
+        Answer::Record(answer, _) => Err(birth_error(&answer)),
         Answer::Nothing => Err(Error::new(ErrorKind::TimedOut, "the keeper was not ready within 20 seconds")),
         Answer::End | Answer::Cancelled => Err(Error::new(ErrorKind::KeeperDied, "the keeper ended while it started")),
     }
 }
 
-fn birth_error(step: u32, errno: i32) -> Error {
-    let (field, step) = match step {
+fn birth_error(failed: &Record) -> Error {
+    let errno = failed.errno;
+    let (field, step) = match failed.op {
         keeper_step::UNSHARE_USER => ("namespaces.user", "unshare CLONE_NEWUSER"),
         keeper_step::UNSHARE_MNT => ("namespaces.mnt", "unshare CLONE_NEWNS"),
-        keeper_step::TINY_ROOT => ("rootfs", "mount the keeper's root"),
+        // The keeper's root is made of these.
+        keeper_step::TINY_ROOT => match libc::c_long::from(failed.status) {
+            libc::SYS_fsopen => ("rootfs", "fsopen"),
+            libc::SYS_fsconfig => ("rootfs", "fsconfig"),
+            libc::SYS_fsmount => ("rootfs", "fsmount"),
+            libc::SYS_move_mount => ("rootfs", "move_mount"),
+            libc::SYS_pivot_root => ("rootfs", "pivot_root"),
+            _ => ("rootfs", "mount the keeper's root"),
+        },
         keeper_step::UID_MAP => ("idmap", "write uid_map"),
         keeper_step::GID_MAP => ("idmap", "write gid_map"),
         keeper_step::SETGROUPS => ("idmap", "write setgroups"),

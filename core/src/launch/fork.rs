@@ -47,6 +47,11 @@ pub(super) fn forget(fd: i32) {
     }
 }
 
+/// Whether a number is one of these sockets.
+pub(super) fn is_ours(fd: i32) -> bool {
+    TO_CLOSE.iter().any(|entry| entry.load(Ordering::Relaxed) == fd)
+}
+
 /// The process that a handle belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner(u32);

@@ -62,7 +62,7 @@ pub(crate) struct Keeper {
     /// Open as long as the keeper may have claims of ours.
     pub(super) claims: Option<crate::state::ids::ClaimsFile>,
     /// The task that stays as its parent, when the host is pid 1 or a subreaper.
-    pub(super) middle: Mutex<Option<birth::Middle>>,
+    _middle: Mutex<Option<birth::Middle>>,
 }
 
 impl Keeper {
@@ -80,7 +80,7 @@ impl Keeper {
             next_key: AtomicU64::new(1),
             shared: Mutex::new(Vec::new()),
             claims: born.claims,
-            middle: Mutex::new(born.middle),
+            _middle: Mutex::new(born.middle),
         }
     }
 
@@ -105,7 +105,7 @@ impl Keeper {
             next_key: AtomicU64::new(2),
             shared: Mutex::new(Vec::new()),
             claims: None,
-            middle: Mutex::new(None),
+            _middle: Mutex::new(None),
         }
     }
 
@@ -197,12 +197,6 @@ impl Keeper {
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        if let Some(mut middle) = self.middle.get_mut().unwrap_or_else(|e| e.into_inner()).take()
-            && self.owner.is_this()
-        {
-            // It ends when the keeper does; until then its stack and its argument stay.
-            middle.leave();
-        }
         fork::forget(self.socket.as_raw_fd());
     }
 }

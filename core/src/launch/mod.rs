@@ -13,7 +13,7 @@ pub(crate) use channel::{Answer, Channel, deadline, poll};
 pub(crate) use fork::Owner;
 pub(crate) use keeper::{Detached, Keeper};
 pub(crate) use pool::{acquire, keepers, start_detached};
-pub(crate) use request::{Outcome, Request, duplicate, explain_failure, open_stream_file, wait_started};
+pub(crate) use request::{Outcome, Request, check_open, duplicate, explain_failure, open_stream_file, wait_started};
 
 /// Ends this process's idle keepers and tells the others to leave after their last container. For hosts that are about to
 /// drop privileges for good: the next start begins with a new keeper that has what the host has then.

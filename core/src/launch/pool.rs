@@ -1,7 +1,8 @@
 //! The keepers of this process: one, more under load, at most one per processor.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use once_cell::sync::OnceCell;
 
@@ -16,21 +17,67 @@ fn pool() -> std::sync::MutexGuard<'static, Vec<Arc<Keeper>>> {
     POOL.lock().unwrap_or_else(|e| e.into_inner())
 }
 
+/// The process in which a keeper is being born; 0 is none. No mutex: a forked child would find it locked for ever by a thread
+/// that it does not have.
+static BIRTH: AtomicU32 = AtomicU32::new(0);
+
+struct Birth;
+
+impl Birth {
+    fn begin() -> Option<Self> {
+        let (me, now) = (std::process::id(), BIRTH.load(Ordering::Relaxed));
+        let free = now != me && BIRTH.compare_exchange(now, me, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        free.then_some(Self)
+    }
+}
+
+impl Drop for Birth {
+    fn drop(&mut self) {
+        BIRTH.store(0, Ordering::Release);
+    }
+}
+
 /// A keeper for a start. `not`: keepers that refused this thread's credentials.
 pub(crate) fn acquire(not: &[Arc<Keeper>]) -> Result<Arc<Keeper>> {
     // Asked once: it reads the control group's files.
     static PROCESSORS: OnceCell<usize> = OnceCell::new();
     let processors = *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
-    let (best, count) = {
+    // A keeper with other rights would refuse this thread; that shows only after sources were opened with the wrong ones.
+    let privileged = birth::is_privileged();
+    let uid = nix::unistd::geteuid().as_raw();
+    let fits =
+        |keeper: &Keeper| keeper.privileged == privileged && keeper.outer.as_ref().is_none_or(|outer| outer.uid == uid);
+    let look = || {
         let mut pool = pool();
         pool.retain(|k| !k.is_dead() && k.owner.is_this());
-        let usable = pool.iter().filter(|k| !not.iter().any(|n| Arc::ptr_eq(n, k)) && k.has_room_for_shares());
+        let usable =
+            pool.iter().filter(|k| fits(k) && !not.iter().any(|n| Arc::ptr_eq(n, k)) && k.has_room_for_shares());
         let best = usable.min_by_key(|k| k.starting.load(Ordering::Relaxed)).cloned();
-        (best, pool.len())
+        let enough =
+            best.as_ref().is_some_and(|keeper| keeper.starting.load(Ordering::Relaxed) < 2 || pool.len() >= processors);
+        (best, enough)
     };
-    if let Some(keeper) = &best
-        && (keeper.starting.load(Ordering::Relaxed) < 2 || count >= processors)
-    {
+    let (mut best, mut enough) = look();
+    // One birth at a time, or many threads that start at once would make as many keepers.
+    let birth = loop {
+        if enough {
+            break None;
+        }
+        match Birth::begin() {
+            Some(birth) => {
+                (best, enough) = look();
+                if !enough {
+                    break Some(birth);
+                }
+            }
+            None if best.is_some() => break None,
+            None => {
+                std::thread::sleep(Duration::from_micros(100));
+                (best, enough) = look();
+            }
+        }
+    };
+    if let (Some(keeper), None) = (&best, &birth) {
         return Ok(keeper.clone());
     }
     match birth::start(None) {

@@ -134,6 +134,12 @@ impl Request<'_> {
         compiled: &Compiled,
         needs: &[Need],
     ) -> Result<bool> {
+        // `nslots` of the header: the fourth number.
+        let slots = compiled.buffer.get(12..16).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+        if slots > crate::proto::slot::MAX {
+            return Err(Error::new(ErrorKind::Exhausted, format!("a start would need {slots} intermediate results"))
+                .with_hint("fewer mounts and files"));
+        }
         let plan =
             memfd_create(c"ringfence-plan", MFdFlags::MFD_CLOEXEC).map_err(|e| Error::os("memfd_create", e as i32))?;
         let mut file = std::fs::File::from(plan);

@@ -15,7 +15,7 @@ use ringfence::ErrorKind;
 mod common;
 
 /// A directory `in` with a file in it.
-fn source() -> (tempfile::TempDir, String) {
+fn source() -> (Tmp, String) {
     let dir = tmp();
     fs::create_dir(dir.path().join("in")).expect("a directory");
     fs::write(dir.path().join("in/f"), "host\n").expect("a file");

@@ -1,4 +1,6 @@
 //! A container with a command in it: `cargo run -p ringfence --example hello`.
+//!
+//! tests/run: as=root,delegated
 
 use ringfence::{Container, Spec};
 

@@ -67,7 +67,7 @@ def _groups(tree: Tree | None) -> dict[str, str]:
         except OSError:
             continue
         for name in names:
-            if name.startswith("ringfence") and name != TOP:
+            if name.startswith("ringfence") and not name.startswith(TOP):
                 for directory, _, _ in os.walk(point / name):
                     found[directory] = ""
     return found

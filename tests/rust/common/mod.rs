@@ -103,11 +103,39 @@ pub fn can_limit() -> bool {
     std::env::var_os("RINGFENCE_CGROUP_PARENT").is_some()
 }
 
+/// A temporary directory that can be removed although overlayfs makes a directory of mode 0 in its work directory.
+pub struct Tmp(tempfile::TempDir);
+
+impl std::ops::Deref for Tmp {
+    type Target = tempfile::TempDir;
+
+    fn deref(&self) -> &tempfile::TempDir {
+        &self.0
+    }
+}
+
+impl Drop for Tmp {
+    fn drop(&mut self) {
+        open_up(self.0.path(), 4);
+    }
+}
+
+fn open_up(dir: &Path, depth: u32) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten().filter(|_| depth > 0) {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            if entry.metadata().is_ok_and(|m| m.permissions().mode() & 0o700 == 0) {
+                let _ = fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o700));
+            }
+            open_up(&entry.path(), depth - 1);
+        }
+    }
+}
+
 /// A directory of the host that others may enter; its owner is the caller.
-pub fn tmp() -> tempfile::TempDir {
+pub fn tmp() -> Tmp {
     let dir = tempfile::Builder::new().prefix("feature-").tempdir().expect("a temporary directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
-    dir
+    Tmp(dir)
 }
 
 const APPLETS: [&str; 24] = [

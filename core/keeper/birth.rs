@@ -76,10 +76,11 @@ fn check(step: u32, result: i64) -> i64 {
 }
 
 pub fn born(inside: bool) -> Keeper {
+    let mut closed = 0;
     if !inside {
         sys::block_signals(true);
         sys::default_signals();
-        sys::close_range(fd::CHANNEL as u32, u32::MAX);
+        closed = sc!(nr::CLOSE_RANGE, fd::CHANNEL, u32::MAX, 0);
         sc!(nr::SETSID);
         sc!(nr::CHDIR, c"/".as_ptr());
         sc!(nr::UMASK, 0o022);
@@ -94,6 +95,8 @@ pub fn born(inside: bool) -> Keeper {
     sc!(nr::SETSOCKOPT, fd::CONTROL, 1, 16, &one as *const i32, 4);
 
     let hello = if inside { again() } else { receive_hello() };
+    // Told only now, because now there is somebody to tell. What cannot be closed would be in every container.
+    check(keeper_step::CLOSE_RANGE, closed);
     let flags = hello.request.flags;
     if flags & hello::PRIVILEGED == 0 && !inside {
         enter_user_namespace(&hello);

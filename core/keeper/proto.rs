@@ -107,6 +107,7 @@ pub mod keeper_step {
     pub const KILLED: u32 = 16;
     pub const PAYLOAD_CLONE: u32 = 19;
     pub const PROC: u32 = 20;
+    pub const CLOSE_RANGE: u32 = 21;
 }
 
 #[repr(C)]

@@ -438,6 +438,7 @@ fn birth_error(failed: &Record) -> Error {
         keeper_step::GID_MAP => ("idmap", "write gid_map"),
         keeper_step::SETGROUPS => ("idmap", "write setgroups"),
         keeper_step::MAPPER => ("idmap", "newuidmap"),
+        keeper_step::CLOSE_RANGE => ("keeper", "close_range"),
         keeper_step::REEXEC => ("keeper", "execute the keeper in its user namespace"),
         _ => ("keeper", "start the keeper"),
     };

@@ -109,6 +109,7 @@ impl Inner {
                         end.ended = Some(record);
                         drop(end);
                         self.release();
+                        self.wait_keeper_gone();
                         return Ok(true);
                     }
                     Answer::End => {
@@ -159,7 +160,20 @@ impl Inner {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+        self.wait_keeper_gone();
         Ok(true)
+    }
+
+    /// A detached container's keeper holds its name until it is gone itself, a moment after its last word; `gc` takes the
+    /// name for alive until then.
+    fn wait_keeper_gone(&self) {
+        let patience = Instant::now() + Duration::from_millis(500);
+        while self.spec.detach
+            && crate::state::start_time(self.keeper.pid) == Some(self.keeper.start_time)
+            && Instant::now() < patience
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     fn release(&self) {

@@ -243,7 +243,7 @@ fn subordinate_ids_of_an_ordinary_user() {
     }
     let Some((user, group)) = account() else { return skip("there is no account \"games\"") };
     let ids = SubIds::new(user, 65_536);
-    let dir = tmp();
+    let dir = public_tmp();
     std::os::unix::fs::chown(dir.path(), Some(user), Some(group)).expect("chown");
     let program = dir.path().join("test");
     fs::copy(std::env::current_exe().expect("own path"), &program).expect("copy");

@@ -91,7 +91,7 @@ fn a_container_among_the_host_s_processes_is_ended_whole() {
 /// No file system is made then: what the spec says of files has no place.
 #[test]
 fn the_host_s_mounts() {
-    let dir = tmp();
+    let dir = public_tmp();
     fs::write(dir.path().join("f"), "host\n").expect("a file");
     let path = dir.path().join("f");
     let container = start(json!({"namespaces": {"mnt": "host"}}));

@@ -293,7 +293,7 @@ fn numbers_that_change_places() {
 #[test]
 fn a_closed_descriptor_is_an_error() {
     let error = refused(json!({"argv": ["true"], "pass_fds": {"987": 3}}));
-    assert_eq!((error.field(), error.errno()), (Some("pass_fds[987]"), libc::EBADF), "{error}");
+    assert_eq!((error.field(), error.errno()), (Some("pass_fds.987"), libc::EBADF), "{error}");
     let error = refused(json!({"argv": ["true"], "stdin": "fd:987"}));
     assert_eq!((error.field(), error.errno()), (Some("stdin"), libc::EBADF), "{error}");
 }

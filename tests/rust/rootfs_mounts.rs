@@ -95,7 +95,7 @@ fn from_an_open_descriptor() {
     );
     assert_eq!(fs::read_to_string(format!("{path}/f")).expect("read"), "x\n");
     let error = refused(json!({"argv": ["true"], "mounts": [{"fd": 987, "target": "/d"}]}));
-    assert_eq!((error.field(), error.errno()), (Some("mounts[0]"), libc::EBADF), "{error}");
+    assert_eq!((error.field(), error.errno()), (Some("mounts[0].fd"), libc::EBADF), "{error}");
 }
 
 #[test]

@@ -131,6 +131,13 @@ fn open_up(dir: &Path, depth: u32) {
     }
 }
 
+/// [`tmp`] where every user can reach it: a run's own TMPDIR may be private.
+pub fn public_tmp() -> Tmp {
+    let dir = tempfile::Builder::new().prefix("feature-").tempdir_in("/var/tmp").expect("a temporary directory");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
+    Tmp(dir)
+}
+
 /// A directory of the host that others may enter; its owner is the caller.
 pub fn tmp() -> Tmp {
     let dir = tempfile::Builder::new().prefix("feature-").tempdir().expect("a temporary directory");

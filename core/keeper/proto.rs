@@ -16,7 +16,7 @@
 //! | `CALL`  | channel, plan, then the plan's slots | what the plan sends, then `ENDED` or `FAILED` |
 //! | `KILL`  | none | none (the container's `EMPTY` follows) |
 //! | `RELEASE` | none | `ENDED`: the undo plan has run |
-//! | `KEEP` | none | none: the detached container is recorded and outlives its host from now on |
+//! | `KEEP` | none | `KEPT` on the container's channel: it is recorded and outlives its host from now on |
 //! | `LEAVE` | none | none: the keeper goes after its last container |
 //!
 //! The main process's `EXITED` record is written to the status pipe by pid 1 of the container (its parent), or by the
@@ -27,6 +27,8 @@
 //!
 //! Every request is checked by the keeper (size, magic, number of descriptors, the asking thread's credentials, all offsets
 //! of the plan); every record is checked by the library (size, kind). Integers are native: both ends are the same build.
+//! `KILL`, `RELEASE`, `KEEP` and `LEAVE` lend no authority, they only end or keep what the host has started: the kernel's word
+//! that the host sent them is enough. So a host may give up its privileges, or end right after it has asked.
 
 pub const MAGIC: u32 = 0x5246_4b31;
 /// Descriptors of one request: SCM_MAX_FD is 253.
@@ -85,6 +87,8 @@ pub mod record {
     pub const REFUSED: u32 = 8;
     /// START: no process of the container is left.
     pub const EMPTY: u32 = 9;
+    /// The answer to KEEP. Without it the host could not tell whether its container will outlive it.
+    pub const KEPT: u32 = 10;
 }
 
 /// Steps of the keeper itself that can fail; in `Record::op` when `section` is `section::KEEPER`.

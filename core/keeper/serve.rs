@@ -363,7 +363,14 @@ impl Keeper {
                         self.release(index);
                     }
                 }
-                request::KEEP => self.kept = true,
+                request::KEEP => {
+                    self.kept = true;
+                    // One that has ended already has told so.
+                    if let Some(index) = self.find(req.key) {
+                        let kept = Record { magic: MAGIC, kind: record::KEPT, ..Record::default() };
+                        send_record(self.task(index).channel, &kept, -1);
+                    }
+                }
                 request::LEAVE => self.leave(),
                 _ => {}
             }
@@ -395,8 +402,13 @@ impl Keeper {
     }
 
     fn is_entitled(&self, req: &Request, pid: i32, from: i32) -> bool {
-        if from == fd::CONTROL && !self.detached() && pid != self.host {
-            return false;
+        if from == fd::CONTROL {
+            if pid != self.host {
+                return false;
+            }
+            if matches!(req.kind, request::KILL | request::RELEASE | request::KEEP | request::LEAVE) {
+                return true;
+            }
         }
         let mut text = [0u8; AUTHORITY];
         let len = self.read_authority(pid, req.tid, &mut text);

@@ -26,6 +26,7 @@ use crate::spec::{BindSource, MountKind, NamespaceKind, NamespaceSource, Spec, S
 use crate::state::ids::IdClaim;
 use crate::state::names::{self, Life, NameClaim};
 use crate::sys::nsfs::namespace_type;
+use crate::sys::pidfd::pidfd_open;
 
 /// How long an implicit end (a drop, a failed start) may take.
 const SHORT: Duration = Duration::from_secs(5);
@@ -515,6 +516,10 @@ fn check_descriptors(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
+fn keeper_killed() -> Error {
+    Error::new(ErrorKind::KeeperDied, "the keeper was killed during the start").with_errno(libc::EPIPE)
+}
+
 fn context(spec: &Spec) -> String {
     match &spec.name {
         Some(name) => format!("start container {name:?}"),
@@ -711,10 +716,9 @@ impl Container {
             Outcome::KeeperDied => {
                 keeper.mark_dead();
                 let _ = crate::state::collect_dead();
-                return Err(
-                    Error::new(ErrorKind::KeeperDied, "the keeper was killed during the start").with_errno(libc::EPIPE)
-                );
+                return Err(keeper_killed());
             }
+            Outcome::Ended(_) => return Err(Error::new(ErrorKind::Internal, "an end without a start")),
             Outcome::Failed(failed) => {
                 // The keeper undoes it: the groups are gone when it says so.
                 let _ = launch::wait_started(&channel, Some(SHORT), record::ENDED);
@@ -747,13 +751,17 @@ impl Container {
             record["command"] = spec.argv.iter().map(|a| a.to_string_lossy()).collect();
             name.write_record(record)?;
         }
+        let mut end = End::default();
         let name = match name {
             Some(name) if spec.detach => {
                 // Until it is told so, its keeper ends it together with this process.
-                if !keeper.send(request::KEEP, key, 0, 0, &[])? {
-                    return Err(Error::new(ErrorKind::KeeperDied, "the keeper was killed during the start")
-                        .with_errno(libc::EPIPE));
-                }
+                keeper.send(request::KEEP, key, 0, 0, &[])?;
+                end.ended = match launch::wait_started(&channel, Some(SHORT), record::KEPT)? {
+                    Outcome::Started { .. } => None,
+                    // It was over before that: its last word is in the state directory.
+                    Outcome::Ended(record) => Some(record),
+                    _ => return Err(keeper_killed()),
+                };
                 name.keep();
                 None
             }
@@ -768,7 +776,7 @@ impl Container {
             pid,
             pidfd: created,
             channel: Some(channel),
-            end: Mutex::default(),
+            end: Mutex::new(end),
             closed: AtomicBool::new(false),
             killed: AtomicBool::new(false),
             cancel: process::event()?,
@@ -811,7 +819,7 @@ impl Container {
         {
             return Ok(Self { handle });
         }
-        let found = names::lookup(name)?;
+        let mut found = names::lookup(name)?;
         if !found.detached {
             return Err(Error::new(
                 ErrorKind::PermissionDenied,
@@ -821,6 +829,19 @@ impl Container {
             .with_errno(libc::EPERM)
             .with_hint("only detached containers can be taken up by other processes"));
         }
+        let mut socket = None;
+        if found.life == Life::Running && found.init.is_some() {
+            match found.connect() {
+                Ok(connected) => socket = Some(connected),
+                // It may have ended just now: then its record says so.
+                Err(error) => {
+                    found = names::lookup(name)?;
+                    if found.life == Life::Running && found.init.is_some_and(|init| init.runs()) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
         let data = &found.data;
         let spec = Spec::from_json(&data["spec"].to_string()).unwrap_or_default();
         let spec = Spec { name: Some(name.to_owned()), detach: true, ..spec };
@@ -828,23 +849,22 @@ impl Container {
             (Some(init), Some(keeper)) => (init.pid, keeper.pid, keeper.start_time),
             _ => (0, 0, 0),
         };
-        // SAFETY: no pointers; the result is a new descriptor or -1.
-        let pidfd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.max(0), 0) } as i32;
-        let running = pidfd >= 0 && found.life == Life::Running && found.init.is_some_and(|init| init.runs());
+        // Looked at again behind the pidfd: until then the number may have come to mean another process.
+        let pidfd = pidfd_open(pid).ok().filter(|_| socket.is_some() && found.init.is_some_and(|init| init.runs()));
+        let running = pidfd.is_some();
         // An ended container has no process: a readable event stands for its pidfd.
-        let pidfd = if running {
-            // SAFETY: just made, nobody else's.
-            unsafe { OwnedFd::from_raw_fd(pidfd) }
-        } else {
-            if pidfd >= 0 {
-                // SAFETY: as above; closed at once, because the number may be another process by now.
-                drop(unsafe { OwnedFd::from_raw_fd(pidfd) });
+        let pidfd = match pidfd {
+            Some(pidfd) => pidfd,
+            None => {
+                let ended = process::event()?;
+                process::raise(&ended);
+                ended
             }
-            let ended = process::event()?;
-            process::raise(&ended);
-            ended
         };
-        let socket = if running { found.connect()? } else { process::event()? };
+        let socket = match socket {
+            Some(socket) if running => socket,
+            _ => process::event()?,
+        };
         let privileged = data["privileged"].as_bool().unwrap_or(false);
         let keeper = Arc::new(Keeper::connected(socket, keeper_pid, start_time, privileged));
         if !running {
@@ -1235,7 +1255,7 @@ impl Inner {
             )
             .with_errno(libc::EPERM)
             .with_hint("ids, groups, capabilities and namespaces have to be the same")),
-            Outcome::KeeperDied => Err(self.keeper_is_gone()),
+            Outcome::KeeperDied | Outcome::Ended(_) => Err(self.keeper_is_gone()),
         }
     }
 

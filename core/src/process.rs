@@ -9,6 +9,7 @@ use crate::container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{Answer, Channel, Owner};
 use crate::proto::{Record, record};
+use crate::sys::pidfd::pidfd_send_signal;
 
 /// Why a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,12 +179,16 @@ pub(crate) fn raise(event: &OwnedFd) {
     unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
 }
 
+/// ESRCH when it has ended.
 pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
-    // SAFETY: a null siginfo is allowed.
-    let r = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
-    };
-    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    match pidfd_send_signal(pidfd, signal) {
+        // A container that had ended when it was found by its name: an event stands for its pidfd.
+        Err(e) if e.raw_os_error() == Some(libc::EBADF) => {
+            let errno = if (0..=64).contains(&signal) { libc::ESRCH } else { libc::EINVAL };
+            Err(io::Error::from_raw_os_error(errno))
+        }
+        other => other,
+    }
 }
 
 /// The pid behind a pidfd, as this process's /proc shows it; 0 when it has been reaped already.

@@ -1,10 +1,5 @@
 //! Named containers as other processes see them: each step is a process of its own (this program, started once more), with a
 //! state directory of the test's own.
-//!
-//! As an ordinary user detached containers still end wrongly now and then ("the keeper was killed during the start"): until that
-//! is mended the suite runs as root only.
-//!
-//! tests/run: as=root
 
 use std::collections::{BTreeMap, HashSet};
 use std::process::{Child, Command, Stdio};
@@ -68,6 +63,20 @@ fn step() {
                 let status = container.main().expect("main").wait(PATIENCE).expect("wait").expect("it ends");
                 assert_eq!(status.code, Some(7), "{status:?}");
                 container.close(PATIENCE).expect("close");
+            }
+            println!("ANSWER done");
+        }
+        "brief" => {
+            for n in 0..25 {
+                let mut spec = Spec::new().name(format!("brief-{n}")).argv(["sh", "-c", "exit 5"]);
+                spec.detach = true;
+                let container = Container::start(&spec).unwrap_or_else(|e| panic!("{e}"));
+                let status = container.main().expect("main").wait(PATIENCE).expect("wait").expect("it ends");
+                assert_eq!(status.code, Some(5), "{status:?}");
+                let again = by_name(&format!("brief-{n}"));
+                assert_eq!(again.main().expect("main").wait(PATIENCE).expect("wait").expect("ended").code, Some(5));
+                again.signal(libc::SIGTERM).expect("nobody is left to signal");
+                again.kill().expect("nobody is left to kill");
             }
             println!("ANSWER done");
         }
@@ -195,6 +204,26 @@ fn an_ended_container_is_readable_until_gc() {
     assert_eq!(machine.step(&["wait", "job"]), ["Some(3)"]);
     assert_eq!(machine.step(&["gc"]), ["2"]);
     assert!(machine.ls().is_empty());
+}
+
+/// They have ended before their host could say that they are to outlive it.
+#[test]
+fn a_detached_container_may_end_at_once() {
+    let machine = Machine::new();
+    assert_eq!(machine.step(&["brief"]), ["done"]);
+    let all = machine.ls();
+    assert!(all.len() == 25 && all.values().all(|state| state == "ended Some(5)"), "{all:?}");
+}
+
+/// Its last word was a request to the keeper, which is not answered before the keeper knows it.
+#[test]
+fn a_host_may_end_as_soon_as_it_has_started_something() {
+    let machine = Machine::new();
+    for n in 0..10 {
+        let pid = machine.start(&[&format!("stays-{n}"), "sleep", "100"]);
+        assert!(runs(pid), "{:?}", machine.ls());
+    }
+    assert!(machine.ls().values().all(|state| state == "running None"), "{:?}", machine.ls());
 }
 
 #[test]

@@ -365,13 +365,7 @@ fn greet(
     }
     let (channel, there) = Channel::pair()?;
     let pid = std::process::id() as i32;
-    // SAFETY: no pointers; the result is a new descriptor or -1.
-    let host = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as i32;
-    if host < 0 {
-        return Err(Error::io("pidfd_open", &std::io::Error::last_os_error()));
-    }
-    // SAFETY: just made, nobody else's.
-    let host = unsafe { OwnedFd::from_raw_fd(host) };
+    let host = crate::sys::pidfd::pidfd_open(pid).map_err(|e| Error::io("pidfd_open", &e))?;
     let proc = open_path(c"/proc")?;
     // Without a state directory no id ranges are claimed, and a start that needs one says so.
     let claims = crate::state::ids::claims_fd().ok();

@@ -157,6 +157,8 @@ impl Request<'_> {
 pub(crate) enum Outcome {
     Started { pidfd: Option<OwnedFd>, created: Option<OwnedFd>, fds: Vec<(u32, OwnedFd)> },
     Failed(Record),
+    /// The whole container, before what was waited for.
+    Ended(Record),
     Refused,
     KeeperDied,
 }
@@ -173,6 +175,7 @@ pub(crate) fn wait_started(channel: &Channel, timeout: Option<Duration>, until: 
                 record::FD => fds.extend(fd.map(|fd| (answer.op, fd))),
                 record::FAILED => return Ok(Outcome::Failed(answer)),
                 record::REFUSED => return Ok(Outcome::Refused),
+                record::ENDED if until != record::ENDED => return Ok(Outcome::Ended(answer)),
                 kind if kind == until => return Ok(Outcome::Started { pidfd: fd, created, fds }),
                 _ => {}
             },

@@ -155,7 +155,11 @@ impl Request<'_> {
 
 /// What a start or exec came to.
 pub(crate) enum Outcome {
-    Started { pidfd: Option<OwnedFd>, created: Option<OwnedFd>, fds: Vec<(u32, OwnedFd)> },
+    Started {
+        pidfd: Option<OwnedFd>,
+        created: Option<OwnedFd>,
+        fds: Vec<(u32, OwnedFd)>,
+    },
     Failed(Record),
     /// The whole container, before what was waited for.
     Ended(Record),

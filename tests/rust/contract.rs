@@ -175,6 +175,9 @@ impl Seen {
                 seen.processes.insert(pid);
             }
         }
+        // One that ended is left only if a keeper has not collected it; how soon the machine's pid 1 does is not ours to say.
+        seen.processes
+            .retain(|&pid| runs(pid) || parent_of(pid).is_some_and(|parent| comm(parent).starts_with("ringfence")));
         seen.mounts =
             std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo").lines().map(Into::into).collect();
         seen
@@ -183,7 +186,7 @@ impl Seen {
     /// What is there now and was not there then.
     fn more(&self) -> Vec<String> {
         let now = Self::now();
-        let processes = now.processes.difference(&self.processes).map(|p| format!("process {p} {}", comm(*p)));
+        let processes = now.processes.difference(&self.processes).map(|p| described(*p));
         let groups = now.groups.difference(&self.groups).map(|g| format!("control group {}", g.display()));
         let mounts = now.mounts.difference(&self.mounts).map(|m| format!("mount {m}"));
         processes.chain(groups).chain(mounts).collect()
@@ -202,6 +205,14 @@ impl Seen {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// For a failure's message: who it is, whose child, and where in the kernel it is.
+fn described(pid: i32) -> String {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let stat = read("stat");
+    let state: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').take(2).collect();
+    format!("process {pid} {}, state and parent {state:?}, in {} ({})", comm(pid), read("wchan"), read("syscall").trim())
 }
 
 /// The directory above this process's own group, in each hierarchy in which a test run has one: the run's containers and
@@ -709,7 +720,6 @@ fn host_killed_with_workers() {
 fn host_killed_at_random() {
     let times: u64 = if emulated() { 40 } else { 200 };
     let before = Seen::now();
-    let mut late = 0;
     let mut random = 0x9e37_79b9_7f4a_7c15_u64 ^ std::process::id() as u64;
     for _ in 0..times {
         random ^= random << 13;
@@ -722,12 +732,8 @@ fn host_killed_at_random() {
         assert!(child.try_wait().expect("wait").is_none(), "the host ended by itself");
         child.kill().expect("kill");
         child.wait().expect("wait");
-        let killed = Instant::now();
-        before.back_within(Duration::from_secs(5));
-        late += u64::from(killed.elapsed() > Duration::from_secs(1));
+        before.back_within(Duration::from_secs(1));
     }
-    // A second is the promise; what else runs on the machine may delay it now and then.
-    assert!(late <= times / 50, "{late} of {times} times something was left after a second");
 }
 
 /// Hosts that are treated badly, or are looked at from outside.
@@ -964,9 +970,7 @@ fn without(name: &str) {
         Err(error) => {
             assert!(started.elapsed() < Duration::from_secs(15), "an error after {:?}", started.elapsed());
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-            // The calls of the mount interface came together in Linux 5.2: one name stands for all.
-            let named = [name, "fsopen"].iter().any(|call| error.to_string().contains(call));
-            assert!(named, "the error does not name {name}: {error}");
+            assert!(error.to_string().contains(name), "the error does not name {name}: {error}");
             println!("{error}");
         }
     }

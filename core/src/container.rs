@@ -1145,7 +1145,8 @@ fn log_length(log: &OwnedFd) -> u64 {
     let offset = unsafe { libc::lseek(log.as_raw_fd(), 0, libc::SEEK_CUR) };
     // SAFETY: no pointers.
     let seals = unsafe { libc::fcntl(log.as_raw_fd(), libc::F_GET_SEALS) };
-    if seals > 0 {
+    // Files of any tmpfs have seals: F_SEAL_SEAL alone.
+    if seals > 0 && seals & libc::F_SEAL_GROW != 0 {
         return offset.max(0) as u64;
     }
     nix::sys::stat::fstat(log).map_or(0, |stat| stat.st_size.max(0) as u64)

@@ -168,10 +168,13 @@ fn one_root_and_nothing_stacked_over_it() {
         let (table, joined_files) = joined.split_once("=\n").expect("two parts");
         let points = mount_points(table);
         assert_eq!(points.iter().filter(|p| **p == "/").count(), 1, "{table}");
-        let mut unique = points.clone();
-        unique.sort_unstable();
-        unique.dedup();
-        assert_eq!(unique.len(), points.len(), "{fields}: something is mounted twice at one place\n{table}");
+        let mut stacked: Vec<&str> =
+            points.iter().filter(|point| points.iter().filter(|p| p == point).count() > 1).copied().collect();
+        stacked.dedup();
+        // What an ordinary caller shares of the host's /sys comes with its mounts, and the container's view covers one.
+        let covered = !is_root() && fields["net"] == "host" && Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        stacked.retain(|point| !(covered && *point == "/sys/fs/cgroup"));
+        assert!(stacked.is_empty(), "{fields}: mounted twice at one place: {stacked:?}\n{table}");
         assert!(points.iter().all(|p| p.starts_with('/')), "{table}");
         // Nothing of the hidden directories, and propagation is private.
         for line in table.lines() {

@@ -642,8 +642,11 @@ impl<'a> ContainerPlan<'a> {
         if self.is_new(Ns::Net) {
             return self.new_fs("sysfs", &[], attributes);
         }
-        let tree = self.tree(Path::new("/sys"), true, false);
-        self.set_attributes(tree, attributes | RDONLY, true);
+        // Only the network namespace's owner may mount it: the host's, without what is mounted on it (control groups, tracing).
+        // An ordinary caller's copies of mounts are locked together and come as a whole.
+        let whole = !self.facts.privileged;
+        let tree = self.tree(Path::new("/sys"), whole, false);
+        self.set_attributes(tree, attributes | RDONLY, whole);
         tree
     }
 

@@ -437,7 +437,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::HashSet;
-    use std::time::{Duration, Instant};
 
     fn claims(dir: &tempfile::TempDir) -> Arc<Claims> {
         Arc::new(Claims::open(Place::at(&dir.path().join("state"))).unwrap())
@@ -562,27 +561,6 @@ mod tests {
         assert_eq!(one.clone().claim_within(2048).unwrap().start, 1025);
         drop(fd);
         assert_eq!(one.claim_within(1024).unwrap().start, 1);
-    }
-
-    #[test]
-    fn a_claim_costs_less_than_twenty_microseconds() {
-        let dir = tempfile::tempdir().unwrap();
-        let one = claims(&dir);
-        let others = claims(&dir);
-        let _held: Vec<IdClaim> = (0..100).map(|_| others.clone().claim_range(65_536).unwrap()).collect();
-        let mut times: Vec<Duration> = (0..200)
-            .map(|_| {
-                let begin = Instant::now();
-                let claim = one.clone().claim_range(65_536).unwrap();
-                let took = begin.elapsed();
-                drop(claim);
-                took
-            })
-            .collect();
-        times.sort();
-        // The median: a machine under load may take its time now and then. Unoptimised code gets some more.
-        let limit = if cfg!(debug_assertions) { 60 } else { 20 };
-        assert!(times[100] < Duration::from_micros(limit), "median {:?}", times[100]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 /* Many threads: starts from one spec, waits that others end, the program's own children and signals undisturbed.
  *
- * tests/run: timeout=120
+ * tests/run: timeout=120 vm=root
  */
 #include <errno.h>
 #include <ringfence.h>

@@ -15,6 +15,7 @@ A source file may say how it is to be run, in a comment within its first 40 line
 
     timeout   seconds for the whole suite (300)          threads   test threads of a Rust test binary
     as        root, user, delegated (all)                tier      machine, vm (both)
+    vm        as `as`, in the virtual machine (root, delegated): there a program takes ten to twenty times as long
     harness   none: a Rust test with its own main        link      static: a C program linked to libringfence.a
     args      arguments of a program, comma separated    cflags    more compiler flags, comma separated
 
@@ -238,10 +239,11 @@ def _interpreted(have_python: bool, prefix: Path | None) -> list[Suite]:
             shutil.copytree(source, copies / area, ignore=shutil.ignore_patterns("__pycache__", "*.c", "*.cc", "*.rs"))
     if have_python:
         for area in ("python", "attacks"):
-            files = sorted((copies / area).glob("test_*.py"))
-            if files:
-                options: dict[str, str] = directives(copies / area / "conftest.py")
-                suites.append(Suite(area, "pytest", f"tests/{area}", options))
+            shared = directives(copies / area / "conftest.py")
+            for source in sorted((copies / area).glob("test_*.py")):
+                name = f"{area}:{source.stem.removeprefix('test_')}"
+                path = str(source.relative_to(SUITES))
+                suites.append(Suite(name, "pytest", path, shared | directives(source)))
     if prefix and (copies / "languages").is_dir():
         for source in sorted((copies / "languages").iterdir()):
             interpreter = INTERPRETERS.get(source.suffix)

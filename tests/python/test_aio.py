@@ -1,4 +1,7 @@
-"""`ringfence.aio`: the same names as coroutines; what is cancelled leaves nothing."""
+"""`ringfence.aio`: the same names as coroutines; what is cancelled leaves nothing.
+
+tests/run: vm=root
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Values of Python become fields of the spec; nothing is started."""
+"""Values of Python become fields of the spec; nothing is started, so that one kernel is enough.
+
+tests/run: tier=machine
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Runs the language-neutral cases of tests/cases through the Python interface."""
+"""Runs the language-neutral cases of tests/cases through the Python interface.
+
+tests/run: vm=delegated
+"""
 
 from __future__ import annotations
 

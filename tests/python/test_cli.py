@@ -1,4 +1,7 @@
-"""`python -m ringfence`: exit statuses, output, a terminal."""
+"""`python -m ringfence`: exit statuses, output, a terminal.
+
+tests/run: vm=root
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Exceptions are values with data, and what `subprocess` would raise."""
+"""Exceptions are values with data, and what `subprocess` would raise: what the kernel has to do with it, other suites see.
+
+tests/run: tier=machine
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""The contract of `subprocess`, by making the same calls through both, and the table of differences, line by line."""
+"""The contract of `subprocess`, by making the same calls through both, and the table of differences, line by line.
+
+Hundreds of interpreters are started: on an emulated processor that alone would take most of an hour.
+
+tests/run: tier=machine
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
 //! The keeper's own reading of plans, compiled into this program: whatever stands in a buffer, nothing outside of it is used.
+//!
+//! tests/run: vm=root
 
 use std::io::Write;
 use std::os::fd::AsRawFd;

@@ -674,6 +674,11 @@ impl Container {
                 facts.kill_group = facts.undo_groups.first().cloned();
             }
         }
+        if let Some(name) = name.as_ref().filter(|_| !spec.detach) {
+            let (names, undo) = name.undo(&id)?;
+            let Some(index) = keeper.share(&names)? else { return Ok(Attempt::KeeperLeft) };
+            facts.undo_name = Some((index, undo));
+        }
         facts.pure_v2 = crate::cgroup::is_pure_v2();
         let (compiled, needs) = crate::plan::container::compile(spec, &facts);
 

@@ -212,7 +212,12 @@ fn described(pid: i32) -> String {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let stat = read("stat");
     let state: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').take(2).collect();
-    format!("process {pid} {}, state and parent {state:?}, in {} ({})", comm(pid), read("wchan"), read("syscall").trim())
+    format!(
+        "process {pid} {}, state and parent {state:?}, in {} ({})",
+        comm(pid),
+        read("wchan"),
+        read("syscall").trim()
+    )
 }
 
 /// The directory above this process's own group, in each hierarchy in which a test run has one: the run's containers and

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::builder::{Arg, Builder, call};
-use super::facts::{Facts, HostEntry, Need};
+use super::facts::{Facts, HostEntry, Need, UndoName};
 use super::process::{ProcessPlan, need};
 use crate::proto::{IdmapEntry, plan_flag, section, slot};
 use crate::spec::{BindSource, MountKind, NamespaceKind as Ns, NamespaceSource, Net, RootfsKind, Spec};
@@ -896,5 +896,33 @@ impl<'a> ContainerPlan<'a> {
             let text = self.b.text(name);
             self.b.op(call::UNLINKAT, [shared(*index), text, REMOVEDIR.into()]).ok(&[libc::ENOENT]).path(name.clone());
         }
+        if let Some((index, name)) = self.facts.undo_name.clone() {
+            self.undo_name(shared(index), &name);
+        }
+    }
+
+    /// The host removes its container's name itself, and holds the lock until then: only when it was killed, or executed
+    /// something else, the keeper gets the lock. What fails is left to gc.
+    fn undo_name(&mut self, names: Arg, name: &UndoName) {
+        const ANY: &[i32] = &[crate::proto::ANY as i32];
+        self.b.field("name");
+        let first = self.b.len();
+        let path = self.b.text(&name.lock);
+        let flags = libc::O_RDWR | CLOEXEC | libc::O_NOFOLLOW;
+        let lock = self.b.op(call::OPENAT, [names, path, flags.into()]).ok(ANY).path(&*name.lock).keep();
+        // struct flock: type and whence 16 bits each, start, length, pid. The first byte, as for everybody who takes the name.
+        let whole = self.b.words(&[libc::F_WRLCK as u64, 0, 1, 0]);
+        let taken = self.b.len();
+        self.b.op(call::FCNTL, [Arg::Slot(lock), libc::F_OFD_SETLK.into(), whole]).ok(ANY).path(&*name.lock);
+        let other = self.b.len();
+        let files = [&name.owner].into_iter().chain(&name.files).map(|file| (file, 0));
+        for (file, flags) in files.chain([(&name.directory, libc::AT_REMOVEDIR)]) {
+            let path = self.b.text(file);
+            self.b.op(call::UNLINKAT, [names, path, flags.into()]).ok(ANY).path(&**file);
+        }
+        self.b.skip_from(taken, false);
+        self.b.skip_from(other, false);
+        self.b.op(call::CLOSE, [Arg::Slot(lock)]);
+        self.b.skip_from(first, false);
     }
 }

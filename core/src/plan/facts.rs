@@ -65,6 +65,18 @@ fn covers(map: &str, id: u32) -> bool {
     })
 }
 
+/// What the state directory has of an attached container that has a name: paths below `names/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UndoName {
+    /// Locked by the host as long as it lives.
+    pub lock: String,
+    /// There as long as the directory is this container's.
+    pub owner: String,
+    /// Removed with it, in this order.
+    pub files: Vec<String>,
+    pub directory: String,
+}
+
 /// Credentials of a process, resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(crate) struct Credentials {
@@ -97,6 +109,8 @@ pub(crate) struct Facts {
     pub undo_groups: Vec<(usize, String)>,
     /// Shared directory of the v2 tree, for cgroup.kill at the end.
     pub kill_group: Option<(usize, String)>,
+    /// The name of an attached container: (index of the shared directory, what to remove in it).
+    pub undo_name: Option<(usize, UndoName)>,
     pub pure_v2: bool,
     /// `rootfs: host`.
     pub host: Vec<HostEntry>,

@@ -2,6 +2,8 @@
 //!
 //! - `lock`, whose first byte is locked by the host that starts the container and by its keeper: free when both are gone;
 //! - `record.json`: what the container is and which processes it consists of;
+//! - `owner-ID` of an attached container: whose the directory is, for its keeper, which removes the directory when the host is
+//!   killed (see [`NameClaim::undo`]);
 //! - `socket`, `status`, `log` of a detached container: its keeper listens, writes its last word, and keeps the streams.
 //!
 //! The lock decides who may change the directory. Whether a container runs is asked of the lock and of the processes in the
@@ -11,7 +13,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
@@ -27,6 +29,7 @@ use super::identity::{self, Identity};
 use super::locks;
 use super::private_fd::PrivateFd;
 use crate::error::{Error, ErrorKind, Result};
+use crate::plan::facts::UndoName;
 use crate::spec::name_syntax;
 
 const LOCK: &str = "lock";
@@ -34,6 +37,8 @@ const RECORD: &str = "record.json";
 const SOCKET: &str = "socket";
 const STATUS: &str = "status";
 const LOG: &str = "log";
+/// The next record, until it is whole.
+const NEW_RECORD: &str = "record.new";
 
 /// A record holds the arguments, which are at most a few MiB; more is not a record.
 const RECORD_MAX: u64 = 64 << 20;
@@ -353,7 +358,6 @@ impl NameClaim {
     }
 
     fn write(&self, keeper: Option<Identity>, init: Option<Identity>, data: Value) -> Result<()> {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let record = OnDisk {
             name: self.name.clone(),
             detached: self.detached,
@@ -367,12 +371,44 @@ impl NameClaim {
         };
         let path = self.path().join(RECORD);
         let text = serde_json::to_vec(&record).map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))?;
-        // Readers see the old record or the new one. Threads of this process may write at once.
-        let temporary = format!("record.{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let file = open_file(&self.dir, &temporary, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC)
+        // Readers see the old record or the new one.
+        let file = open_file(&self.dir, NEW_RECORD, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC)
             .map_err(|e| os("open", e, &path))?;
         File::from(file).write_all(&text).map_err(|e| Error::io("write", &e).with_path(path.to_string_lossy()))?;
-        renameat(&self.dir, temporary.as_str(), &self.dir, RECORD).map_err(|e| os("rename", e, &path))
+        renameat(&self.dir, NEW_RECORD, &self.dir, RECORD).map_err(|e| os("rename", e, &path))
+    }
+
+    /// What the keeper needs to remove the directory should this process be killed: `names/`, the same descriptor for every
+    /// claim as long as somebody has it, and what is to be locked and removed in it.
+    ///
+    /// Its lock is free then, so that somebody else may have taken the name: the owner's file tells.
+    pub(crate) fn undo(&self, id: &str) -> Result<(Arc<OwnedFd>, UndoName)> {
+        static SHARED: Mutex<Weak<OwnedFd>> = Mutex::new(Weak::new());
+        let owner = format!("owner-{id}");
+        self.open_new(&owner, OFlag::O_WRONLY)?;
+        let fail = |e| os("open", e, &self.names.path);
+        let mut shared = SHARED.lock().unwrap_or_else(|e| e.into_inner());
+        let same = |other: &Arc<OwnedFd>| {
+            let (a, b) = (fstat(other)?, fstat(&self.names.fd)?);
+            Ok((a.st_dev, a.st_ino) == (b.st_dev, b.st_ino))
+        };
+        let names = match shared.upgrade() {
+            Some(known) if same(&known).map_err(fail)? => known,
+            _ => {
+                let copy = self.names.fd.try_clone().map_err(|e| Error::io("dup", &e))?;
+                let names = Arc::new(copy);
+                *shared = Arc::downgrade(&names);
+                names
+            }
+        };
+        let inside = |file: &str| format!("{}/{file}", self.name);
+        let undo = UndoName {
+            lock: inside(LOCK),
+            owner: inside(&owner),
+            files: vec![inside(NEW_RECORD), inside(RECORD), inside(LOCK)],
+            directory: self.name.clone(),
+        };
+        Ok((names, undo))
     }
 
     fn open_new(&self, name: &str, flags: OFlag) -> Result<OwnedFd> {
@@ -497,6 +533,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     struct Machine(tempfile::TempDir);
 

@@ -84,8 +84,10 @@ impl std::fmt::Debug for Inner {
 impl Inner {
     /// True when it has ended and all was undone.
     pub fn wait_end(&self, timeout: Option<Duration>, cancel: Option<BorrowedFd<'_>>) -> Result<bool> {
-        let deadline = launch::deadline(timeout);
+        let mut deadline = launch::deadline(timeout);
         let Some(channel) = &self.channel else { return self.wait_recorded_end(deadline, cancel) };
+        // The wait is for the processes. The groups go in microseconds once nobody is left, if the keeper is not busy.
+        let mut patient = false;
         loop {
             {
                 let mut end = lock(&self.end);
@@ -121,8 +123,10 @@ impl Inner {
                     _ => {}
                 }
             }
-            // The groups go in microseconds once nobody is left: the wait is for the processes.
-            let deadline = if lock(&self.end).empty { Some(Instant::now() + SHORT) } else { deadline };
+            if !patient && lock(&self.end).empty {
+                patient = true;
+                deadline = deadline.map(|at| at.max(Instant::now() + SHORT));
+            }
             match cancel {
                 Some(cancel) => {
                     let [ready, cancelled] = launch::poll([channel.as_fd(), cancel], deadline)?;

@@ -135,6 +135,23 @@ struct MsgHdr {
     pad2: i32,
 }
 
+impl MsgHdr {
+    /// One buffer, which has to outlive this, no address, no control message yet.
+    fn of(iov: *const IoVec) -> MsgHdr {
+        MsgHdr {
+            name: 0,
+            name_len: 0,
+            pad: 0,
+            iov,
+            iov_len: 1,
+            control: core::ptr::null_mut(),
+            control_len: 0,
+            flags: 0,
+            pad2: 0,
+        }
+    }
+}
+
 const SOL_SOCKET: i32 = 1;
 const SCM_RIGHTS: i32 = 1;
 const SCM_CREDENTIALS: i32 = 2;
@@ -148,17 +165,7 @@ const MSG_CTRUNC: i32 = 8;
 pub fn send(fd: i32, data: *const u8, len: usize, pass: i32) -> i64 {
     let iov = IoVec { base: data, len };
     let mut control = [0u64; 3];
-    let mut msg = MsgHdr {
-        name: 0,
-        name_len: 0,
-        pad: 0,
-        iov: &iov,
-        iov_len: 1,
-        control: core::ptr::null_mut(),
-        control_len: 0,
-        flags: 0,
-        pad2: 0,
-    };
+    let mut msg = MsgHdr::of(&iov);
     if pass >= 0 {
         // cmsghdr { len: 20, level, type } and one int, as CMSG_LEN(4) lays it out.
         control[0] = 20;
@@ -186,17 +193,9 @@ pub struct Received {
 pub fn receive(fd: i32, data: *mut u8, len: usize, fds: &mut [i32; 256]) -> Result<Received, i64> {
     let iov = IoVec { base: data, len };
     let mut control = [0u64; 160];
-    let mut msg = MsgHdr {
-        name: 0,
-        name_len: 0,
-        pad: 0,
-        iov: &iov,
-        iov_len: 1,
-        control: control.as_mut_ptr().cast(),
-        control_len: core::mem::size_of_val(&control),
-        flags: 0,
-        pad2: 0,
-    };
+    let mut msg = MsgHdr::of(&iov);
+    msg.control = control.as_mut_ptr().cast();
+    msg.control_len = core::mem::size_of_val(&control);
     let n = sc!(nr::RECVMSG, fd, &mut msg as *mut MsgHdr, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if n < 0 {
         return Err(n);

@@ -54,7 +54,7 @@ pub fn refused(json: Value) -> Error {
 #[track_caller]
 pub fn sh(script: &str, fields: Value) -> String {
     let ran = run(with(json!({"argv": ["/bin/sh", "-c", script]}), fields));
-    assert_eq!(ran.status.code, Some(0), "{script}\nstdout: {}\nstderr: {}", ran.out, ran.err);
+    assert_eq!(ran.status.code, Some(0), "{script}: {:?}\nstdout: {}\nstderr: {}", ran.status, ran.out, ran.err);
     ran.out
 }
 

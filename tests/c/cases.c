@@ -1,6 +1,6 @@
 /* Runs the language-neutral cases of tests/cases (its README has the format) through the C interface.
  *
- * tests/run: timeout=600
+ * tests/run: timeout=600 vm=root
  *
  * cases [TEXT]: all, or those whose name contains the text.
  */

@@ -1,6 +1,8 @@
 """`python -m ringfence`: exit statuses, output, a terminal.
 
-tests/run: vm=root
+Each call is an interpreter of its own: minutes on an emulated processor.
+
+tests/run: tier=machine
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`Container`: life, processes, limits, what can be asked."""
+"""`Container`: life, processes, limits, what can be asked.
+
+tests/run: vm=delegated
+"""
 
 from __future__ import annotations
 

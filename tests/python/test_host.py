@@ -1,4 +1,7 @@
-"""The host process does not notice: the interpreter's lock, signals, Ctrl-C, forks, exit, logging."""
+"""The host process does not notice: the interpreter's lock, signals, Ctrl-C, forks, exit, logging.
+
+tests/run: vm=root
+"""
 
 from __future__ import annotations
 

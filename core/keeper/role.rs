@@ -241,11 +241,16 @@ fn init(plan: &Plan) -> ! {
     send_record(channel, &started, pidfd);
 
     // From here on: a signalfd, the lifeline and the status pipe (what CRIU can dump), CAP_KILL, eight system calls.
-    let lifeline = sc!(nr::DUP3, plan.slot(slot::LIFELINE), 200, nr::O_CLOEXEC);
-    let status = sc!(nr::DUP3, plan.slot(slot::STATUS), 201, nr::O_CLOEXEC);
+    // Any number may be in use: far away first, so that none of the three is closed by another's coming.
     let mask = [u64::MAX];
     let signals = sc!(nr::SIGNALFD4, -1i32, mask.as_ptr(), 8, nr::O_CLOEXEC | 0o4000);
-    let signals = sc!(nr::DUP3, signals, 202, nr::O_CLOEXEC);
+    let far = [plan.slot(slot::LIFELINE), plan.slot(slot::STATUS), signals].map(|fd| {
+        const F_DUPFD_CLOEXEC: i32 = 1030;
+        sc!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, 203)
+    });
+    let lifeline = sc!(nr::DUP3, far[0], 200, nr::O_CLOEXEC);
+    let status = sc!(nr::DUP3, far[1], 201, nr::O_CLOEXEC);
+    let signals = sc!(nr::DUP3, far[2], 202, nr::O_CLOEXEC);
     if lifeline < 0 || signals < 0 {
         sys::exit(1)
     }

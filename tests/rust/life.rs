@@ -216,6 +216,27 @@ fn a_thousand_processes_are_killed_at_once() {
     assert_eq!(std::io::BufRead::read_line(&mut reader, &mut line).expect("read"), 0);
 }
 
+/// pid 1 moves its descriptors to numbers of its own, and these may be in use: by many mounts, or because the keeper serves
+/// many containers.
+#[test]
+fn statuses_arrive_whatever_numbers_descriptors_have() {
+    // Emulated, each takes a tenth of a second: some of the numbers.
+    let step = if std::env::var("RINGFENCE_TEST_TIER").is_ok_and(|tier| tier == "vm") { 9 } else { 1 };
+    for n in (100..190).step_by(step) {
+        let mounts: Vec<_> = (0..n).map(|i| json!({"type": "tmpfs", "target": format!("/m/{i}")})).collect();
+        let ran = run(json!({"argv": ["sh", "-c", "exit 7"], "mounts": mounts}));
+        assert_eq!(ran.status.code, Some(7), "{n} mounts: {:?}", ran.status);
+    }
+    let containers: Vec<_> =
+        (0..210).map(|_| start(json!({"argv": ["sh", "-c", "read x; exit 7"], "stdin": "pipe"}))).collect();
+    for (n, container) in containers.iter().enumerate() {
+        let main = container.main().expect("main");
+        drop(main.take_stdin());
+        let status = main.wait(TIMEOUT).expect("wait").expect("ended");
+        assert_eq!(status.code, Some(7), "container {n}: {status:?}");
+    }
+}
+
 #[test]
 fn ends_are_pollable() {
     let container = start(json!({"argv": ["sleep", "0.2"]}));

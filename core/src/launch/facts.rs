@@ -257,6 +257,14 @@ fn known_paths() -> &'static [(PathBuf, Option<bool>)] {
     })
 }
 
+/// A path that is in no sysfs of this kernel now: the host's own sysfs, with nothing mounted over the parent, lacks it.
+fn is_no_device(path: &Path) -> bool {
+    use nix::sys::statfs::{SYSFS_MAGIC, statfs};
+    let in_sysfs = |dir: &Path| statfs(dir).is_ok_and(|found| found.filesystem_type() == SYSFS_MAGIC);
+    path.parent().is_some_and(in_sysfs)
+        && fs::symlink_metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+}
+
 // --- ids ---
 
 /// What was chosen for the user namespace.
@@ -726,6 +734,12 @@ pub(crate) fn gather(spec: &Spec, outer: Option<&Outer>, maps: Option<IdMaps>) -
     }
     if spec.masked_paths.is_none() || spec.readonly_paths.is_none() {
         facts.known_paths = known_paths().to_vec();
+        // Devices come and go, so these are asked for each time. A clone made in vain costs a grace period of the kernel.
+        let absent = Spec::MASKED_PATHS.iter().map(PathBuf::from).filter(|path| {
+            path.starts_with("/sys") && !facts.known_paths.iter().any(|(known, _)| known == path) && is_no_device(path)
+        });
+        let absent: Vec<_> = absent.map(|path| (path, None)).collect();
+        facts.known_paths.extend(absent);
     }
     if !spec.argv.is_empty() {
         let defaults = default_ids(spec, outer);

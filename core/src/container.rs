@@ -649,11 +649,15 @@ impl Container {
         facts.may_setgroups &= joined_user_allows_setgroups(spec);
 
         let limits = Limits { memory: spec.memory, cpus: spec.cpus, pids: spec.pids };
-        if spec.cgroup_parent.is_some() || !keeper.has_shares() {
-            for parent in Group::open_parents(spec.cgroup_parent.as_deref(), &limits)? {
-                if keeper.share(&parent)?.is_none() {
+        if spec.cgroup_parent.is_some() || !keeper.has_group_parents.load(Ordering::Relaxed) {
+            let parents = Group::open_parents(spec.cgroup_parent.as_deref(), &limits)?;
+            for parent in &parents {
+                if keeper.share(parent)?.is_none() {
                     return Ok(Attempt::KeeperLeft);
                 }
+            }
+            if spec.cgroup_parent.is_none() && !parents.is_empty() {
+                keeper.has_group_parents.store(true, Ordering::Relaxed);
             }
         }
         let group = Group::create(spec.cgroup_parent.as_deref(), &id, &limits)?;
@@ -765,11 +769,15 @@ impl Container {
             Some(name) if spec.detach => {
                 // Until it is told so, its keeper ends it together with this process.
                 keeper.send(request::KEEP, key, 0, 0, &[])?;
-                end.ended = match launch::wait_started(&channel, Some(SHORT), record::KEPT)? {
-                    Outcome::Started { .. } => None,
+                end.ended = match launch::wait_started(&channel, Some(SHORT), record::KEPT) {
+                    Ok(Outcome::Started { .. }) => None,
                     // It was over before that: its last word is in the state directory.
-                    Outcome::Ended(record) => Some(record),
-                    _ => return Err(keeper_killed()),
+                    Ok(Outcome::Ended(record)) => Some(record),
+                    failed => {
+                        // It may be kept after all, and then nobody would find it.
+                        let _ = process::send_signal(created.as_fd(), libc::SIGKILL);
+                        return Err(failed.err().unwrap_or_else(keeper_killed));
+                    }
                 };
                 name.keep();
                 None

@@ -55,6 +55,8 @@ pub(crate) struct Keeper {
     /// An ordinary user's.
     pub outer: Option<Outer>,
     pub starting: AtomicUsize,
+    /// It has the directories in which groups are made by default.
+    pub has_group_parents: AtomicBool,
     dead: AtomicBool,
     next_key: AtomicU64,
     /// Directories for undo plans: the index is the keeper's.
@@ -76,6 +78,7 @@ impl Keeper {
             privileged: born.outer.is_none(),
             outer: born.outer,
             starting: AtomicUsize::new(0),
+            has_group_parents: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             next_key: AtomicU64::new(1),
             shared: Mutex::new(Vec::new()),
@@ -101,6 +104,7 @@ impl Keeper {
             privileged,
             outer: None,
             starting: AtomicUsize::new(0),
+            has_group_parents: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             next_key: AtomicU64::new(2),
             shared: Mutex::new(Vec::new()),
@@ -184,10 +188,6 @@ impl Keeper {
         }
         shared.push(directory.clone());
         Ok(Some(index))
-    }
-
-    pub fn has_shares(&self) -> bool {
-        !self.shared.lock().unwrap_or_else(|e| e.into_inner()).is_empty()
     }
 
     pub fn has_room_for_shares(&self) -> bool {

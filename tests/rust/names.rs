@@ -1,5 +1,7 @@
 //! Named containers as other processes see them: each step is a process of its own (this program, started once more), with a
 //! state directory of the test's own.
+//!
+//! tests/run: vm=delegated
 
 use std::collections::{BTreeMap, HashSet};
 use std::process::{Child, Command, Stdio};

@@ -88,8 +88,6 @@ impl Plan {
         });
         let data = match op.nr {
             pseudo::RELOCATE => op.args[0] % 8 == 0 && self.fits(op.args[0], op.args[1], 8),
-            pseudo::POKE32 => op.args[0] % 4 == 0 && self.fits(op.args[0], 1, 4),
-            pseudo::POKE64 => op.args[0] % 8 == 0 && self.fits(op.args[0], 1, 8),
             pseudo::CLOSE_OTHERS => {
                 op.kinds[0] == arg::DATA && op.args[0] % 4 == 0 && self.fits(op.args[0], op.args[1], 4)
             }
@@ -170,7 +168,7 @@ impl Plan {
         let mut args = [0u64; 6];
         for (out, (&kind, &value)) in args.iter_mut().zip(op.kinds.iter().zip(&op.args)) {
             *out = match kind {
-                // RELOCATE and POKE take offsets, not addresses.
+                // RELOCATE takes offsets, not addresses.
                 arg::DATA => self.base as u64 + value,
                 arg::SLOT => self.slot(value as u32) as u64,
                 _ => value,
@@ -194,16 +192,6 @@ impl Plan {
                         *word += self.base as u64;
                     }
                 }
-                0
-            }
-            pseudo::POKE32 => {
-                // SAFETY: is_sound_op checked offset and alignment.
-                unsafe { *self.base.add(args[0] as usize).cast::<u32>() = args[1] as u32 };
-                0
-            }
-            pseudo::POKE64 => {
-                // SAFETY: as above.
-                unsafe { *self.base.add(args[0] as usize).cast::<u64>() = args[1] };
                 0
             }
             pseudo::SIGNALS => {
@@ -241,6 +229,13 @@ impl Plan {
                     Record { magic: crate::proto::MAGIC, kind: record::FD, op: args[1] as u32, ..Record::default() };
                 send_record(self.slot(slot::CHANNEL) as i32, &record, args[0] as i32)
             }
+            pseudo::LEFT_OUT => {
+                let at = self.header().progress;
+                let (section, op) = (at >> 24, at & 0xff_ffff);
+                let record =
+                    Record { magic: crate::proto::MAGIC, kind: record::LEFT_OUT, section, op, ..Record::default() };
+                send_record(self.slot(slot::CHANNEL) as i32, &record, -1)
+            }
             pseudo::EXEC_FAILED => -i64::from(*exec_errno),
             pseudo::LIFELINE => {
                 sys::prctl(nr::PR_SET_PDEATHSIG, nr::SIGKILL as u64);
@@ -270,7 +265,6 @@ impl Plan {
                 // The kernel writes "(unreachable)/..." for a directory that is not below the root (CVE-2024-21626).
                 if r > 0 && buffer[0] != b'/' { -nr::ELOOP as i64 } else { r.min(0) }
             }
-            pseudo::FAIL => -(args[0] as i64),
             pseudo::SKIP_IF_NEGATIVE => i64::from((args[0] as i64) < 0),
             _ => -nr::EINVAL as i64,
         }

@@ -11,7 +11,7 @@
 //! |---|---|---|
 //! | `HELLO` | channel, host pidfd or -, exec lock or -, claims | `READY` or `FAILED` |
 //! | `SHARE` | one directory, kept for undo plans | none |
-//! | `START` | channel, plan, status pipe, then the plan's slots | `CREATED` + pidfd of pid 1, `STARTED` + pidfd of the main process, then `EMPTY`; or `FAILED`, then `ENDED` |
+//! | `START` | channel, plan, status pipe, then the plan's slots | `CREATED` + pidfd of pid 1, any number of `LEFT_OUT`, `STARTED` + pidfd of the main process, then `EMPTY`; or `FAILED`, then `ENDED` |
 //! | `EXEC`  | channel, plan, then the plan's slots | `STARTED` + pidfd or `FAILED`, `EXITED` |
 //! | `CALL`  | channel, plan, then the plan's slots | what the plan sends, then `ENDED` or `FAILED` |
 //! | `KILL`  | none | none (the container's `EMPTY` follows) |
@@ -89,6 +89,8 @@ pub mod record {
     pub const EMPTY: u32 = 9;
     /// The answer to KEEP. Without it the host could not tell whether its container will outlive it.
     pub const KEPT: u32 = 10;
+    /// Operation `op` of `section` says that its part could not be had, and that the start goes on without it.
+    pub const LEFT_OUT: u32 = 11;
 }
 
 /// Steps of the keeper itself that can fail; in `Record::op` when `section` is `section::KEEPER`.
@@ -265,10 +267,6 @@ pub mod pseudo {
     pub const WRITE_ALL: u32 = BASE;
     /// (offset, count): turns `count` offsets (u64) into addresses; 0 stays 0.
     pub const RELOCATE: u32 = BASE + 1;
-    /// (offset, slot value): writes a 32-bit value into the buffer.
-    pub const POKE32: u32 = BASE + 2;
-    /// As POKE32, 64 bits.
-    pub const POKE64: u32 = BASE + 3;
     /// Default dispositions and an empty mask.
     pub const SIGNALS: u32 = BASE + 4;
     /// (keep mask): drops all other capabilities from the bounding set.
@@ -281,14 +279,14 @@ pub mod pseudo {
     pub const SEND_FD: u32 = BASE + 8;
     /// Exits the loop over exec candidates: fails with EACCES if any gave it, else with the last errno.
     pub const EXEC_FAILED: u32 = BASE + 9;
-    /// Fails with ETIMEDOUT... never: exits at once when the lifeline is gone, and arms the death signal again.
+    /// Exits at once when the lifeline is gone, and arms the death signal again.
     pub const LIFELINE: u32 = BASE + 10;
     /// (fd): fails with errno ENOTDIR/ELOOP when getcwd shows that the directory is outside of the root.
     pub const CHECK_CWD: u32 = BASE + 11;
     /// (list of u32, count, fd or -1): closes every descriptor that is neither in the list nor the last argument.
     pub const CLOSE_OTHERS: u32 = BASE + 14;
-    /// (errno): fails with it: for conditions found by skips.
-    pub const FAIL: u32 = BASE + 12;
     /// (slot value): passes over the next `args[1]` operations when the value is negative.
     pub const SKIP_IF_NEGATIVE: u32 = BASE + 13;
+    /// (): tells the library that the part of this operation is left out.
+    pub const LEFT_OUT: u32 = BASE + 15;
 }

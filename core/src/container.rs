@@ -637,7 +637,7 @@ impl Container {
         let id = format!("rf-{}-{}-{}", keeper.pid, keeper.start_time, COUNTER.fetch_add(1, Ordering::Relaxed));
         let own_pids = namespace_source(spec, NamespaceKind::Pid) == NamespaceSource::New;
         let namespaces = open_namespaces(spec, keeper.privileged)?;
-        let (mut facts, left_out) = facts::gather(spec, keeper.outer.as_ref(), ids.maps.clone())?;
+        let (mut facts, mut left_out) = facts::gather(spec, keeper.outer.as_ref(), ids.maps.clone())?;
         let streams = if spec.argv.is_empty() {
             Opened { given: [None, None, None], facts: [StreamFact::Null; 3], host: Streams::default() }
         } else {
@@ -724,7 +724,11 @@ impl Container {
 
         let outcome = launch::wait_started(&channel, Some(timeout), record::STARTED)?;
         let (pidfd, created, fds) = match outcome {
-            Outcome::Started { pidfd, created, fds } => (pidfd, created, fds),
+            Outcome::Started { pidfd, created, fds, left_out: more } => {
+                let paths = more.iter().filter_map(|&(section, op)| compiled.tag(section, op)?.path.as_ref());
+                left_out.extend(paths.map(Into::into));
+                (pidfd, created, fds)
+            }
             Outcome::Refused => return Ok(Attempt::Refused(keeper)),
             Outcome::KeeperDied => {
                 keeper.mark_dead();

@@ -39,6 +39,7 @@ const TESTS: &[Test] = &[
     ("statuses arrive while SIGCHLD is ignored", 30, sigchld_ignored),
     ("a subreaper gets no child", 30, subreaper),
     ("pid 1 of a pid namespace gets no child", 60, pid_one),
+    ("mounts that can be no layer are left out", 30, odd_mounts),
     ("workers forked before the first container start their own", 60, forked_before),
     ("workers forked after it get ECHILD and disturb nothing", 60, forked_after),
     ("parallel starts do not keep each other's pipes open", 120, parallel_pipes),
@@ -558,6 +559,63 @@ fn pid_one() {
     }
 }
 
+/// Every machine that boots by EFI has such a mount: /boot/efi, closed to all but root, and FAT.
+fn odd_mounts() {
+    const MOUNTS: &str = r#"
+        set -e
+        mount -t tmpfs -o mode=0755 test /srv
+        cd /srv
+        mkdir open closed twice thrice below
+        mount -t tmpfs -o mode=0755 test open
+        echo seen > open/file
+        mount -t tmpfs -o mode=0700 test closed
+        mkdir closed/inner
+        mount -t tmpfs -o mode=0755 test closed/inner
+        mount -t overlay -o lowerdir=/srv/open:/srv/below test twice
+        mount -t overlay -o lowerdir=/srv/twice:/srv/below test thrice
+        exec $DROP "$@"
+    "#;
+    let mut command = HostCommand::new("unshare");
+    command.arg("--mount");
+    let state = tempfile::Builder::new().prefix("ringfence-state-").tempdir().expect("a directory");
+    // SAFETY: geteuid has no preconditions.
+    let root = unsafe { libc::geteuid() } == 0;
+    if !root {
+        // With capabilities to mount, and without them for the host.
+        command.args(["--user", "--map-current-user", "--keep-caps"]);
+        command.env("DROP", "setpriv --ambient-caps=-all --inh-caps=-all");
+        command.env("RINGFENCE_STATE_DIR", state.path());
+    }
+    command.args(["sh", "-c", MOUNTS, "sh"]).arg(myself());
+    match command.args(["--victim", "odd-mounts", if root { "root" } else { "user" }]).output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) if String::from_utf8_lossy(&output.stderr).starts_with("unshare: ") => {
+            skip(&format!("no mount namespace here: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn shows_odd_mounts(root: bool) {
+    let script = "cat /srv/open/file; ls -d /srv/closed/inner; ls /srv/twice; ls /srv/thrice";
+    let mut spec = spec(["sh", "-c", script]);
+    spec.stdout = Some(Stdio::Pipe);
+    let container = Container::start(&spec).expect("start");
+    let info: serde_json::Value = serde_json::from_str(&container.info_json()).expect("JSON");
+    let output = container.main().expect("main").communicate(None, Some(Duration::from_secs(10))).expect("output");
+    let mut seen = vec!["seen", "file"];
+    let mut left_out = vec!["/srv/thrice"];
+    if root {
+        // Nobody's directory inside, and what is mounted below it.
+        left_out = vec!["/srv/closed", "/srv/thrice", "/srv/closed/inner"];
+    } else {
+        seen.insert(1, "/srv/closed/inner");
+    }
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().collect::<Vec<_>>(), seen);
+    let told: Vec<_> = info["left_out"].as_array().expect("a list").iter().filter_map(|p| p.as_str()).collect();
+    assert_eq!(told.iter().filter(|p| p.starts_with("/srv")).collect::<Vec<_>>(), left_out.iter().collect::<Vec<_>>());
+}
+
 // --- forked workers ---------------------------------------------------------------------------------------------------------
 
 /// Runs a body in a forked child, as multiprocessing does; its panics are failures here.
@@ -764,6 +822,7 @@ fn victim(arguments: &[String]) {
             }
             assert_eq!(SIGNALS.load(Ordering::Relaxed), 0, "SIGCHLD");
         }
+        "odd-mounts" => shows_odd_mounts(arguments[1] == "root"),
         "run" => {
             let containers: Vec<_> = (0..3).map(|_| start(["sleep", "100"])).collect();
             match arguments[1].as_str() {

@@ -38,7 +38,7 @@ fn plan() -> Vec<u8> {
         op(pseudo::RELOCATE, [arg::IMM; 6], [data, 2, 0, 0, 0, 0]),
         op(pseudo::WRITE_ALL, [arg::SLOT, arg::DATA, 0, 0, 0, 0], [5, data, 8, 0, 0, 0]),
         op(pseudo::CLOSE_OTHERS, [arg::DATA, 0, 0, 0, 0, 0], [data, 3, u64::MAX, 0, 0, 0]),
-        op(pseudo::POKE32, [arg::IMM; 6], [data + 4, 1, 0, 0, 0, 0]),
+        op(pseudo::SKIP_IF_NEGATIVE, [arg::SLOT, arg::IMM, 0, 0, 0, 0], [5, 1, 0, 0, 0, 0]),
     ];
     let mut header = Header { magic: proto::MAGIC, nslots: 8, cgroup_slot: u32::MAX, ..Header::default() };
     let mut buffer = vec![0; size_of::<Header>() + 64];

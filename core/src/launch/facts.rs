@@ -181,6 +181,10 @@ fn top_directories() -> Result<Vec<String>> {
     Ok(names)
 }
 
+fn is_layer(entry: &HostEntry) -> bool {
+    matches!(entry, HostEntry::Overlay(_) | HostEntry::Mount(_))
+}
+
 fn host_tree(privileged: bool) -> Result<HostTree> {
     let points = mount_points()?;
     let mut tree = HostTree { entries: Vec::new(), top: Vec::new(), left_out: Vec::new() };
@@ -193,7 +197,7 @@ fn host_tree(privileged: bool) -> Result<HostTree> {
             if !point.path.is_dir() || tree.entries.len() >= MOST_LAYERS {
                 tree.left_out.push(point.path.clone());
             } else {
-                tree.entries.push(HostEntry::Overlay(point.path.clone()));
+                tree.entries.push(HostEntry::Mount(point.path.clone()));
             }
         }
         return Ok(tree);
@@ -226,14 +230,16 @@ fn host_tree(privileged: bool) -> Result<HostTree> {
                 } else {
                     tree.left_out.push(path);
                 }
-            } else if tree.entries.iter().filter(|e| matches!(e, HostEntry::Overlay(_))).count() >= MOST_LAYERS {
+            } else if tree.entries.iter().filter(|e| is_layer(e)).count() >= MOST_LAYERS {
                 tree.left_out.push(path);
             } else if fs::read_dir(&path).is_ok_and(|mut d| d.next().is_none()) {
                 tree.entries.push(HostEntry::Dir(path));
-            } else if nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK).is_ok() {
-                tree.entries.push(HostEntry::Overlay(path));
-            } else {
+            } else if nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK).is_err() {
                 tree.left_out.push(path);
+            } else if points.iter().any(|point| point.path == path) {
+                tree.entries.push(HostEntry::Mount(path));
+            } else {
+                tree.entries.push(HostEntry::Overlay(path));
             }
         }
     }

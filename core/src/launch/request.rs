@@ -159,6 +159,8 @@ pub(crate) enum Outcome {
         pidfd: Option<OwnedFd>,
         created: Option<OwnedFd>,
         fds: Vec<(u32, OwnedFd)>,
+        /// Section and operation of parts that the start went on without.
+        left_out: Vec<(u32, u32)>,
     },
     Failed(Record),
     /// The whole container, before what was waited for.
@@ -171,16 +173,17 @@ pub(crate) enum Outcome {
 pub(crate) fn wait_started(channel: &Channel, timeout: Option<Duration>, until: u32) -> Result<Outcome> {
     let limit: Option<Instant> = deadline(timeout.map(|t| t.saturating_add(Duration::from_secs(5))));
     let mut created = None;
-    let mut fds = Vec::new();
+    let (mut fds, mut left_out) = (Vec::new(), Vec::new());
     loop {
         match channel.receive(limit, None)? {
             Answer::Record(answer, fd) => match answer.kind {
                 record::CREATED => created = fd,
                 record::FD => fds.extend(fd.map(|fd| (answer.op, fd))),
                 record::FAILED => return Ok(Outcome::Failed(answer)),
+                record::LEFT_OUT => left_out.push((answer.section, answer.op)),
                 record::REFUSED => return Ok(Outcome::Refused),
                 record::ENDED if until != record::ENDED => return Ok(Outcome::Ended(answer)),
-                kind if kind == until => return Ok(Outcome::Started { pidfd: fd, created, fds }),
+                kind if kind == until => return Ok(Outcome::Started { pidfd: fd, created, fds, left_out }),
                 _ => {}
             },
             Answer::End => return Ok(Outcome::KeeperDied),

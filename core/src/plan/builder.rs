@@ -74,6 +74,8 @@ pub(crate) mod call {
     pub(crate) const AMBIENT: Call = Call(pseudo::AMBIENT, "prctl PR_CAP_AMBIENT");
     pub(crate) const VERIFY: Call = Call(pseudo::VERIFY, "verify");
     pub(crate) const SEND_FD: Call = Call(pseudo::SEND_FD, "send descriptor");
+    pub(crate) const SKIP_IF_NEGATIVE: Call = Call(pseudo::SKIP_IF_NEGATIVE, "skip");
+    pub(crate) const LEFT_OUT: Call = Call(pseudo::LEFT_OUT, "leave out");
     pub(crate) const EXEC_FAILED: Call = Call(pseudo::EXEC_FAILED, "exec");
     pub(crate) const LIFELINE: Call = Call(pseudo::LIFELINE, "lifeline");
     pub(crate) const CLOSE_OTHERS: Call = Call(pseudo::CLOSE_OTHERS, "close_range");
@@ -194,6 +196,19 @@ impl Builder {
         } else {
             op.skip_ok_errno = count;
         }
+    }
+
+    /// Lets any operation from `first` on fail with one of these: then the others up to here are passed over, and the handle's
+    /// list of what was left out gets the path.
+    pub fn may_be_left_out(&mut self, first: usize, errnos: [i32; 4], path: &str) {
+        let end = self.len();
+        for index in first..end {
+            let op = &mut self.ops[self.at][index].0;
+            op.ok = errnos.map(|errno| errno as u16);
+            op.skip_ok_errno = u16::try_from(end - index - 1).expect("plans pass over a few operations");
+        }
+        self.ops[self.at][end - 1].0.skip_success = 1;
+        self.op(call::LEFT_OUT, []).path(path);
     }
 
     fn align(&mut self, to: usize) {

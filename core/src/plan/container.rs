@@ -69,7 +69,13 @@ struct Attach {
     directory: bool,
     /// A place of the standard layout: a symlink there is an attack, not a layout (CVE-2019-19921 and its kin).
     standard: bool,
+    /// A mount of the host's: there is no tree when it was left out, and no place when what it is mounted on was.
+    optional: bool,
 }
+
+/// What keeps a file system from being a layer of an overlay: it may not be entered (0700, as /boot/efi often is), the kernel
+/// cannot use it (FAT and others that ignore case, autofs, an overlay on an overlay), its server is gone.
+const NO_LAYER: [i32; 4] = [libc::EACCES, libc::EINVAL, libc::ENOTCONN, libc::ESTALE];
 
 pub(crate) struct ContainerPlan<'a> {
     pub spec: &'a Spec,
@@ -397,7 +403,7 @@ impl<'a> ContainerPlan<'a> {
 
     fn later(&mut self, tree: u16, target: impl Into<PathBuf>, directory: bool, standard: bool) {
         let field = self.b.field.clone();
-        self.attach.push(Attach { field, tree, target: target.into(), directory, standard });
+        self.attach.push(Attach { field, tree, target: target.into(), directory, standard, optional: false });
     }
 
     // --- the root ---
@@ -440,13 +446,19 @@ impl<'a> ContainerPlan<'a> {
 
         for attach in std::mem::take(&mut self.attach) {
             self.b.field(attach.field.clone());
-            self.attach(&attach);
+            if attach.optional {
+                self.attach_where_there(&attach);
+            } else {
+                self.attach(&attach);
+            }
         }
         self.mask(masks);
         if self.spec.rootfs.readonly {
             self.b.field("rootfs.readonly");
             // Only now, because mount points were made in them; what else is mounted below stays as it is.
             for part in [vec![root], std::mem::take(&mut self.root_parts)].concat() {
+                // A mount that was left out has none.
+                self.b.op(call::SKIP_IF_NEGATIVE, [Arg::Slot(part), 1.into()]);
                 self.set_attributes(part, RDONLY, false);
             }
         }
@@ -495,7 +507,11 @@ impl<'a> ContainerPlan<'a> {
         let owned = self.spec.rootfs.kind == RootfsKind::HostOwned;
         let mut root = None;
         for (i, entry) in self.facts.host.clone().into_iter().enumerate() {
-            let HostEntry::Overlay(path) = entry else { continue };
+            let (path, optional) = match entry {
+                HostEntry::Overlay(path) => (path, false),
+                HostEntry::Mount(path) => (path, true),
+                HostEntry::Dir(_) | HostEntry::Symlink(..) => continue,
+            };
             let lower = if self.facts.privileged {
                 let tree = self.tree(&path, false, owned);
                 self.stage(tree);
@@ -516,9 +532,14 @@ impl<'a> ContainerPlan<'a> {
                 }
                 root = Some(self.overlay(&[lower], Some((up, work)), NODEV));
             } else {
+                let first = self.b.len();
                 let mount = self.overlay(&[lower], Some((up, work)), NODEV);
+                if optional {
+                    self.b.may_be_left_out(first, NO_LAYER, &path.to_string_lossy());
+                }
                 self.root_parts.push(mount);
                 self.later(mount, path, true, false);
+                self.attach.last_mut().expect("just pushed").optional = optional;
             }
         }
         let root = root.unwrap_or_else(|| {
@@ -536,7 +557,7 @@ impl<'a> ContainerPlan<'a> {
                         let link = self.b.text(path.trim_start_matches('/'));
                         self.b.op(call::SYMLINKAT, [target, Arg::Slot(dir), link]).path(path);
                     }
-                    HostEntry::Overlay(_) => {}
+                    HostEntry::Overlay(_) | HostEntry::Mount(_) => {}
                 }
             }
             self.clone_dir(scratch, "root")
@@ -874,6 +895,23 @@ impl<'a> ContainerPlan<'a> {
             .path(shown)
             .hint("a file can only be mounted on a file, a directory on a directory");
         self.b.op(call::CLOSE, [Arg::Slot(target)]);
+    }
+
+    /// A mount of the host's, where its place is shown: it is not where the mount above it was left out.
+    fn attach_where_there(&mut self, attach: &Attach) {
+        const OPERATIONS: u64 = 4;
+        let shown = attach.target.to_string_lossy().into_owned();
+        let text = self.b.text(attach.target.as_os_str().as_bytes());
+        let how = self.how(PATH_DIR, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS);
+        let empty = self.b.text("");
+        self.b.op(call::SKIP_IF_NEGATIVE, [Arg::Slot(attach.tree), OPERATIONS.into()]);
+        let first = self.b.len();
+        let target = self.b.op(call::OPENAT2, [libc::AT_FDCWD.into(), text, how, 24.into()]).path(&*shown).keep();
+        let args = [Arg::Slot(attach.tree), empty, Arg::Slot(target), empty, MOVE_BOTH.into()];
+        self.b.op(call::MOVE_MOUNT, args).path(&*shown);
+        self.b.op(call::CLOSE, [Arg::Slot(target)]);
+        self.b.may_be_left_out(first, [libc::EACCES, libc::ENOENT, libc::ENOTDIR, libc::ELOOP], &shown);
+        debug_assert_eq!(self.b.len() - first, OPERATIONS as usize);
     }
 
     fn undo(&mut self) {

@@ -28,6 +28,8 @@ pub(crate) enum Need {
 pub(crate) enum HostEntry {
     /// A directory that becomes the lower layer of an overlay.
     Overlay(PathBuf),
+    /// The same for what is mounted there: without it where the kernel or its permissions do not let it be a layer.
+    Mount(PathBuf),
     /// A directory that is only there to hold others.
     Dir(PathBuf),
     Symlink(PathBuf, PathBuf),

@@ -23,7 +23,7 @@ fn root_facts() -> Facts {
         group_dir: true,
         group_tasks: 2,
         undo_groups: vec![(0, "rf-1-2-3".into()), (1, "rf-1-2-3".into())],
-        host: vec![HostEntry::Overlay("/".into()), HostEntry::Overlay("/srv".into())],
+        host: vec![HostEntry::Overlay("/".into()), HostEntry::Mount("/srv".into())],
         host_top: vec!["etc".into(), "usr".into()],
         known_paths: vec![
             ("/proc/kcore".into(), Some(false)),

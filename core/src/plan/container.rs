@@ -547,7 +547,7 @@ impl<'a> ContainerPlan<'a> {
             let dir = self.open_dir(at, "root");
             for entry in self.facts.host.clone() {
                 match entry {
-                    HostEntry::Dir(path) => {
+                    HostEntry::Dir(path) | HostEntry::Mount(path) => {
                         let path = path.to_string_lossy();
                         self.mkdir(Arg::Slot(dir), path.trim_start_matches('/'), 0o755);
                     }
@@ -557,7 +557,7 @@ impl<'a> ContainerPlan<'a> {
                         let link = self.b.text(path.trim_start_matches('/'));
                         self.b.op(call::SYMLINKAT, [target, Arg::Slot(dir), link]).path(path);
                     }
-                    HostEntry::Overlay(_) | HostEntry::Mount(_) => {}
+                    HostEntry::Overlay(_) => {}
                 }
             }
             self.clone_dir(scratch, "root")

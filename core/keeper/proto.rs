@@ -15,7 +15,7 @@
 //! | `EXEC`  | channel, plan, then the plan's slots | `STARTED` + pidfd or `FAILED`, `EXITED` |
 //! | `CALL`  | channel, plan, then the plan's slots | what the plan sends, then `ENDED` or `FAILED` |
 //! | `KILL`  | none | none (the container's `EMPTY` follows) |
-//! | `RELEASE` | none | `ENDED`: the undo plan has run |
+//! | `RELEASE` | none | `ENDED`: the undo plan has run, at once or as soon as the container is empty |
 //! | `KEEP` | none | `KEPT` on the container's channel: it is recorded and outlives its host from now on |
 //! | `LEAVE` | none | none: the keeper goes after its last container |
 //!
@@ -23,7 +23,7 @@
 //! keeper when the payload is pid 1 itself. End of file without that record means that the container was killed.
 //!
 //! Between `EMPTY` and `RELEASE` a container has no processes any more, but its control groups are there for a last look at
-//! what it used. A detached container, and one whose host has ended, is undone at once.
+//! what it used, unless its `RELEASE` came before. A detached container, and one whose host has ended, is undone at once.
 //!
 //! Every request is checked by the keeper (size, magic, number of descriptors, the asking thread's credentials, all offsets
 //! of the plan); every record is checked by the library (size, kind). Integers are native: both ends are the same build.

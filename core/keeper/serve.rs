@@ -33,6 +33,8 @@ struct Task {
     /// pid 1 or the payload; 0 before it exists.
     pid: i32,
     reaped: bool,
+    /// Its host wants no last look: it is undone as soon as it is empty.
+    released: bool,
     channel: i32,
     /// START without a resident init: where the payload's status goes.
     status_pipe: i32,
@@ -357,10 +359,12 @@ impl Keeper {
                     }
                 }
                 request::RELEASE => {
-                    if let Some(index) = self.find(req.key)
-                        && self.task(index).undo_at == HELD
-                    {
-                        self.release(index);
+                    if let Some(index) = self.find(req.key) {
+                        if self.task(index).undo_at == HELD {
+                            self.release(index);
+                        } else {
+                            self.task(index).released = true;
+                        }
                     }
                 }
                 request::KEEP => {
@@ -536,6 +540,7 @@ impl Keeper {
             helper: if staged && child > 0 { child as i32 } else { 0 },
             pid: if !staged && child > 0 { child as i32 } else { 0 },
             reaped: false,
+            released: false,
             channel,
             status_pipe: if start && !resident { fds[2] } else { -1 },
             plan,
@@ -656,7 +661,7 @@ impl Keeper {
                     sys::close(task.status_pipe);
                 }
                 let now = sys::now_ms();
-                if h.started != 0 && !self.detached() && !self.leaving {
+                if h.started != 0 && !task.released && !self.detached() && !self.leaving {
                     self.task(index).undo_at = HELD;
                     let empty = Record { magic: MAGIC, kind: record::EMPTY, ..Record::default() };
                     if send_record(task.channel, &empty, -1) == 0 {

@@ -1043,6 +1043,8 @@ impl Container {
         sweep_lingering();
         if !inner.has_ended() {
             inner.kill()?;
+            // Nobody will ask for a last look: one message and one turn less.
+            inner.keeper.send(request::RELEASE, inner.key, 0, 0, &[])?;
         }
         if !inner.wait_end(Some(timeout.unwrap_or(Duration::from_secs(30))), None)? {
             lock(&LINGERING).push(inner.clone());

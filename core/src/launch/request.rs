@@ -87,17 +87,17 @@ impl Request<'_> {
             }
             Need::Tree { path, recursive, field } => {
                 let text = CString::new(path.as_os_str().as_bytes())
-                    .map_err(|_| Error::spec(field.clone(), "a path has a NUL byte"))?;
+                    .map_err(|_| Error::spec(&**field, "a path has a NUL byte"))?;
                 let flags = TREE_CLONE | if *recursive { RECURSIVE } else { 0 };
                 open_tree(libc::AT_FDCWD, &text, flags)
                     .map(Given::Own)
-                    .map_err(|e| e.with_field(field.clone()).with_path(path.to_string_lossy()))
+                    .map_err(|e| e.with_field(&**field).with_path(path.to_string_lossy()))
             }
             Need::TreeOfFd { fd, recursive, field } => {
                 let flags = TREE_CLONE | libc::AT_EMPTY_PATH | if *recursive { RECURSIVE } else { 0 };
                 open_tree(*fd, &CString::default(), flags)
                     .map(Given::Own)
-                    .map_err(|e| e.with_field(field.clone()).with_path(format!("fd {fd}")))
+                    .map_err(|e| e.with_field(&**field).with_path(format!("fd {fd}")))
             }
             Need::Namespace { kind, .. } => self
                 .namespaces
@@ -205,7 +205,7 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
         };
         if errno == libc::ETIMEDOUT {
             let mut error = Error::new(ErrorKind::TimedOut, "the start took longer than start_timeout")
-                .with_field(tag.field.clone())
+                .with_field(&*tag.field)
                 .with_step(tag.call)
                 .with_errno(errno);
             if let Some(path) = &tag.path {
@@ -213,7 +213,7 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
             }
             return error;
         }
-        let mut error = Error::os(tag.call, errno).with_field(tag.field.clone());
+        let mut error = Error::os(tag.call, errno).with_field(&*tag.field);
         if errno == libc::EPERM || errno == libc::EINVAL {
             error = error.with_kind(if errno == libc::EPERM { ErrorKind::PermissionDenied } else { ErrorKind::Os });
         }
@@ -236,7 +236,7 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
         keeper_step::IDMAP => {
             let (field, path) = compiled
                 .tag(section::SETUP as u32, at)
-                .map_or(("mounts".into(), None), |tag| (tag.field.clone(), tag.path.clone()));
+                .map_or(("mounts".into(), None), |tag| (tag.field.to_string(), tag.path.clone()));
             let error = Error::os("mount_setattr MOUNT_ATTR_IDMAP", errno)
                 .with_field(field)
                 .with_kind(ErrorKind::Unsupported)

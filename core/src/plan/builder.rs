@@ -1,12 +1,14 @@
 //! Puts a plan together: operations with tags, and the flat buffer that the keeper's children interpret.
 
+use std::sync::Arc;
+
 use crate::proto::{self, Header, Op, Span, arg, pseudo, section, slot};
 
 /// What an operation is for: the front of an error message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tag {
     /// The spec's field, or a few words.
-    pub field: String,
+    pub field: Arc<str>,
     /// The system call's name.
     pub call: &'static str,
     pub path: Option<String>,
@@ -82,6 +84,10 @@ pub(crate) mod call {
     pub(crate) const CHECK_CWD: Call = Call(pseudo::CHECK_CWD, "getcwd");
 }
 
+/// Results have their slots after those for as many descriptors as a request can bring: how many it brings is known only when
+/// all operations are written.
+const FIRST_RESULT: u32 = slot::FIRST + proto::MAX_FDS as u32;
+
 /// A step that is still being written: chain the rest.
 pub(crate) struct Step<'a> {
     op: &'a mut Op,
@@ -133,25 +139,23 @@ pub(crate) struct Builder {
     pub gid_map: Vec<u8>,
     pub idmaps: Vec<proto::IdmapEntry>,
     /// The field that the next operations are for.
-    pub field: String,
+    pub field: Arc<str>,
     at: usize,
 }
 
 impl Builder {
-    /// `request_fds`: how many descriptors the request brings for slots.
-    pub fn new(request_fds: usize) -> Self {
+    pub fn new() -> Self {
         Self {
             data: vec![0; size_of::<Header>()],
             ops: Default::default(),
-            // UNDO finds the shared directories in these, whatever the request brought.
-            nslots: slot::FIRST.max((slot::SHARED + 32) as u32).max(slot::FIRST + request_fds as u32),
+            nslots: FIRST_RESULT,
             flags: 0,
             clone_flags: 0,
             cgroup_slot: None,
             uid_map: Vec::new(),
             gid_map: Vec::new(),
             idmaps: Vec::new(),
-            field: String::new(),
+            field: "".into(),
             at: section::PREPARE,
         }
     }
@@ -161,7 +165,7 @@ impl Builder {
         self.at = section;
     }
 
-    pub fn field(&mut self, field: impl Into<String>) {
+    pub fn field(&mut self, field: impl Into<Arc<str>>) {
         self.field = field.into();
     }
 

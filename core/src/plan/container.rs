@@ -2,6 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::builder::{Arg, Builder, call};
 use super::facts::{Facts, HostEntry, Need, UndoName};
@@ -63,7 +64,7 @@ pub(crate) fn clone_flag(kind: Ns) -> u64 {
 
 /// Something that will be mounted once the new root is in place.
 struct Attach {
-    field: String,
+    field: Arc<str>,
     tree: u16,
     target: PathBuf,
     directory: bool,
@@ -91,18 +92,16 @@ pub(crate) struct ContainerPlan<'a> {
 
 /// The plan of a start, and the descriptors that its request has to bring.
 pub(crate) fn compile(spec: &Spec, facts: &Facts) -> (super::builder::Compiled, Vec<Need>) {
-    // Descriptors become known while operations are written, and slots for results come after them: so twice.
-    let count = ContainerPlan::new(spec, facts, 0).write().1.len();
-    let (b, needs) = ContainerPlan::new(spec, facts, count).write();
+    let (b, needs) = ContainerPlan::new(spec, facts).write();
     (b.build(), needs)
 }
 
 impl<'a> ContainerPlan<'a> {
-    fn new(spec: &'a Spec, facts: &'a Facts, fds: usize) -> Self {
+    fn new(spec: &'a Spec, facts: &'a Facts) -> Self {
         Self {
             spec,
             facts,
-            b: Builder::new(fds),
+            b: Builder::new(),
             needs: Vec::new(),
             attach: Vec::new(),
             staged: 0,
@@ -191,7 +190,7 @@ impl<'a> ContainerPlan<'a> {
                 NamespaceSource::Host if kind != Ns::Mnt || !self.facts.privileged => {}
                 _ => {
                     staged = true;
-                    let field = format!("namespaces.{}", kind.name());
+                    let field: Arc<str> = format!("namespaces.{}", kind.name()).into();
                     self.b.field(field.clone());
                     let fd = self.need(Need::Namespace { kind, field });
                     self.b.op(call::SETNS, [Arg::Slot(fd), clone_flag(kind).into()]);

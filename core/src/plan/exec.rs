@@ -36,44 +36,34 @@ impl Joining {
 
 /// One more process in a running container.
 pub(crate) fn process(joining: &Joining, process: &ProcessPlan<'_>) -> (Compiled, Vec<Need>) {
-    let write = |count: usize| {
-        let mut b = Builder::new(count);
-        let mut needs = Vec::new();
-        joining.prepare(&mut b, &mut needs);
-        process.write(&mut b, &mut needs);
-        (b, needs)
-    };
-    let count = write(0).1.len();
-    let (b, needs) = write(count);
+    let mut b = Builder::new();
+    let mut needs = Vec::new();
+    joining.prepare(&mut b, &mut needs);
+    process.write(&mut b, &mut needs);
     (b.build(), needs)
 }
 
 /// Opens a file as the container sees it, with its root's rights, and sends the descriptor.
 pub(crate) fn open(joining: &Joining, path: &[u8], flags: i32, may_setgroups: bool) -> (Compiled, Vec<Need>) {
-    let write = |count: usize| {
-        let mut b = Builder::new(count);
-        let mut needs = Vec::new();
-        joining.prepare(&mut b, &mut needs);
-        b.section(section::PAYLOAD);
-        b.field("open");
-        if may_setgroups {
-            b.op(call::SETGROUPS, [0.into(), 0.into()]);
-        }
-        let (uid, gid) = joining.root;
-        b.op(call::SETRESGID, [gid.into(), gid.into(), gid.into()]);
-        b.op(call::SETRESUID, [uid.into(), uid.into(), uid.into()]);
-        const RESOLVE_NO_MAGICLINKS: u64 = 2;
-        const RESOLVE_IN_ROOT: u64 = 16;
-        let how = b.words(&[(flags | libc::O_CLOEXEC) as u64, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS]);
-        let (slash, text) = (b.text("/"), b.text(path));
-        let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
-        let root = b.op(call::OPENAT, [libc::AT_FDCWD.into(), slash, flags.into()]).path("/").keep();
-        let shown = String::from_utf8_lossy(path).into_owned();
-        let file = b.op(call::OPENAT2, [Arg::Slot(root), text, how, 24.into()]).path(shown).keep();
-        b.op(call::SEND_FD, [Arg::Slot(file), 0.into()]);
-        (b, needs)
-    };
-    let count = write(0).1.len();
-    let (b, needs) = write(count);
+    let mut b = Builder::new();
+    let mut needs = Vec::new();
+    joining.prepare(&mut b, &mut needs);
+    b.section(section::PAYLOAD);
+    b.field("open");
+    if may_setgroups {
+        b.op(call::SETGROUPS, [0.into(), 0.into()]);
+    }
+    let (uid, gid) = joining.root;
+    b.op(call::SETRESGID, [gid.into(), gid.into(), gid.into()]);
+    b.op(call::SETRESUID, [uid.into(), uid.into(), uid.into()]);
+    const RESOLVE_NO_MAGICLINKS: u64 = 2;
+    const RESOLVE_IN_ROOT: u64 = 16;
+    let how = b.words(&[(flags | libc::O_CLOEXEC) as u64, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS]);
+    let (slash, text) = (b.text("/"), b.text(path));
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
+    let root = b.op(call::OPENAT, [libc::AT_FDCWD.into(), slash, flags.into()]).path("/").keep();
+    let shown = String::from_utf8_lossy(path).into_owned();
+    let file = b.op(call::OPENAT2, [Arg::Slot(root), text, how, 24.into()]).path(shown).keep();
+    b.op(call::SEND_FD, [Arg::Slot(file), 0.into()]);
     (b.build(), needs)
 }

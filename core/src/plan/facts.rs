@@ -1,6 +1,7 @@
 //! What a plan is made from besides the spec: what the machine offers and the caller has. Plain data, gathered elsewhere.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::spec::{NamespaceKind, Resource, Rlimit};
 
@@ -12,11 +13,11 @@ pub(crate) enum Need {
     /// The i-th v1 `tasks` file.
     GroupTasks(usize),
     /// A detached clone of the mounts at a path of the host (privileged callers).
-    Tree { path: PathBuf, recursive: bool, field: String },
+    Tree { path: PathBuf, recursive: bool, field: Arc<str> },
     /// The same from a descriptor of the caller.
-    TreeOfFd { fd: i32, recursive: bool, field: String },
+    TreeOfFd { fd: i32, recursive: bool, field: Arc<str> },
     /// A namespace to join.
-    Namespace { kind: NamespaceKind, field: String },
+    Namespace { kind: NamespaceKind, field: Arc<str> },
     /// The payload's end of stream 0, 1 or 2.
     Stream(usize),
     /// A descriptor of the caller that is passed on.

@@ -110,7 +110,7 @@ impl Plan {
                 json!({
                     "section": SECTIONS[section],
                     "index": index,
-                    "field": tag.field,
+                    "field": &*tag.field,
                     "call": tag.call,
                     "path": tag.path,
                     "args": self.arguments(op),

@@ -52,9 +52,12 @@ pub mod hello {
     pub const PRIVILEGED: u32 = 1;
     /// The keeper belongs to one detached container: it does not follow the host.
     pub const DETACHED: u32 = 2;
-    /// Map ids with newuidmap and newgidmap; otherwise one id is mapped without help.
+    /// Map ids with newuidmap and newgidmap, or by writing the maps; otherwise one id is mapped without help.
     pub const SUBIDS: u32 = 8;
 }
+
+/// `HELLO`'s text, in place of a helper's path: the next word is the map itself. (Paths begin with a slash.)
+pub const DIRECT_MAP: u8 = b'=';
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -40,6 +40,8 @@ const TESTS: &[Test] = &[
     ("a subreaper gets no child", 30, subreaper),
     ("pid 1 of a pid namespace gets no child", 60, pid_one),
     ("mounts that can be no layer are left out", 30, odd_mounts),
+    ("root of a user namespace is an ordinary caller", 60, root_of_a_namespace),
+    ("root of a user namespace lends its ids", 30, root_of_many_ids),
     ("workers forked before the first container start their own", 60, forked_before),
     ("workers forked after it get ECHILD and disturb nothing", 60, forked_after),
     ("parallel starts do not keep each other's pipes open", 120, parallel_pipes),
@@ -559,6 +561,66 @@ fn pid_one() {
     }
 }
 
+/// In a rootless container, say: all capabilities, but only over its own namespaces.
+fn root_of_a_namespace() {
+    for namespaces in [&["--mount", "--pid", "--fork", "--mount-proc"][..], &["--mount"], &[]] {
+        let mut command = HostCommand::new("unshare");
+        command.args(["--user", "--map-root-user"]).args(namespaces).arg(myself());
+        match command.args(["--victim", "namespace-root", "single"]).output() {
+            Ok(output) if output.status.success() => {}
+            Ok(output) if String::from_utf8_lossy(&output.stderr).starts_with("unshare: ") => {
+                skip(&format!("no user namespace here: {}", String::from_utf8_lossy(&output.stderr).trim()));
+            }
+            other => panic!("{namespaces:?}: {other:?}"),
+        }
+    }
+}
+
+fn root_of_many_ids() {
+    // SAFETY: geteuid has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        return skip("only root can give a namespace many ids");
+    }
+    const FIRST: u32 = 1_900_000_000;
+    let state = tempfile::Builder::new().prefix("ringfence-state-").tempdir().expect("a directory");
+    std::os::unix::fs::chown(state.path(), Some(FIRST), Some(FIRST)).expect("chown");
+    let become_root = "echo; read go; exec setpriv --reuid 0 --regid 0 --clear-groups \"$@\"";
+    let mut child = HostCommand::new("unshare")
+        .args(["--user", "--keep-caps", "sh", "-c", become_root, "sh"])
+        .arg(myself())
+        .args(["--victim", "namespace-root", "auto"])
+        .env("RINGFENCE_STATE_DIR", state.path())
+        .stdin(HostStdio::piped())
+        .stdout(HostStdio::piped())
+        .spawn()
+        .expect("unshare");
+    child.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("it is in its namespace");
+    for map in ["uid_map", "gid_map"] {
+        std::fs::write(format!("/proc/{}/{map}", child.id()), format!("0 {FIRST} 200000\n")).expect("a map");
+    }
+    child.stdin.as_mut().expect("piped").write_all(b"\n").expect("go");
+    assert!(child.wait().expect("wait").success());
+}
+
+fn is_namespace_root(mode: &str) {
+    // SAFETY: geteuid has no preconditions.
+    assert_eq!(unsafe { libc::geteuid() }, 0);
+    let mut spec = spec(["sh", "-c", "id -u; cat /proc/self/uid_map; touch /tmp/x; test -r /etc/hostname"]);
+    spec.stdout = Some(Stdio::Pipe);
+    let container = Container::start(&spec).expect("start");
+    let info: serde_json::Value = serde_json::from_str(&container.info_json()).expect("JSON");
+    let output = container.main().expect("main").communicate(None, Some(Duration::from_secs(10))).expect("output");
+    assert!(output.status.success(), "{:?}", output.status);
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let mut lines = text.lines();
+    assert_eq!(lines.next(), Some("0"));
+    let ids: u32 =
+        lines.map(|line| line.split_whitespace().nth(2).expect("a count").parse::<u32>().expect("a count")).sum();
+    assert_eq!(info["idmap"]["mode"], mode, "{info}");
+    assert!(if mode == "single" { ids == 1 } else { ids >= 65_536 }, "{text}");
+    container.close(Some(Duration::from_secs(5))).expect("close");
+}
+
 /// Every machine that boots by EFI has such a mount: /boot/efi, closed to all but root, and FAT.
 fn odd_mounts() {
     const MOUNTS: &str = r#"
@@ -822,6 +884,7 @@ fn victim(arguments: &[String]) {
             }
             assert_eq!(SIGNALS.load(Ordering::Relaxed), 0, "SIGCHLD");
         }
+        "namespace-root" => is_namespace_root(&arguments[1]),
         "odd-mounts" => shows_odd_mounts(arguments[1] == "root"),
         "run" => {
             let containers: Vec<_> = (0..3).map(|_| start(["sleep", "100"])).collect();

@@ -14,7 +14,8 @@ use super::channel::{Answer, Channel, deadline};
 use super::fork;
 use super::keeper::{Detached, Keeper, Outer, bytes_of};
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::{MAGIC, Record, Request, hello, keeper_step, record, request};
+use crate::proto::{self, MAGIC, Record, Request, hello, keeper_step, record, request};
+use crate::sys::rights;
 use crate::sys::task::{self, call};
 
 /// The program: built by build.rs.
@@ -236,14 +237,10 @@ fn lock_whole(fd: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Does this thread have CAP_SYS_ADMIN in its user namespace?
+/// CAP_SYS_ADMIN over the machine. Root of another user namespace (a rootless container, `unshare -Ur`) is an ordinary caller
+/// in most respects: it cannot take ids that it does not have, or clone mounts that are locked.
 pub(super) fn is_privileged() -> bool {
-    const CAP_SYS_ADMIN: u32 = 21;
-    let header = [0x2008_0522u32, 0];
-    let mut data = [0u32; 6];
-    // SAFETY: header and data have the layout of version 3.
-    let r = unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) };
-    r == 0 && data[0] & 1 << CAP_SYS_ADMIN != 0
+    rights::capabilities() & 1 << rights::CAP_SYS_ADMIN != 0 && rights::in_initial_user_namespace()
 }
 
 fn is_reaper() -> bool {
@@ -449,7 +446,8 @@ fn open_path(path: &std::ffi::CStr) -> Result<OwnedFd> {
         .map_err(|e| Error::os("open", e as i32).with_path(path.to_string_lossy()))
 }
 
-/// With helpers: their command lines without the pid. Alone: the two lines of the maps.
+/// With helpers: their command lines without the pid. With the rights to do without: a mark and the map. Alone: the two lines
+/// of the maps.
 fn map_text(outer: &Outer) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut push = |word: &str| {
@@ -461,16 +459,18 @@ fn map_text(outer: &Outer) -> Vec<u8> {
         return bytes;
     }
     for (program, id, ranges) in [("newuidmap", outer.uid, &outer.uids), ("newgidmap", outer.gid, &outer.gids)] {
-        push(&super::facts::helper(program).unwrap_or_default());
-        push("0");
-        push(&id.to_string());
-        push("1");
+        let mut lines = vec![[0, id, 1]];
         let mut inside = 1;
-        for (start, count) in ranges {
-            push(&inside.to_string());
-            push(&start.to_string());
-            push(&count.to_string());
+        for &(start, count) in ranges {
+            lines.push([inside, start, count]);
             inside += count;
+        }
+        if outer.writes_maps {
+            push(&char::from(proto::DIRECT_MAP).to_string());
+            push(&lines.iter().map(|[inside, start, count]| format!("{inside} {start} {count}\n")).collect::<String>());
+        } else {
+            push(&super::facts::helper(program).unwrap_or_default());
+            lines.iter().flatten().for_each(|number| push(&number.to_string()));
         }
         push("");
     }

@@ -20,6 +20,7 @@ use crate::spec::{
 };
 use crate::spec::{IdOrName, UserSpec};
 use crate::state::ids::{self, IdClaim};
+use crate::sys::rights;
 
 /// Where newuidmap or newgidmap is.
 pub(crate) fn helper(program: &str) -> Option<String> {
@@ -32,7 +33,14 @@ pub(crate) fn helper(program: &str) -> Option<String> {
 /// What an ordinary caller's outer user namespace can have.
 pub(super) fn outer() -> Result<Outer> {
     let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    let mut outer = Outer { uid, gid, uids: Vec::new(), gids: Vec::new(), why: None };
+    let mut outer = Outer { uid, gid, uids: Vec::new(), gids: Vec::new(), writes_maps: false, why: None };
+    if !rights::in_initial_user_namespace() {
+        const BOTH: u64 = 1 << rights::CAP_SETUID | 1 << rights::CAP_SETGID;
+        let (uids, gids) = (others("uid_map", uid), others("gid_map", gid));
+        if rights::capabilities() & BOTH == BOTH && !uids.is_empty() && !gids.is_empty() {
+            return Ok(Outer { uids, gids, writes_maps: true, ..outer });
+        }
+    }
     if helper("newuidmap").is_none() || helper("newgidmap").is_none() {
         outer.why = Some("newuidmap and newgidmap are not installed (package uidmap or shadow-utils)".into());
         return Ok(outer);
@@ -48,6 +56,18 @@ pub(super) fn outer() -> Result<Outer> {
     outer.uids = uids;
     outer.gids = gids;
     Ok(outer)
+}
+
+/// The ids of this user namespace without the caller's own.
+fn others(file: &str, own: u32) -> Vec<(u32, u32)> {
+    let around = |(first, _, count): (u32, u32, u32)| {
+        if own < first || own - first >= count {
+            return [(first, count), (0, 0)];
+        }
+        [(first, own - first), (own.saturating_add(1), count - (own - first) - 1)]
+    };
+    let ranges = rights::id_map(file).into_iter().flat_map(around);
+    ranges.filter(|&(_, count)| count > 0).take(16).collect()
 }
 
 fn user_name(uid: u32) -> Option<String> {

@@ -20,6 +20,8 @@ pub(crate) struct Outer {
     /// Sub-ids: (first id outside, count), as 1.. inside; empty with a single id.
     pub uids: Vec<(u32, u32)>,
     pub gids: Vec<(u32, u32)>,
+    /// The keeper's mapper writes the maps itself: the caller has the capabilities for it, in a user namespace of many ids.
+    pub writes_maps: bool,
     /// Why not more.
     pub why: Option<String>,
 }

@@ -10,6 +10,7 @@ use nix::sys::stat::{FileStat, Mode, fstat, stat};
 use nix::unistd::{AccessFlags, access, mkdir};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::rights;
 
 /// The state directory, open: what is below is reached by this descriptor, so that a renamed path changes nothing.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ struct Candidate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     uid: u32,
+    /// As the user namespace above knows it: root there is not the root that everybody means, and every user can be it.
+    uid_above: u32,
     chosen: Option<OsString>,
     runtime_dir: Option<OsString>,
 }
@@ -37,6 +40,7 @@ impl Place {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         Self {
             uid: nix::unistd::geteuid().as_raw(),
+            uid_above: rights::uid_above(),
             chosen: variable("RINGFENCE_STATE_DIR"),
             runtime_dir: variable("XDG_RUNTIME_DIR"),
         }
@@ -44,7 +48,7 @@ impl Place {
 
     #[cfg(test)]
     pub(super) fn at(path: &Path) -> Self {
-        Self { uid: nix::unistd::geteuid().as_raw(), chosen: Some(path.into()), runtime_dir: None }
+        Self { chosen: Some(path.into()), runtime_dir: None, ..Self::now() }
     }
 
     /// Opens the directory; makes it if it does not exist.
@@ -86,15 +90,15 @@ impl Place {
         let parents = self.runtime_parents(run);
         let before = parents.iter().map(|parent| candidate(parent.join("ringfence"), 0o022)).collect();
         // Shared with everybody: the name must be this user's own, and closed to all others.
-        (candidate(tmp.join(format!("ringfence-{}", self.uid)), 0o077), before)
+        (candidate(tmp.join(format!("ringfence-{}", self.uid_above)), 0o077), before)
     }
 
     fn runtime_parents(&self, run: &Path) -> Vec<PathBuf> {
-        if self.uid == 0 {
+        if self.uid == 0 && self.uid_above == 0 {
             return vec![run.to_owned()];
         }
         let chosen = self.runtime_dir.iter().map(PathBuf::from).filter(|path| path.is_absolute());
-        let parents = chosen.chain([run.join(format!("user/{}", self.uid))]);
+        let parents = chosen.chain([run.join(format!("user/{}", self.uid_above))]);
         parents.filter(|parent| stat(parent).is_ok_and(|s| self.is_ours(&s, 0o022))).collect()
     }
 
@@ -142,11 +146,7 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     fn ours(runtime_dir: Option<&Path>) -> Place {
-        Place {
-            uid: nix::unistd::geteuid().as_raw(),
-            chosen: None,
-            runtime_dir: runtime_dir.map(|p| p.as_os_str().to_owned()),
-        }
+        Place { chosen: None, runtime_dir: runtime_dir.map(|p| p.as_os_str().to_owned()), ..Place::now() }
     }
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
 
         // Another user's.
         std::fs::set_permissions(&name, std::fs::Permissions::from_mode(0o700)).unwrap();
-        let other = Place { uid: uid.as_raw() + 1, ..ours(None) };
+        let other = Place { uid: uid.as_raw() + 1, uid_above: uid.as_raw() + 1, ..ours(None) };
         std::fs::rename(&name, base.path().join(format!("ringfence-{}", other.uid))).unwrap();
         let error = other.open_with(&nowhere, base.path()).unwrap_err();
         assert_eq!(error.errno(), libc::EPERM, "{error}");

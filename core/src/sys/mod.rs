@@ -8,6 +8,8 @@ pub(crate) mod pidfd;
 pub(crate) mod probe;
 /// The system call instruction.
 pub(crate) mod raw;
+/// Capabilities, and the user namespace in which they count.
+pub(crate) mod rights;
 /// A task that shares the host's memory.
 pub(crate) mod task;
 /// Extended attributes of open files.

@@ -563,10 +563,14 @@ fn pid_one() {
 
 /// In a rootless container, say: all capabilities, but only over its own namespaces.
 fn root_of_a_namespace() {
-    for namespaces in [&["--mount", "--pid", "--fork", "--mount-proc"][..], &["--mount"], &[]] {
+    let pid: [&str; 3] = ["--mount", "--pid", "--fork"];
+    let with_proc = [&pid[..], &["--mount-proc"]].concat();
+    for (namespaces, expected) in
+        [(&with_proc[..], "single"), (&["--mount"], "single"), (&[], "single"), (&pid, "another /proc")]
+    {
         let mut command = HostCommand::new("unshare");
         command.args(["--user", "--map-root-user"]).args(namespaces).arg(myself());
-        match command.args(["--victim", "namespace-root", "single"]).output() {
+        match command.args(["--victim", "namespace-root", expected]).output() {
             Ok(output) if output.status.success() => {}
             Ok(output) if String::from_utf8_lossy(&output.stderr).starts_with("unshare: ") => {
                 skip(&format!("no user namespace here: {}", String::from_utf8_lossy(&output.stderr).trim()));
@@ -607,6 +611,11 @@ fn is_namespace_root(mode: &str) {
     assert_eq!(unsafe { libc::geteuid() }, 0);
     let mut spec = spec(["sh", "-c", "id -u; cat /proc/self/uid_map; touch /tmp/x; test -r /etc/hostname"]);
     spec.stdout = Some(Stdio::Pipe);
+    if mode == "another /proc" {
+        let error = Container::start(&spec).expect_err("a start without a /proc");
+        assert!(error.hint().is_some_and(|hint| hint.contains("--mount-proc")), "{error}");
+        return;
+    }
     let container = Container::start(&spec).expect("start");
     let info: serde_json::Value = serde_json::from_str(&container.info_json()).expect("JSON");
     let output = container.main().expect("main").communicate(None, Some(Duration::from_secs(10))).expect("output");

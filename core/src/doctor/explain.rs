@@ -1,6 +1,7 @@
 //! Why this machine refuses something, and what to do about it: from the errno and from what can be read.
 
-use super::facts::{self, CAP_SETFCAP, CAP_SYS_ADMIN, Caller, KINDS, Kind};
+use super::facts::{self, CAP_SETFCAP, Caller, KINDS, Kind};
+use crate::sys::rights::CAP_SYS_ADMIN;
 
 /// The reason, and the remedy if there is one.
 pub(super) type Reason = (String, Option<String>);

@@ -31,7 +31,6 @@ pub(super) const KINDS: [Kind; 8] = [
     Kind { default: false, ..kind("time", 0, "CONFIG_TIME_NS") },
 ];
 
-pub(super) const CAP_SYS_ADMIN: u32 = 21;
 pub(super) const CAP_SETFCAP: u32 = 31;
 
 /// This thread, as the kernel sees it.

@@ -9,10 +9,11 @@ use std::fmt;
 use std::fs;
 
 use self::explain::{Reason, errno_text};
-use self::facts::{CAP_SYS_ADMIN, Caller, KINDS, Kind};
+use self::facts::{Caller, KINDS, Kind};
 use crate::cgroup;
 use crate::state;
 use crate::sys::probe::{self, Refusal};
+use crate::sys::rights::{self, CAP_SYS_ADMIN};
 
 pub(crate) use self::explain::explain;
 
@@ -131,7 +132,8 @@ fn process(report: &mut Report, caller: &Caller) {
         Some(name) => format!("{name} (uid {}), {capable} CAP_SYS_ADMIN", caller.uid),
         None => format!("uid {}, {capable} CAP_SYS_ADMIN", caller.uid),
     };
-    report.add("caller", false, Ok(who));
+    let over = if rights::in_initial_user_namespace() { "" } else { ", over a user namespace below the machine's" };
+    report.add("caller", false, Ok(format!("{who}{over}")));
     report.add(
         "caller.no_new_privs",
         false,
@@ -262,7 +264,14 @@ fn mounts(report: &mut Report, caller: &Caller) {
 }
 
 fn ids(report: &mut Report, caller: &Caller) {
-    let root = caller.uid == 0;
+    if let Some(ids) = crate::launch::lent_ids() {
+        let text = format!("not needed: the {ids} ids of this user namespace can be mapped");
+        for row in ["newuidmap", "newgidmap", "subuid", "subgid"] {
+            report.add(format!("idmap.{row}"), false, Ok(text.clone()));
+        }
+        return;
+    }
+    let root = caller.uid == 0 && rights::in_initial_user_namespace();
     for program in ["newuidmap", "newgidmap"] {
         let found = match facts::program(program) {
             None if root => Ok("not installed; root does not need it".to_owned()),

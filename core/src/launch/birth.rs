@@ -256,12 +256,24 @@ pub(crate) fn prospect() -> Result<Option<Outer>> {
     if is_privileged() { Ok(None) } else { super::facts::outer().map(Some) }
 }
 
+/// How many ids a caller in a user namespace of many can map into its containers' outer namespace. `None`: that is not how.
+pub(crate) fn lent_ids() -> Option<u32> {
+    prospect().ok().flatten().filter(|outer| outer.writes_maps).map(|outer| outer.pool())
+}
+
 pub(super) fn start(detached: Option<Detached>) -> Result<Keeper> {
     fork::watch();
     Middle::collect();
     let privileged = is_privileged();
     if privileged {
         return start_as(None, detached.as_ref());
+    }
+    let own = std::fs::read_link("/proc/self").ok();
+    if own.as_deref() != Some(std::path::Path::new(&std::process::id().to_string())) {
+        return Err(Error::new(ErrorKind::Unsupported, "this is the /proc of another pid namespace, or none")
+            .with_field("keeper")
+            .with_path("/proc")
+            .with_hint("mount one for this namespace (unshare --mount-proc): id maps are written through it"));
     }
     let outer = super::facts::outer()?;
     if outer.uids.is_empty() {

@@ -8,7 +8,7 @@ mod keeper;
 mod pool;
 mod request;
 
-pub(crate) use birth::prospect;
+pub(crate) use birth::{lent_ids, prospect};
 pub(crate) use channel::{Answer, Channel, deadline, poll};
 pub(crate) use fork::Owner;
 pub(crate) use keeper::{Detached, Keeper};

@@ -39,6 +39,7 @@ mod table {
     pub const EXIT_GROUP: u32 = 231;
     pub const OPENAT: u32 = 257;
     pub const UNLINKAT: u32 = 263;
+    pub const FGETXATTR: u32 = 193;
     pub const GETDENTS64: u32 = 217;
     pub const MKDIRAT: u32 = 258;
     pub const PPOLL: u32 = 271;
@@ -106,6 +107,7 @@ mod table {
     pub const EXIT_GROUP: u32 = 94;
     pub const OPENAT: u32 = 56;
     pub const UNLINKAT: u32 = 35;
+    pub const FGETXATTR: u32 = 10;
     pub const GETDENTS64: u32 = 61;
     pub const MKDIRAT: u32 = 34;
     pub const PPOLL: u32 = 73;

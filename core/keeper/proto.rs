@@ -96,6 +96,10 @@ pub mod record {
     pub const LEFT_OUT: u32 = 11;
 }
 
+/// Extended attributes with which the library marks a directory that it made for control groups; the value is the
+/// directory's name. v2 has the first, v1 the other one.
+pub const MADE: [&core::ffi::CStr; 2] = [c"user.ringfence", c"trusted.ringfence"];
+
 /// Steps of the keeper itself that can fail; in `Record::op` when `section` is `section::KEEPER`.
 pub mod keeper_step {
     pub const BAD_REQUEST: u32 = 1;

@@ -3,7 +3,7 @@
 use crate::birth::fd;
 use crate::interp::{NO_SECTION, Plan, send_record};
 use crate::nr;
-use crate::proto::{MAGIC, MAX_FDS, Record, Request, hello, keeper_step, plan_flag, record, request, section, slot};
+use crate::proto::{MADE, MAGIC, MAX_FDS, Record, Request, hello, keeper_step, plan_flag, record, request, section, slot};
 use crate::role;
 use crate::sys::{self, PollFd, sc};
 
@@ -265,6 +265,7 @@ impl Keeper {
         // A middle task that stayed as the parent (it pins the host's memory) ends when it has no child any more. Were it ended
         // first, a subreaper host would get this process as a child, and its SIGCHLD.
         self.sweep_groups();
+        self.shared.iter().chain(&self.unproven).filter(|&&fd| fd >= 0).for_each(|&fd| remove_made(fd));
         sys::exit(0)
     }
 
@@ -742,5 +743,23 @@ impl Keeper {
         task.kind = 0;
         self.live -= 1;
         self.idle_since = sys::now_ms();
+    }
+}
+
+/// The directories in which groups are made are not left behind either: those that the library made are marked with their
+/// name. The kernel keeps one in which somebody has groups; a host that finds its directory removed makes it anew.
+fn remove_made(mut dir: i32) {
+    const AT_REMOVEDIR: u32 = 0x200;
+    loop {
+        let mut name = [0u8; 256];
+        let marked = MADE.iter().any(|mark| sc!(nr::FGETXATTR, dir, mark.as_ptr(), name.as_mut_ptr(), 255) > 0);
+        if !marked || name.contains(&b'/') {
+            return;
+        }
+        let above = sc!(nr::OPENAT, dir, c"..".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
+        if above < 0 || sc!(nr::UNLINKAT, above, name.as_ptr(), AT_REMOVEDIR) < 0 {
+            return;
+        }
+        dir = above as i32;
     }
 }

@@ -45,6 +45,7 @@ const TESTS: &[Test] = &[
     ("workers forked before the first container start their own", 60, forked_before),
     ("workers forked after it get ECHILD and disturb nothing", 60, forked_after),
     ("parallel starts do not keep each other's pipes open", 120, parallel_pipes),
+    ("directories made for control groups are not left", 30, no_empty_groups),
     ("dropping the handle ends the container", 30, dropped),
     ("a host that exits leaves nothing", 30, host_exits),
     ("a host that executes another program leaves nothing", 30, host_executes),
@@ -511,6 +512,47 @@ fn silence() {
     assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
 }
 
+/// Where a path of the control groups exists.
+fn in_hierarchies(path: &str) -> Vec<PathBuf> {
+    let root = PathBuf::from("/sys/fs/cgroup");
+    let hierarchies = std::fs::read_dir(&root).expect("/sys/fs/cgroup").flatten().map(|entry| entry.path());
+    hierarchies.chain([root]).map(|top| top.join(&path[1..])).filter(|path| path.exists()).collect()
+}
+
+#[track_caller]
+fn gone_within_a_second(path: &str) {
+    let started = Instant::now();
+    while !in_hierarchies(path).is_empty() {
+        assert!(started.elapsed() < Duration::from_secs(1), "left: {:?}", in_hierarchies(path));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn no_empty_groups() {
+    let base = std::env::var("RINGFENCE_CGROUP_PARENT").unwrap_or_else(|_| "/ringfence-test".into());
+    let top = format!("{base}/made-{}", std::process::id());
+    for place in [top.clone(), format!("{top}/below/it")] {
+        let mut command = HostCommand::new(myself());
+        command.args(["--victim", "groups", &top]).env("RINGFENCE_CGROUP_PARENT", &place);
+        let output = command.output().expect("a host");
+        assert!(output.status.success(), "{output:?}");
+        gone_within_a_second(&top);
+    }
+}
+
+fn makes_groups(top: &str) {
+    for _ in 0..2 {
+        let spec = Spec { argv: vec!["true".into()], ..Spec::default() };
+        let container = Container::start(&spec).expect("start");
+        let info: serde_json::Value = serde_json::from_str(&container.info_json()).expect("JSON");
+        assert_eq!(info["cgroup"].is_null(), in_hierarchies(top).is_empty(), "{info}");
+        container.close(Some(Duration::from_secs(5))).expect("close");
+        // The next start finds that its directories are gone.
+        ringfence::end_keepers();
+        gone_within_a_second(top);
+    }
+}
+
 fn sigchld_ignored() {
     // SAFETY: a disposition of this test's own process.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
@@ -894,6 +936,7 @@ fn victim(arguments: &[String]) {
             assert_eq!(SIGNALS.load(Ordering::Relaxed), 0, "SIGCHLD");
         }
         "namespace-root" => is_namespace_root(&arguments[1]),
+        "groups" => makes_groups(&arguments[1]),
         "odd-mounts" => shows_odd_mounts(arguments[1] == "root"),
         "run" => {
             let containers: Vec<_> = (0..3).map(|_| start(["sleep", "100"])).collect();

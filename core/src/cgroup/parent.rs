@@ -449,6 +449,7 @@ fn reach_one(above: &OwnedFd, name: &OsStr, made: &mut Vec<Made>) -> nix::Result
         }
         match file::make_dir(above, name) {
             Ok(()) => {
+                mark_as_made(above, name);
                 if let Ok(dir) = above.as_fd().try_clone_to_owned()
                     && !made.iter().any(|m| m.name == name && same_file(&m.dir, above))
                 {
@@ -460,6 +461,12 @@ fn reach_one(above: &OwnedFd, name: &OsStr, made: &mut Vec<Made>) -> nix::Result
         }
     }
     Err(Errno::ENOENT)
+}
+
+/// For the keepers, which remove it when they leave. Without the mark it stays until `gc`.
+fn mark_as_made(above: &OwnedFd, name: &OsStr) {
+    let Ok(dir) = file::open_dir(above, Path::new(name)) else { return };
+    let _ = crate::proto::MADE.iter().any(|mark| xattr::set(&dir, mark, name.as_encoded_bytes()).is_ok());
 }
 
 fn same_file(a: &OwnedFd, b: &OwnedFd) -> bool {

@@ -16,7 +16,6 @@ pub(crate) fn get(file: impl AsFd, name: &CStr) -> io::Result<Vec<u8>> {
 }
 
 /// fsetxattr(2).
-#[cfg(test)]
 pub(crate) fn set(file: impl AsFd, name: &CStr, value: &[u8]) -> io::Result<()> {
     let fd = file.as_fd().as_raw_fd();
     // SAFETY: `name` ends with NUL, `value` is as long as stated, the descriptor is borrowed for the call.

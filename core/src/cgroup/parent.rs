@@ -212,12 +212,25 @@ pub(super) fn find(h: &Hierarchy, place: &Place, controllers: bool) -> Result<Ar
         return Ok(known.parent.clone());
     }
     let parent = Arc::new(open(h, place, controllers, &mut cache.made)?);
+    if let Place::Spec(path) = place {
+        let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+        if !named.contains(path) {
+            named.push(path.clone());
+        }
+    }
     if cache.known.len() >= MOST_KNOWN {
         cache.known.remove(0);
     }
     let (place, mount_point) = (place.clone(), h.mount_point.clone());
     cache.known.push(Known { place, mount_point, controllers, parent: parent.clone() });
     Ok(parent)
+}
+
+/// Places that specs of this process named: a sweep looks there too.
+static NAMED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+pub(super) fn named() -> Vec<PathBuf> {
+    NAMED.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// After a failure: the directories may have been removed or changed since.

@@ -24,7 +24,7 @@ pub(crate) struct SweepReport {
 }
 
 /// Kills and removes every group `rf-*` whose id `is_stale` says belongs to nobody, in all places where this caller makes
-/// groups by default or by RINGFENCE_CGROUP_PARENT. Then removes `ringfence` itself where it is empty.
+/// groups by default, by RINGFENCE_CGROUP_PARENT, or by a spec of this process. Then removes `ringfence` itself where it is empty.
 ///
 /// The whole tree is not searched: a group in a container's part of it belongs to that container's pid namespace, in which
 /// ids mean other processes.
@@ -65,6 +65,7 @@ fn places(h: &Hierarchy) -> Vec<(PathBuf, OwnedFd)> {
         paths.push(above.join(RINGFENCE));
     }
     paths.extend(h.own.clone());
+    paths.extend(parent::named());
     if let Ok(Place::Environment(path)) = Place::choose(None) {
         paths.push(path);
     }

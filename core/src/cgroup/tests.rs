@@ -698,63 +698,15 @@ fn delegated_service_of_root() {
     parent::remove_made_directories();
 }
 
-/// Prints what the groups of one container cost. The bound is loose, for busy machines: the figures are for reading.
 #[test]
-fn cost() {
+fn the_sweep_looks_where_specs_said() {
     let fixture = Fixture::new();
-    let limits = Limits { memory: Some(64 * MIB), cpus: Some(0.5), pids: Some(16) };
-    let Some(group) = fixture.probe(&limits) else { return };
+    let Some(group) = fixture.probe(&Limits::default()) else { return };
     let _cleanup = Cleanup(&group);
-    let mut create = Vec::new();
-    let mut remove = Vec::new();
-    let mut unlimited = Vec::new();
-    let (mut first_usage, mut next_usage, mut final_usage) = (Vec::new(), Vec::new(), Vec::new());
-    for i in 0..200 {
-        let start = Instant::now();
-        let group = Group::create(Some(&fixture.parent), &format!("rf-cost-{i}"), &limits).unwrap().unwrap();
-        create.push(start.elapsed());
-        for times in [&mut first_usage, &mut next_usage] {
-            let start = Instant::now();
-            group.usage().unwrap();
-            times.push(start.elapsed());
-        }
-        let start = Instant::now();
-        group.remove().unwrap();
-        remove.push(start.elapsed());
-        let start = Instant::now();
-        let group = Group::create(Some(&fixture.parent), &format!("rf-free-{i}"), &Limits::default()).unwrap().unwrap();
-        unlimited.push(start.elapsed());
-        let start = Instant::now();
-        group.final_usage().unwrap();
-        final_usage.push(start.elapsed());
-        group.remove().unwrap();
-    }
-    // One limit alone, by cgroups-rs and by descriptor with reading back.
-    let (mut theirs, mut ours) = (Vec::new(), Vec::new());
-    if let Some(parent) = group.v1.iter().find(|p| has(p, "pids")) {
-        let v1 = V1Group { parent, name: group.name() };
-        for _ in 0..200 {
-            let start = Instant::now();
-            v1.set_pids(16).unwrap();
-            theirs.push(start.elapsed());
-            let start = Instant::now();
-            assert_eq!(file::write_and_read(&parent.dir, "rf-probe/pids.max", "16").unwrap().trim(), "16");
-            ours.push(start.elapsed());
-        }
-    }
-    let median = |mut times: Vec<Duration>| {
-        times.sort();
-        times.get(times.len() / 2).copied().unwrap_or_default()
-    };
-    let (create, remove) = (median(create), median(remove));
-    println!(
-        "create {create:?}, remove {remove:?}, create without limits {:?}; usage first {:?}, then {:?}, final {:?}; one v1 limit: cgroups-rs {:?}, by descriptor {:?}",
-        median(unlimited),
-        median(first_usage),
-        median(next_usage),
-        median(final_usage),
-        median(theirs),
-        median(ours)
-    );
-    assert!(create + remove < Duration::from_millis(20), "create {create:?}, remove {remove:?}");
+    let lost = format!("rf-{}-lost-in-a-spec", std::process::id());
+    drop(Group::create(Some(&fixture.parent), &lost, &Limits::default()).unwrap().unwrap());
+    let there = || fixture.dirs().iter().any(|dir| dir.join(&lost).exists());
+    assert!(there());
+    let report = sweep(&|id| id == lost);
+    assert!(!there() && report.removed == [lost.clone()], "{report:?}");
 }

@@ -123,7 +123,7 @@ pub fn born(inside: bool) -> Keeper {
     const CLOSE_RANGE_CLOEXEC: u64 = 4;
     sc!(nr::CLOSE_RANGE, fd::CONTROL, u32::MAX, CLOSE_RANGE_CLOEXEC);
 
-    let mut keeper = Keeper::new(hello.request.value, flags);
+    let mut keeper = Keeper::new(hello.request.value, hello.request.key, flags);
     keeper.remember_authority(hello.request.tid);
     let ready = Record { magic: MAGIC, kind: record::READY, pid: sc!(nr::GETPID) as i32, ..Record::default() };
     send_record(fd::CHANNEL, &ready, -1);

@@ -70,7 +70,8 @@ pub struct Request {
     pub flags: u32,
     /// START: deadline; 0 is none.
     pub timeout_ms: u32,
-    /// The key of the container, chosen by the host, unique for this keeper. SHARE: the index.
+    /// The key of the container, chosen by the host, unique for this keeper. SHARE: the index. HELLO: the inode of the host's
+    /// pid namespace.
     pub key: u64,
     /// KILL: the signal. HELLO: the host's pid.
     pub value: i32,

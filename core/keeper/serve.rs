@@ -3,7 +3,9 @@
 use crate::birth::fd;
 use crate::interp::{NO_SECTION, Plan, send_record};
 use crate::nr;
-use crate::proto::{MADE, MAGIC, MAX_FDS, Record, Request, hello, keeper_step, plan_flag, record, request, section, slot};
+use crate::proto::{
+    MADE, MAGIC, MAX_FDS, Record, Request, hello, keeper_step, plan_flag, record, request, section, slot,
+};
 use crate::role;
 use crate::sys::{self, PollFd, sc};
 
@@ -48,6 +50,8 @@ struct Task {
 
 pub struct Keeper {
     host: i32,
+    /// The inode of the host's pid namespace, which is this one.
+    pid_namespace: u64,
     flags: u32,
     leaving: bool,
     /// A detached container can be found by its record: it stays when the host goes.
@@ -73,7 +77,7 @@ pub fn serve(mut keeper: Keeper) -> ! {
 }
 
 impl Keeper {
-    pub fn new(host: i32, flags: u32) -> Keeper {
+    pub fn new(host: i32, pid_namespace: u64, flags: u32) -> Keeper {
         let len = TASKS * core::mem::size_of::<Task>();
         // PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
         let table = sc!(nr::MMAP, 0, len, 3, 0x4022, -1i32, 0);
@@ -85,6 +89,7 @@ impl Keeper {
         sc!(nr::MADVISE, table, len, MADV_DONTFORK);
         Keeper {
             host,
+            pid_namespace,
             flags,
             leaving: false,
             kept: false,
@@ -270,11 +275,15 @@ impl Keeper {
     }
 
     /// The host makes a container's control groups before it asks for the container: killed in between, it leaves groups that no
-    /// undo part names. Their names begin with this keeper's pid.
+    /// undo part names. Their names begin with this keeper's pid namespace and pid.
     fn sweep_groups(&self) {
         const AT_REMOVEDIR: u32 = 0x200;
         let mut own = [0u8; 64];
-        let own_len = sys::proc_path(&mut own, sc!(nr::GETPID) as i32, b"-");
+        let namespace = sys::decimal(&mut own, self.pid_namespace);
+        own[namespace] = b'-';
+        let pid = sys::decimal(&mut own[namespace + 1..], sc!(nr::GETPID) as u64);
+        let own_len = namespace + 1 + pid + 1;
+        own[own_len - 1] = b'-';
         for &shared in self.shared.iter().chain(&self.unproven).filter(|&&fd| fd >= 0) {
             let dir = sc!(nr::OPENAT, shared, c".".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
             if dir < 0 {

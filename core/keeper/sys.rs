@@ -248,10 +248,9 @@ pub fn default_signals() {
     }
 }
 
-/// A number as decimal digits at the front of `out`; the rest of the path follows. Returns the length without the NUL.
-pub fn proc_path(out: &mut [u8; 64], pid: i32, rest: &[u8]) -> usize {
-    let mut digits = [0u8; 10];
-    let mut value = pid as u32;
+/// Writes a number; how many digits it has. `out` has room for 20.
+pub fn decimal(out: &mut [u8], mut value: u64) -> usize {
+    let mut digits = [0u8; 20];
     let mut n = 0;
     loop {
         digits[n] = b'0' + (value % 10) as u8;
@@ -261,12 +260,15 @@ pub fn proc_path(out: &mut [u8; 64], pid: i32, rest: &[u8]) -> usize {
             break;
         }
     }
-    let mut at = 0;
-    while n > 0 {
-        n -= 1;
-        out[at] = digits[n];
-        at += 1;
+    for (to, from) in out.iter_mut().zip(digits[..n].iter().rev()) {
+        *to = *from;
     }
+    n
+}
+
+/// A number as decimal digits at the front of `out`; the rest of the path follows. Returns the length without the NUL.
+pub fn proc_path(out: &mut [u8; 64], pid: i32, rest: &[u8]) -> usize {
+    let mut at = decimal(out, pid as u64);
     for &byte in rest {
         out[at] = byte;
         at += 1;

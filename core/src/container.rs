@@ -634,7 +634,7 @@ impl Container {
     fn launch(spec: &Spec, prepared: Prepared) -> Result<Attempt> {
         static COUNTER: AtomicU64 = AtomicU64::new(1);
         let Prepared { keeper, ids, name, log } = prepared;
-        let id = format!("rf-{}-{}-{}", keeper.pid, keeper.start_time, COUNTER.fetch_add(1, Ordering::Relaxed));
+        let id = format!("{}{}-{}", keeper.id_prefix(), keeper.start_time, COUNTER.fetch_add(1, Ordering::Relaxed));
         let own_pids = namespace_source(spec, NamespaceKind::Pid) == NamespaceSource::New;
         let namespaces = open_namespaces(spec, keeper.privileged)?;
         let (mut facts, mut left_out) = facts::gather(spec, keeper.outer.as_ref(), ids.maps.clone())?;

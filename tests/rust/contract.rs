@@ -52,6 +52,7 @@ const TESTS: &[Test] = &[
     ("a killed host leaves nothing, its forked workers alive", 30, host_killed_with_workers),
     ("a host killed at any moment leaves nothing", 600, host_killed_at_random),
     ("a killed keeper is reported in time, and gc ends what was left", 300, keeper_killed),
+    ("gc knows pid namespaces apart", 60, other_pid_namespaces),
     ("waits time out and can be cancelled", 30, waits),
     ("every newer system call may be missing", 300, missing_system_calls),
 ];
@@ -937,6 +938,12 @@ fn victim(arguments: &[String]) {
         }
         "namespace-root" => is_namespace_root(&arguments[1]),
         "groups" => makes_groups(&arguments[1]),
+        "collects" => assert_eq!(ringfence::gc().expect("gc").cgroups, 0),
+        "collected" => {
+            let _container = start(["sleep", "100"]);
+            ready();
+            std::thread::sleep(Duration::from_secs(60));
+        }
         "odd-mounts" => shows_odd_mounts(arguments[1] == "root"),
         "run" => {
             let containers: Vec<_> = (0..3).map(|_| start(["sleep", "100"])).collect();
@@ -1056,6 +1063,44 @@ fn keeper_killed() {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+    ringfence::end_keepers();
+    before.back_within(Duration::from_secs(10));
+}
+
+/// This test's own program as pid 1 of another pid namespace, with the same control groups.
+fn elsewhere(role: &str) -> HostCommand {
+    let mut command = HostCommand::new("unshare");
+    // SAFETY: geteuid has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        command.args(["--user", "--map-current-user"]);
+    }
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(myself()).args(["--victim", role]);
+    command
+}
+
+fn other_pid_namespaces() {
+    // SAFETY: geteuid has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        return skip("only root's control groups are the same in another user namespace");
+    }
+    let before = Seen::now();
+    let container = start(["sleep", "100"]);
+    let output = elsewhere("collects").output().expect("unshare");
+    assert!(output.status.success(), "{output:?}");
+    assert!(container.is_running(), "killed by a gc that cannot see its keeper");
+
+    // A whole namespace ends: its keeper cannot clean up. Whoever sees all namespaces knows that it is gone.
+    let mut child = elsewhere("collected").stdout(HostStdio::piped()).spawn().expect("unshare");
+    child.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("it has a container");
+    assert!(ringfence::gc().expect("gc").cgroups == 0, "it lives");
+    child.kill().expect("kill");
+    child.wait().expect("wait");
+    let asked = Instant::now();
+    while ringfence::gc().expect("gc").cgroups == 0 {
+        assert!(asked.elapsed() < Duration::from_secs(5), "gc found nothing");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    container.close(Some(Duration::from_secs(5))).expect("close");
     ringfence::end_keepers();
     before.back_within(Duration::from_secs(10));
 }

@@ -404,6 +404,7 @@ fn greet(
             nfds: fds.len() as u32,
             flags,
             value: pid,
+            key: crate::state::pid_namespace(),
             ..Request::default()
         },
         text,

@@ -115,6 +115,11 @@ impl Keeper {
         }
     }
 
+    /// How the ids of its containers begin, which are also the names of their control groups: `rf-PIDNAMESPACE-PID-`.
+    pub fn id_prefix(&self) -> String {
+        format!("rf-{}-{}-", crate::state::pid_namespace(), self.pid)
+    }
+
     pub fn next_key(&self) -> u64 {
         self.next_key.fetch_add(1, Ordering::Relaxed)
     }

@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::GcReport;
 use super::dir::Place;
-use super::identity::{Identity, Stat};
+use super::identity::{self, Identity, Stat};
 use super::names::{Life, Names};
 use crate::cgroup;
 use crate::error::Result;
@@ -68,16 +68,21 @@ fn collect_name(names: &Names, name: &str, ended_too: bool, report: &mut GcRepor
     }
 }
 
-/// Whether a group `rf-PID-STARTTIME-N` belongs to a keeper that is gone.
+/// Whether a group `rf-PIDNAMESPACE-PID-STARTTIME-N` belongs to a keeper that is gone.
 fn is_stale(id: &str) -> bool {
-    let mut parts = id.strip_prefix("rf-").unwrap_or_default().split('-');
-    let (Some(pid), Some(start), Some(n), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let parts: Vec<u64> =
+        id.strip_prefix("rf-").unwrap_or_default().split('-').map_while(|part| part.parse().ok()).collect();
+    let &[namespace, pid, start_time, n] = &parts[..] else { return false };
+    let Ok(pid) = i32::try_from(pid) else { return false };
+    let canonical = format!("rf-{namespace}-{pid}-{start_time}-{n}") == id;
+    if !canonical || namespace == 0 || pid <= 0 {
         return false;
-    };
-    let (Ok(pid), Ok(start_time), Ok(_)) = (pid.parse::<i32>(), start.parse::<u64>(), n.parse::<u64>()) else {
-        return false;
-    };
-    pid > 0 && !Identity { pid, start_time }.runs()
+    }
+    if namespace == identity::pid_namespace() {
+        !Identity { pid, start_time }.runs()
+    } else {
+        identity::pid_namespace_is_gone(namespace)
+    }
 }
 
 fn orphans() -> Vec<Identity> {
@@ -271,11 +276,14 @@ mod tests {
     #[test]
     fn groups_of_this_process_are_not_stale() {
         let me = Identity::of(std::process::id() as i32).unwrap();
-        assert!(!is_stale(&format!("rf-{}-{}-7", me.pid, me.start_time)));
-        assert!(is_stale(&format!("rf-{}-{}-7", me.pid, me.start_time + 1)));
-        for foreign in ["", "rf-", "rf-1", "rf-1-2", "rf-0-1-1", "rf--1-1-1", "rf-a-b-c", "rf-1-2-3-4", "x-1-2-3"] {
-            assert!(!is_stale(foreign), "{foreign}");
+        let here = identity::pid_namespace();
+        assert!(!is_stale(&format!("rf-{here}-{}-{}-7", me.pid, me.start_time)));
+        assert!(is_stale(&format!("rf-{here}-{}-{}-7", me.pid, me.start_time + 1)));
+        for foreign in ["", "rf-", "rf-1", "-1-2", "-0-1-1", "--1-1-1", "-a-b-c", "-1-2-3-4", "-01-2-3", "-+1-2-3"] {
+            let id = if foreign.starts_with('-') { format!("rf-{here}{foreign}") } else { foreign.into() };
+            assert!(!is_stale(&id), "{id}");
         }
+        assert!(!is_stale("rf-0-1-2-3"));
     }
 
     #[test]

@@ -73,6 +73,36 @@ pub(super) fn boot_id() -> &'static str {
     &BOOT_ID
 }
 
+/// Whether another pid namespace has no process any more. Only root of the first one sees that: elsewhere it is false.
+pub(super) fn pid_namespace_is_gone(namespace: u64) -> bool {
+    /// include/linux/proc_ns.h
+    const PROC_PID_INIT_INO: u64 = 0xefff_fffc;
+    if pid_namespace() != PROC_PID_INIT_INO || !nix::unistd::geteuid().is_root() {
+        return false;
+    }
+    let Ok(processes) = fs::read_dir("/proc") else { return false };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    for pid in pids {
+        match fs::metadata(format!("/proc/{pid}/ns/pid")) {
+            Ok(found) if found.ino() == namespace => return false,
+            // It has ended since, or is about to: without a namespace.
+            Ok(_) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {}
+            // One that may not be looked at (more capabilities than this caller has) is in no other namespace than the first, if
+            // it has one pid only.
+            Err(_) if pids_of(pid) == Some(1) => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+/// In how many pid namespaces a process has a pid, from this one inwards.
+fn pids_of(pid: i32) -> Option<usize> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("NSpid:")).map(|pids| pids.split_whitespace().count())
+}
+
 /// The inode of this process's pid namespace: in another one the same number means another process. 0 when unknown.
 pub(super) fn pid_namespace() -> u64 {
     fs::metadata("/proc/self/ns/pid").map_or(0, |m| m.ino())

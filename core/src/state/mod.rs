@@ -23,6 +23,11 @@ pub(crate) fn start_time(pid: i32) -> Option<u64> {
     identity::Identity::of(pid).map(|identity| identity.start_time)
 }
 
+/// The inode of this process's pid namespace; 0 when unknown.
+pub(crate) fn pid_namespace() -> u64 {
+    identity::pid_namespace()
+}
+
 /// One line of `ls`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {

@@ -1092,9 +1092,12 @@ fn other_pid_namespaces() {
     // A whole namespace ends: its keeper cannot clean up. Whoever sees all namespaces knows that it is gone.
     let mut child = elsewhere("collected").stdout(HostStdio::piped()).spawn().expect("unshare");
     child.stdout.as_mut().expect("piped").read_exact(&mut [0]).expect("it has a container");
-    assert!(ringfence::gc().expect("gc").cgroups == 0, "it lives");
+    let there = Seen::now();
+    let report = ringfence::gc().expect("gc");
+    let gone = there.groups.difference(&Seen::now().groups).cloned().collect::<Vec<_>>();
     child.kill().expect("kill");
     child.wait().expect("wait");
+    assert!(report.cgroups == 0, "it lives: {report:?} {gone:?} {:?}", container.id());
     let asked = Instant::now();
     while ringfence::gc().expect("gc").cgroups == 0 {
         assert!(asked.elapsed() < Duration::from_secs(5), "gc found nothing");

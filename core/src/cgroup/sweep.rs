@@ -32,12 +32,14 @@ pub(crate) fn sweep(is_stale: &dyn Fn(&str) -> bool) -> SweepReport {
     let mut report = SweepReport::default();
     let Ok(layout) = layout::current() else { return report };
     let mut found: BTreeMap<String, Vec<Parent>> = BTreeMap::new();
+    // Judged once: a keeper that ends meanwhile would lose its groups in some hierarchies only.
+    let mut judged: BTreeMap<String, bool> = BTreeMap::new();
     for h in &layout.hierarchies {
         for (path, dir) in places(h) {
             let Ok(groups) = file::sub_groups(&dir) else { continue };
             let dir = Arc::new(dir);
             for id in groups.iter().filter_map(|name| name.to_str().ok()) {
-                if id.starts_with("rf-") && is_stale(id) {
+                if id.starts_with("rf-") && *judged.entry(id.to_owned()).or_insert_with(|| is_stale(id)) {
                     let parent = Parent::shared(h.v2, h.controllers.clone(), path.clone(), dir.clone());
                     found.entry(id.to_owned()).or_default().push(parent);
                 }

@@ -23,6 +23,9 @@ pub struct Rootfs {
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum RootfsKind {
     /// The host's own tree, read-only below, a private overlay on top; what only root of the host can read stays unreadable.
+    /// Mounts of the host that cannot be a layer of an overlay are left out: closed to everybody but root (often /boot/efi),
+    /// FAT, automount points, an overlay on an overlay; `left_out` of the handle's info lists them. Each mount that is shown
+    /// costs some 0.2 ms per start; at most 48 are.
     #[default]
     Host,
     /// The same, owned by the container's root (idmapped): it can read and change (a copy of) everything, host secrets

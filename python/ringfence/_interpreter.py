@@ -13,7 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-HIDDEN = ("/home", "/root", "/run", "/tmp", "/var/tmp")
+_HIDDEN = ("/home", "/root", "/run", "/tmp", "/var/tmp")
+# Some distributions have a link to /var/home there.
+HIDDEN = frozenset(path for top in _HIDDEN for path in (top, os.path.realpath(top)))
 
 
 def _hidden(path: str) -> str | None:

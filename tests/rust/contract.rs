@@ -40,6 +40,7 @@ const TESTS: &[Test] = &[
     ("a subreaper gets no child", 30, subreaper),
     ("pid 1 of a pid namespace gets no child", 60, pid_one),
     ("mounts that can be no layer are left out", 30, odd_mounts),
+    ("home directories behind links are hidden too", 30, linked_home),
     ("root of a user namespace is an ordinary caller", 60, root_of_a_namespace),
     ("root of a user namespace lends its ids", 30, root_of_many_ids),
     ("workers forked before the first container start their own", 60, forked_before),
@@ -604,6 +605,41 @@ fn pid_one() {
     }
 }
 
+/// As on distributions whose root is an image: /home and /root are links into /var.
+fn linked_home() {
+    // SAFETY: geteuid has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        return skip("another root file system takes root");
+    }
+    const ROOT: &str = r#"
+        set -e
+        mount -t tmpfs test /mnt
+        mkdir /mnt/upper /mnt/work /mnt/root
+        mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work test /mnt/root
+        cd /mnt/root
+        rm -rf home
+        mkdir -p var/home/somebody
+        ln -s var/home home
+        for dir in proc sys dev; do mount --rbind /$dir $dir; done
+        mkdir old
+        pivot_root . old
+        umount -l /old
+        exec "$@"
+    "#;
+    let mut command = HostCommand::new("unshare");
+    command.args(["--mount", "sh", "-c", ROOT, "sh"]).arg(myself()).args(["--victim", "linked-home"]);
+    let output = command.output().expect("unshare");
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn has_linked_home() {
+    let mut spec = spec(["sh", "-c", "ls -A /home /var/home; touch /home/new; ls -A /var/home; readlink /home"]);
+    spec.stdout = Some(Stdio::Pipe);
+    let container = Container::start(&spec).unwrap_or_else(|e| panic!("{e}"));
+    let output = container.main().expect("main").communicate(None, Some(Duration::from_secs(10))).expect("output");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "/home:\n\n/var/home:\nnew\nvar/home\n");
+}
+
 /// In a rootless container, say: all capabilities, but only over its own namespaces.
 fn root_of_a_namespace() {
     let pid: [&str; 3] = ["--mount", "--pid", "--fork"];
@@ -629,7 +665,8 @@ fn root_of_many_ids() {
         return skip("only root can give a namespace many ids");
     }
     const FIRST: u32 = 1_900_000_000;
-    let state = tempfile::Builder::new().prefix("ringfence-state-").tempdir().expect("a directory");
+    // Not below this run's own directory, which is closed to others.
+    let state = tempfile::Builder::new().prefix("ringfence-state-").tempdir_in("/tmp").expect("a directory");
     std::os::unix::fs::chown(state.path(), Some(FIRST), Some(FIRST)).expect("chown");
     let become_root = "echo; read go; exec setpriv --reuid 0 --regid 0 --clear-groups \"$@\"";
     let mut child = HostCommand::new("unshare")
@@ -637,6 +674,8 @@ fn root_of_many_ids() {
         .arg(myself())
         .args(["--victim", "namespace-root", "auto"])
         .env("RINGFENCE_STATE_DIR", state.path())
+        // Control groups are not given to it.
+        .env_remove("RINGFENCE_CGROUP_PARENT")
         .stdin(HostStdio::piped())
         .stdout(HostStdio::piped())
         .spawn()
@@ -944,6 +983,7 @@ fn victim(arguments: &[String]) {
             ready();
             std::thread::sleep(Duration::from_secs(60));
         }
+        "linked-home" => has_linked_home(),
         "odd-mounts" => shows_odd_mounts(arguments[1] == "root"),
         "run" => {
             let containers: Vec<_> = (0..3).map(|_| start(["sleep", "100"])).collect();

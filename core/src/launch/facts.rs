@@ -13,7 +13,7 @@ use once_cell::sync::OnceCell;
 
 use super::keeper::Outer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::container::{COVERED, HIDDEN, namespace_source};
+use crate::plan::container::{COVERED, namespace_source};
 use crate::plan::facts::{Credentials, Facts, HostEntry, IdMaps, Inherited};
 use crate::spec::{
     BindSource, IdRange, Idmap, MountKind, NamespaceKind, NamespaceSource, Resource, Rlimit, Rootfs, RootfsKind, Spec,
@@ -162,9 +162,32 @@ fn mount_points() -> Result<Arc<Vec<MountPoint>>> {
     Ok(cache.as_ref().expect("just made").points.clone())
 }
 
-fn is_hidden(path: &Path) -> bool {
-    let hidden = HIDDEN.iter().map(|(dir, _)| *dir).chain(COVERED);
-    hidden.into_iter().any(|dir| path.starts_with(Path::new("/").join(dir)))
+/// Directories of the host that `rootfs: host` hides, and the mode of what is there instead.
+const HIDDEN: [(&str, u32); 5] =
+    [("/home", 0o755), ("/root", 0o700), ("/run", 0o755), ("/tmp", 0o1777), ("/var/tmp", 0o1777)];
+
+/// Where they really are: on some distributions /home is a link to var/home. A link that leads nowhere hides nothing.
+fn hidden(asked: &[(&str, u32)]) -> Vec<(PathBuf, u32)> {
+    let mut found: Vec<(PathBuf, u32)> = Vec::new();
+    for &(path, mode) in asked {
+        let path = match fs::canonicalize(path) {
+            Ok(real) if real == Path::new("/") => continue,
+            Ok(real) => real,
+            Err(_) if fs::symlink_metadata(path).is_ok() => continue,
+            Err(_) => path.into(),
+        };
+        if !found.iter().any(|(known, _)| *known == path) {
+            found.push((path, mode));
+        }
+    }
+    // One may be below another: that comes later.
+    found.sort_by_key(|(path, _)| path.components().count());
+    found
+}
+
+fn is_below(path: &Path, hidden: &[(PathBuf, u32)]) -> bool {
+    hidden.iter().any(|(dir, _)| path.starts_with(dir))
+        || COVERED.iter().any(|dir| path.starts_with(Path::new("/").join(dir)))
 }
 
 /// Directories with mounts below them are gone through entry by entry, up to this many layers; what is beyond is left out.
@@ -172,47 +195,55 @@ const MOST_LAYERS: usize = 48;
 
 struct HostTree {
     entries: Vec<HostEntry>,
-    top: Vec<String>,
     left_out: Vec<PathBuf>,
 }
 
-/// The directories of `/` that are shown, read again only when `/` changed.
-fn top_directories() -> Result<Vec<String>> {
+/// What is known of `/`, read again only when it changed.
+#[derive(Clone)]
+struct Top {
+    hidden: Vec<(PathBuf, u32)>,
+    /// The directories that are shown.
+    shown: Vec<String>,
+}
+
+fn top() -> Result<Arc<Top>> {
     type Stamp = (u64, u64, i64, i64);
-    static CACHE: Mutex<Option<(Stamp, Vec<String>)>> = Mutex::new(None);
+    static CACHE: Mutex<Option<(Stamp, Arc<Top>)>> = Mutex::new(None);
     let failed = |e: std::io::Error| Error::io("read", &e).with_path("/");
     let meta = fs::metadata("/").map_err(failed)?;
     let stamp = (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec());
     let mut cache = CACHE.lock().unwrap_or_else(|e| e.into_inner());
-    if let Some((seen, names)) = &*cache
+    if let Some((seen, top)) = &*cache
         && *seen == stamp
     {
-        return Ok(names.clone());
+        return Ok(top.clone());
     }
-    let mut names: Vec<String> = fs::read_dir("/")
+    let hidden = hidden(&HIDDEN);
+    let mut shown: Vec<String> = fs::read_dir("/")
         .map_err(failed)?
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|t| t.is_dir()))
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name != "lost+found" && !is_hidden(&Path::new("/").join(name)))
+        .filter(|name| name != "lost+found" && !is_below(&Path::new("/").join(name), &hidden))
         .collect();
-    names.sort();
-    *cache = Some((stamp, names.clone()));
-    Ok(names)
+    shown.sort();
+    let top = Arc::new(Top { hidden, shown });
+    *cache = Some((stamp, top.clone()));
+    Ok(top)
 }
 
 fn is_layer(entry: &HostEntry) -> bool {
     matches!(entry, HostEntry::Overlay(_) | HostEntry::Mount(_))
 }
 
-fn host_tree(privileged: bool) -> Result<HostTree> {
+fn host_tree(privileged: bool, top: &Top) -> Result<HostTree> {
     let points = mount_points()?;
-    let mut tree = HostTree { entries: Vec::new(), top: Vec::new(), left_out: Vec::new() };
+    let mut tree = HostTree { entries: Vec::new(), left_out: Vec::new() };
+    let is_hidden = |path: &Path| is_below(path, &top.hidden);
     let below = |dir: &Path| points.iter().any(|p| p.path != dir && p.path.starts_with(dir) && !is_hidden(&p.path));
     let any_below = |dir: &Path| points.iter().any(|p| p.path != dir && p.path.starts_with(dir));
     if privileged {
         tree.entries.push(HostEntry::Overlay("/".into()));
-        tree.top = top_directories()?;
         for point in points.iter().filter(|p| p.path != Path::new("/") && !is_hidden(&p.path)) {
             if !point.path.is_dir() || tree.entries.len() >= MOST_LAYERS {
                 tree.left_out.push(point.path.clone());
@@ -245,7 +276,7 @@ fn host_tree(privileged: bool) -> Result<HostTree> {
                 continue;
             } else if any_below(&path) {
                 tree.entries.push(HostEntry::Dir(path.clone()));
-                if below(&path) || HIDDEN.iter().any(|(h, _)| Path::new("/").join(h).starts_with(&path)) {
+                if below(&path) || top.hidden.iter().any(|(dir, _)| dir.starts_with(&path)) {
                     pending.push(path);
                 } else {
                     tree.left_out.push(path);
@@ -690,6 +721,8 @@ pub(crate) fn inherited() -> Inherited {
 pub(crate) fn hidden_hint(rootfs: &Rootfs, path: &Path) -> Option<String> {
     let host = matches!(rootfs.kind, RootfsKind::Host | RootfsKind::HostOwned);
     let real = fs::canonicalize(path).ok()?;
+    let top = top().ok()?;
+    let is_hidden = |path: &Path| is_below(path, &top.hidden);
     let shown = if is_hidden(path) { path } else { &real };
     let dir = shown.parent()?;
     (host && is_hidden(shown)).then(|| {
@@ -717,9 +750,11 @@ pub(crate) fn gather(spec: &Spec, outer: Option<&Outer>, maps: Option<IdMaps>) -
                         .with_errno(libc::EPERM)
                         .with_hint("they need CAP_SYS_ADMIN; use \"host\", or an image of the caller's own"));
                 }
-                let tree = host_tree(privileged)?;
+                let top = top()?;
+                let tree = host_tree(privileged, &top)?;
                 facts.host = tree.entries;
-                facts.host_top = tree.top;
+                facts.hidden = top.hidden.clone();
+                facts.host_top = if privileged { top.shown.clone() } else { Vec::new() };
                 left_out = tree.left_out;
             }
             RootfsKind::Directory(path) => check_directory("rootfs", path)?,
@@ -836,6 +871,25 @@ mod tests {
     fn mount_points_are_unescaped_and_unique() {
         let text = "22 1 0:20 / /a\\040b rw - ext4 /dev/x rw\n23 1 0:21 / /a\\040b rw - tmpfs t rw\n";
         assert_eq!(parse_mountinfo(text), [MountPoint { path: "/a b".into() }]);
+    }
+
+    #[test]
+    fn what_is_hidden_is_where_the_links_lead() {
+        let base = tempfile::tempdir().unwrap();
+        let base = fs::canonicalize(base.path()).unwrap();
+        fs::create_dir_all(base.join("var/home/root")).unwrap();
+        fs::create_dir(base.join("run")).unwrap();
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, base.join(name)).unwrap();
+        link("home/root", "root");
+        link("var/home", "home");
+        link("run", "tmp");
+        link("nowhere", "gone");
+        let names = ["root", "home", "run", "tmp", "gone", "missing"].map(|name| base.join(name));
+        let asked: Vec<_> = names.iter().map(|path| (path.to_str().unwrap(), 0o700)).collect();
+        let expected = ["run", "missing", "var/home", "var/home/root"].map(|path| (base.join(path), 0o700));
+        assert_eq!(hidden(&asked), expected);
+        assert!(is_below(&base.join("var/home/x"), &hidden(&asked)));
+        assert!(!is_below(&base.join("var/homes"), &hidden(&asked)));
     }
 
     #[test]

@@ -26,10 +26,7 @@ const RESOLVE_NO_MAGICLINKS: u64 = 2;
 const RESOLVE_NO_SYMLINKS: u64 = 4;
 const RESOLVE_IN_ROOT: u64 = 16;
 
-/// Directories of the host that `rootfs: host` hides, and the mode of what is there instead.
-pub(crate) const HIDDEN: [(&str, u32); 5] =
-    [("home", 0o755), ("root", 0o700), ("run", 0o755), ("tmp", 0o1777), ("var/tmp", 0o1777)];
-/// Hidden too: covered by file systems of the container's own.
+/// Hidden by `rootfs: host` because they are covered by file systems of the container's own.
 pub(crate) const COVERED: [&str; 3] = ["proc", "sys", "dev"];
 
 pub(crate) const DEVICES: [(&str, u32, u32); 6] =
@@ -561,11 +558,11 @@ impl<'a> ContainerPlan<'a> {
             }
             self.clone_dir(scratch, "root")
         });
-        for (i, (path, mode)) in HIDDEN.into_iter().enumerate() {
+        for (i, (path, mode)) in self.facts.hidden.iter().enumerate() {
             let name = format!("h{i}");
-            self.mkdir(at, &name, mode);
+            self.mkdir(at, &name, *mode);
             let dir = self.clone_dir(scratch, &name);
-            self.later(dir, format!("/{path}"), true, true);
+            self.later(dir, path.clone(), true, true);
         }
         root
     }

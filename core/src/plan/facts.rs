@@ -117,6 +117,8 @@ pub(crate) struct Facts {
     pub pure_v2: bool,
     /// `rootfs: host`.
     pub host: Vec<HostEntry>,
+    /// Directories of the host that are hidden, and the mode of the private one that is there instead.
+    pub hidden: Vec<(PathBuf, u32)>,
     /// Names of the host's top-level directories (their top is writable inside).
     pub host_top: Vec<String>,
     /// Whether each `mounts` entry's source is a directory.

@@ -24,6 +24,9 @@ fn root_facts() -> Facts {
         group_tasks: 2,
         undo_groups: vec![(0, "rf-1-2-3".into()), (1, "rf-1-2-3".into())],
         host: vec![HostEntry::Overlay("/".into()), HostEntry::Mount("/srv".into())],
+        hidden: [("/home", 0o755), ("/root", 0o700), ("/run", 0o755), ("/tmp", 0o1777), ("/var/tmp", 0o1777)]
+            .map(|(path, mode)| (path.into(), mode))
+            .into(),
         host_top: vec!["etc".into(), "usr".into()],
         known_paths: vec![
             ("/proc/kcore".into(), Some(false)),

@@ -271,7 +271,8 @@ fn write_map(keeper: i32, code: i32, map: &[u8]) -> bool {
 }
 
 /// The mapper: the keeper's child outside of its user namespace runs newuidmap and newgidmap, so that the host has no
-/// children. `text`: for each of the two, NUL-ended: the program and its arguments without the pid, or a mark and the map itself; an empty one ends each.
+/// children. `text`: for each of the two, NUL-ended: the program and its arguments without the pid, or a mark and the map
+/// itself; an empty one ends each.
 fn map_by_helpers(text: &[u8; TEXT], gate: i32, keeper: i32) -> ! {
     let mut byte = 0u8;
     if sc!(nr::READ, gate, &mut byte as *mut u8, 1) != 1 {

@@ -617,6 +617,10 @@ fn linked_home() {
         mkdir /mnt/upper /mnt/work /mnt/root
         mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work test /mnt/root
         cd /mnt/root
+        # It may lie in a file system of its own.
+        touch program
+        mount --bind "$1" program
+        shift
         rm -rf home
         mkdir -p var/home/somebody
         ln -s var/home home
@@ -624,7 +628,7 @@ fn linked_home() {
         mkdir old
         pivot_root . old
         umount -l /old
-        exec "$@"
+        exec /program "$@"
     "#;
     let mut command = HostCommand::new("unshare");
     command.args(["--mount", "sh", "-c", ROOT, "sh"]).arg(myself()).args(["--victim", "linked-home"]);

@@ -1,6 +1,6 @@
 //! Ends: exit codes, signals, pid 1, orphans, detached containers, names.
 //!
-//! tests/run: timeout=600
+//! tests/run: timeout=600 vm=delegated
 
 use std::fs;
 use std::os::fd::AsFd;

@@ -1,6 +1,6 @@
 //! Processes: arguments, users, limits, capabilities, terminals, descriptors.
 //!
-//! tests/run: timeout=600
+//! tests/run: timeout=600 vm=root
 
 use std::fs;
 use std::io::{Read, Write};

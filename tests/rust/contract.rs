@@ -344,8 +344,10 @@ fn busy_host() {
     // One container first: what the library keeps for good (sockets to its keeper) is counted by no later comparison.
     drop(start(["true"]));
     let (fds, tasks) = (descriptors_open(), threads());
+    // Of the host's own: the reaper may see none between two of them.
+    let last = Arc::new(AtomicBool::new(false));
     let reaper = {
-        let (stop, reaped) = (stop.clone(), reaped.clone());
+        let (last, reaped) = (last.clone(), reaped.clone());
         std::thread::spawn(move || {
             loop {
                 // SAFETY: reaps any child; that is the point.
@@ -353,7 +355,7 @@ fn busy_host() {
                     pid @ 1.. => {
                         reaped.lock().unwrap().insert(pid);
                     }
-                    -1 if stop.load(Ordering::Relaxed) => break,
+                    -1 if last.load(Ordering::Relaxed) => break,
                     _ => std::thread::sleep(Duration::from_micros(200)),
                 }
             }
@@ -391,6 +393,7 @@ fn busy_host() {
     });
     stop.store(true, Ordering::Relaxed);
     beside.join().unwrap();
+    last.store(true, Ordering::Relaxed);
     reaper.join().unwrap();
     let (own, reaped) = (own.lock().unwrap(), reaped.lock().unwrap());
     let stolen: Vec<_> = reaped.difference(&own).collect();

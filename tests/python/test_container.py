@@ -31,6 +31,14 @@ def gone(pid: int, within: float = 5) -> bool:
     return True
 
 
+def ready(container: ringfence.Container, within: float = 10) -> None:
+    """Its main process has said so: what it sets up first is set up."""
+    until = time.monotonic() + within
+    while "ready\n" not in container.logs():
+        assert time.monotonic() < until, container.logs()
+        time.sleep(0.01)
+
+
 def test_the_constructor_starts_it_and_the_block_ends_it() -> None:
     with ringfence.Container(hostname="box") as c:
         pid = c.pid
@@ -172,13 +180,14 @@ def test_signal_kill_stop() -> None:
     c = ringfence.Container(["sleep", "60"])
     assert c.stop() == -signal.SIGTERM
     assert not c.running
+    c = ringfence.Container([SH, "-c", "trap '' TERM; echo ready; sleep 60; sleep 60"], stop_timeout=0.3)
+    ready(c)
     started = time.monotonic()
-    c = ringfence.Container([SH, "-c", "trap '' TERM; sleep 60; sleep 60"], stop_timeout=0.3)
-    time.sleep(0.1)
     assert c.stop() == -signal.SIGKILL
     assert 0.3 <= time.monotonic() - started < 8
-    with ringfence.Container([SH, "-c", "trap 'exit 5' INT; while :; do sleep 0.05; done"], stop_signal="SIGINT") as c:
-        time.sleep(0.2)
+    script = "trap 'exit 5' INT; echo ready; while :; do sleep 0.05; done"
+    with ringfence.Container([SH, "-c", script], stop_signal="SIGINT") as c:
+        ready(c)
         assert c.stop() == 5
 
 
@@ -238,8 +247,8 @@ def test_freeze_and_thaw(container: ringfence.Container) -> None:
     time.sleep(0.2)
     assert not p.stdout.read()
     container.thaw()
-    time.sleep(0.3)
-    assert p.stdout.read()
+    os.set_blocking(p.stdout.fileno(), True)
+    assert p.stdout.read(1) == b"x"
     p.stdout.close()
     p.kill()
     p.wait()

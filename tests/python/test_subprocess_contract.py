@@ -575,9 +575,9 @@ def popen_communicate_only_stdin(m: Both) -> Any:
 
 @same
 def popen_communicate_resumes(m: Both) -> Any:
-    script = "echo one; cat; sleep 0.7; echo two"
+    script = "echo one; cat; sleep 1.2; echo two"
     with m.popen([SH, "-c", script], stdin=m.PIPE, stdout=m.PIPE, text=True) as p:
-        first = outcome(lambda _: p.communicate("input\n", timeout=0.3), m)
+        first = outcome(lambda _: p.communicate("input\n", timeout=0.6), m)
         refused = outcome(lambda _: p.communicate("more", timeout=0.1), m)
         return first, refused, p.communicate(timeout=20)
 

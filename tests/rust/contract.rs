@@ -161,6 +161,18 @@ fn start<const N: usize>(argv: [&str; N]) -> Container {
     Container::start(&spec(argv)).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// A container whose script has said `ready`: what it sets up before that is set up.
+fn start_ready(spec: &Spec) -> Container {
+    let container =
+        Container::start(&Spec { stdout: Some(Stdio::Log), ..spec.clone() }).unwrap_or_else(|e| panic!("{e}"));
+    let asked = Instant::now();
+    while !container.log(0).expect("log").starts_with(b"ready\n") {
+        assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", container.log(0));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    container
+}
+
 /// Processes, control groups and mounts of this test run, to be compared before and after.
 #[derive(Clone, Default)]
 struct Seen {

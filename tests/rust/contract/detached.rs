@@ -43,10 +43,10 @@ fn detached(name: &str) {
 
 /// The host's side: see `victim`.
 pub fn host(name: &str, then: Option<&str>) {
-    let mut spec = spec(["sh", "-c", "trap 'exit 33' TERM; while :; do sleep 0.02; done"]);
+    let mut spec = spec(["sh", "-c", "trap 'exit 33' TERM; echo ready; while :; do sleep 0.02; done"]);
     (spec.name, spec.detach) = (Some(name.to_owned()), true);
-    (spec.stdout, spec.stderr) = (Some(Stdio::Log), Some(Stdio::Log));
-    let container = Container::start(&spec).unwrap_or_else(|e| panic!("{e}"));
+    spec.stderr = Some(Stdio::Log);
+    let container = start_ready(&spec);
     if then == Some("killed") {
         let mut out = std::io::stdout();
         out.write_all(b".").and_then(|()| out.flush()).expect("tell that this host is ready");

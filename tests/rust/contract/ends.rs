@@ -20,17 +20,21 @@ fn poll(fd: BorrowedFd<'_>, milliseconds: i32) -> bool {
 }
 
 fn pollable() {
-    let container = start(["sh", "-c", "sleep 0.2; exit 6"]);
+    let waiting = Spec { stdin: Some(Stdio::Pipe), ..spec(["sh", "-c", "read line; exit 6"]) };
+    let container = Container::start(&waiting).unwrap_or_else(|e| panic!("{e}"));
     let main = container.main().expect("main");
     assert!(!poll(main.status_fd(), 0) && !poll(main.pidfd(), 0) && !poll(container.events_fd(), 0));
+    drop(main.take_stdin().expect("a pipe"));
     for fd in [main.status_fd(), main.pidfd(), container.pidfd(), container.events_fd()] {
         assert!(poll(fd, 10_000));
     }
     assert_eq!(main.try_wait().expect("try_wait").expect("readable means that it is there").code, Some(6));
     assert!(container.wait_end(Some(Duration::ZERO)).expect("wait_end"));
     let other = container_of_nothing();
-    let command = other.command("sh").args(["-c", "sleep 0.1; exit 8"]).spawn().expect("a command");
-    assert!(!poll(command.status_fd(), 0) && poll(command.status_fd(), 10_000));
+    let command = other.command("sh").args(["-c", "read line; exit 8"]).stdin(Stdio::Pipe).spawn().expect("a command");
+    assert!(!poll(command.status_fd(), 0));
+    drop(command.take_stdin().expect("a pipe"));
+    assert!(poll(command.status_fd(), 10_000));
     assert_eq!(command.try_wait().expect("try_wait").expect("there").code, Some(8));
     other.close(Some(Duration::from_secs(5))).expect("close");
 }
@@ -50,15 +54,13 @@ fn many_waiters() {
 }
 
 fn stop_with_grace() {
-    let polite = start(["sh", "-c", "trap 'exit 7' TERM; while :; do sleep 0.02; done"]);
-    std::thread::sleep(Duration::from_millis(200));
+    let polite = start_ready(&spec(["sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.02; done"]));
     let status = polite.stop(Some(Duration::from_secs(20))).expect("stop").expect("a main process");
     assert_eq!((status.code, status.reason), (Some(7), Reason::Exited));
 
-    let mut rude = spec(["sh", "-c", "trap '' TERM; while :; do sleep 0.02; done"]);
+    let mut rude = spec(["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.02; done"]);
     rude.stop_timeout = Some(Duration::from_millis(300));
-    let rude = Container::start(&rude).expect("start");
-    std::thread::sleep(Duration::from_millis(200));
+    let rude = start_ready(&rude);
     let started = Instant::now();
     let status = rude.stop(None).expect("stop").expect("a main process");
     let took = started.elapsed();
@@ -72,8 +74,7 @@ fn stop_with_grace() {
 }
 
 fn kills() {
-    let container = start(["sh", "-c", "trap 'exit 21' USR1; while :; do sleep 0.02; done"]);
-    std::thread::sleep(Duration::from_millis(200));
+    let container = start_ready(&spec(["sh", "-c", "trap 'exit 21' USR1; echo ready; while :; do sleep 0.02; done"]));
     container.signal(libc::SIGUSR1).expect("signal");
     let status = container.main().expect("main").wait(Some(Duration::from_secs(10))).expect("wait").expect("ended");
     assert_eq!(status.code, Some(21));

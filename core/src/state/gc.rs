@@ -49,22 +49,35 @@ pub(super) fn collect_names(place: &Place, ended_too: bool) -> Result<GcReport> 
 }
 
 fn collect_name(names: &Names, name: &str, ended_too: bool, report: &mut GcReport) {
-    let mut gone = true;
-    let removed = names.remove_if_dead(name, |record| {
-        let Some(record) = record else { return true };
-        if let Some(init) = record.init
-            && record.keeper.is_none()
-        {
-            // Its keeper cannot end it any more.
-            gone = end(init, |process| process.runs(), report);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut gone = true;
+        let removed = names.remove_if_dead(name, |record| {
+            let Some(record) = record else { return true };
+            if let Some(init) = record.init
+                && record.keeper.is_none()
+            {
+                // Its keeper cannot end it any more.
+                gone = end(init, |process| process.runs(), report);
+            }
+            let readable = record.detached && matches!(record.life, Life::Ended(_));
+            gone && (ended_too || !readable)
+        });
+        match removed {
+            Ok(true) => report.files += 1,
+            // A killed keeper closes its connections before it lets go of the name's lock. (That of an attached container
+            // is its host's as well, until the handle is closed.)
+            Ok(false) if gone && names.read(name).is_ok_and(|r| r.detached && r.life == Life::Lost) => {
+                if Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+                report.remaining.push(format!("name {name}: its keeper is gone, its lock is held"));
+            }
+            Ok(false) => {}
+            Err(error) => report.remaining.push(error.to_string()),
         }
-        let readable = record.detached && matches!(record.life, Life::Ended(_));
-        gone && (ended_too || !readable)
-    });
-    match removed {
-        Ok(true) => report.files += 1,
-        Ok(false) => {}
-        Err(error) => report.remaining.push(error.to_string()),
+        return;
     }
 }
 

@@ -648,7 +648,7 @@ impl Container {
         facts.streams = streams.facts;
         facts.may_setgroups &= joined_user_allows_setgroups(spec);
 
-        let limits = Limits { memory: spec.memory, cpus: spec.cpus, pids: spec.pids };
+        let limits = Limits::of(spec);
         if spec.cgroup_parent.is_some() || !keeper.has_group_parents.load(Ordering::Relaxed) {
             let parents = Group::open_parents(spec.cgroup_parent.as_deref(), &limits)?;
             for parent in &parents {

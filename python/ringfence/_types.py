@@ -104,8 +104,18 @@ class SpecFields(CommandFields, total=False):
     #: `auto` (default), `host`, `keep-id`, or explicit maps.
     idmap: str | Mapping[str, Any]
     memory: Size
+    #: Where processes are slowed down and made to give memory back.
+    memory_high: Size
+    #: Spared when the machine runs short.
+    memory_low: Size
+    #: Guaranteed.
+    memory_min: Size
+    #: Beside `memory`.
+    swap: Size
     #: Cores, a hard limit.
     cpus: int | float
+    #: Share of contended processors: 1 to 10000, 100 by default.
+    cpu_weight: int
     #: Processes and threads.
     pids: int
     #: A number or a name such as `SIGINT`.

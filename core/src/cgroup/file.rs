@@ -58,14 +58,6 @@ pub(super) fn read(at: impl AsFd, path: &str) -> nix::Result<String> {
     }
 }
 
-/// A file of one line, in one reading.
-pub(super) fn read_short(at: impl AsFd, path: &str) -> nix::Result<String> {
-    let fd = open_file(at, path, OFlag::O_RDONLY)?;
-    let mut buffer = [0u8; 128];
-    let n = read_fd(&fd, &mut buffer)?;
-    Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
-}
-
 /// Writes a value and gives back what the kernel made of it.
 pub(super) fn write_and_read(at: impl AsFd, path: &str, value: &str) -> nix::Result<String> {
     let fd = open_file(at, path, OFlag::O_RDWR)?;

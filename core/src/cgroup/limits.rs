@@ -1,6 +1,7 @@
 //! Limits as numbers that a kernel takes as they are, or an error that names the field.
 
 use crate::error::{Error, Result};
+use crate::spec::Spec;
 
 /// What the payload may use at most. `None`: not limited by this group.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -11,8 +12,18 @@ pub(crate) struct Limits {
     /// and of that sum, and without the second one a payload at its limit is swapped out instead of stopped. On v2 swap
     /// is a resource of its own (`memory.swap.max`), which this field leaves alone.
     pub memory: Option<u64>,
+    /// Bytes beside `memory`: what may be swapped out.
+    pub swap: Option<u64>,
+    /// Bytes from which the kernel slows the group down and reclaims.
+    pub memory_high: Option<u64>,
+    /// Bytes that are reclaimed only when nothing else is left to reclaim.
+    pub memory_low: Option<u64>,
+    /// Bytes that are never reclaimed.
+    pub memory_min: Option<u64>,
     /// Cores: 0.5 is half of one.
     pub cpus: Option<f64>,
+    /// The share of contended processors against other groups: 1 to 10000, 100 is everybody's.
+    pub cpu_weight: Option<u64>,
     /// Tasks, that is processes and threads, pid 1 included.
     pub pids: Option<u64>,
 }
@@ -35,10 +46,46 @@ const MAX_CPUS: f64 = 65_536.0;
 const MAX_PIDS: u64 = 4 * 1024 * 1024;
 
 impl Limits {
+    pub(crate) fn of(spec: &Spec) -> Self {
+        Self {
+            memory: spec.memory,
+            swap: spec.swap,
+            memory_high: spec.memory_high,
+            memory_low: spec.memory_low,
+            memory_min: spec.memory_min,
+            cpus: spec.cpus,
+            cpu_weight: spec.cpu_weight,
+            pids: spec.pids,
+        }
+    }
+
     /// Refuses what a kernel would refuse, clip or turn into something else.
     pub(super) fn validate(&self) -> Result<()> {
         if let Some(bytes) = self.memory {
-            memory_in_kernel(bytes)?;
+            memory_in_kernel("memory", bytes)?;
+        }
+        for (field, bytes) in
+            [("memory_high", self.memory_high), ("memory_low", self.memory_low), ("memory_min", self.memory_min)]
+        {
+            let Some(bytes) = bytes else { continue };
+            memory_in_kernel(field, bytes)?;
+            if self.memory.is_some_and(|memory| bytes > memory) {
+                return Err(Error::spec(field, "is more than memory, the hard limit"));
+            }
+        }
+        if let (Some(min), Some(low)) = (self.memory_min, self.memory_low)
+            && min > low
+        {
+            return Err(Error::spec("memory_min", "is more than memory_low, which it is a part of"));
+        }
+        // 0 is none at all.
+        if let Some(bytes) = self.swap.filter(|&bytes| bytes > 0) {
+            memory_in_kernel("swap", bytes)?;
+        }
+        if let Some(weight) = self.cpu_weight
+            && !(1..=10_000).contains(&weight)
+        {
+            return Err(Error::spec("cpu_weight", format!("{weight} is not within 1 to 10000")));
         }
         if let Some(cpus) = self.cpus {
             bandwidth(cpus)?;
@@ -53,15 +100,15 @@ impl Limits {
 }
 
 /// The number of bytes that the kernel keeps for a limit of `bytes`.
-pub(super) fn memory_in_kernel(bytes: u64) -> Result<u64> {
+pub(super) fn memory_in_kernel(field: &'static str, bytes: u64) -> Result<u64> {
     let page = page_size();
     // page_counter clips at this value without a word, and reads it as "no limit".
     let unlimited = i64::MAX as u64 / page * page;
     if bytes < page {
-        return Err(Error::spec("memory", format!("{bytes} bytes is less than one page ({page} bytes)")));
+        return Err(Error::spec(field, format!("{bytes} bytes is less than one page ({page} bytes)")));
     }
     if bytes >= unlimited - page {
-        return Err(Error::spec("memory", format!("{bytes} bytes is more than Linux can count"))
+        return Err(Error::spec(field, format!("{bytes} bytes is more than Linux can count"))
             .with_hint("leave the field out for no limit"));
     }
     Ok(bytes / page * page)
@@ -129,7 +176,7 @@ mod tests {
 
         #[test]
         fn memory_is_rounded_down_to_pages(bytes in 4096u64..1 << 62) {
-            let kept = memory_in_kernel(bytes).unwrap();
+            let kept = memory_in_kernel("memory", bytes).unwrap();
             prop_assert!(kept <= bytes && bytes - kept < page_size());
         }
     }

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, ErrorKind, Result};
 use layout::{Controller, Hierarchy, Layout};
 use parent::{Parent, Place};
+use settings::Setting;
 use usage::{Failure, Reader};
 use v1::V1Group;
 
@@ -32,6 +33,8 @@ mod limits;
 mod parent;
 /// What this machine and this caller can do, for the doctor.
 mod report;
+/// What limits write, and where.
+mod settings;
 /// Groups whose keeper is gone.
 mod sweep;
 #[cfg(test)]
@@ -53,6 +56,9 @@ pub use usage::Usage;
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a killed group may take to become empty.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What only v2 can do.
+const V2_HINT: &str = "it takes cgroup v2: boot with systemd.unified_cgroup_hierarchy=1, or without v1 mounts";
 
 /// The control groups of one container: the same name in several hierarchies.
 ///
@@ -79,7 +85,7 @@ impl Group {
     ///
     /// The limit of tasks does not count what is moved in, only what is forked there.
     pub fn create(parent: Option<&Path>, id: &str, limits: &Limits) -> Result<Option<Self>> {
-        limits.validate()?;
+        let settings = limits.settings()?;
         if id.is_empty() || id.contains(['/', '\0', '\n']) || id.starts_with('.') {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
@@ -93,7 +99,7 @@ impl Group {
         }
         let mut attempts = 0;
         loop {
-            let result = Self::attempt(&*layout::current()?, &place, id, limits);
+            let result = Self::attempt(&*layout::current()?, &place, id, limits, &settings);
             attempts += 1;
             match result {
                 Ok(Some(group)) => return Ok(Some(group)),
@@ -138,18 +144,30 @@ impl Group {
         Ok(found)
     }
 
-    fn attempt(layout: &Layout, place: &Place, id: &str, limits: &Limits) -> Result<Option<Self>> {
+    fn attempt(
+        layout: &Layout,
+        place: &Place,
+        id: &str,
+        limits: &Limits,
+        settings: &[Setting],
+    ) -> Result<Option<Self>> {
         let mut making = Making { id, v2: None, v1: Vec::new(), tasks: Vec::new(), done: false };
         let mut first_refusal = None;
-        let wanted = [
-            (Controller::Memory, limits.memory.map(|_| "memory")),
-            (Controller::Pids, limits.pids.map(|_| "pids")),
-            (Controller::Cpu, limits.cpus.map(|_| "cpus")),
-        ];
-        for (controller, field) in wanted {
-            if let (Some(field), None) = (field, layout.home(controller)) {
-                let (why, remedy) = layout::absence(layout, controller);
-                return Err(Error::new(ErrorKind::Unsupported, why).with_field(field).with_hint(remedy));
+        let wanted = [Controller::Memory, Controller::Pids, Controller::Cpu]
+            .map(|controller| (controller, settings.iter().find(|s| s.controller == controller).map(|s| s.field)));
+        for setting in settings {
+            match (layout.home(setting.controller), &setting.v1) {
+                (None, _) => {
+                    let (why, remedy) = layout::absence(layout, setting.controller);
+                    return Err(Error::new(ErrorKind::Unsupported, why).with_field(setting.field).with_hint(remedy));
+                }
+                (Some(h), Err(why)) if !h.v2 => {
+                    return Err(Error::new(ErrorKind::Unsupported, *why)
+                        .with_field(setting.field)
+                        .with_path(h.mount_point.to_string_lossy())
+                        .with_hint(V2_HINT));
+                }
+                _ => {}
             }
         }
 
@@ -180,7 +198,7 @@ impl Group {
                 }
             }
         }
-        making.limit(limits)?;
+        making.limit(settings)?;
         match (making.finish(limits), place, first_refusal) {
             (Some(group), ..) => Ok(Some(group)),
             (None, Place::Spec(_), Some(e)) => Err(e.with_field("cgroup_parent")),
@@ -511,33 +529,17 @@ impl Making<'_> {
     }
 
     /// Sets the limits, before any process is in the groups.
-    fn limit(&self, limits: &Limits) -> Result<()> {
-        let v1 = |controller: Controller| {
-            let parent = self.v1.iter().find(|p| has(p, controller.name()))?;
-            Some(V1Group { parent, name: self.id })
-        };
-        let v2 = || {
-            let (parent, dir) = self.v2.as_ref().expect("a controller that is not on v1 is on v2");
-            (dir.as_fd(), parent.path.join(self.id))
-        };
-        if let Some(bytes) = limits.memory {
-            match v1(Controller::Memory) {
-                Some(group) => group.set_memory(bytes)?,
-                None => v2::set_memory(v2().0, &v2().1, bytes)?,
-            }
-        }
-        if let Some(pids) = limits.pids {
-            match v1(Controller::Pids) {
-                Some(group) => group.set_pids(pids)?,
-                None => v2::set_pids(v2().0, &v2().1, pids)?,
-            }
-        }
-        if let Some(cpus) = limits.cpus {
-            let bandwidth = limits::bandwidth(cpus)?;
-            match v1(Controller::Cpu) {
-                Some(group) => group.set_cpus(bandwidth)?,
-                None => v2::set_cpus(v2().0, &v2().1, bandwidth)?,
-            }
+    fn limit(&self, settings: &[Setting]) -> Result<()> {
+        for setting in settings {
+            let v1 = self.v1.iter().find(|parent| has(parent, setting.controller.name()));
+            let (base, prefix, parent, writes) = match (v1, &setting.v1) {
+                (Some(parent), Ok(writes)) => (parent.dir.as_fd(), format!("{}/", self.id), parent, writes),
+                _ => {
+                    let (parent, dir) = self.v2.as_ref().expect("a controller that is not on v1 is on v2");
+                    (dir.as_fd(), String::new(), parent, &setting.v2)
+                }
+            };
+            settings::apply(base, &prefix, &parent.path.join(self.id), setting.field, writes)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -87,8 +87,6 @@ pub(super) struct Parent {
     /// In the file system.
     pub path: PathBuf,
     pub dir: Arc<OwnedFd>,
-    /// v1: whether there is a limit of memory and swap.
-    pub swap_accounting: OnceLock<bool>,
     /// v2: the groups that have to pass controllers on, the outermost first, this one last. Empty: children get none.
     chain: Vec<(OwnedFd, PathBuf)>,
     /// v2: the controllers that were seen to be passed on.
@@ -98,15 +96,7 @@ pub(super) struct Parent {
 impl Parent {
     /// For a group that was made earlier, by this or another process.
     pub fn shared(v2: bool, controllers: Vec<String>, path: PathBuf, dir: Arc<OwnedFd>) -> Self {
-        Self {
-            v2,
-            controllers,
-            path,
-            dir,
-            swap_accounting: OnceLock::new(),
-            chain: Vec::new(),
-            enabled: Mutex::new(Vec::new()),
-        }
+        Self { v2, controllers, path, dir, chain: Vec::new(), enabled: Mutex::new(Vec::new()) }
     }
 
     /// v2: makes children of this group have the controller.
@@ -447,7 +437,6 @@ fn reach(
         controllers: h.controllers.clone(),
         path: shown,
         dir: parent,
-        swap_accounting: OnceLock::new(),
         chain,
         enabled: Mutex::new(Vec::new()),
     })

@@ -228,7 +228,7 @@ fn only_v1() -> Option<Layout> {
 }
 
 fn attempt(layout: &Layout, fixture: &Fixture, limits: &Limits) -> Result<Option<Group>> {
-    Group::attempt(layout, &Place::choose(Some(&fixture.parent)).unwrap(), "rf-attempt", limits)
+    Group::attempt(layout, &Place::choose(Some(&fixture.parent)).unwrap(), "rf-attempt", limits, &limits.settings()?)
 }
 
 #[test]
@@ -238,7 +238,7 @@ fn v1_without_a_v2_tree() {
     if !nix::unistd::geteuid().is_root() && fixture.probe(&Limits::default()).map(|g| g.remove().unwrap()).is_none() {
         return;
     }
-    let limits = Limits { memory: Some(32 * MIB), pids: Some(5), cpus: Some(0.5) };
+    let limits = Limits { memory: Some(32 * MIB), pids: Some(5), cpus: Some(0.5), ..Limits::default() };
     let group = attempt(&layout, &fixture, &limits).unwrap().unwrap();
     let _cleanup = Cleanup(&group);
     assert!(group.v2_dir().is_none());
@@ -301,7 +301,7 @@ fn a_missing_controller_is_named() {
     assert_eq!(e.field(), Some("pids"), "{e}");
     // A parent that was asked for by the spec cannot be ignored, an impossible default can.
     assert_eq!(attempt(&none, &fixture, &Limits::default()).unwrap_err().field(), Some("cgroup_parent"));
-    assert!(Group::attempt(&none, &Place::Default, "rf-none", &Limits::default()).unwrap().is_none());
+    assert!(Group::attempt(&none, &Place::Default, "rf-none", &Limits::default(), &[]).unwrap().is_none());
 }
 
 #[test]
@@ -530,7 +530,7 @@ fn delegated_to_an_ordinary_user() {
         return;
     }
     let fixture = Fixture::new();
-    let limits = Limits { memory: Some(32 * MIB), pids: Some(5), cpus: Some(0.5) };
+    let limits = Limits { memory: Some(32 * MIB), pids: Some(5), cpus: Some(0.5), ..Limits::default() };
     let Some(group) = fixture.probe(&limits) else { return };
     let _cleanup = Cleanup(&group);
     // v1: the directory. v2: also the files that make and fill groups, and the user inside, in a leaf.
@@ -565,7 +565,7 @@ fn delegated_to_an_ordinary_user() {
 
 fn delegated_user() {
     assert!(!nix::unistd::geteuid().is_root());
-    let limits = Limits { memory: Some(32 * MIB), pids: Some(5), cpus: Some(0.5) };
+    let limits = Limits { memory: Some(32 * MIB), pids: Some(5), cpus: Some(0.5), ..Limits::default() };
     let group = Group::create(None, "rf-user", &limits).unwrap().unwrap();
     let _cleanup = Cleanup(&group);
     memory_is_enforced(&group);

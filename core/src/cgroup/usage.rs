@@ -262,7 +262,7 @@ impl Reader {
         }
         usage.memory_current = usage.memory_oom_kills.and(Some(0));
         usage.pids_current = usage.pids_refused.and(Some(0));
-        usage.memory_max = usage.memory_max.or(limits.memory.and_then(|bytes| memory_in_kernel(bytes).ok()));
+        usage.memory_max = usage.memory_max.or(limits.memory.and_then(|bytes| memory_in_kernel("memory", bytes).ok()));
         usage.pids_max = usage.pids_max.or(limits.pids);
         self.last = Some(usage.clone());
         Ok(usage)

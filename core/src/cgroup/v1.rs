@@ -1,13 +1,10 @@
 //! cgroup v1 (Documentation/admin-guide/cgroup-v1), through cgroups-rs.
 //!
-//! cgroups-rs is used by its controllers' methods that return a `Result`, each on a group that exists. Its builder and
-//! `apply` are not: `apply` drops errors, so that a refused memory limit would be no limit. Values are checked before
-//! ([`Limits`](super::Limits)); what the kernel rounds or clips without telling, the memory limits, is read back after,
-//! through our own descriptor of the directory.
-//!
-//! It opens files by path, each time anew, which costs a tenth more than one descriptor for writing and reading back would
-//! (10 us and 9 us for `pids.max`; the groups of a container with three limits take 300 us in the same run, 145 us of them
-//! in four mkdir). Groups are made, joined and removed, and counters are read, through descriptors of our own.
+//! cgroups-rs freezes, by the methods of its controllers that return a `Result`, each on a group that exists. Its builder
+//! and `apply` are not used: `apply` drops errors, so that a refused memory limit would be no limit. Limits are written by
+//! [`settings`](super::settings), because a change of several has to be taken back when one is refused, and what the kernel
+//! rounds or clips without telling is read back. Groups are made, joined and removed, and counters are read, through
+//! descriptors of our own.
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd;
@@ -15,17 +12,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use cgroups_rs::FreezerState;
-use cgroups_rs::fs::MaxValue;
-use cgroups_rs::fs::cpu::CpuController;
 use cgroups_rs::fs::error::Error as ControllerError;
 use cgroups_rs::fs::freezer::FreezerController;
-use cgroups_rs::fs::memory::MemController;
-use cgroups_rs::fs::pid::PidController;
 use nix::errno::Errno;
 
 use super::file;
 use super::layout::Hierarchy;
-use super::limits::{Bandwidth, DEFAULT_PERIOD, memory_in_kernel, page_size};
 use super::parent::Parent;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
@@ -39,72 +31,6 @@ pub(super) struct V1Group<'a> {
 impl V1Group<'_> {
     fn path(&self) -> PathBuf {
         self.parent.path.join(self.name)
-    }
-
-    fn failed(&self, field: &'static str, file: &str, value: &dyn std::fmt::Display, e: &ControllerError) -> Error {
-        Error::os(format!("write {value} to"), errno_of(e))
-            .with_field(field)
-            .with_path(self.path().join(file).to_string_lossy())
-    }
-
-    /// That the file holds what was asked for, seen through the directory that was opened and not through a path.
-    fn check(&self, field: &'static str, file: &str, kept: &str) -> Result<()> {
-        let shown = || self.path().join(file).to_string_lossy().into_owned();
-        let now = file::read_short(&self.parent.dir, &format!("{}/{file}", self.name))
-            .map_err(|e| Error::os("read back", e as i32).with_field(field).with_path(shown()))?;
-        if now.trim() == kept {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Unsupported, format!("the kernel kept {:?} instead of {kept:?}", now.trim()))
-            .with_field(field)
-            .with_step("write")
-            .with_path(shown()))
-    }
-
-    pub fn set_memory(&self, bytes: u64) -> Result<()> {
-        let kept = memory_in_kernel(bytes)?;
-        let controller = MemController::new(self.path(), PathBuf::new(), false);
-        let limit = "memory.limit_in_bytes";
-        controller.set_limit(kept as i64).map_err(|e| self.failed("memory", limit, &kept, &e))?;
-        self.check("memory", limit, &kept.to_string())?;
-        // Without swap accounting (CONFIG_SWAP, swapaccount=0) the file does not exist. The order matters: the kernel
-        // refuses a sum below the limit of memory alone. One page more than that limit, because the kernel charges the sum
-        // first: were both equal, `memory.failcnt` would never count a hit (seen on 6.18, which does not count them in
-        // `memory.memsw.failcnt` either).
-        let sum = "memory.memsw.limit_in_bytes";
-        if *self.parent.swap_accounting.get_or_init(|| file::exists(&self.parent.dir, sum)) {
-            let kept = kept + page_size();
-            controller.set_memswap_limit(kept as i64).map_err(|e| self.failed("memory", sum, &kept, &e))?;
-            self.check("memory", sum, &kept.to_string())?;
-        }
-        Ok(())
-    }
-
-    pub fn set_cpus(&self, bandwidth: Bandwidth) -> Result<()> {
-        let controller = CpuController::new(self.path(), PathBuf::new(), false);
-        let explain = |e: Error| match e.errno() {
-            // v1 refuses a child's share above its parent's instead of letting the smaller one hold.
-            libc::EINVAL => e.with_hint(format!(
-                "the groups above allow less: see cpu.cfs_quota_us in {} and the groups above it",
-                self.parent.path.display()
-            )),
-            _ => e,
-        };
-        // Whole microseconds within the kernel's bounds are kept as they are or refused, so these are not read back.
-        if bandwidth.period != DEFAULT_PERIOD {
-            controller
-                .set_cfs_period(bandwidth.period)
-                .map_err(|e| explain(self.failed("cpus", "cpu.cfs_period_us", &bandwidth.period, &e)))?;
-        }
-        controller
-            .set_cfs_quota(bandwidth.quota as i64)
-            .map_err(|e| explain(self.failed("cpus", "cpu.cfs_quota_us", &bandwidth.quota, &e)))
-    }
-
-    pub fn set_pids(&self, pids: u64) -> Result<()> {
-        let controller = PidController::new(self.path(), PathBuf::new(), false);
-        // Kept as it is or refused, like the share of CPU time.
-        controller.set_pid_max(MaxValue::Value(pids as i64)).map_err(|e| self.failed("pids", "pids.max", &pids, &e))
     }
 
     /// `Ok(false)`: `timeout` passed.

@@ -1,7 +1,6 @@
 //! cgroup v2 (Documentation/admin-guide/cgroup-v2.rst), over the group's own directory descriptor.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -9,38 +8,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::file;
-use super::limits::{Bandwidth, memory_in_kernel};
-use crate::error::{Error, ErrorKind, Result};
-
-/// Writes a control file and reads back that the kernel took the value as it is.
-fn set(dir: BorrowedFd<'_>, shown: &Path, field: &'static str, name: &str, value: &str, kept: &str) -> Result<()> {
-    let failed = |step: &str, e: Errno| {
-        Error::os(step, e as i32).with_field(field).with_path(shown.join(name).to_string_lossy())
-    };
-    let now = file::write_and_read(dir, name, value).map_err(|e| failed("write", e))?;
-    if now.trim() != kept {
-        return Err(Error::new(ErrorKind::Unsupported, format!("the kernel made {:?} of {value:?}", now.trim()))
-            .with_field(field)
-            .with_step("write")
-            .with_path(shown.join(name).to_string_lossy()));
-    }
-    Ok(())
-}
-
-pub(super) fn set_memory(dir: BorrowedFd<'_>, shown: &Path, bytes: u64) -> Result<()> {
-    let kept = memory_in_kernel(bytes)?.to_string();
-    set(dir, shown, "memory", "memory.max", &bytes.to_string(), &kept)
-}
-
-pub(super) fn set_cpus(dir: BorrowedFd<'_>, shown: &Path, bandwidth: Bandwidth) -> Result<()> {
-    let value = format!("{} {}", bandwidth.quota, bandwidth.period);
-    set(dir, shown, "cpus", "cpu.max", &value, &value)
-}
-
-pub(super) fn set_pids(dir: BorrowedFd<'_>, shown: &Path, pids: u64) -> Result<()> {
-    let value = pids.to_string();
-    set(dir, shown, "pids", "pids.max", &value, &value)
-}
+use crate::error::Result;
 
 /// SIGKILL to every process in the group and below, those that are being forked included: Linux 5.14. `Ok(false)`: the
 /// kernel has no `cgroup.kill`.

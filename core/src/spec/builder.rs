@@ -197,6 +197,31 @@ impl Spec {
         self.memory = Some(bytes);
         self
     }
+    /// Sets [`memory_high`](Spec#structfield.memory_high), in bytes.
+    pub fn memory_high(mut self, bytes: u64) -> Self {
+        self.memory_high = Some(bytes);
+        self
+    }
+    /// Sets [`memory_low`](Spec#structfield.memory_low), in bytes.
+    pub fn memory_low(mut self, bytes: u64) -> Self {
+        self.memory_low = Some(bytes);
+        self
+    }
+    /// Sets [`memory_min`](Spec#structfield.memory_min), in bytes.
+    pub fn memory_min(mut self, bytes: u64) -> Self {
+        self.memory_min = Some(bytes);
+        self
+    }
+    /// Sets [`swap`](Spec#structfield.swap), in bytes.
+    pub fn swap(mut self, bytes: u64) -> Self {
+        self.swap = Some(bytes);
+        self
+    }
+    /// Sets [`cpu_weight`](Spec#structfield.cpu_weight).
+    pub fn cpu_weight(mut self, weight: u64) -> Self {
+        self.cpu_weight = Some(weight);
+        self
+    }
     /// Sets [`cpus`](Spec#structfield.cpus), in cores.
     pub fn cpus(mut self, cores: f64) -> Self {
         self.cpus = Some(cores);

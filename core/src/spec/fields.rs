@@ -72,14 +72,9 @@ macro_rules! documented {
 pub(super) use documented;
 
 /// Fields of the vocabulary that this version knows but cannot do yet.
-pub(super) const LATER: [&str; 25] = [
+pub(super) const LATER: [&str; 20] = [
     "devices",
     "nesting",
-    "memory_high",
-    "memory_low",
-    "memory_min",
-    "swap",
-    "cpu_weight",
     "cpuset",
     "io_weight",
     "io_max",

@@ -235,12 +235,41 @@ documented! {
         /// 64 KiB no program can be executed, because its first stack and page tables are charged to it. Enforced, or the
         /// start fails and names what is missing. Fixed at the start. Source: the kernel's admin-guide/cgroup-v2.
         memory: Option<u64> = None, as Opt<Size>;
+        /// A bound of memory at which the processes are slowed down and made to give memory back; they are not killed for it.
+        ///
+        /// Default: none. Unit: bytes. Range: one page (4 KiB) to `memory`, in whole pages. Only on cgroup v2; elsewhere the
+        /// start fails and says so. Fixed at the start. Source: the kernel's admin-guide/cgroup-v2, memory.high.
+        memory_high: Option<u64> = None, as Opt<Size>;
+        /// Memory that is spared when the machine runs short, as long as anything unprotected is left to reclaim.
+        ///
+        /// Default: none. Unit: bytes. Range: one page to `memory`, in whole pages. It holds within what the groups above the
+        /// container's are protected with themselves. Only on cgroup v2; elsewhere the start fails and says so. Fixed at the
+        /// start. Source: the kernel's admin-guide/cgroup-v2, memory.low.
+        memory_low: Option<u64> = None, as Opt<Size>;
+        /// Memory that is guaranteed: it is never reclaimed; rather something is killed elsewhere.
+        ///
+        /// Default: none. Unit: bytes. Range: one page to `memory` and `memory_low`, in whole pages; holds as `memory_low`
+        /// does. Only on cgroup v2; elsewhere the start fails and says so. Fixed at the start. Source: the kernel's
+        /// admin-guide/cgroup-v2, memory.min.
+        memory_min: Option<u64> = None, as Opt<Size>;
+        /// How much may be swapped out, beside `memory`. 0: nothing.
+        ///
+        /// Default: no limit on v2, none on v1 where `memory` is set (it then limits the sum). Unit: bytes. Range: 0 to
+        /// 2^63-1, in whole pages. On cgroup v1 it needs `memory`, because only their sum can be limited. Enforced, or the
+        /// start fails and names what is missing. Fixed at the start. Source: the kernel's admin-guide/cgroup-v2,
+        /// memory.swap.max.
+        swap: Option<u64> = None, as Opt<Size>;
         /// The hard limit of processor time per time, of all processes together.
         ///
         /// Default: no limit of its own. Unit: cores (0.5 is half of one core's time). Range: 0.001 to 10000; the kernel's
         /// smallest quota is 1 ms per period of 1 s. Enforced, or the start fails and names what is missing. Fixed at the
         /// start. Source: the kernel's scheduler/sched-bwc.
         cpus: Option<f64> = None, as Opt<Cores>;
+        /// The share of contended processors, against other groups beside the container's.
+        ///
+        /// Default: 100, as every group. Unit: a weight. Range: 1 to 10000. On cgroup v1 these are 1024/100 shares each.
+        /// Fixed at the start. Source: the kernel's admin-guide/cgroup-v2, cpu.weight.
+        cpu_weight: Option<u64> = None, as Opt<Count>;
         /// The hard limit of processes and threads together, ringfence's init included. At the limit fork fails with EAGAIN.
         ///
         /// Default: no limit of its own. Range: 1 to 4194304. Enforced, or the start fails and names what is missing. Fixed

@@ -156,7 +156,12 @@ fn cases() -> Vec<Case> {
             ("idmap.uid[0]", "[inside, outside, count]"),
         ),
         case("memory", json!(268435456), |s| s.memory(256 << 20), json!([1]), ("memory", "like \"256M\"), got a list")),
+        case("memory_high", json!(1048576), |s| s.memory_high(1 << 20), json!(true), ("memory_high", "like \"256M\"")),
+        case("memory_low", json!(1048576), |s| s.memory_low(1 << 20), json!(-1), ("memory_low", "-1 is negative")),
+        case("memory_min", json!(1048576), |s| s.memory_min(1 << 20), json!("x"), ("memory_min", "")),
+        case("swap", json!(0), |s| s.swap(0), json!("1MB"), ("swap", "ambiguous")),
         case("cpus", json!(0.5), |s| s.cpus(0.5), json!("0.5"), ("cpus", "expected a number of cores")),
+        case("cpu_weight", json!(50), |s| s.cpu_weight(50), json!("50"), ("cpu_weight", "expected a whole number")),
         case("pids", json!(64), |s| s.pids(64), json!("64"), ("pids", "expected a whole number")),
         case(
             "rlimits",

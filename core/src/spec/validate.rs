@@ -146,6 +146,28 @@ impl Spec {
                     .with_hint("leave it out for no limit"));
             }
         }
+        for (field, bytes) in
+            [("memory_high", self.memory_high), ("memory_low", self.memory_low), ("memory_min", self.memory_min)]
+        {
+            let Some(bytes) = bytes else { continue };
+            range(field, bytes, MIN_SIZE, i64::MAX as u64)?;
+            if self.memory.is_some_and(|memory| bytes > memory) {
+                return Err(At::Field(field).error(format!("{bytes} bytes are more than memory, the hard limit")));
+            }
+        }
+        if let (Some(min), Some(low)) = (self.memory_min, self.memory_low)
+            && min > low
+        {
+            return Err(
+                At::Field("memory_min").error(format!("{min} bytes are more than memory_low, their outer bound"))
+            );
+        }
+        if let Some(swap) = self.swap {
+            range("swap", swap, 0, i64::MAX as u64)?;
+        }
+        if let Some(weight) = self.cpu_weight {
+            range("cpu_weight", weight, 1, 10_000)?;
+        }
         if let Some(cpus) = self.cpus {
             let at = At::Field("cpus");
             if !cpus.is_finite() {

@@ -28,6 +28,9 @@ use crate::state::names::{self, Life, NameClaim};
 use crate::sys::nsfs::namespace_type;
 use crate::sys::pidfd::pidfd_open;
 
+/// Changes of a running container.
+mod update;
+
 /// How long an implicit end (a drop, a failed start) may take.
 const SHORT: Duration = Duration::from_secs(5);
 
@@ -47,7 +50,10 @@ struct End {
 pub(crate) struct Inner {
     owner: Owner,
     id: String,
+    /// As it was started.
     spec: Spec,
+    /// As it is after updates.
+    spec_now: Mutex<Spec>,
     keeper: Arc<Keeper>,
     key: u64,
     pid: i32,
@@ -240,7 +246,7 @@ impl Inner {
         Joining {
             namespaces: self.namespaces,
             group_dir: self.group.as_ref().is_some_and(|g| g.v2_dir().is_some()),
-            group_tasks: self.group.as_ref().map_or(0, |g| g.v1_tasks().len()),
+            group_tasks: self.group.as_ref().map_or(0, |g| g.v1().len()),
             root: facts::root_ids(self.may_setgroups, self.default_ids),
         }
     }
@@ -672,7 +678,7 @@ impl Container {
         }
         if let Some(group) = &making.group {
             facts.group_dir = group.v2_dir().is_some();
-            facts.group_tasks = group.v1_tasks().len();
+            facts.group_tasks = group.v1().len();
             for parent in group.parents() {
                 let Some(index) = keeper.share(parent)? else { return Ok(Attempt::KeeperLeft) };
                 facts.undo_groups.push((index, group.name().to_owned()));
@@ -703,6 +709,7 @@ impl Container {
         let timeout = spec.start_timeout.unwrap_or(Spec::START_TIMEOUT);
         let sent = Request {
             group: making.group.as_ref(),
+            v1: &making.group.as_ref().map(Group::v1).unwrap_or_default(),
             streams: [0, 1, 2].map(|i| streams.given[i].as_ref().map(|fd: &OwnedFd| fd.as_fd())),
             namespaces: &namespaces,
         }
@@ -792,6 +799,7 @@ impl Container {
             owner: Owner::this(),
             id,
             spec: spec.clone(),
+            spec_now: Mutex::new(spec.clone()),
             keeper,
             key,
             pid,
@@ -897,6 +905,7 @@ impl Container {
         let inner = Arc::new(Inner {
             owner: Owner::this(),
             id: data["id"].as_str().unwrap_or_default().to_owned(),
+            spec_now: Mutex::new(spec.clone()),
             spec,
             keeper,
             key: 1,
@@ -1155,11 +1164,6 @@ impl Container {
     pub fn log_fd(&self) -> Result<OwnedFd> {
         self.log_file()?.try_clone().map_err(|e| Error::io("dup", &e))
     }
-
-    /// The spec that it was started with.
-    pub fn spec(&self) -> &Spec {
-        &self.inner().spec
-    }
 }
 
 /// A live log's shared offset; a kept one's size.
@@ -1196,6 +1200,7 @@ impl Inner {
         let asked = [command.stdin.as_ref(), command.stdout.as_ref(), command.stderr.as_ref()];
         let streams = open_streams(asked, [Stdio::Inherit, Stdio::Inherit, Stdio::Inherit], None)?;
         let inherited = facts::inherited();
+        let _joining = self.group.as_ref().map(Group::joining);
         let (compiled, needs) = crate::plan::exec::process(
             &self.joining(),
             &ProcessPlan {
@@ -1262,6 +1267,7 @@ impl Inner {
         let timeout = timeout.unwrap_or(Spec::START_TIMEOUT);
         let sent = Request {
             group: self.group.as_ref(),
+            v1: &self.group.as_ref().map(Group::v1).unwrap_or_default(),
             streams: [0, 1, 2].map(|i| given[i].as_ref().map(|fd: &OwnedFd| fd.as_fd())),
             namespaces: &[],
         }

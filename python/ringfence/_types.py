@@ -110,14 +110,32 @@ class SpecFields(CommandFields, total=False):
     memory_low: Size
     #: Guaranteed.
     memory_min: Size
+    #: Kill all processes when one has to be killed for want of memory.
+    oom_group: bool
     #: Beside `memory`.
     swap: Size
     #: Cores, a hard limit.
     cpus: int | float
     #: Share of contended processors: 1 to 10000, 100 by default.
     cpu_weight: int
+    #: Processor time that may be saved up and spent above `cpus`.
+    cpu_burst: Duration
+    #: Run only when nobody else wants the processor.
+    cpu_idle: bool
+    #: `"0-3,7"`, or an object with `cpus`, `mems` and `partition`.
+    cpuset: str | int | Mapping[str, str | int]
     #: Processes and threads.
     pids: int
+    #: Share of contended devices: 1 to 10000, 100 by default; or `"ioprio:0"` to `"ioprio:7"`.
+    io_weight: int | str
+    #: Device (path or `MAJOR:MINOR`) -> `rbps`, `wbps`, `riops`, `wiops`.
+    io_max: Mapping[str, str | Mapping[str, Size]]
+    #: Size of the pages -> bytes.
+    hugepages: Mapping[str, Size]
+    #: Device -> `hca_handle`, `hca_object`.
+    rdma: Mapping[str, Mapping[str, int]]
+    #: Resource -> count.
+    misc: Mapping[str, int]
     #: A number or a name such as `SIGINT`.
     stop_signal: int | str
     stop_timeout: Seconds

@@ -16,21 +16,46 @@ use crate::error::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Controller {
     Memory,
-    Cpu,
-    Cpuacct,
     Pids,
+    Cpu,
+    Cpuset,
+    Io,
+    Hugetlb,
+    Rdma,
+    Misc,
+    Cpuacct,
     Freezer,
 }
 
 impl Controller {
+    /// Those that limit something, in the order in which groups are made.
+    pub const LIMITING: [Self; 8] =
+        [Self::Memory, Self::Pids, Self::Cpu, Self::Cpuset, Self::Io, Self::Hugetlb, Self::Rdma, Self::Misc];
+
+    /// Its name on v2; on v1 only [`Controller::Io`] is called otherwise.
     pub fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
-            Self::Cpu => "cpu",
-            Self::Cpuacct => "cpuacct",
             Self::Pids => "pids",
+            Self::Cpu => "cpu",
+            Self::Cpuset => "cpuset",
+            Self::Io => "io",
+            Self::Hugetlb => "hugetlb",
+            Self::Rdma => "rdma",
+            Self::Misc => "misc",
+            Self::Cpuacct => "cpuacct",
             Self::Freezer => "freezer",
         }
+    }
+
+    pub fn name_on(self, v2: bool) -> &'static str {
+        if self == Self::Io && !v2 { "blkio" } else { self.name() }
+    }
+
+    /// Whether every container gets it for its counters where it can be had. The others are taken for a limit only: cpu and
+    /// cpuset make every switch between tasks dearer, and on v1 each is one directory more to make, join and remove.
+    pub fn counts(self, v2: bool) -> bool {
+        matches!(self, Self::Memory | Self::Pids) || (self == Self::Io && v2)
     }
 }
 
@@ -51,7 +76,7 @@ pub(super) struct Hierarchy {
 
 impl Hierarchy {
     pub fn has(&self, controller: Controller) -> bool {
-        self.controllers.iter().any(|c| c == controller.name())
+        self.controllers.iter().any(|c| c == controller.name_on(self.v2))
     }
 
     /// `cgroup2` or the controllers, for messages.
@@ -291,10 +316,12 @@ fn read_proc(path: &str) -> Result<Vec<u8>> {
 
 /// Why no mounted hierarchy has a controller: the sentence for the error, and what can be done.
 pub(super) fn absence(layout: &Layout, controller: Controller) -> (String, &'static str) {
-    let name = controller.name();
+    // /proc/cgroups has the names of v1.
+    let name = controller.name_on(layout.kind() == Kind::V2);
+    let on_v1 = controller.name_on(false);
     let listed = fs::read_to_string("/proc/cgroups").unwrap_or_default();
     let row =
-        listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|row| row.first() == Some(&name));
+        listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|row| row.first() == Some(&on_v1));
     let row = row.as_deref();
     match row {
         Some([_, _, _, "0", ..]) => (

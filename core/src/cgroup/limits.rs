@@ -1,10 +1,13 @@
 //! Limits as numbers that a kernel takes as they are, or an error that names the field.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use crate::error::{Error, Result};
-use crate::spec::Spec;
+use crate::spec::{Cpuset, IoMax, RdmaMax, Spec};
 
 /// What the payload may use at most. `None`: not limited by this group.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Limits {
     /// Bytes; the kernel counts in pages and rounds down.
     ///
@@ -24,8 +27,20 @@ pub(crate) struct Limits {
     pub cpus: Option<f64>,
     /// The share of contended processors against other groups: 1 to 10000, 100 is everybody's.
     pub cpu_weight: Option<u64>,
+    /// Processor time that may be saved up.
+    pub cpu_burst: Option<Duration>,
+    pub cpu_idle: bool,
+    pub cpuset: Option<Cpuset>,
     /// Tasks, that is processes and threads, pid 1 included.
     pub pids: Option<u64>,
+    /// Kill all when one has to be killed.
+    pub oom_group: bool,
+    pub io_weight: Option<u64>,
+    pub io_max: BTreeMap<String, IoMax>,
+    /// Bytes by the size of the pages.
+    pub hugepages: BTreeMap<String, u64>,
+    pub rdma: BTreeMap<String, RdmaMax>,
+    pub misc: BTreeMap<String, u64>,
 }
 
 /// CFS bandwidth: `quota` microseconds in each `period` microseconds.
@@ -55,7 +70,16 @@ impl Limits {
             memory_min: spec.memory_min,
             cpus: spec.cpus,
             cpu_weight: spec.cpu_weight,
+            cpu_burst: spec.cpu_burst,
+            cpu_idle: spec.cpu_idle,
+            cpuset: spec.cpuset.clone(),
             pids: spec.pids,
+            oom_group: spec.oom_group,
+            io_weight: spec.io_weight,
+            io_max: spec.io_max.clone(),
+            hugepages: spec.hugepages.clone(),
+            rdma: spec.rdma.clone(),
+            misc: spec.misc.clone(),
         }
     }
 

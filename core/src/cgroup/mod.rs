@@ -8,7 +8,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -19,10 +19,12 @@ use serde_json::{Value, json};
 use crate::error::{Error, ErrorKind, Result};
 use layout::{Controller, Hierarchy, Layout};
 use parent::{Parent, Place};
-use settings::Setting;
+use settings::{Setting, Step};
 use usage::{Failure, Reader};
 use v1::V1Group;
 
+/// What limits name: block devices, huge pages.
+mod devices;
 /// Control files and directories.
 mod file;
 /// Which hierarchies there are, and where the caller is in them.
@@ -39,6 +41,8 @@ mod settings;
 mod sweep;
 #[cfg(test)]
 mod tests;
+/// Changes of a group that is in use.
+mod update;
 /// What a group uses and used.
 mod usage;
 /// cgroup v1, through cgroups-rs.
@@ -67,12 +71,29 @@ const V2_HINT: &str = "it takes cgroup v2: boot with systemd.unified_cgroup_hier
 pub(crate) struct Group {
     name: String,
     v2: Option<(Arc<Parent>, OwnedFd)>,
-    v1: Vec<Arc<Parent>>,
-    tasks: Vec<OwnedFd>,
+    v1: Mutex<Arc<Vec<V1Part>>>,
+    /// Of the v1 hierarchies in which there is no group: one is made when a limit there is asked for later.
+    spare: Vec<Arc<Parent>>,
     parents: Vec<Arc<OwnedFd>>,
-    /// As it was made; `None` for a group that was found by its description.
-    limits: Option<Limits>,
+    /// As far as this process knows them; `None` for a group that was found by its description.
+    limits: Mutex<Option<Limits>>,
     reader: Mutex<Reader>,
+    /// Held for reading while a process joins: it has to be in all groups that there are when it has joined.
+    joining: RwLock<()>,
+}
+
+/// The group in one v1 hierarchy.
+pub(crate) struct V1Part {
+    parent: Arc<Parent>,
+    tasks: OwnedFd,
+}
+
+impl V1Part {
+    /// `tasks` of the group, open for writing: a process that writes `0` to it has joined. It must do that as the user who made
+    /// the group (or as root), because the kernel compares the writer with the opener.
+    pub fn tasks(&self) -> BorrowedFd<'_> {
+        self.tasks.as_fd()
+    }
 }
 
 impl Group {
@@ -131,12 +152,11 @@ impl Group {
             }
         };
         if let Some(h) = layout.v2() {
-            let limited = h.has(Controller::Memory) || h.has(Controller::Pids) || limits.cpus.is_some();
-            add(h, limited && (h.has(Controller::Memory) || h.has(Controller::Pids) || h.has(Controller::Cpu)));
+            let asked = limits.settings()?;
+            let given = |c: Controller| c.counts(true) || asked.iter().any(|s| s.controller == c);
+            add(h, Controller::LIMITING.into_iter().any(|c| h.has(c) && given(c)));
         }
-        for controller in
-            [Controller::Memory, Controller::Pids, Controller::Cpu, Controller::Cpuacct, Controller::Freezer]
-        {
+        for controller in Controller::LIMITING.into_iter().chain([Controller::Cpuacct, Controller::Freezer]) {
             if let Some(h) = layout.home(controller).filter(|h| !h.v2) {
                 add(h, false);
             }
@@ -151,10 +171,12 @@ impl Group {
         limits: &Limits,
         settings: &[Setting],
     ) -> Result<Option<Self>> {
-        let mut making = Making { id, v2: None, v1: Vec::new(), tasks: Vec::new(), done: false };
+        let mut making = Making { id, v2: None, v1: Vec::new(), done: false };
         let mut first_refusal = None;
-        let wanted = [Controller::Memory, Controller::Pids, Controller::Cpu]
-            .map(|controller| (controller, settings.iter().find(|s| s.controller == controller).map(|s| s.field)));
+        let wanted = Controller::LIMITING.map(|controller| {
+            let asked = settings.iter().find(|setting| setting.controller == controller);
+            (controller, asked.map(|setting| setting.field))
+        });
         for setting in settings {
             match (layout.home(setting.controller), &setting.v1) {
                 (None, _) => {
@@ -162,18 +184,14 @@ impl Group {
                     return Err(Error::new(ErrorKind::Unsupported, why).with_field(setting.field).with_hint(remedy));
                 }
                 (Some(h), Err(why)) if !h.v2 => {
-                    return Err(Error::new(ErrorKind::Unsupported, *why)
-                        .with_field(setting.field)
-                        .with_path(h.mount_point.to_string_lossy())
-                        .with_hint(V2_HINT));
+                    return Err(v1_cannot(setting.field, why).with_path(h.mount_point.to_string_lossy()));
                 }
                 _ => {}
             }
         }
 
         if let Some(h) = layout.v2() {
-            // The cpu controller makes every switch between tasks dearer, so it is enabled for a limit only.
-            let here = wanted.iter().filter(|(c, field)| h.has(*c) && (field.is_some() || *c != Controller::Cpu));
+            let here = wanted.iter().filter(|(c, field)| h.has(*c) && (field.is_some() || c.counts(true)));
             match making.v2(h, place, here) {
                 Ok(()) => {}
                 Err((e, Some(field))) => return Err(e.with_field(field)),
@@ -182,7 +200,7 @@ impl Group {
         }
         for (controller, field) in wanted {
             let Some(h) = layout.home(controller).filter(|h| !h.v2) else { continue };
-            if controller == Controller::Cpu && field.is_none() {
+            if field.is_none() && !controller.counts(false) {
                 continue;
             }
             match (making.v1(h, place), field) {
@@ -199,7 +217,15 @@ impl Group {
             }
         }
         making.limit(settings)?;
-        match (making.finish(limits), place, first_refusal) {
+        let mut spare: Vec<Arc<Parent>> = Vec::new();
+        for h in wanted.iter().filter_map(|(controller, _)| layout.home(*controller)).filter(|h| !h.v2) {
+            if let Ok(parent) = parent::find(h, place, false)
+                && !making.v1.iter().map(|part| &part.parent).chain(&spare).any(|known| Arc::ptr_eq(known, &parent))
+            {
+                spare.push(parent);
+            }
+        }
+        match (making.finish(limits, spare), place, first_refusal) {
             (Some(group), ..) => Ok(Some(group)),
             (None, Place::Spec(_), Some(e)) => Err(e.with_field("cgroup_parent")),
             (None, Place::Spec(path), None) => Err(Error::new(
@@ -217,36 +243,40 @@ impl Group {
         let name = description["name"].as_str().ok_or_else(bad)?.to_owned();
         let mut v2 = None;
         let mut v1 = Vec::new();
-        let mut tasks = Vec::new();
+        let mut spare = Vec::new();
         for group in description["groups"].as_array().ok_or_else(bad)? {
             let path = PathBuf::from(group["path"].as_str().ok_or_else(bad)?);
-            let above = path.parent().ok_or_else(bad)?;
-            let controllers: Vec<String> = serde_json::from_value(group["controllers"].clone()).map_err(|_| bad())?;
-            let is_v2 = group["version"] == 2;
-            let gone = |e: Errno| Error::os("open the control group", e as i32).with_path(path.to_string_lossy());
-            let parent =
-                Parent::shared(is_v2, controllers, above.to_owned(), Arc::new(file::open_mount(above).map_err(gone)?));
-            let dir = file::open_dir(&parent.dir, Path::new(&name)).map_err(gone)?;
-            if is_v2 {
+            let (parent, dir) = reopen_one(group, &path, &name)?;
+            if parent.v2 {
                 v2 = Some((Arc::new(parent), dir));
             } else {
-                tasks.push(file::open_file(&dir, "tasks", OFlag::O_WRONLY).map_err(gone)?);
-                v1.push(Arc::new(parent));
+                v1.push(V1Part::open(Arc::new(parent), &name)?);
             }
         }
-        Ok(Self::assemble(name, v2, v1, tasks, None))
+        for group in description["spare"].as_array().into_iter().flatten() {
+            // A group that was made since, or perhaps will be.
+            let path = PathBuf::from(group["path"].as_str().ok_or_else(bad)?);
+            match reopen_one(group, &path, &name) {
+                Ok((parent, _)) => v1.push(V1Part::open(Arc::new(parent), &name)?),
+                Err(_) => spare.extend(reopen_parent(group, &path).ok().map(Arc::new)),
+            }
+        }
+        Ok(Self::assemble(name, v2, v1, spare, None))
     }
 
     fn assemble(
         name: String,
         v2: Option<(Arc<Parent>, OwnedFd)>,
-        v1: Vec<Arc<Parent>>,
-        tasks: Vec<OwnedFd>,
+        v1: Vec<V1Part>,
+        spare: Vec<Arc<Parent>>,
         limits: Option<Limits>,
     ) -> Self {
-        let parents = v2.iter().map(|(parent, _)| parent).chain(&v1).map(|parent| parent.dir.clone()).collect();
-        let reader = Mutex::new(Reader::new(v1.iter(), v2.as_ref().map(|(parent, _)| parent)));
-        Self { name, v2, v1, tasks, parents, limits, reader }
+        let on_v1 = v1.iter().map(|part| &part.parent);
+        let all = v2.iter().map(|(parent, _)| parent).chain(on_v1.clone()).chain(&spare);
+        let parents = all.map(|parent| parent.dir.clone()).collect();
+        let reader = Mutex::new(Reader::new(on_v1, v2.as_ref().map(|(parent, _)| parent)));
+        let (v1, limits) = (Mutex::new(Arc::new(v1)), Mutex::new(limits));
+        Self { name, v2, v1, spare, parents, limits, reader, joining: RwLock::new(()) }
     }
 
     /// The group in the v2 tree, for `CLONE_INTO_CGROUP`.
@@ -254,14 +284,18 @@ impl Group {
         self.v2.as_ref().map(|(_, dir)| dir.as_fd())
     }
 
-    /// `tasks` of each v1 group, open for writing: a process that writes `0` to each has joined. It must do that as the user
-    /// who made the groups (or as root), because the kernel compares the writer with the opener.
-    pub fn v1_tasks(&self) -> &[OwnedFd] {
-        &self.tasks
+    /// The groups on v1, as they are now: an update may add one.
+    pub fn v1(&self) -> Arc<Vec<V1Part>> {
+        lock(&self.v1).clone()
     }
 
-    /// The directories in each of which the directory [`Group::name`] is to be removed at the end. Groups with the same
-    /// parent have the same `Arc`.
+    /// To be held from when the groups to join are looked up until the process has joined them.
+    pub fn joining(&self) -> RwLockReadGuard<'_, ()> {
+        self.joining.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The directories in each of which the directory [`Group::name`] is to be removed at the end, if it is there: those of later
+    /// groups are among them. Groups with the same parent have the same `Arc`.
     pub fn parents(&self) -> &[Arc<OwnedFd>] {
         &self.parents
     }
@@ -284,8 +318,10 @@ impl Group {
         {
             return Ok(());
         }
+        let v1 = self.v1();
+        let mut on_v1 = v1.iter().map(|part| &part.parent);
         let Some(parent) =
-            self.v1.iter().find(|p| has(p, "freezer")).or(self.v1.first()).or(self.v2.as_ref().map(|(p, _)| p))
+            on_v1.clone().find(|p| has(p, "freezer")).or(on_v1.next()).or(self.v2.as_ref().map(|(p, _)| p))
         else {
             return Ok(());
         };
@@ -314,7 +350,8 @@ impl Group {
 
     fn set_frozen(&self, frozen: bool) -> Result<()> {
         let verb = if frozen { "freeze" } else { "thaw" };
-        let (parent, result) = match (&self.v2, self.v1.iter().find(|p| has(p, "freezer"))) {
+        let v1 = self.v1();
+        let (parent, result) = match (&self.v2, freezer(&v1)) {
             (Some((parent, dir)), _) => (parent, v2::set_frozen(dir.as_fd(), frozen, FREEZE_TIMEOUT)),
             (None, Some(parent)) => (parent, V1Group { parent, name: &self.name }.set_frozen(frozen, FREEZE_TIMEOUT)),
             (None, None) => return Err(self.cannot_freeze()),
@@ -334,7 +371,8 @@ impl Group {
     }
 
     pub fn is_frozen(&self) -> Result<bool> {
-        match (&self.v2, self.v1.iter().find(|p| has(p, "freezer"))) {
+        let v1 = self.v1();
+        match (&self.v2, freezer(&v1)) {
             (Some((parent, dir)), _) => {
                 v2::is_frozen(dir.as_fd()).map_err(|e| self.failed("read the state of", e, parent))
             }
@@ -354,15 +392,15 @@ impl Group {
     /// All counters. After the group was removed: the last ones that were read (see [`Group::final_usage`]); if none were,
     /// Closed.
     pub fn usage(&self) -> Result<Usage> {
-        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reader = lock(&self.reader);
         reader.usage(&self.name).map_err(unread)
     }
 
     /// To be called once, when all processes have ended and the group is about to be removed: [`Group::usage`] gives these
     /// figures from then on.
     pub fn final_usage(&self) -> Result<Usage> {
-        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        match &self.limits {
+        let mut reader = lock(&self.reader);
+        match &*lock(&self.limits) {
             Some(limits) => reader.final_usage(&self.name, limits),
             // Somebody else's: the limits have to be read.
             None => reader.usage(&self.name),
@@ -372,14 +410,15 @@ impl Group {
 
     /// Processes of the group that were killed for want of memory: one read. `None`: not counted here.
     pub fn oom_kills(&self) -> Option<u64> {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner).oom_kills(&self.name)
+        lock(&self.reader).oom_kills(&self.name)
     }
 
     /// Removes the groups, and what the payload made in them. Waits up to 2 s for killed processes to be gone.
     pub fn remove(&self) -> Result<()> {
         let deadline = Instant::now() + REMOVE_TIMEOUT;
         let mut result = Ok(());
-        for parent in self.v2.iter().map(|(parent, _)| parent).chain(&self.v1) {
+        let v1 = self.v1();
+        for parent in self.v2.iter().map(|(parent, _)| parent).chain(v1.iter().map(|part| &part.parent)) {
             if let Err(e) = file::remove_tree(parent.dir.as_fd(), OsStr::new(&self.name), deadline) {
                 result = result.and(Err(self.failed("remove", e, parent)));
             }
@@ -388,7 +427,7 @@ impl Group {
     }
 
     /// What was made, as JSON: `{"layout": "hybrid", "name": ID, "groups": [{"version": 1, "controllers": ["memory"],
-    /// "path": "/sys/fs/cgroup/memory/ringfence/ID"}, ...]}`.
+    /// "path": "/sys/fs/cgroup/memory/ringfence/ID"}, ...], "spare": [...]}`; spare are those that only a later limit makes.
     pub fn describe(&self) -> Value {
         let group = |version: u8, parent: &Parent, controllers: &[String]| {
             let path = parent.path.join(&self.name);
@@ -398,10 +437,14 @@ impl Group {
             let given = file::read(dir, "cgroup.controllers").unwrap_or_default();
             group(2, parent, &given.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
         });
-        let v1 = self.v1.iter().map(|parent| group(1, parent, &parent.controllers));
+        let parts = self.v1();
+        let v1 = parts.iter().map(|part| group(1, &part.parent, &part.parent.controllers));
         let groups: Vec<Value> = v2.chain(v1).collect();
+        let made = |parent: &&Arc<Parent>| parts.iter().any(|part| Arc::ptr_eq(&part.parent, parent));
+        let spare = self.spare.iter().filter(|parent| !made(parent));
+        let spare: Vec<Value> = spare.map(|parent| group(1, parent, &parent.controllers)).collect();
         let layout = layout::current().map(|layout| layout.kind().name()).unwrap_or("none");
-        json!({ "layout": layout, "name": self.name, "groups": groups })
+        json!({ "layout": layout, "name": self.name, "groups": groups, "spare": spare })
     }
 
     fn failed(&self, step: &str, errno: Errno, parent: &Parent) -> Error {
@@ -413,6 +456,68 @@ impl std::fmt::Debug for Group {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Group").field("description", &self.describe()).finish()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn freezer(v1: &[V1Part]) -> Option<&Arc<Parent>> {
+    v1.iter().map(|part| &part.parent).find(|parent| has(parent, "freezer"))
+}
+
+/// The parent of a group of a description.
+fn reopen_parent(group: &Value, path: &Path) -> Result<Parent> {
+    let bad = || Error::new(ErrorKind::Internal, "a record's description of control groups cannot be read");
+    let above = path.parent().ok_or_else(bad)?;
+    let controllers: Vec<String> = serde_json::from_value(group["controllers"].clone()).map_err(|_| bad())?;
+    let dir = file::open_mount(above).map_err(|e| gone(e, above))?;
+    Ok(Parent::shared(group["version"] == 2, controllers, above.to_owned(), Arc::new(dir)))
+}
+
+fn reopen_one(group: &Value, path: &Path, name: &str) -> Result<(Parent, OwnedFd)> {
+    let parent = reopen_parent(group, path)?;
+    let dir = file::open_dir(&parent.dir, Path::new(name)).map_err(|e| gone(e, path))?;
+    Ok((parent, dir))
+}
+
+fn v1_cannot(field: &'static str, why: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, why.to_owned()).with_field(field).with_hint(V2_HINT)
+}
+
+fn gone(e: Errno, path: &Path) -> Error {
+    Error::os("open the control group", e as i32).with_path(path.to_string_lossy())
+}
+
+impl V1Part {
+    /// A group that is there.
+    fn open(parent: Arc<Parent>, name: &str) -> Result<Self> {
+        let tasks = file::open_file(&parent.dir, &format!("{name}/tasks"), OFlag::O_WRONLY).map_err(|e| {
+            Error::os("open", e as i32).with_path(parent.path.join(name).join("tasks").to_string_lossy())
+        })?;
+        Ok(Self { parent, tasks })
+    }
+
+    /// Makes the group.
+    fn make(parent: Arc<Parent>, name: &str) -> Result<Self> {
+        file::make_dir(&parent.dir, OsStr::new(name)).map_err(|e| {
+            Error::os("make the control group", e as i32).with_path(parent.path.join(name).to_string_lossy())
+        })?;
+        let undo = |e: Error| {
+            let _ = unlinkat(&parent.dir, name, UnlinkatFlags::RemoveDir);
+            e
+        };
+        if has(&parent, "cpuset") {
+            v1::inherit_cpuset(parent.dir.as_fd(), name)
+                .map_err(|e| self::failed_at("give processors to", e, &parent.path.join(name)))
+                .map_err(undo)?;
+        }
+        Self::open(parent.clone(), name).map_err(undo)
+    }
+}
+
+fn failed_at(step: &str, errno: Errno, path: &Path) -> Error {
+    Error::os(step, errno as i32).with_path(path.to_string_lossy())
 }
 
 fn has(parent: &Parent, controller: &str) -> bool {
@@ -463,8 +568,7 @@ fn refused(first: &mut Option<Error>, e: Error) -> Result<()> {
 struct Making<'a> {
     id: &'a str,
     v2: Option<(Arc<Parent>, OwnedFd)>,
-    v1: Vec<Arc<Parent>>,
-    tasks: Vec<OwnedFd>,
+    v1: Vec<V1Part>,
     done: bool,
 }
 
@@ -506,51 +610,36 @@ impl Making<'_> {
 
     /// The group in a v1 hierarchy; nothing to do when it is there already (controllers that are mounted together).
     fn v1(&mut self, h: &Hierarchy, place: &Place) -> Result<()> {
-        v1::usable(h)?;
         let parent = parent::find(h, place, false)?;
-        if self.v1.iter().any(|p| Arc::ptr_eq(p, &parent)) {
-            return Ok(());
-        }
-        let failed = |step: &str, e: Errno, path: String| Error::os(step, e as i32).with_path(path);
-        file::make_dir(&parent.dir, OsStr::new(self.id)).map_err(|e| {
-            failed("make the control group", e, parent.path.join(self.id).to_string_lossy().into_owned())
-        })?;
-        match file::open_file(&parent.dir, &format!("{}/tasks", self.id), OFlag::O_WRONLY) {
-            Ok(tasks) => {
-                self.tasks.push(tasks);
-                self.v1.push(parent);
-                Ok(())
-            }
-            Err(e) => {
-                let _ = unlinkat(&parent.dir, self.id, UnlinkatFlags::RemoveDir);
-                Err(failed("open", e, parent.path.join(self.id).join("tasks").to_string_lossy().into_owned()))
-            }
-        }
-    }
-
-    /// Sets the limits, before any process is in the groups.
-    fn limit(&self, settings: &[Setting]) -> Result<()> {
-        for setting in settings {
-            let v1 = self.v1.iter().find(|parent| has(parent, setting.controller.name()));
-            let (base, prefix, parent, writes) = match (v1, &setting.v1) {
-                (Some(parent), Ok(writes)) => (parent.dir.as_fd(), format!("{}/", self.id), parent, writes),
-                _ => {
-                    let (parent, dir) = self.v2.as_ref().expect("a controller that is not on v1 is on v2");
-                    (dir.as_fd(), String::new(), parent, &setting.v2)
-                }
-            };
-            settings::apply(base, &prefix, &parent.path.join(self.id), setting.field, writes)?;
+        if !self.v1.iter().any(|part| Arc::ptr_eq(&part.parent, &parent)) {
+            self.v1.push(V1Part::make(parent, self.id)?);
         }
         Ok(())
     }
 
-    fn finish(mut self, limits: &Limits) -> Option<Group> {
+    /// Sets the limits, before any process is in the groups.
+    fn limit(&self, settings: &[Setting]) -> Result<()> {
+        let mut places = Vec::new();
+        for setting in settings {
+            let v2 = self.v2.as_ref().map(|(parent, dir)| (parent, dir.as_fd()));
+            let place = settings::Place::of(setting, &self.v1, v2, self.id);
+            places.push((setting, place.expect("a controller that is not on v1 is on v2")));
+        }
+        let steps: Vec<Step<'_>> = places
+            .iter()
+            .flat_map(|(setting, place)| place.writes(setting).iter().map(|write| place.step(setting.field, write)))
+            .filter(|step| !step.write.initial)
+            .collect();
+        settings::apply(&steps, false)
+    }
+
+    fn finish(mut self, limits: &Limits, spare: Vec<Arc<Parent>>) -> Option<Group> {
         self.done = true;
         if self.v2.is_none() && self.v1.is_empty() {
             return None;
         }
-        let (v2, v1, tasks) = (self.v2.take(), std::mem::take(&mut self.v1), std::mem::take(&mut self.tasks));
-        Some(Group::assemble(self.id.to_owned(), v2, v1, tasks, Some(*limits)))
+        let (v2, v1) = (self.v2.take(), std::mem::take(&mut self.v1));
+        Some(Group::assemble(self.id.to_owned(), v2, v1, spare, Some(limits.clone())))
     }
 }
 
@@ -559,7 +648,7 @@ impl Drop for Making<'_> {
         if self.done {
             return;
         }
-        for parent in self.v2.iter().map(|(parent, _)| parent).chain(&self.v1) {
+        for parent in self.v2.iter().map(|(parent, _)| parent).chain(self.v1.iter().map(|part| &part.parent)) {
             // Nobody was ever in it, so this cannot be EBUSY.
             let _ = unlinkat(&parent.dir, self.id, UnlinkatFlags::RemoveDir);
         }

@@ -17,6 +17,7 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::file;
 use super::layout::{Controller, Hierarchy};
+use super::v1;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::xattr;
 
@@ -89,6 +90,8 @@ pub(super) struct Parent {
     pub dir: Arc<OwnedFd>,
     /// v2: the groups that have to pass controllers on, the outermost first, this one last. Empty: children get none.
     chain: Vec<(OwnedFd, PathBuf)>,
+    /// It was found by the description of a group in it.
+    found: bool,
     /// v2: the controllers that were seen to be passed on.
     enabled: Mutex<Vec<Controller>>,
 }
@@ -96,7 +99,7 @@ pub(super) struct Parent {
 impl Parent {
     /// For a group that was made earlier, by this or another process.
     pub fn shared(v2: bool, controllers: Vec<String>, path: PathBuf, dir: Arc<OwnedFd>) -> Self {
-        Self { v2, controllers, path, dir, chain: Vec::new(), enabled: Mutex::new(Vec::new()) }
+        Self { v2, controllers, path, dir, chain: Vec::new(), found: true, enabled: Mutex::new(Vec::new()) }
     }
 
     /// v2: makes children of this group have the controller.
@@ -105,10 +108,13 @@ impl Parent {
         if enabled.contains(&controller) {
             return Ok(());
         }
-        if self.chain.is_empty() {
+        // A group that was found by its description passes on what it can itself.
+        let own = [(self.dir.try_clone().map_err(|_| at("open", Errno::EMFILE, &self.path))?, self.path.clone())];
+        let chain = if self.chain.is_empty() && self.found { &own[..] } else { &self.chain };
+        if chain.is_empty() {
             return Err(internal_processes(&self.path));
         }
-        for (dir, path) in &self.chain {
+        for (dir, path) in chain {
             if !must_enable(dir, path, controller)? {
                 continue;
             }
@@ -423,6 +429,13 @@ fn reach(
         let (above, _) = chain.last().expect("just pushed");
         shown.push(name);
         dir = reach_one(above, name, made).map_err(|e| (e, shown.clone()))?;
+        if !h.v2
+            && h.has(Controller::Cpuset)
+            && let Some(name) = name.to_str()
+        {
+            // What keeps it empty shows when a group in it is given some.
+            let _ = v1::inherit_cpuset(above.as_fd(), name);
+        }
     }
     file::writable(&dir, ".").map_err(|e| (e, shown.clone()))?;
     let parent = Arc::new(dir);
@@ -438,6 +451,7 @@ fn reach(
         path: shown,
         dir: parent,
         chain,
+        found: false,
         enabled: Mutex::new(Vec::new()),
     })
 }

@@ -2,7 +2,6 @@
 
 use super::layout::{self, Controller, Kind};
 use super::parent::{self, Place};
-use super::v1;
 use crate::error::Error;
 
 /// The layout and what works in it; see [`layout_report`].
@@ -58,9 +57,6 @@ pub(crate) fn layout_report() -> LayoutReport {
             let (why, remedy) = layout::absence(&layout, controller);
             return Err(Error::new(crate::ErrorKind::Unsupported, why).with_hint(remedy));
         };
-        if !h.v2 {
-            v1::usable(h)?;
-        }
         let path = parent::probe(h, place, Some(controller))?;
         Ok(format!("cgroup {}, groups in {}", if h.v2 { "v2" } else { "v1" }, path.display()))
     };

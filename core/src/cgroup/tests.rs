@@ -242,7 +242,7 @@ fn v1_without_a_v2_tree() {
     let group = attempt(&layout, &fixture, &limits).unwrap().unwrap();
     let _cleanup = Cleanup(&group);
     assert!(group.v2_dir().is_none());
-    assert_eq!(group.v1_tasks().len(), group.parents().len());
+    assert_eq!(group.v1().len(), group.parents().len() - group.spare.len());
     memory_is_enforced(&group);
     pids_are_enforced(&group);
     group.kill().unwrap();
@@ -255,7 +255,8 @@ fn swap_does_not_widen_the_limit_on_v1() {
     let fixture = Fixture::new();
     let Some(group) = fixture.probe(&Limits { memory: Some(8 * MIB), ..Limits::default() }) else { return };
     let _cleanup = Cleanup(&group);
-    let Some(parent) = group.v1.iter().find(|p| has(p, "memory")) else {
+    let v1 = group.v1();
+    let Some(parent) = v1.iter().map(|part| &part.parent).find(|p| has(p, "memory")) else {
         println!("SKIP: memory is not on v1 here");
         return;
     };
@@ -272,7 +273,8 @@ fn a_share_above_the_parents_is_refused() {
     let fixture = Fixture::new();
     let Some(group) = fixture.probe(&Limits { cpus: Some(0.25), ..Limits::default() }) else { return };
     let _cleanup = Cleanup(&group);
-    let Some(cpu) = group.v1.iter().find(|p| has(p, "cpu")).map(|p| &p.path) else {
+    let v1 = group.v1();
+    let Some(cpu) = v1.iter().map(|part| &part.parent).find(|p| has(p, "cpu")).map(|p| &p.path) else {
         println!("SKIP: cpu is not on v1 here (v2 lets the smaller share hold)");
         return;
     };
@@ -374,7 +376,7 @@ fn reopened_by_its_description() {
     let _cleanup = Cleanup(&group);
     let again = Group::reopen(&group.describe()).unwrap();
     assert_eq!(again.name(), group.name());
-    assert_eq!(again.v1_tasks().len(), group.v1_tasks().len());
+    assert_eq!(again.v1().len(), group.v1().len());
     assert_eq!(again.v2_dir().is_some(), group.v2_dir().is_some());
     assert_eq!(again.usage().unwrap().pids_max, Some(7));
     let mut child = spawn_inside(&again, "sleep 60");
@@ -413,8 +415,9 @@ fn groups_share_their_parents() {
     let other = Group::create(Some(&fixture.parent), "rf-other", &Limits::default()).unwrap().unwrap();
     let _cleanup_other = Cleanup(&other);
     assert!(other.parents().iter().zip(group.parents()).all(|(a, b)| Arc::ptr_eq(a, b)));
+    let later = |dir: &Arc<OwnedFd>| group.spare.iter().any(|parent| Arc::ptr_eq(&parent.dir, dir));
     for dir in group.parents() {
-        assert!(file::exists(dir, group.name()));
+        assert_eq!(file::exists(dir, group.name()), !later(dir));
         let flags = nix::fcntl::fcntl(dir.as_fd(), nix::fcntl::FcntlArg::F_GETFD).unwrap();
         assert_eq!(flags & libc::FD_CLOEXEC, libc::FD_CLOEXEC);
     }
@@ -712,4 +715,131 @@ fn the_sweep_looks_where_specs_said() {
     assert!(there());
     let report = sweep(&|id| id == lost);
     assert!(!there() && report.removed == [lost.clone()], "{report:?}");
+}
+
+/// The text of a group's control file, wherever its controller is.
+fn control(group: &Group, controller: Controller, v1: &str, v2: &str) -> String {
+    let parts = group.v1();
+    let on_v1 = parts.iter().find(|part| has(&part.parent, controller.name_on(false)));
+    let path = match on_v1 {
+        Some(part) => part.parent.path.join(group.name()).join(v1),
+        None => group.v2.as_ref().unwrap().0.path.join(group.name()).join(v2),
+    };
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
+}
+
+fn quota(group: &Group) -> String {
+    control(group, Controller::Cpu, "cpu.cfs_quota_us", "cpu.max").split(' ').next().unwrap().to_owned()
+}
+
+#[test]
+fn limits_change_while_it_runs_and_go_away() {
+    let fixture = Fixture::new();
+    let old = Limits { memory: Some(64 * MIB), pids: Some(20), cpus: Some(0.5), ..Limits::default() };
+    let Some(group) = fixture.probe(&old) else { return };
+    let _cleanup = Cleanup(&group);
+    let mut child = spawn_inside(&group, "exec sleep 60");
+    let more = Limits { memory: Some(128 * MIB), cpus: Some(0.005), cpu_weight: Some(50), ..old.clone() };
+    group.update(&old, &more).unwrap();
+    let usage = group.usage().unwrap();
+    assert_eq!((usage.memory_max, usage.pids_max), (Some(128 * MIB), Some(20)));
+    assert_eq!(quota(&group), "5000");
+    let less = Limits { memory: Some(32 * MIB), cpus: Some(1.5), ..Limits::default() };
+    group.update(&more, &less).unwrap();
+    let usage = group.usage().unwrap();
+    assert_eq!((usage.memory_max, usage.pids_max), (Some(32 * MIB), None));
+    assert_eq!(quota(&group), "150000");
+    assert!(["100", "1024"].contains(&&*control(&group, Controller::Cpu, "cpu.shares", "cpu.weight")));
+    group.update(&less, &Limits::default()).unwrap();
+    assert_eq!(group.usage().unwrap().memory_max, None);
+    assert!(["max", "-1"].contains(&&*quota(&group)));
+    group.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_refused_change_changes_nothing() {
+    let fixture = Fixture::new();
+    let old = Limits { memory: Some(64 * MIB), pids: Some(20), cpus: Some(0.5), ..Limits::default() };
+    let Some(group) = fixture.probe(&old) else { return };
+    let _cleanup = Cleanup(&group);
+    // More than a period's worth of burst is refused by the kernel, after the others were written.
+    let burst = Some(Duration::from_secs(500));
+    let new = Limits { memory: Some(32 * MIB), pids: None, cpus: Some(1.0), cpu_burst: burst, ..Limits::default() };
+    let e = group.update(&old, &new).unwrap_err();
+    assert_eq!((e.field(), e.errno()), (Some("cpu_burst"), libc::EINVAL), "{e}");
+    let usage = group.usage().unwrap();
+    assert_eq!((usage.memory_max, usage.pids_max), (Some(64 * MIB), Some(20)));
+    assert_eq!(quota(&group), "50000");
+}
+
+#[test]
+fn a_limit_that_comes_later_reaches_every_process() {
+    let fixture = Fixture::new();
+    let Some(group) = fixture.probe(&Limits { pids: Some(200), ..Limits::default() }) else { return };
+    let _cleanup = Cleanup(&group);
+    // It forks while its processes are being moved.
+    let script = "while :; do for i in 1 2 3 4 5 6 7 8; do sleep 0.02 & done; wait; done";
+    let mut child = spawn_inside(&group, script);
+    let old = Limits { pids: Some(200), ..Limits::default() };
+    let new = Limits { cpus: Some(0.8), ..old.clone() };
+    match group.update(&old, &new) {
+        Err(e) if !nix::unistd::geteuid().is_root() => println!("SKIP: {e}"),
+        result => {
+            result.unwrap();
+            assert_eq!(quota(&group), "80000");
+            for _ in 0..20 {
+                let groups = fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
+                let cpu = groups.lines().find(|line| line.split(':').nth(1) == Some("cpu") || line.starts_with("0:"));
+                assert!(cpu.unwrap().ends_with(group.name()), "{groups}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            // Also found by its description, as another program does.
+            let again = Group::reopen(&group.describe()).unwrap();
+            assert_eq!(again.v1().len(), group.v1().len());
+            again.update(&new, &Limits { cpus: Some(0.4), ..old }).unwrap();
+            assert_eq!(quota(&group), "40000");
+        }
+    }
+    group.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_limit_below_what_is_used_is_refused() {
+    let fixture = Fixture::new();
+    let old = Limits { memory: Some(256 * MIB), swap: Some(0), ..Limits::default() };
+    let Some(group) = fixture.probe(&old) else { return };
+    let _cleanup = Cleanup(&group);
+    let mut child = spawn_inside(&group, "exec perl -e '$x = \"x\" x (64 << 20); $| = 1; print \"full\\n\"; sleep 60'");
+    assert!(within(Duration::from_secs(20), || group.usage().unwrap().memory_current > Some(64 * MIB)));
+    let e = group.update(&old, &Limits { memory: Some(16 * MIB), ..old.clone() }).unwrap_err();
+    assert_eq!((e.field(), e.errno()), (Some("memory"), libc::EBUSY), "{e}");
+    assert_eq!(group.usage().unwrap().memory_max, Some(256 * MIB));
+    assert_eq!(group.oom_kills(), Some(0));
+    group.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn processors_are_those_that_were_asked() {
+    let fixture = Fixture::new();
+    let one = |cpus: &str| Limits { cpuset: Some(cpus.into()), ..Limits::default() };
+    let Some(group) = fixture.probe(&one("0")) else { return };
+    let _cleanup = Cleanup(&group);
+    let allowed = || {
+        let output = run_inside(&group, "grep Cpus_allowed_list /proc/self/status");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    assert!(allowed().ends_with("\t0"), "{:?}", allowed());
+    if std::thread::available_parallelism().unwrap().get() > 1 {
+        group.update(&one("0"), &one("1")).unwrap();
+        assert!(allowed().ends_with("\t1"), "{:?}", allowed());
+        group.update(&one("1"), &Limits::default()).unwrap();
+        assert!(!allowed().ends_with("\t1"), "{:?}", allowed());
+    }
+    let e = group.update(&Limits::default(), &one("0,8000")).unwrap_err();
+    assert_eq!(e.field(), Some("cpuset"), "{e}");
+    let e = Group::create(Some(&fixture.parent), "rf-far", &one("8000")).unwrap_err();
+    assert_eq!(e.field(), Some("cpuset"), "{e}");
 }

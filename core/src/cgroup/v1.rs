@@ -7,7 +7,7 @@
 //! descriptors of our own.
 
 use std::ffi::OsStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,6 @@ use cgroups_rs::fs::freezer::FreezerController;
 use nix::errno::Errno;
 
 use super::file;
-use super::layout::Hierarchy;
 use super::parent::Parent;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
@@ -114,15 +113,17 @@ fn errno_of(error: &ControllerError) -> i32 {
         .unwrap_or(libc::EIO)
 }
 
-/// Whether a hierarchy can hold new groups without more than making them: a group in a hierarchy with cpuset starts with
-/// no cpus and no memory nodes, and refuses every task until it has some.
-pub(super) fn usable(h: &Hierarchy) -> Result<()> {
-    if !h.controllers.iter().any(|c| c == "cpuset") {
-        return Ok(());
+/// Gives a new group the processors and memory nodes of the group above: it starts with none, and refuses every task until it
+/// has some. One that has some is left as it is.
+pub(super) fn inherit_cpuset(above: BorrowedFd<'_>, name: &str) -> nix::Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let ours = format!("{name}/{file}");
+        if file::read(above, &ours)?.trim().is_empty() {
+            let given = file::read(above, file)?;
+            if !given.trim().is_empty() {
+                file::write(above, &ours, &given)?;
+            }
+        }
     }
-    Err(Error::new(
-        ErrorKind::Unsupported,
-        format!("{} is mounted together with cpuset, which needs settings of its own", h.label()),
-    )
-    .with_hint("mount cpuset as a hierarchy of its own, or use cgroup v2"))
+    Ok(())
 }

@@ -11,7 +11,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::channel::{Answer, Channel, deadline};
 use super::keeper::Keeper;
-use crate::cgroup::Group;
+use crate::cgroup::{Group, V1Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::builder::Compiled;
 use crate::plan::facts::Need;
@@ -35,6 +35,8 @@ impl AsFd for Given<'_> {
 /// What a plan's needs are taken from.
 pub(crate) struct Request<'a> {
     pub group: Option<&'a Group>,
+    /// Its groups on v1, as the plan counts them.
+    pub v1: &'a [V1Part],
     pub streams: [Option<BorrowedFd<'a>>; 3],
     /// Namespaces to join, by kind.
     pub namespaces: &'a [(crate::spec::NamespaceKind, OwnedFd)],
@@ -82,8 +84,8 @@ impl Request<'_> {
                 Ok(Given::Borrowed(dir))
             }
             Need::GroupTasks(i) => {
-                let tasks = self.group.and_then(|g| g.v1_tasks().get(*i)).ok_or_else(|| missing("a control group"))?;
-                Ok(Given::Borrowed(tasks.as_fd()))
+                let tasks = self.v1.get(*i).ok_or_else(|| missing("a control group"))?;
+                Ok(Given::Borrowed(tasks.tasks()))
             }
             Need::Tree { path, recursive, field } => {
                 let text = CString::new(path.as_os_str().as_bytes())

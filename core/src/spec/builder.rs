@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Capabilities, File, Idmap, Mount, NamespaceKind, NamespaceSource, Net, Resource, Rlimit, Rootfs, Spec, Stdio,
-    Terminal, TimeOffsets,
+    Capabilities, Cpuset, File, Idmap, IoMax, Mount, NamespaceKind, NamespaceSource, Net, RdmaMax, Resource, Rlimit,
+    Rootfs, Spec, Stdio, Terminal, TimeOffsets,
 };
 
 /// Each sets the field of the same name, where its meaning is described; those of lists and maps put the whole list or map in
@@ -220,6 +220,51 @@ impl Spec {
     /// Sets [`cpu_weight`](Spec#structfield.cpu_weight).
     pub fn cpu_weight(mut self, weight: u64) -> Self {
         self.cpu_weight = Some(weight);
+        self
+    }
+    /// Sets [`oom_group`](Spec#structfield.oom_group).
+    pub fn oom_group(mut self, all: bool) -> Self {
+        self.oom_group = all;
+        self
+    }
+    /// Sets [`cpu_burst`](Spec#structfield.cpu_burst).
+    pub fn cpu_burst(mut self, saved: Duration) -> Self {
+        self.cpu_burst = Some(saved);
+        self
+    }
+    /// Sets [`cpu_idle`](Spec#structfield.cpu_idle).
+    pub fn cpu_idle(mut self, idle: bool) -> Self {
+        self.cpu_idle = idle;
+        self
+    }
+    /// Sets [`cpuset`](Spec#structfield.cpuset); text is the list of processors.
+    pub fn cpuset(mut self, cpuset: impl Into<Cpuset>) -> Self {
+        self.cpuset = Some(cpuset.into());
+        self
+    }
+    /// Sets [`io_weight`](Spec#structfield.io_weight).
+    pub fn io_weight(mut self, weight: u64) -> Self {
+        self.io_weight = Some(weight);
+        self
+    }
+    /// Limits one device: [`io_max`](Spec#structfield.io_max).
+    pub fn io_max(mut self, device: impl Into<String>, limits: IoMax) -> Self {
+        self.io_max.insert(device.into(), limits);
+        self
+    }
+    /// Limits huge pages of one size (`2M`): [`hugepages`](Spec#structfield.hugepages), in bytes.
+    pub fn hugepages(mut self, size: impl Into<String>, bytes: u64) -> Self {
+        self.hugepages.insert(size.into(), bytes);
+        self
+    }
+    /// Limits one device: [`rdma`](Spec#structfield.rdma).
+    pub fn rdma(mut self, device: impl Into<String>, limits: RdmaMax) -> Self {
+        self.rdma.insert(device.into(), limits);
+        self
+    }
+    /// Limits one resource: [`misc`](Spec#structfield.misc).
+    pub fn misc(mut self, resource: impl Into<String>, count: u64) -> Self {
+        self.misc.insert(resource.into(), count);
         self
     }
     /// Sets [`cpus`](Spec#structfield.cpus), in cores.

@@ -72,14 +72,10 @@ macro_rules! documented {
 pub(super) use documented;
 
 /// Fields of the vocabulary that this version knows but cannot do yet.
-pub(super) const LATER: [&str; 20] = [
+pub(super) const LATER: [&str; 16] = [
     "devices",
     "nesting",
-    "cpuset",
-    "io_weight",
-    "io_max",
     "io_priority",
-    "hugepages",
     "disk",
     "inodes",
     "quota",
@@ -235,6 +231,11 @@ pub(crate) fn to_json<T: Fields>(all: &T) -> String {
     }
     text.push('}');
     text
+}
+
+/// The fields that the two have different values of.
+pub(crate) fn differences<T: Fields>(one: &T, other: &T) -> Vec<&'static str> {
+    T::FIELDS.iter().filter(|field| !(field.same)(one, other)).map(|field| field.name).collect()
 }
 
 /// Sets a field from text.

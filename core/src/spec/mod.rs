@@ -16,6 +16,8 @@ mod builder;
 mod caps;
 /// How single values are written.
 mod codec;
+/// Processors and memory nodes.
+pub(crate) mod cpuset;
 /// Exact decimal numbers with a unit.
 mod decimal;
 /// Durations as text.
@@ -26,6 +28,8 @@ pub(crate) mod fields;
 mod file;
 /// How ids inside are ids of the host.
 mod idmap;
+/// Limits and shares of block devices.
+mod io;
 /// JSON text in, and the sentences for values of the wrong type.
 mod json;
 /// Entries of `mounts`.
@@ -64,9 +68,11 @@ mod user;
 mod validate;
 
 pub use caps::Capabilities;
+pub use cpuset::{Cpuset, Partition};
 pub use duration::parse as parse_duration;
 pub use file::File;
 pub use idmap::{IdRange, Idmap};
+pub use io::{IoMax, RdmaMax};
 pub use mount::{BindSource, Mount, MountKind};
 pub(crate) use name::name_syntax;
 pub use namespace::{NamespaceKind, NamespaceSource, Net};
@@ -81,8 +87,9 @@ pub use user::{IdOrName, MAX_ID, UserSpec};
 
 use codec::{Bool, Bytes, Cores, Count, FilePath, Int, Mode, Signal, Size, Text, Time, User, Variable};
 use fields::documented;
+use io::IoWeight;
 use proc_paths::{Masked, Readonly};
-use shape::{Descriptors, List, ListOver, Map, One, Opt};
+use shape::{Descriptors, List, ListOver, Map, Named, One, Opt};
 
 use crate::error::Result;
 
@@ -233,48 +240,94 @@ documented! {
         ///
         /// Default: no limit of its own. Unit: bytes. Range: 64 KiB to 2^63-1, in whole pages (the kernel rounds down); below
         /// 64 KiB no program can be executed, because its first stack and page tables are charged to it. Enforced, or the
-        /// start fails and names what is missing. Fixed at the start. Source: the kernel's admin-guide/cgroup-v2.
+        /// start fails and names what is missing. Can change while running. Source: the kernel's admin-guide/cgroup-v2.
         memory: Option<u64> = None, as Opt<Size>;
         /// A bound of memory at which the processes are slowed down and made to give memory back; they are not killed for it.
         ///
         /// Default: none. Unit: bytes. Range: one page (4 KiB) to `memory`, in whole pages. Only on cgroup v2; elsewhere the
-        /// start fails and says so. Fixed at the start. Source: the kernel's admin-guide/cgroup-v2, memory.high.
+        /// start fails and says so. Can change while running. Source: the kernel's admin-guide/cgroup-v2, memory.high.
         memory_high: Option<u64> = None, as Opt<Size>;
         /// Memory that is spared when the machine runs short, as long as anything unprotected is left to reclaim.
         ///
         /// Default: none. Unit: bytes. Range: one page to `memory`, in whole pages. It holds within what the groups above the
-        /// container's are protected with themselves. Only on cgroup v2; elsewhere the start fails and says so. Fixed at the
-        /// start. Source: the kernel's admin-guide/cgroup-v2, memory.low.
+        /// container's are protected with themselves. Only on cgroup v2; elsewhere the start fails and says so. Can change while running. Source: the kernel's admin-guide/cgroup-v2, memory.low.
         memory_low: Option<u64> = None, as Opt<Size>;
         /// Memory that is guaranteed: it is never reclaimed; rather something is killed elsewhere.
         ///
         /// Default: none. Unit: bytes. Range: one page to `memory` and `memory_low`, in whole pages; holds as `memory_low`
-        /// does. Only on cgroup v2; elsewhere the start fails and says so. Fixed at the start. Source: the kernel's
+        /// does. Only on cgroup v2; elsewhere the start fails and says so. Can change while running. Source: the kernel's
         /// admin-guide/cgroup-v2, memory.min.
         memory_min: Option<u64> = None, as Opt<Size>;
+        /// Whether all processes are killed when one has to be for want of memory, so that none is left without the others.
+        ///
+        /// Default: false: the kernel chooses one. Only on cgroup v2; elsewhere true is an error. Can change while running.
+        /// Source: the kernel's admin-guide/cgroup-v2, memory.oom.group.
+        oom_group: bool = false, as One<Bool>;
         /// How much may be swapped out, beside `memory`. 0: nothing.
         ///
         /// Default: no limit on v2, none on v1 where `memory` is set (it then limits the sum). Unit: bytes. Range: 0 to
         /// 2^63-1, in whole pages. On cgroup v1 it needs `memory`, because only their sum can be limited. Enforced, or the
-        /// start fails and names what is missing. Fixed at the start. Source: the kernel's admin-guide/cgroup-v2,
+        /// start fails and names what is missing. Can change while running. Source: the kernel's admin-guide/cgroup-v2,
         /// memory.swap.max.
         swap: Option<u64> = None, as Opt<Size>;
         /// The hard limit of processor time per time, of all processes together.
         ///
         /// Default: no limit of its own. Unit: cores (0.5 is half of one core's time). Range: 0.001 to 10000; the kernel's
-        /// smallest quota is 1 ms per period of 1 s. Enforced, or the start fails and names what is missing. Fixed at the
-        /// start. Source: the kernel's scheduler/sched-bwc.
+        /// smallest quota is 1 ms per period of 1 s. Enforced, or the start fails and names what is missing. Can change while running. Source: the kernel's scheduler/sched-bwc.
         cpus: Option<f64> = None, as Opt<Cores>;
+        /// Processor time that may be saved up while less than `cpus` is used, and spent above it later.
+        ///
+        /// Default: 0. Unit: seconds of processor time. Range: 1 microsecond up to what `cpus` allows in one period (0.1 s times
+        /// `cpus`; below 0.01 cores 1 s). Needs `cpus`. Can change while running. Source: the kernel's scheduler/sched-bwc,
+        /// cpu.max.burst.
+        cpu_burst: Option<Duration> = None, as Opt<Time>;
+        /// Whether the container runs only when nobody else wants the processor.
+        ///
+        /// Default: false. Excludes `cpu_weight`. Can change while running. Source: the kernel's admin-guide/cgroup-v2,
+        /// cpu.idle.
+        cpu_idle: bool = false, as One<Bool>;
         /// The share of contended processors, against other groups beside the container's.
         ///
         /// Default: 100, as every group. Unit: a weight. Range: 1 to 10000. On cgroup v1 these are 1024/100 shares each.
-        /// Fixed at the start. Source: the kernel's admin-guide/cgroup-v2, cpu.weight.
+        /// Can change while running. Source: the kernel's admin-guide/cgroup-v2, cpu.weight.
         cpu_weight: Option<u64> = None, as Opt<Count>;
+        /// The processors on which it may run, and the memory nodes that it gets memory from. See [`Cpuset`].
+        ///
+        /// Default: all that the group above has. In JSON `"0-3,7"`, or `{"cpus": "0-1", "mems": "0", "partition": "root"}`.
+        /// Range: what the group above has; numbers up to 8191. A partition takes the processors away from everybody else and
+        /// is for cgroup v2. Can change while running. Source: the kernel's admin-guide/cgroup-v2, cpuset; cpuset(7).
+        cpuset: Option<Cpuset> = None, as Opt<Cpuset>;
         /// The hard limit of processes and threads together, ringfence's init included. At the limit fork fails with EAGAIN.
         ///
-        /// Default: no limit of its own. Range: 1 to 4194304. Enforced, or the start fails and names what is missing. Fixed
-        /// at the start. Source: the kernel's admin-guide/cgroup-v2.
+        /// Default: no limit of its own. Range: 1 to 4194304. Enforced, or the start fails and names what is missing. Can change while running. Source: the kernel's admin-guide/cgroup-v2.
         pids: Option<u64> = None, as Opt<Count>;
+        /// The share of contended block devices, against other groups beside the container's.
+        ///
+        /// Default: 100, as every group. Unit: a weight. Range: 1 to 10000, 1 to 1000 where the device is scheduled by bfq;
+        /// text may also be `ioprio:0` to `ioprio:7`, OpenVZ's priorities (20 to 160; 4 is the default there, and 100 here).
+        /// Needs a device that shares by weight, scheduled by bfq or with io.cost switched on; without one it is an error that
+        /// says so. Can change while running. Source: the kernel's block/bfq-iosched and admin-guide/cgroup-v2, io.weight.
+        io_weight: Option<u64> = None, as Opt<IoWeight>;
+        /// The most that is read and written in a second: block device -> limits. See [`IoMax`].
+        ///
+        /// Default: none. A device is a path (of the device, or of anything on a file system of it) or `MAJOR:MINOR`; a
+        /// partition's limits are set on its whole disk, which is what the kernel limits. Buffered writes count on cgroup v2
+        /// only. Can change while running. Source: the kernel's admin-guide/cgroup-v2, io.max; cgroup-v1/blkio-controller.
+        io_max: BTreeMap<String, IoMax> = BTreeMap::new(), as Named<IoMax>;
+        /// The most memory in huge pages: page size -> bytes. Reservations count: mmap fails at the limit.
+        ///
+        /// Default: no limit of its own. Unit: bytes, in whole huge pages (the kernel rounds down). Keys are sizes that the
+        /// machine has (`2M`, `1G`). Can change while running. Source: the kernel's admin-guide/cgroup-v2, hugetlb.
+        hugepages: BTreeMap<String, u64> = BTreeMap::new(), as Named<Size>;
+        /// The most handles and objects of RDMA devices: device -> limits. See [`RdmaMax`].
+        ///
+        /// Default: none. Range: 0 to 2147483647. Can change while running. Source: the kernel's admin-guide/cgroup-v2, rdma.
+        rdma: BTreeMap<String, RdmaMax> = BTreeMap::new(), as Named<RdmaMax>;
+        /// The most of other countable resources (encryption ids of guests, for one): the kernel's name -> count.
+        ///
+        /// Default: none. Range: names that the machine has (misc.capacity of the root group). Can change while running.
+        /// Source: the kernel's admin-guide/cgroup-v2, misc.
+        misc: BTreeMap<String, u64> = BTreeMap::new(), as Named<Count>;
         /// Limits of each single process: resource -> soft and hard limit. In JSON a number, `[soft, hard]` or `"unlimited"`.
         ///
         /// Default: the caller's. Unit: the resource's own (bytes, seconds, count). Range: soft up to hard; raising a hard

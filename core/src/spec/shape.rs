@@ -330,6 +330,32 @@ impl<K: Key, C: Codec> Shape for Map<K, C> {
     }
 }
 
+/// A map whose keys are names that cannot begin with a bracket, so that text can be the JSON of all of it.
+pub(super) struct Named<C>(PhantomData<C>);
+
+impl<C: Codec> Shape for Named<C> {
+    type Value = BTreeMap<String, C::Value>;
+
+    fn merge(value: &mut Self::Value, json: &Json, at: &At) -> Result<()> {
+        Map::<String, C>::merge(value, json, at)
+    }
+
+    fn write(value: &Self::Value) -> Option<Json> {
+        Map::<String, C>::write(value)
+    }
+
+    fn set(value: &mut Self::Value, text: &[u8], at: &At) -> Result<()> {
+        if text.starts_with(b"{") {
+            return Self::merge_whole(value, &json_text(text, at)?, at);
+        }
+        Map::<String, C>::set(value, text, at)
+    }
+
+    fn schema() -> Json {
+        Map::<String, C>::schema()
+    }
+}
+
 /// Descriptors: number in the caller -> number inside. A number alone stays the same.
 pub(super) struct Descriptors;
 

@@ -54,6 +54,20 @@ const PROC_FILES: [&[u8]; 9] = [
     b"/proc/net/dev",
 ];
 
+/// `8:0`
+fn is_number_pair(text: &str) -> bool {
+    let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()) && part.parse::<u32>().is_ok();
+    text.split_once(':').is_some_and(|(major, minor)| number(major) && number(minor))
+}
+
+/// A name that the kernel reads up to the next space.
+fn word(at: &At, name: &str) -> Result<()> {
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '=') {
+        return Err(at.error("is not a name"));
+    }
+    Ok(())
+}
+
 impl Spec {
     /// Checks everything that needs no machine: types, ranges, syntax, contradictions. Every start does it first.
     ///
@@ -132,6 +146,41 @@ impl Spec {
         }
     }
 
+    fn validate_devices(&self) -> Result<()> {
+        let io_max = At::Field("io_max");
+        for (device, limits) in &self.io_max {
+            let at = io_max.key(device);
+            if device.is_empty() || device.contains('\0') || !(device.starts_with('/') || is_number_pair(device)) {
+                return Err(at.error("is neither an absolute path nor MAJOR:MINOR"));
+            }
+            limits.validate(&at)?;
+        }
+        let hugepages = At::Field("hugepages");
+        for (size, &bytes) in &self.hugepages {
+            let at = hugepages.key(size);
+            let page = super::parse_size(size).map_err(|why| at.error(why))?;
+            if !page.is_power_of_two() {
+                return Err(at.error("is not the size of a page").with_hint("2M and 1G on x86-64"));
+            }
+            if bytes > i64::MAX as u64 {
+                return Err(at.error(format!("{bytes} bytes are more than the kernel can count")));
+            }
+        }
+        let rdma = At::Field("rdma");
+        for (device, limits) in &self.rdma {
+            word(&rdma.key(device), device)?;
+            limits.validate(&rdma.key(device))?;
+        }
+        let misc = At::Field("misc");
+        for (resource, &count) in &self.misc {
+            word(&misc.key(resource), resource)?;
+            if count > i64::MAX as u64 {
+                return Err(misc.key(resource).error(format!("{count} is more than Linux can count")));
+            }
+        }
+        Ok(())
+    }
+
     fn validate_limits(&self) -> Result<()> {
         if let Some(bytes) = self.memory {
             let at = At::Field("memory");
@@ -165,9 +214,27 @@ impl Spec {
         if let Some(swap) = self.swap {
             range("swap", swap, 0, i64::MAX as u64)?;
         }
-        if let Some(weight) = self.cpu_weight {
-            range("cpu_weight", weight, 1, 10_000)?;
+        for (field, weight) in [("cpu_weight", self.cpu_weight), ("io_weight", self.io_weight)] {
+            if let Some(weight) = weight {
+                range(field, weight, 1, 10_000)?;
+            }
         }
+        if self.cpu_idle && self.cpu_weight.is_some() {
+            return Err(At::Field("cpu_idle").error("an idle group has no weight: leave out cpu_weight"));
+        }
+        if let Some(burst) = self.cpu_burst {
+            let at = At::Field("cpu_burst");
+            if self.cpus.is_none() {
+                return Err(at.error("takes cpus: what is saved up is a part of that limit"));
+            }
+            if burst.as_micros() == 0 {
+                return Err(at.error("is less than a microsecond").with_hint("leave it out for no burst"));
+            }
+        }
+        if let Some(cpuset) = &self.cpuset {
+            cpuset.validate()?;
+        }
+        self.validate_devices()?;
         if let Some(cpus) = self.cpus {
             let at = At::Field("cpus");
             if !cpus.is_finite() {

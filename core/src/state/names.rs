@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat, renameat};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
@@ -102,6 +102,48 @@ struct OnDisk {
     keeper: Option<Identity>,
     init: Option<Identity>,
     data: Value,
+}
+
+impl OnDisk {
+    fn read(dir: &OwnedFd, path: &Path) -> Result<Self> {
+        let path = path.join(RECORD);
+        let mut text = Vec::new();
+        let file = open_file(dir, RECORD, OFlag::O_RDONLY).map_err(|e| os("open", e, &path))?;
+        File::from(file).take(RECORD_MAX).read_to_end(&mut text).map_err(|e| Error::io("read", &e))?;
+        serde_json::from_slice(&text).map_err(|e| {
+            Error::new(ErrorKind::Internal, format!("not a record: {e}")).with_path(path.to_string_lossy())
+        })
+    }
+
+    /// Readers see the old record or the new one.
+    fn write(&self, dir: &OwnedFd, path: &Path) -> Result<()> {
+        let path = path.join(RECORD);
+        let text = serde_json::to_vec(self).map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))?;
+        let file = open_file(dir, NEW_RECORD, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC)
+            .map_err(|e| os("open", e, &path))?;
+        File::from(file).write_all(&text).map_err(|e| Error::io("write", &e).with_path(path.to_string_lossy()))?;
+        renameat(dir, NEW_RECORD, dir, RECORD).map_err(|e| os("rename", e, &path))
+    }
+}
+
+/// Changes what others can read about the detached container `id`; programs that do so take turns.
+pub(crate) fn change_record<T>(name: &str, id: &str, change: impl FnOnce(&mut Value) -> Result<T>) -> Result<T> {
+    let names = Names::open(&Place::now())?;
+    let path = names.path.join(name);
+    let closed = || Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH);
+    let dir = match open_dir(&names.fd, name) {
+        Err(Errno::ENOENT) => return Err(closed()),
+        other => other.map_err(|e| os("open", e, &path))?,
+    };
+    let turn = dir.try_clone().map_err(|e| Error::io("dup", &e))?;
+    let _turn = Flock::lock(turn, FlockArg::LockExclusive).map_err(|(_, e)| os("lock", e, &path))?;
+    let mut disk = OnDisk::read(&dir, &path)?;
+    if disk.data["id"] != id {
+        return Err(closed());
+    }
+    let result = change(&mut disk.data)?;
+    disk.write(&dir, &path)?;
+    Ok(result)
 }
 
 /// Makes `name` this container's own, for this user. An ended container of that name is forgotten.
@@ -201,6 +243,9 @@ impl Names {
                 Attempt::Gone => {}
             }
         };
+        // Somebody may be changing the record of the container that has just ended.
+        let turn = dir.try_clone().map_err(|e| Error::io("dup", &e))?;
+        let _turn = Flock::lock(turn, FlockArg::LockExclusive).map_err(|(_, e)| os("lock", e, &path))?;
         remove_all_but_lock(&dir).map_err(|e| os("remove the former container's record", e, &path))?;
         let created = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let claim = NameClaim { names: self, name: name.to_owned(), dir, lock, detached, created, kept: false };
@@ -242,12 +287,7 @@ impl Names {
     fn read_as(&self, name: &str, owner: bool) -> Result<Record> {
         let path = self.path.join(name);
         let dir = open_dir(&self.fd, name).map_err(|e| os("open", e, &path))?;
-        let mut text = Vec::new();
-        let file = open_file(&dir, RECORD, OFlag::O_RDONLY).map_err(|e| os("open", e, &path.join(RECORD)))?;
-        File::from(file).take(RECORD_MAX).read_to_end(&mut text).map_err(|e| Error::io("read", &e))?;
-        let disk: OnDisk = serde_json::from_slice(&text).map_err(|e| {
-            Error::new(ErrorKind::Internal, format!("not a record: {e}")).with_path(path.join(RECORD).to_string_lossy())
-        })?;
+        let disk = OnDisk::read(&dir, &path)?;
 
         let comparable = disk.boot_id == identity::boot_id() && disk.pid_namespace == identity::pid_namespace();
         let running = |process: Option<Identity>| process.filter(|p| comparable && p.runs());
@@ -369,13 +409,7 @@ impl NameClaim {
             init,
             data,
         };
-        let path = self.path().join(RECORD);
-        let text = serde_json::to_vec(&record).map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))?;
-        // Readers see the old record or the new one.
-        let file = open_file(&self.dir, NEW_RECORD, OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC)
-            .map_err(|e| os("open", e, &path))?;
-        File::from(file).write_all(&text).map_err(|e| Error::io("write", &e).with_path(path.to_string_lossy()))?;
-        renameat(&self.dir, NEW_RECORD, &self.dir, RECORD).map_err(|e| os("rename", e, &path))
+        record.write(&self.dir, &self.path())
     }
 
     /// What the keeper needs to remove the directory should this process be killed: `names/`, the same descriptor for every

@@ -593,6 +593,27 @@ int ringfence_container_freeze(const ringfence_container *container, ringfence_e
 int ringfence_container_thaw(const ringfence_container *container, ringfence_error **err);
 
 /**
+ * Changes limits while it runs: JSON like {"memory": "512M", "pids": null} is layered over its spec; null takes a limit away.
+ *
+ * All of it or nothing: when one limit is refused, the others get back what they were. Fails with RINGFENCE_KIND_INVALID_SPEC
+ * for fields that are fixed at the start, with errno EBUSY and field "memory" when more is used than the new limit and
+ * cannot be reclaimed. Concurrent calls take turns.
+ */
+int ringfence_container_update(const ringfence_container *container,
+                               const char *json,
+                               ringfence_error **err);
+
+/**
+ * Its spec as it is now, with what updates made of it, as a JSON object (ringfence_string_free()).
+ */
+char *ringfence_container_spec_json(const ringfence_container *container, ringfence_error **err);
+
+/**
+ * Asks the kernel to take back up to `bytes` of its memory: 1 done, 0 it found less, -1 error (cgroup v1 cannot).
+ */
+int ringfence_container_reclaim(const ringfence_container *container, uint64_t bytes, ringfence_error **err);
+
+/**
  * One figure of its usage, by name: "memory_current", "memory_peak" (bytes), "cpu_usage_usec" (microseconds),
  * "pids_current", ... (all in ringfence_container_usage_json()). A limit that is not set ("memory_max", "pids_max") is
  * UINT64_MAX.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ringfence::spec::NamespaceKind;
 use ringfence::{Container, Error, ErrorKind, Result, Usage};
 
-use crate::border::{border, c_string, give_string, invalid, output, quietly, text, timeout};
+use crate::border::{border, border_for, c_string, give_string, invalid, length, output, quietly, text, timeout};
 use crate::command::{ringfence_command, with_command};
 use crate::error::ringfence_error;
 use crate::object::{Object, borrow, give, release, running};
@@ -253,6 +253,42 @@ pub unsafe extern "C" fn ringfence_container_thaw(
     err: *mut *mut ringfence_error,
 ) -> c_int {
     done(container, err, Container::thaw)
+}
+
+/// Changes limits while it runs: JSON like {"memory": "512M", "pids": null} is layered over its spec; null takes a limit away.
+///
+/// All of it or nothing: when one limit is refused, the others get back what they were. Fails with RINGFENCE_KIND_INVALID_SPEC
+/// for fields that are fixed at the start, with errno EBUSY and field "memory" when more is used than the new limit and
+/// cannot be reclaimed. Concurrent calls take turns.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_update(
+    container: *const ringfence_container,
+    json: *const c_char,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border_for(length(json), err, -1, || {
+        running(container)?.container.update_json(text(json, "json")?)?;
+        Ok(0)
+    })
+}
+
+/// Its spec as it is now, with what updates made of it, as a JSON object (ringfence_string_free()).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_spec_json(
+    container: *const ringfence_container,
+    err: *mut *mut ringfence_error,
+) -> *mut c_char {
+    border(err, ptr::null_mut(), || Ok(give_string(running(container)?.container.spec().to_json())))
+}
+
+/// Asks the kernel to take back up to `bytes` of its memory: 1 done, 0 it found less, -1 error (cgroup v1 cannot).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_reclaim(
+    container: *const ringfence_container,
+    bytes: u64,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || Ok(running(container)?.container.reclaim(bytes)?.into()))
 }
 
 fn done(

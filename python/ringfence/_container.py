@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from . import _host, _interpreter, _request, _ringfence
 from ._errors import Error, MissingError, forked_child
 from ._process import Process, TextOptions
-from ._types import AnyPath, Args, CompletedProcess, Env, SpecFields, Stream, Usage
+from ._types import AnyPath, Args, CompletedProcess, Env, Size, SpecFields, Stream, Usage
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-    from ._types import CommandFields
+    from ._types import CommandFields, LimitFields
 
 _KINDS = ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time")
 
@@ -356,6 +356,28 @@ class Container:
         if not self._closed and not raw.wait(timeout):
             raise subprocess.TimeoutExpired(self._main.args if self._main else [], timeout or 0.0)
         return self._main.poll() if self._main else None
+
+    def update(self, **limits: Unpack[LimitFields]) -> None:
+        """Changes limits while it runs, as in `c.update(memory="512M", cpus=None)`; None takes a limit away.
+
+        All of it or nothing: when one limit is refused, the others get back what they were. May be called from any thread.
+        Raises `SpecError` for fields that are fixed at the start, and `ringfence.Error` with errno EBUSY when more memory is
+        used than the new limit and cannot be reclaimed.
+        """
+        self._live("update").update(_request.update_fields(limits))
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The spec as it is now: what it was started with, and what updates made of it; defaults are left out."""
+        spec: dict[str, Any] = json.loads(self._raw.spec())
+        return spec
+
+    def reclaim(self, bytes: Size) -> bool:  # noqa: A002
+        """Asks the kernel to take back memory: page cache, and what can be swapped out. False: it found less.
+
+        cgroup v1 cannot: that is an error of kind `unsupported`.
+        """
+        return self._live("reclaim").reclaim(str(bytes))
 
     def freeze(self) -> None:
         """Stops every process where it is."""

@@ -284,6 +284,14 @@ def _request(
     return request
 
 
+def update_fields(limits: Mapping[str, Any]) -> str:
+    """JSON of what is to change; None takes a limit away."""
+    for name in limits:
+        if name not in SpecFields.__annotations__:
+            _unknown(name, limits[name])
+    return json.dumps({name: _plain(name, value) for name, value in limits.items()})
+
+
 def _unknown(name: str, value: Any) -> NoReturn:
     """The core knows later fields, other systems' names, and what was probably meant."""
     try:

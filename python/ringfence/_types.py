@@ -19,6 +19,7 @@ __all__ = [
     "Entry",
     "Finding",
     "GcReport",
+    "LimitFields",
     "Plan",
     "Report",
     "SpecFields",
@@ -77,7 +78,48 @@ class CommandFields(TypedDict, total=False):
     start_timeout: Seconds
 
 
-class SpecFields(CommandFields, total=False):
+class LimitFields(TypedDict, total=False):
+    """Fields that can change while a container runs; None takes a limit away."""
+
+    #: Bytes, or text: the hard limit.
+    memory: Size | None
+    #: Where processes are slowed down and made to give memory back.
+    memory_high: Size | None
+    #: Spared when the machine runs short.
+    memory_low: Size | None
+    #: Guaranteed.
+    memory_min: Size | None
+    #: Kill all processes when one has to be killed for want of memory.
+    oom_group: bool | None
+    #: Beside `memory`.
+    swap: Size | None
+    #: Cores, a hard limit.
+    cpus: int | float | None
+    #: Share of contended processors: 1 to 10000, 100 by default.
+    cpu_weight: int | None
+    #: Processor time that may be saved up and spent above `cpus`.
+    cpu_burst: Seconds | None
+    #: Run only when nobody else wants the processor.
+    cpu_idle: bool | None
+    #: `"0-3,7"`, or an object with `cpus`, `mems` and `partition`.
+    cpuset: str | int | Mapping[str, str | int] | None
+    #: Processes and threads.
+    pids: int | None
+    #: Share of contended devices: 1 to 10000, 100 by default; or `"ioprio:0"` to `"ioprio:7"`.
+    io_weight: int | str | None
+    #: Device (path or `MAJOR:MINOR`) -> `rbps`, `wbps`, `riops`, `wiops`.
+    io_max: Mapping[str, str | Mapping[str, Size]] | None
+    #: Size of the pages -> bytes.
+    hugepages: Mapping[str, Size] | None
+    #: Device -> `hca_handle`, `hca_object`.
+    rdma: Mapping[str, Mapping[str, int]] | None
+    #: Resource -> count.
+    misc: Mapping[str, int] | None
+    #: Free text: name -> value.
+    annotations: Mapping[str, str | None] | None
+
+
+class SpecFields(CommandFields, LimitFields, total=False):
     """Fields of the vocabulary: what a container is to be. The same names as in C, Rust and JSON."""
 
     name: str
@@ -103,39 +145,6 @@ class SpecFields(CommandFields, total=False):
     namespaces: Mapping[str, str | int | Mapping[str, Any] | os.PathLike[str] | Container]
     #: `auto` (default), `host`, `keep-id`, or explicit maps.
     idmap: str | Mapping[str, Any]
-    memory: Size
-    #: Where processes are slowed down and made to give memory back.
-    memory_high: Size
-    #: Spared when the machine runs short.
-    memory_low: Size
-    #: Guaranteed.
-    memory_min: Size
-    #: Kill all processes when one has to be killed for want of memory.
-    oom_group: bool
-    #: Beside `memory`.
-    swap: Size
-    #: Cores, a hard limit.
-    cpus: int | float
-    #: Share of contended processors: 1 to 10000, 100 by default.
-    cpu_weight: int
-    #: Processor time that may be saved up and spent above `cpus`.
-    cpu_burst: Duration
-    #: Run only when nobody else wants the processor.
-    cpu_idle: bool
-    #: `"0-3,7"`, or an object with `cpus`, `mems` and `partition`.
-    cpuset: str | int | Mapping[str, str | int]
-    #: Processes and threads.
-    pids: int
-    #: Share of contended devices: 1 to 10000, 100 by default; or `"ioprio:0"` to `"ioprio:7"`.
-    io_weight: int | str
-    #: Device (path or `MAJOR:MINOR`) -> `rbps`, `wbps`, `riops`, `wiops`.
-    io_max: Mapping[str, str | Mapping[str, Size]]
-    #: Size of the pages -> bytes.
-    hugepages: Mapping[str, Size]
-    #: Device -> `hca_handle`, `hca_object`.
-    rdma: Mapping[str, Mapping[str, int]]
-    #: Resource -> count.
-    misc: Mapping[str, int]
     #: A number or a name such as `SIGINT`.
     stop_signal: int | str
     stop_timeout: Seconds
@@ -146,7 +155,6 @@ class SpecFields(CommandFields, total=False):
     #: Added to the clocks inside: `monotonic`, `boottime`.
     time_offsets: Mapping[str, Seconds]
     cgroup_parent: AnyPath
-    annotations: Mapping[str, str]
     #: Mounts the caller's directory read-only at the same path, and starts there.
     share_cwd: bool
     #: Mounts this interpreter's prefixes read-only at the same paths. By itself when `sys.executable` is the program.

@@ -23,10 +23,12 @@ from ._container import Namespace
 from ._errors import Error, TimedOutError
 from ._process import Process as _Process
 from ._process import TextOptions
-from ._types import Args, CompletedProcess, Entry, GcReport, Plan, Report, Usage
+from ._types import Args, CompletedProcess, Entry, GcReport, Plan, Report, Size, Usage
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
+
+    from ._types import LimitFields
 
 __all__ = ["Container", "Process", "by_name", "doctor", "gc", "ls", "plan", "popen", "run"]
 
@@ -349,6 +351,18 @@ class Container:
     async def kill(self) -> None:
         """SIGKILL to every process, atomically. Does not wait."""
         self._sync.kill()
+
+    async def update(self, **limits: Unpack[LimitFields]) -> None:
+        """Changes limits while it runs; None takes one away. All of it or nothing."""
+        await asyncio.to_thread(lambda: self._sync.update(**limits))
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return self._sync.spec
+
+    async def reclaim(self, bytes: Size) -> bool:  # noqa: A002
+        """Asks the kernel to take back memory. False: it found less."""
+        return await asyncio.to_thread(self._sync.reclaim, bytes)
 
     async def freeze(self) -> None:
         await asyncio.to_thread(self._sync.freeze)

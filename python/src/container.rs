@@ -119,6 +119,17 @@ impl Container {
     fn thaw(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, || self.0.thaw())
     }
+    fn update(&self, py: Python<'_>, json: &str) -> PyResult<()> {
+        detached(py, || self.0.update_json(json))
+    }
+    fn spec(&self, py: Python<'_>) -> String {
+        py.detach(|| self.0.spec().to_json())
+    }
+    fn reclaim(&self, py: Python<'_>, size: &str) -> PyResult<bool> {
+        let bytes = ringfence::spec::parse_size(size)
+            .map_err(|why| to_python(py, &ringfence::Error::new(ringfence::ErrorKind::InvalidArgument, why)))?;
+        detached(py, || self.0.reclaim(bytes))
+    }
     /// A descriptor of one of its namespaces, the caller's.
     fn ns_fd(&self, py: Python<'_>, kind: &str) -> PyResult<i32> {
         let kind = request::namespace_kind(kind).map_err(|error| to_python(py, &error))?;

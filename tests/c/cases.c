@@ -312,6 +312,24 @@ static int run_command(ringfence_container *container, json step, int timeout, r
     return result;
 }
 
+/* A step that changes the running container. */
+static void update(json test, ringfence_container *container, json change, json expected)
+{
+    ringfence_error *err = NULL;
+    char *text = strndup(change.at, change.length);
+    if (ringfence_container_update(container, text, &err) < 0) {
+        check_error(test, expected, err);
+    } else if (json_get(expected, "error").at) {
+        expect(0, "result", "an error", "none");
+    } else if (json_get(expected, "usage").at) {
+        char *usage = ringfence_container_usage_json(container, NULL);
+        check_usage(expected, usage);
+        ringfence_string_free(usage);
+    }
+    ringfence_error_free(err);
+    free(text);
+}
+
 static void run(json test, const char *tmp)
 {
     ringfence_error *err = NULL;
@@ -338,9 +356,14 @@ static void run(json test, const char *tmp)
     } else {
         size_t position = 0;
         for (json step; good && (step = json_next(steps, &position)).at;) {
+            json change = json_get(step, "update"), wanted = json_get(step, "expect");
             err = NULL, output = NULL;
+            if (change.at) {
+                update(test, container, change, wanted);
+                continue;
+            }
             result = run_command(container, step, timeout, &output, &err);
-            check(test, json_get(step, "expect"), result, output, err);
+            check(test, wanted, result, output, err);
         }
         err = NULL;
         if (ringfence_container_close(container, timeout, &err) < 0)

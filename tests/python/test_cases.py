@@ -56,9 +56,25 @@ def check_result(expect: dict[str, Any], result: Any) -> None:
         assert text not in result.stdout, seen
     for text in expect.get("stderr_has", []):
         assert text in result.stderr, seen
+    check_usage(expect, result)
+
+
+def check_usage(expect: dict[str, Any], result: Any) -> None:
+    usage = result.usage() if isinstance(result, ringfence.Container) else result.usage
     for key, bounds in expect.get("usage", {}).items():
-        figure = getattr(result.usage, key)
+        figure = getattr(usage, key)
         assert bounds.get("min", 0) <= figure <= bounds.get("max", figure), f"{key}: {figure}"
+
+
+def update(case: dict[str, Any], container: ringfence.Container, step: dict[str, Any]) -> None:
+    """A step that changes the running container."""
+    try:
+        container.update(**step["update"])
+    except ringfence.Error as error:
+        check_error(case, step["expect"].get("error"), error)
+    else:
+        assert "error" not in step["expect"], "an error was expected"
+        check_usage(step["expect"], container)
 
 
 def filled_in(case: dict[str, Any], tmp: Path) -> dict[str, Any]:
@@ -122,6 +138,9 @@ def run(case: dict[str, Any]) -> None:
         return
     with ringfence.Container(**fields) as container:
         for step in case["commands"]:
+            if "update" in step:
+                update(case, container, step)
+                continue
             options = {key: of_text(value) for key, value in step.get("set", {}).items()}
             options |= {"stdout": ringfence.PIPE, "stderr": ringfence.PIPE}
             if "input" in step:

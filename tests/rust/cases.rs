@@ -112,7 +112,11 @@ fn run(case: &Value) -> Result<(), Verdict> {
         Err(error) => return check(case, case, Err(error)),
     };
     for step in commands {
-        check(case, step, command(&container, step, timeout))?;
+        if step["update"].is_object() {
+            update(case, &container, step)?;
+        } else {
+            check(case, step, command(&container, step, timeout))?;
+        }
     }
     container.close(timeout).map_err(|e| Verdict::Fail(format!("close: {e}")))
 }
@@ -125,8 +129,21 @@ fn run_for_usage(case: &Value, spec: Spec, input: Option<&[u8]>, timeout: Option
         Err(error) => return check(case, case, Err(error)),
     };
     check(case, case, container.main().expect("a main process").communicate(input, timeout))?;
+    check_usage(case, &container)
+}
+
+/// A step that changes the running container.
+fn update(case: &Value, container: &Container, step: &Value) -> Result<(), Verdict> {
+    match container.update_json(&step["update"].to_string()) {
+        Err(error) => check(case, step, Err(error)),
+        Ok(()) if step["expect"]["error"].is_object() => Err(Verdict::Fail("an error was expected".to_owned())),
+        Ok(()) => check_usage(step, container),
+    }
+}
+
+fn check_usage(expecting: &Value, container: &Container) -> Result<(), Verdict> {
     let usage = container.usage().map_err(|e| Verdict::Fail(format!("usage: {e}")))?;
-    for (key, bounds) in case["expect"]["usage"].as_object().into_iter().flatten() {
+    for (key, bounds) in expecting["expect"]["usage"].as_object().into_iter().flatten() {
         let seen = usage.get(key).flatten();
         let within =
             |n: u64| bounds["min"].as_u64().unwrap_or(0) <= n && n <= bounds["max"].as_u64().unwrap_or(u64::MAX);

@@ -118,7 +118,9 @@ impl Container {
         }
         let (before, after) = (Limits::of(now), Limits::of(&new));
         if before != after {
-            self.group()?.update(&before, &after).map_err(|e| match e.errno() {
+            let field = fields::differences(now, &new).into_iter().find(|field| *field != "annotations");
+            let group = self.group().map_err(|e| e.with_field(field.unwrap_or("cgroup")))?;
+            group.update(&before, &after).map_err(|e| match e.errno() {
                 // The group went while it was being changed.
                 libc::ENODEV | libc::ENOENT if inner.has_ended() => ended(),
                 _ => e,

@@ -136,7 +136,11 @@ def run(case: dict[str, Any]) -> None:
         else:
             check_result(case["expect"], result)
         return
-    with ringfence.Container(**fields) as container:
+    try:
+        container = ringfence.Container(**fields)
+    except ringfence.Error as error:
+        return check_error(case, case.get("expect", {}).get("error"), error)
+    with container:
         for step in case["commands"]:
             if "update" in step:
                 update(case, container, step)

@@ -665,6 +665,61 @@ int ringfence_container_ns_fd(const ringfence_container *container,
                               ringfence_error **err);
 
 /**
+ * Makes a group of processes inside: the second of two levels. Its limits (JSON like {"memory": "64M", "cpu_weight": 50}, NULL for
+ * none) hold within those of the container, its weights count against the container's other groups.
+ *
+ * Processes run in it when the command's field "cgroup" is its name. It goes with the container. Fails with
+ * RINGFENCE_KIND_ALREADY_EXISTS, and with RINGFENCE_KIND_INVALID_SPEC for fields that are no limits.
+ */
+int ringfence_container_group(const ringfence_container *container,
+                              const char *name,
+                              const char *limits,
+                              ringfence_error **err);
+
+/**
+ * Changes limits of a group while it is used, as ringfence_container_update() does for the container's.
+ */
+int ringfence_container_group_update(const ringfence_container *container,
+                                     const char *name,
+                                     const char *json,
+                                     ringfence_error **err);
+
+/**
+ * The limits of a group as they are now, as a JSON object (ringfence_string_free()).
+ */
+char *ringfence_container_group_limits_json(const ringfence_container *container,
+                                            const char *name,
+                                            ringfence_error **err);
+
+/**
+ * What the processes of a group use and used, as a JSON object (ringfence_string_free()) with the keys of
+ * ringfence_container_usage_json().
+ */
+char *ringfence_container_group_usage_json(const ringfence_container *container,
+                                           const char *name,
+                                           ringfence_error **err);
+
+/**
+ * Stops all processes of a group where they are.
+ */
+int ringfence_container_group_freeze(const ringfence_container *container, const char *name, ringfence_error **err);
+
+/**
+ * Lets them run again.
+ */
+int ringfence_container_group_thaw(const ringfence_container *container, const char *name, ringfence_error **err);
+
+/**
+ * SIGKILL to every process of a group, also while they fork; it can be used further.
+ */
+int ringfence_container_group_kill(const ringfence_container *container, const char *name, ringfence_error **err);
+
+/**
+ * Removes a group. Fails with errno EBUSY while processes are in it.
+ */
+int ringfence_container_group_remove(const ringfence_container *container, const char *name, ringfence_error **err);
+
+/**
  * A command for ringfence_container_spawn(). The program is looked up inside the container, by the PATH of the command's
  * environment when it has no slash. NULL when `program` is NULL or memory is short.
  */

@@ -21,7 +21,7 @@ pub struct ringfence_container {
 }
 
 pub(crate) struct Body {
-    container: Container,
+    pub(crate) container: Container,
     name: Option<CString>,
     id: CString,
 }

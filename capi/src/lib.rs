@@ -21,6 +21,8 @@ mod spec;
 mod run;
 
 mod container;
+/// Groups of processes inside a container.
+mod group;
 
 mod command;
 

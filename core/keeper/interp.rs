@@ -1,5 +1,6 @@
 //! The interpreter: runs one section of a plan.
 
+use crate::groups;
 use crate::nr;
 use crate::proto::{ANY, Header, Op, Record, Span, arg, pseudo, record, section, slot};
 use crate::sys::{self, sc};
@@ -265,6 +266,7 @@ impl Plan {
                 // The kernel writes "(unreachable)/..." for a directory that is not below the root (CVE-2024-21626).
                 if r > 0 && buffer[0] != b'/' { -nr::ELOOP as i64 } else { r.min(0) }
             }
+            pseudo::REMOVE_GROUP => groups::remove(args[0] as i32, args[1] as *const u8),
             pseudo::SKIP_IF_NEGATIVE => i64::from((args[0] as i64) < 0),
             _ => -nr::EINVAL as i64,
         }

@@ -13,6 +13,7 @@
 #![no_main]
 
 mod birth;
+mod groups;
 mod interp;
 mod nr;
 mod proto;

@@ -297,4 +297,6 @@ pub mod pseudo {
     pub const SKIP_IF_NEGATIVE: u32 = BASE + 13;
     /// (): tells the library that the part of this operation is left out.
     pub const LEFT_OUT: u32 = BASE + 15;
+    /// (fd, name): removes a control group and the groups in it; EBUSY while a process is in one.
+    pub const REMOVE_GROUP: u32 = BASE + 16;
 }

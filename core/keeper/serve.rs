@@ -1,11 +1,10 @@
 //! The keeper's loop: requests, statuses, undo plans, the host's end.
 
 use crate::birth::fd;
+use crate::groups;
 use crate::interp::{NO_SECTION, Plan, send_record};
 use crate::nr;
-use crate::proto::{
-    MADE, MAGIC, MAX_FDS, Record, Request, hello, keeper_step, plan_flag, record, request, section, slot,
-};
+use crate::proto::{MAGIC, MAX_FDS, Record, Request, hello, keeper_step, plan_flag, record, request, section, slot};
 use crate::role;
 use crate::sys::{self, PollFd, sc};
 
@@ -270,14 +269,13 @@ impl Keeper {
         // A middle task that stayed as the parent (it pins the host's memory) ends when it has no child any more. Were it ended
         // first, a subreaper host would get this process as a child, and its SIGCHLD.
         self.sweep_groups();
-        self.shared.iter().chain(&self.unproven).filter(|&&fd| fd >= 0).for_each(|&fd| remove_made(fd));
+        self.shared.iter().chain(&self.unproven).filter(|&&fd| fd >= 0).for_each(|&fd| groups::remove_made(fd));
         sys::exit(0)
     }
 
     /// The host makes a container's control groups before it asks for the container: killed in between, it leaves groups that no
     /// undo part names. Their names begin with this keeper's pid namespace and pid.
     fn sweep_groups(&self) {
-        const AT_REMOVEDIR: u32 = 0x200;
         let mut own = [0u8; 64];
         let namespace = sys::decimal(&mut own, self.pid_namespace);
         own[namespace] = b'-';
@@ -285,33 +283,11 @@ impl Keeper {
         let own_len = namespace + 1 + pid + 1;
         own[own_len - 1] = b'-';
         for &shared in self.shared.iter().chain(&self.unproven).filter(|&&fd| fd >= 0) {
-            let dir = sc!(nr::OPENAT, shared, c".".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
-            if dir < 0 {
-                continue;
-            }
-            let mut entries = [0u64; 512];
-            loop {
-                let filled = sc!(nr::GETDENTS64, dir, entries.as_mut_ptr(), 4096);
-                if filled <= 0 {
-                    break;
+            groups::each_directory(shared, |dir, name| {
+                if name.strip_prefix(b"rf-").is_some_and(|rest| rest.starts_with(&own[..own_len])) {
+                    groups::remove(dir, name.as_ptr());
                 }
-                // SAFETY: the kernel filled this many bytes of the array, which outlives the slice.
-                let bytes = unsafe { core::slice::from_raw_parts(entries.as_ptr().cast::<u8>(), filled as usize) };
-                let mut at = 0;
-                // struct linux_dirent64: inode and offset, 8 bytes each, length of the record, type, name with a NUL.
-                while at + 19 < bytes.len() {
-                    let length = u16::from_ne_bytes([bytes[at + 16], bytes[at + 17]]) as usize;
-                    if length < 20 || at + length > bytes.len() {
-                        break;
-                    }
-                    let name = &bytes[at + 19..at + length];
-                    if name.strip_prefix(b"rf-").is_some_and(|rest| rest.starts_with(&own[..own_len])) {
-                        sc!(nr::UNLINKAT, dir, name.as_ptr(), AT_REMOVEDIR);
-                    }
-                    at += length;
-                }
-            }
-            sys::close(dir as i32);
+            });
         }
     }
 
@@ -752,23 +728,5 @@ impl Keeper {
         task.kind = 0;
         self.live -= 1;
         self.idle_since = sys::now_ms();
-    }
-}
-
-/// The directories in which groups are made are not left behind either: those that the library made are marked with their
-/// name. The kernel keeps one in which somebody has groups; a host that finds its directory removed makes it anew.
-fn remove_made(mut dir: i32) {
-    const AT_REMOVEDIR: u32 = 0x200;
-    loop {
-        let mut name = [0u8; 256];
-        let marked = MADE.iter().any(|mark| sc!(nr::FGETXATTR, dir, mark.as_ptr(), name.as_mut_ptr(), 255) > 0);
-        if !marked || name.contains(&b'/') {
-            return;
-        }
-        let above = sc!(nr::OPENAT, dir, c"..".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
-        if above < 0 || sc!(nr::UNLINKAT, above, name.as_ptr(), AT_REMOVEDIR) < 0 {
-            return;
-        }
-        dir = above as i32;
     }
 }

@@ -32,6 +32,8 @@ pub struct Command {
     pub capabilities: Option<Capabilities>,
     pub no_new_privs: Option<bool>,
     pub pass_fds: std::collections::BTreeMap<RawFd, RawFd>,
+    /// The container's group ([`Container::group`]) in which it runs; `None`: that of the container's own processes.
+    pub cgroup: Option<String>,
     /// How long a start may take.
     pub start_timeout: Option<Duration>,
     pub(crate) container: Option<Container>,

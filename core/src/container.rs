@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use once_cell::sync::{Lazy, OnceCell};
 use serde_json::{Value, json};
 
-use crate::cgroup::{Group, Limits, Usage};
+use crate::cgroup::{Group, Limits, Usage, V1Part};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::facts::{self, IdChoice, UserFiles};
@@ -28,8 +28,12 @@ use crate::state::names::{self, Life, NameClaim};
 use crate::sys::nsfs::namespace_type;
 use crate::sys::pidfd::pidfd_open;
 
+/// Groups of processes inside.
+mod groups;
 /// Changes of a running container.
 mod update;
+
+pub use groups::ControlGroup;
 
 /// How long an implicit end (a drop, a failed start) may take.
 const SHORT: Duration = Duration::from_secs(5);
@@ -65,6 +69,7 @@ pub(crate) struct Inner {
     killed: AtomicBool,
     cancel: OwnedFd,
     group: Option<Group>,
+    subs: groups::Subs,
     claims: Mutex<Vec<IdClaim>>,
     name: Mutex<Option<NameClaim>>,
     log: Option<OwnedFd>,
@@ -201,7 +206,7 @@ impl Inner {
     }
 
     pub fn oom_kills(&self) -> Option<u64> {
-        self.group.as_ref()?.oom_kills()
+        Some(self.group.as_ref()?.oom_kills()? + self.oom_kills_inside())
     }
 
     /// What the keeper of a detached container wrote about its main process.
@@ -707,9 +712,10 @@ impl Container {
         let key = keeper.next_key();
         let oom_before = making.group.as_ref().and_then(Group::oom_kills);
         let timeout = spec.start_timeout.unwrap_or(Spec::START_TIMEOUT);
+        let v1 = making.group.as_ref().map(Group::v1).unwrap_or_default();
         let sent = Request {
             group: making.group.as_ref(),
-            v1: &making.group.as_ref().map(Group::v1).unwrap_or_default(),
+            tasks: &v1.iter().map(V1Part::tasks).collect::<Vec<_>>(),
             streams: [0, 1, 2].map(|i| streams.given[i].as_ref().map(|fd: &OwnedFd| fd.as_fd())),
             namespaces: &namespaces,
         }
@@ -810,6 +816,7 @@ impl Container {
             killed: AtomicBool::new(false),
             cancel: process::event()?,
             group,
+            subs: Mutex::default(),
             claims: Mutex::new(ids.claims),
             name: Mutex::new(name),
             log,
@@ -917,6 +924,7 @@ impl Container {
             killed: AtomicBool::new(false),
             cancel: process::event()?,
             group,
+            subs: Mutex::default(),
             claims: Mutex::default(),
             name: Mutex::default(),
             log: found.open_log().ok().filter(|_| !running),
@@ -1096,10 +1104,12 @@ impl Container {
     /// # Errors
     /// Unsupported when it has no control group (an ordinary caller without delegation).
     pub fn usage(&self) -> Result<Usage> {
-        self.group()?.usage()
+        let usage = self.control_group()?.usage()?;
+        let inside = self.inner().oom_kills_inside();
+        Ok(Usage { memory_oom_kills: usage.memory_oom_kills.map(|kills| kills + inside), ..usage })
     }
 
-    fn group(&self) -> Result<&Group> {
+    fn control_group(&self) -> Result<&Group> {
         self.open()?.group.as_ref().ok_or_else(|| {
             Error::new(ErrorKind::Unsupported, "this container has no control group")
                 .with_field("cgroup")
@@ -1109,12 +1119,12 @@ impl Container {
 
     /// Stops every process of the container until [`thaw`](Self::thaw).
     pub fn freeze(&self) -> Result<()> {
-        self.group()?.freeze()
+        self.control_group()?.freeze()
     }
 
     /// Undoes [`freeze`](Self::freeze).
     pub fn thaw(&self) -> Result<()> {
-        self.group()?.thaw()
+        self.control_group()?.thaw()
     }
 
     /// A descriptor of one of its namespaces (CLOEXEC, the caller's).
@@ -1186,6 +1196,7 @@ impl Inner {
             return Err(self.keeper_is_gone());
         }
         self.wait_thawed(command.start_timeout)?;
+        let sub = command.cgroup.as_deref().map(|name| self.sub(name)).transpose()?;
         let files = InsideFiles(self);
         let (credentials, home) =
             facts::resolve_user(command.user.as_deref(), &command.groups, self.default_ids, &files)?;
@@ -1226,10 +1237,11 @@ impl Inner {
         let oom_before = self.oom_kills();
         let (channel, pidfd, fds) = {
             let given = &streams.given;
-            self.ask(request::EXEC, command.start_timeout, &compiled, &needs, given, record::STARTED).map_err(|e| {
-                let program = command.argv.first().map(std::path::Path::new);
-                with_program_hint(e, program, &self.spec)
-            })?
+            self.ask(request::EXEC, command.start_timeout, (&compiled, &needs), given, sub.as_deref(), record::STARTED)
+                .map_err(|e| {
+                    let program = command.argv.first().map(std::path::Path::new);
+                    with_program_hint(e, program, &self.spec)
+                })?
         };
         let pidfd = pidfd.ok_or_else(|| Error::new(ErrorKind::Internal, "the keeper gave no pidfd"))?;
         let pid = process::pid_of(pidfd.as_fd());
@@ -1258,16 +1270,18 @@ impl Inner {
         &self,
         kind: u32,
         timeout: Option<Duration>,
-        compiled: &crate::plan::builder::Compiled,
-        needs: &[crate::plan::facts::Need],
+        (compiled, needs): (&crate::plan::builder::Compiled, &[crate::plan::facts::Need]),
         given: &[Option<OwnedFd>; 3],
+        sub: Option<&groups::Sub>,
         until: u32,
     ) -> Result<(Channel, Option<OwnedFd>, Vec<(u32, OwnedFd)>)> {
         let (channel, there) = Channel::pair()?;
         let timeout = timeout.unwrap_or(Spec::START_TIMEOUT);
+        let v1 = self.group.as_ref().map(Group::v1).unwrap_or_default();
+        let own = sub.map(|sub| sub.group.v1()).unwrap_or_default();
         let sent = Request {
-            group: self.group.as_ref(),
-            v1: &self.group.as_ref().map(Group::v1).unwrap_or_default(),
+            group: sub.map(|sub| &sub.group).or(self.group.as_ref()),
+            tasks: &Group::tasks_with(&v1, &own),
             streams: [0, 1, 2].map(|i| given[i].as_ref().map(|fd: &OwnedFd| fd.as_fd())),
             namespaces: &[],
         }
@@ -1300,7 +1314,8 @@ impl Inner {
     fn open_inside(&self, path: &[u8]) -> Result<OwnedFd> {
         let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
         let (compiled, needs) = crate::plan::exec::open(&self.joining(), path, flags, self.may_setgroups);
-        let (_, _, fds) = self.ask(request::CALL, None, &compiled, &needs, &[None, None, None], record::ENDED)?;
+        let (_, _, fds) =
+            self.ask(request::CALL, None, (&compiled, &needs), &[None, None, None], None, record::ENDED)?;
         fds.into_iter()
             .next()
             .map(|(_, fd)| fd)

@@ -17,7 +17,7 @@ mod sys;
 
 pub use cgroup::Usage;
 pub use command::Command;
-pub use container::{Container, run};
+pub use container::{Container, ControlGroup, run};
 pub use doctor::doctor;
 pub use error::{Error, ErrorKind, Result, errno_name};
 pub use launch::end_keepers;

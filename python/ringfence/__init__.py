@@ -15,11 +15,12 @@ from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError, SubprocessErro
 
 from ._container import Container, Namespace
 from ._errors import Error, SpecError
+from ._group import ControlGroup
 from ._machine import doctor, end_keepers, gc, ls, plan, schema
 from ._process import Process
 from ._ringfence import __version__
 from ._run import popen, run
-from ._types import CommandFields, CompletedProcess, Entry, Finding, GcReport, Plan, Report, SpecFields, Usage
+from ._types import CommandFields, CompletedProcess, Entry, Finding, GcReport, LimitFields, Plan, Report, SpecFields, Usage
 
 by_name = Container.by_name
 
@@ -31,10 +32,12 @@ __all__ = [
     "CommandFields",
     "CompletedProcess",
     "Container",
+    "ControlGroup",
     "Entry",
     "Error",
     "Finding",
     "GcReport",
+    "LimitFields",
     "Namespace",
     "Plan",
     "Process",

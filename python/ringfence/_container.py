@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _host, _interpreter, _request, _ringfence
 from ._errors import Error, MissingError, forked_child
+from ._group import ControlGroup
 from ._process import Process, TextOptions
 from ._types import AnyPath, Args, CompletedProcess, Env, Size, SpecFields, Stream, Usage
 
@@ -266,9 +267,13 @@ class Container:
         umask: int = -1,
         pass_fds: Any = (),
         pipesize: int = -1,
+        cgroup: str | None = None,
         **fields: Unpack[CommandFields],
     ) -> Process[Any]:
-        """Starts one more process inside; the arguments of `subprocess.Popen` and those of `CommandFields`."""
+        """Starts one more process inside; the arguments of `subprocess.Popen` and those of `CommandFields`.
+
+        `cgroup` is the name of a group that `Container.group` made.
+        """
         raw = self._live("popen")
         text_options = TextOptions(text, universal_newlines, encoding, errors, bufsize, pipesize)
         options = {
@@ -281,6 +286,7 @@ class Container:
             "extra_groups": extra_groups,
             "umask": umask,
             "pass_fds": pass_fds,
+            "cgroup": cgroup,
         }
         given: dict[str, Any] = dict(fields)
         _request.refuse(given)
@@ -371,6 +377,17 @@ class Container:
         """The spec as it is now: what it was started with, and what updates made of it; defaults are left out."""
         spec: dict[str, Any] = json.loads(self._raw.spec())
         return spec
+
+    def group(self, name: str, **limits: Unpack[LimitFields]) -> ControlGroup:
+        """Makes a group of processes inside, with limits of its own: `c.group("workers", cpu_weight=50).run([...])`.
+
+        The limits hold within those of the container, the weights count against the container's other groups.
+        """
+        return ControlGroup(self, self._live("group").group(name, _request.update_fields(limits)))
+
+    def find_group(self, name: str) -> ControlGroup:
+        """The group of that name, made here or (in a detached container) by another program."""
+        return ControlGroup(self, self._live("find_group").find_group(name))
 
     def reclaim(self, bytes: Size) -> bool:  # noqa: A002
         """Asks the kernel to take back memory: page cache, and what can be swapped out. False: it found less.

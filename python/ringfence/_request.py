@@ -264,6 +264,8 @@ def _request(
         plain["umask"] = umask
     if options.get("detach"):
         plain["detach"] = True
+    if options.get("cgroup") is not None:
+        plain["cgroup"] = _plain("cgroup", options["cgroup"])
     request: Request = {}
     if argv is not None:
         request["argv"] = argv

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import _container, _machine, _run
 from ._container import Namespace
 from ._errors import Error, TimedOutError
+from ._group import ControlGroup
 from ._process import Process as _Process
 from ._process import TextOptions
 from ._types import Args, CompletedProcess, Entry, GcReport, Plan, Report, Size, Usage
@@ -359,6 +360,13 @@ class Container:
     @property
     def spec(self) -> dict[str, Any]:
         return self._sync.spec
+
+    async def group(self, name: str, **limits: Unpack[LimitFields]) -> ControlGroup:
+        """Makes a group of processes inside, with limits of its own; `popen` and `run` take its name as `cgroup`."""
+        return await asyncio.to_thread(lambda: self._sync.group(name, **limits))
+
+    async def find_group(self, name: str) -> ControlGroup:
+        return await asyncio.to_thread(self._sync.find_group, name)
 
     async def reclaim(self, bytes: Size) -> bool:  # noqa: A002
         """Asks the kernel to take back memory. False: it found less."""

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::call::{detached, to_python};
+use crate::group::ControlGroup;
 use crate::process::Process;
 use crate::{request, wait};
 
@@ -129,6 +130,13 @@ impl Container {
         let bytes = ringfence::spec::parse_size(size)
             .map_err(|why| to_python(py, &ringfence::Error::new(ringfence::ErrorKind::InvalidArgument, why)))?;
         detached(py, || self.0.reclaim(bytes))
+    }
+    /// Makes a group inside; `limits` is JSON.
+    fn group(&self, py: Python<'_>, name: &str, limits: &str) -> PyResult<ControlGroup> {
+        detached(py, || self.0.group(name, &ringfence::Spec::from_json(limits)?)).map(ControlGroup)
+    }
+    fn find_group(&self, py: Python<'_>, name: &str) -> PyResult<ControlGroup> {
+        detached(py, || self.0.find_group(name)).map(ControlGroup)
     }
     /// A descriptor of one of its namespaces, the caller's.
     fn ns_fd(&self, py: Python<'_>, kind: &str) -> PyResult<i32> {

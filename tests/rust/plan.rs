@@ -7,6 +7,9 @@ use std::os::fd::AsRawFd;
 
 use proptest::prelude::*;
 
+#[allow(dead_code, clippy::all, reason = "as below")]
+#[path = "../../core/keeper/groups.rs"]
+mod groups;
 #[allow(dead_code, clippy::all, reason = "the keeper's own code; here only its checks are run")]
 #[path = "../../core/keeper/interp.rs"]
 mod interp;

@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::unistd::{UnlinkatFlags, unlinkat};
+use once_cell::sync::OnceCell;
 use serde_json::{Value, json};
 
 use crate::error::{Error, ErrorKind, Result};
 use layout::{Controller, Hierarchy, Layout};
 use parent::{Parent, Place};
-use settings::{Setting, Step};
+use settings::Setting;
 use usage::{Failure, Reader};
 use v1::V1Group;
 
@@ -37,6 +38,8 @@ mod parent;
 mod report;
 /// What limits write, and where.
 mod settings;
+/// Groups inside a container's group.
+mod sub;
 /// Groups whose keeper is gone.
 mod sweep;
 #[cfg(test)]
@@ -53,6 +56,7 @@ mod v2;
 pub(crate) use layout::is_pure_v2;
 pub(crate) use limits::Limits;
 pub(crate) use report::layout_report;
+pub(crate) use sub::PAYLOAD as SUB_PAYLOAD;
 pub(crate) use sweep::sweep;
 pub use usage::Usage;
 
@@ -78,6 +82,8 @@ pub(crate) struct Group {
     /// As far as this process knows them; `None` for a group that was found by its description.
     limits: Mutex<Option<Limits>>,
     reader: Mutex<Reader>,
+    /// On v2, once there are groups inside: where the container's own processes are.
+    payload: OnceCell<OwnedFd>,
     /// Held for reading while a process joins: it has to be in all groups that there are when it has joined.
     joining: RwLock<()>,
 }
@@ -261,7 +267,9 @@ impl Group {
                 Err(_) => spare.extend(reopen_parent(group, &path).ok().map(Arc::new)),
             }
         }
-        Ok(Self::assemble(name, v2, v1, spare, None))
+        let group = Self::assemble(name, v2, v1, spare, None);
+        group.find_payload();
+        Ok(group)
     }
 
     fn assemble(
@@ -276,10 +284,10 @@ impl Group {
         let parents = all.map(|parent| parent.dir.clone()).collect();
         let reader = Mutex::new(Reader::new(on_v1, v2.as_ref().map(|(parent, _)| parent)));
         let (v1, limits) = (Mutex::new(Arc::new(v1)), Mutex::new(limits));
-        Self { name, v2, v1, spare, parents, limits, reader, joining: RwLock::new(()) }
+        Self { name, v2, v1, spare, parents, limits, reader, payload: OnceCell::new(), joining: RwLock::new(()) }
     }
 
-    /// The group in the v2 tree, for `CLONE_INTO_CGROUP`.
+    /// The group in the v2 tree.
     pub fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
         self.v2.as_ref().map(|(_, dir)| dir.as_fd())
     }
@@ -619,18 +627,7 @@ impl Making<'_> {
 
     /// Sets the limits, before any process is in the groups.
     fn limit(&self, settings: &[Setting]) -> Result<()> {
-        let mut places = Vec::new();
-        for setting in settings {
-            let v2 = self.v2.as_ref().map(|(parent, dir)| (parent, dir.as_fd()));
-            let place = settings::Place::of(setting, &self.v1, v2, self.id);
-            places.push((setting, place.expect("a controller that is not on v1 is on v2")));
-        }
-        let steps: Vec<Step<'_>> = places
-            .iter()
-            .flat_map(|(setting, place)| place.writes(setting).iter().map(|write| place.step(setting.field, write)))
-            .filter(|step| !step.write.initial)
-            .collect();
-        settings::apply(&steps, false)
+        settings::set_all(settings, &self.v1, self.v2.as_ref(), self.id)
     }
 
     fn finish(mut self, limits: &Limits, spare: Vec<Arc<Parent>>) -> Option<Group> {

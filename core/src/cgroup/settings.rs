@@ -4,7 +4,7 @@
 //! telling is read back after. A change of several limits ([`apply`] with `take_back`) is whole or not at all.
 
 use std::borrow::Cow;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -357,6 +357,26 @@ impl<'a> Place<'a> {
     pub fn step<'s>(&'s self, field: &'static str, write: &Write) -> Step<'s> {
         Step { field, write: write.clone(), base: self.base, prefix: Cow::Borrowed(&self.prefix), group: &self.path }
     }
+}
+
+/// Writes the settings of groups that were just made, in which nobody is yet.
+pub(super) fn set_all(
+    settings: &[Setting],
+    v1: &[V1Part],
+    v2: Option<&(Arc<Parent>, OwnedFd)>,
+    name: &str,
+) -> Result<()> {
+    let mut places = Vec::new();
+    for setting in settings {
+        let place = Place::of(setting, v1, v2.map(|(parent, dir)| (parent, dir.as_fd())), name);
+        places.push((setting, place.ok_or_else(|| super::update::nowhere(setting))?));
+    }
+    let steps: Vec<Step<'_>> = places
+        .iter()
+        .flat_map(|(setting, place)| place.writes(setting).iter().map(|write| place.step(setting.field, write)))
+        .filter(|step| !step.write.initial)
+        .collect();
+    apply(&steps, false)
 }
 
 /// A write into one group.

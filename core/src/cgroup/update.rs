@@ -63,7 +63,7 @@ impl Group {
     }
 
     /// Sees to it that there is a group with the controller.
-    fn provide(&self, setting: &Setting) -> Result<()> {
+    pub(super) fn provide(&self, setting: &Setting) -> Result<()> {
         let controller = setting.controller;
         let field = |e: Error| e.with_field(setting.field);
         let on_v1 = controller.name_on(false);
@@ -88,7 +88,7 @@ impl Group {
     /// Makes a group in one more hierarchy and moves every process into it.
     ///
     /// Inside, the hierarchy's path in /proc/self/cgroup is not `/` then, because the cgroup namespace is older.
-    fn join_late(&self, parent: &Arc<Parent>) -> Result<()> {
+    pub(super) fn join_late(&self, parent: &Arc<Parent>) -> Result<()> {
         let _nobody_joins = self.joining.write().unwrap_or_else(PoisonError::into_inner);
         let part = V1Part::make(parent.clone(), &self.name)?;
         let path = parent.path.join(&self.name);
@@ -206,7 +206,7 @@ impl Group {
     }
 }
 
-fn nowhere(setting: &Setting) -> Error {
+pub(super) fn nowhere(setting: &Setting) -> Error {
     let controller: Controller = setting.controller;
     let (why, remedy) = match layout::current() {
         Ok(layout) if layout.home(controller).is_none() => layout::absence(&layout, controller),

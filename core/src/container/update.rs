@@ -3,14 +3,14 @@
 use serde_json::Value;
 
 use super::{Container, Inner, lock};
-use crate::cgroup::Limits;
+use crate::cgroup::{Group, Limits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::Spec;
 use crate::spec::fields;
 use crate::state::names;
 
 /// The fields that can change while a container runs.
-const LIVE: [&str; 18] = [
+pub(super) const LIVE: [&str; 18] = [
     "memory",
     "memory_high",
     "memory_low",
@@ -30,6 +30,13 @@ const LIVE: [&str; 18] = [
     "misc",
     "annotations",
 ];
+
+/// What `change` makes of a copy.
+pub(super) fn layer(now: &Spec, change: impl FnOnce(&mut Spec) -> Result<()>) -> Result<Spec> {
+    let mut new = now.clone();
+    change(&mut new)?;
+    Ok(new)
+}
 
 impl Container {
     /// Changes limits while it runs: `change` gets the spec as it is now, and what it makes of it holds from then on. `None`, or an
@@ -75,7 +82,14 @@ impl Container {
     /// # Errors
     /// Unsupported on cgroup v1, and before Linux 5.19. Source: the kernel's admin-guide/cgroup-v2, memory.reclaim.
     pub fn reclaim(&self, bytes: u64) -> Result<bool> {
-        self.group()?.reclaim(bytes)
+        self.control_group()?.reclaim(bytes)
+    }
+
+    /// The container's group; the error when there is none names a limit of `limits`.
+    pub(super) fn group_of(&self, limits: &Spec) -> Result<&Group> {
+        let limit = |field: &&str| LIVE.contains(field) && *field != "annotations";
+        let field = fields::differences(&Spec::default(), limits).into_iter().find(limit);
+        self.control_group().map_err(|e| e.with_field(field.unwrap_or("cgroup")))
     }
 
     fn change(&self, change: impl FnOnce(&mut Spec) -> Result<()>) -> Result<()> {
@@ -105,8 +119,7 @@ impl Container {
     }
 
     fn changed(&self, inner: &Inner, now: &Spec, change: impl FnOnce(&mut Spec) -> Result<()>) -> Result<Spec> {
-        let mut new = now.clone();
-        change(&mut new)?;
+        let new = layer(now, change)?;
         new.validate()?;
         if let Some(fixed) = fields::differences(now, &new).into_iter().find(|field| !LIVE.contains(field)) {
             return Err(Error::spec(fixed, "is fixed at the start")
@@ -118,9 +131,7 @@ impl Container {
         }
         let (before, after) = (Limits::of(now), Limits::of(&new));
         if before != after {
-            let field = fields::differences(now, &new).into_iter().find(|field| *field != "annotations");
-            let group = self.group().map_err(|e| e.with_field(field.unwrap_or("cgroup")))?;
-            group.update(&before, &after).map_err(|e| match e.errno() {
+            self.group_of(&new)?.update(&before, &after).map_err(|e| match e.errno() {
                 // The group went while it was being changed.
                 libc::ENODEV | libc::ENOENT if inner.has_ended() => ended(),
                 _ => e,

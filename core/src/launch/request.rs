@@ -11,7 +11,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::channel::{Answer, Channel, deadline};
 use super::keeper::Keeper;
-use crate::cgroup::{Group, V1Part};
+use crate::cgroup::Group;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::builder::Compiled;
 use crate::plan::facts::Need;
@@ -35,8 +35,8 @@ impl AsFd for Given<'_> {
 /// What a plan's needs are taken from.
 pub(crate) struct Request<'a> {
     pub group: Option<&'a Group>,
-    /// Its groups on v1, as the plan counts them.
-    pub v1: &'a [V1Part],
+    /// `tasks` of the groups on v1, as the plan counts them.
+    pub tasks: &'a [BorrowedFd<'a>],
     pub streams: [Option<BorrowedFd<'a>>; 3],
     /// Namespaces to join, by kind.
     pub namespaces: &'a [(crate::spec::NamespaceKind, OwnedFd)],
@@ -80,12 +80,12 @@ impl Request<'_> {
         let missing = |what: &str| Error::new(ErrorKind::Internal, format!("a plan needs {what} that is not there"));
         match need {
             Need::GroupDir => {
-                let dir = self.group.and_then(Group::v2_dir).ok_or_else(|| missing("a control group"))?;
+                let dir = self.group.and_then(Group::join_dir).ok_or_else(|| missing("a control group"))?;
                 Ok(Given::Borrowed(dir))
             }
             Need::GroupTasks(i) => {
-                let tasks = self.v1.get(*i).ok_or_else(|| missing("a control group"))?;
-                Ok(Given::Borrowed(tasks.tasks()))
+                let tasks = self.tasks.get(*i).ok_or_else(|| missing("a control group"))?;
+                Ok(Given::Borrowed(*tasks))
             }
             Need::Tree { path, recursive, field } => {
                 let text = CString::new(path.as_os_str().as_bytes())

@@ -925,10 +925,9 @@ impl<'a> ContainerPlan<'a> {
             self.b.op(call::CLOSE, [Arg::Slot(file)]);
             self.b.skip_from(at, false);
         }
-        const REMOVEDIR: i32 = libc::AT_REMOVEDIR;
         for (index, name) in &self.facts.undo_groups {
             let text = self.b.text(name);
-            self.b.op(call::UNLINKAT, [shared(*index), text, REMOVEDIR.into()]).ok(&[libc::ENOENT]).path(name.clone());
+            self.b.op(call::REMOVE_GROUP, [shared(*index), text]).ok(&[libc::ENOENT]).path(name.clone());
         }
         if let Some((index, name)) = self.facts.undo_name.clone() {
             self.undo_name(shared(index), &name);

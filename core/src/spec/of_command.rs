@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use super::codec::{Bool, Bytes, FilePath, Int, Mode, Time, User, Variable};
+use super::codec::{Bool, Bytes, FilePath, Int, Mode, Text, Time, User, Variable};
 use super::fields::table;
 use super::shape::{Descriptors, List, Map, Opt};
 use super::{Capabilities, Resource, Rlimit, Stdio, Terminal};
@@ -23,6 +23,7 @@ table!(Command {
     rlimits: Map<Resource, Rlimit>,
     nice: Opt<Int>,
     oom_score_adj: Opt<Int>,
+    cgroup: Opt<Text>,
     start_timeout: Opt<Time>,
     capabilities: Opt<Capabilities>,
     no_new_privs: Opt<Bool>,

@@ -11,6 +11,7 @@ pub use serde_json::{Value, json};
 
 pub const TIMEOUT: Option<Duration> = Some(Duration::from_secs(60));
 
+#[derive(Debug)]
 pub struct Ran {
     pub out: String,
     pub err: String,

@@ -1,0 +1,81 @@
+//! Removal of control groups: a container's, those that were made in it, and the directories that were made for them.
+
+use crate::nr;
+use crate::proto::MADE;
+use crate::sys::{self, sc};
+
+const AT_REMOVEDIR: u32 = 0x200;
+/// No container makes groups deeper than this; the kernel is asked again later for what is left.
+const DEPTH: u32 = 6;
+
+/// Calls `found` with the name (NUL included) of each directory in `dir`.
+pub fn each_directory(dir: i32, mut found: impl FnMut(i32, &[u8])) {
+    const DIRECTORY: u8 = 4;
+    let open = sc!(nr::OPENAT, dir, c".".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC) as i32;
+    if open < 0 {
+        return;
+    }
+    let mut entries = [0u64; 128];
+    loop {
+        let filled = sc!(nr::GETDENTS64, open, entries.as_mut_ptr(), core::mem::size_of_val(&entries));
+        if filled <= 0 {
+            break;
+        }
+        // SAFETY: the kernel filled this many bytes of the array, which outlives the slice.
+        let bytes = unsafe { core::slice::from_raw_parts(entries.as_ptr().cast::<u8>(), filled as usize) };
+        let mut at = 0;
+        // struct linux_dirent64: inode and offset, 8 bytes each, length of the record, type, name with a NUL.
+        while at + 19 < bytes.len() {
+            let length = u16::from_ne_bytes([bytes[at + 16], bytes[at + 17]]) as usize;
+            if length < 20 || at + length > bytes.len() {
+                break;
+            }
+            let name = &bytes[at + 19..at + length];
+            if bytes[at + 18] == DIRECTORY && !name.starts_with(b".\0") && !name.starts_with(b"..\0") {
+                found(open, name);
+            }
+            at += length;
+        }
+    }
+    sys::close(open);
+}
+
+/// Removes a group and the groups in it; -EBUSY while a process is in one of them.
+pub fn remove(dir: i32, name: *const u8) -> i64 {
+    remove_to(dir, name, DEPTH)
+}
+
+fn remove_to(dir: i32, name: *const u8, depth: u32) -> i64 {
+    let r = sc!(nr::UNLINKAT, dir, name, AT_REMOVEDIR);
+    if r != -i64::from(nr::EBUSY) || depth == 0 {
+        return r;
+    }
+    let group = sc!(nr::OPENAT, dir, name, nr::O_RDONLY | nr::O_CLOEXEC) as i32;
+    if group < 0 {
+        return r;
+    }
+    let mut inside = false;
+    each_directory(group, |group, name| {
+        inside = true;
+        remove_to(group, name.as_ptr(), depth - 1);
+    });
+    sys::close(group);
+    if inside { sc!(nr::UNLINKAT, dir, name, AT_REMOVEDIR) } else { r }
+}
+
+/// The directories in which groups are made are not left behind either: those that the library made are marked with their
+/// name. The kernel keeps one in which somebody has groups; a host that finds its directory removed makes it anew.
+pub fn remove_made(mut dir: i32) {
+    loop {
+        let mut name = [0u8; 256];
+        let marked = MADE.iter().any(|mark| sc!(nr::FGETXATTR, dir, mark.as_ptr(), name.as_mut_ptr(), 255) > 0);
+        if !marked || name.contains(&b'/') {
+            return;
+        }
+        let above = sc!(nr::OPENAT, dir, c"..".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
+        if above < 0 || sc!(nr::UNLINKAT, above, name.as_ptr(), AT_REMOVEDIR) < 0 {
+            return;
+        }
+        dir = above as i32;
+    }
+}

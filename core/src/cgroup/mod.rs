@@ -23,6 +23,8 @@ use settings::Setting;
 use usage::{Failure, Reader};
 use v1::V1Group;
 
+/// What a group tells of itself.
+mod events;
 /// Control files and directories.
 mod file;
 /// Which hierarchies there are, and where the caller is in them.
@@ -46,6 +48,7 @@ mod v1;
 /// cgroup v2.
 mod v2;
 
+pub(crate) use events::{Seen, Watch, listen};
 pub(crate) use layout::is_pure_v2;
 pub(crate) use limits::Limits;
 pub(crate) use report::layout_report;

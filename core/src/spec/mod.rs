@@ -20,6 +20,8 @@ mod codec;
 mod decimal;
 /// Durations as text.
 mod duration;
+/// What a reader of events asks for.
+pub(crate) mod event_options;
 /// The table of fields.
 pub(crate) mod fields;
 /// Files made from bytes.

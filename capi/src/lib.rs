@@ -22,6 +22,8 @@ mod run;
 
 mod container;
 
+mod events;
+
 mod command;
 
 mod process;

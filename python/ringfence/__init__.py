@@ -15,11 +15,24 @@ from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError, SubprocessErro
 
 from ._container import Container, Namespace
 from ._errors import Error, SpecError
+from ._events import Events
 from ._machine import doctor, end_keepers, gc, ls, plan, schema
 from ._process import Process
 from ._ringfence import __version__
 from ._run import popen, run
-from ._types import CommandFields, CompletedProcess, Entry, Finding, GcReport, Plan, Report, SpecFields, Usage
+from ._types import (
+    CommandFields,
+    CompletedProcess,
+    Entry,
+    Event,
+    Finding,
+    GcReport,
+    Plan,
+    Pressure,
+    Report,
+    SpecFields,
+    Usage,
+)
 
 by_name = Container.by_name
 
@@ -33,10 +46,13 @@ __all__ = [
     "Container",
     "Entry",
     "Error",
+    "Event",
+    "Events",
     "Finding",
     "GcReport",
     "Namespace",
     "Plan",
+    "Pressure",
     "Process",
     "Report",
     "SpecError",

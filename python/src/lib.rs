@@ -4,6 +4,7 @@
 
 mod call;
 mod container;
+mod events;
 mod log;
 mod machine;
 mod process;
@@ -17,6 +18,8 @@ mod _ringfence {
 
     #[pymodule_export]
     use crate::container::Container;
+    #[pymodule_export]
+    use crate::events::Events;
     #[pymodule_export]
     use crate::log::set_log_level;
     #[pymodule_export]

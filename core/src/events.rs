@@ -8,9 +8,10 @@ use std::time::Duration;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::time::{ClockId, clock_gettime};
+use once_cell::sync::OnceCell;
 use serde_json::json;
 
-use crate::cgroup::{Group, Seen, Watch, listen};
+use crate::cgroup::{Seen, Watch, listen};
 use crate::container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch;
@@ -292,7 +293,7 @@ struct State {
 pub(crate) struct Shared {
     container: Arc<container::Inner>,
     options: EventOptions,
-    kinds: Vec<EventKind>,
+    kinds: OnceCell<Vec<EventKind>>,
     epoll: Epoll,
     /// Readable while something is pending.
     ready: EventFd,
@@ -423,12 +424,13 @@ fn now(clock: ClockId) -> u64 {
 /// own; each may be used by any number of threads, and each event is given to one of them. It needs no thread.
 ///
 /// **What is guaranteed.** Events of one kind (and threshold) that come before the reader does are one event with their count;
-/// none is lost. Two kinds are states, not counts: when something freezes and thaws the container behind the library's back
-/// between two looks, the kernel does not tell of it; freezes and thaws by this library's calls are always told. When an
-/// attached container ends, the keeper holds its groups until the last counts were read for every reader: they are told, then
-/// [`EventKind::Ended`], then nothing more. Of a detached container nobody holds the groups: what was counted after the last
-/// look of this reader may be missing (a reader that waits, or whose descriptor is being polled, looks within moments),
-/// `Ended` never.
+/// none is lost. `Populated` and `Empty`, `Frozen` and `Thawed` are states, which the kernel does not count: when somebody else
+/// freezes and thaws the container between two looks, nobody tells of it; what this library's own calls do is always told.
+///
+/// When an attached container ends, the keeper holds its groups until the last counts were read for every reader: they are told,
+/// then [`EventKind::Ended`], then nothing more. Of a detached container, and after [`end_keepers`](crate::end_keepers), nobody
+/// holds the groups: what was counted after the last look of this reader may be missing, `Ended` never. (A reader that waits
+/// looks within moments; so does one whose descriptor is polled and which is then read.)
 ///
 /// When the container's handle is closed, an attached container ends, and so do its events. Of a detached one, which goes on,
 /// the next call and those that wait fail with Closed.
@@ -460,10 +462,10 @@ pub struct Events {
 
 impl std::fmt::Debug for Events {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kinds = &self.shared.kinds;
+        let kinds = self.kinds();
         f.debug_struct("Events")
             .field("container", &self.shared.container)
-            .field("kinds", kinds)
+            .field("kinds", &kinds)
             .finish_non_exhaustive()
     }
 }
@@ -480,33 +482,16 @@ impl Events {
             listen(&epoll, fd, EpollFlags::EPOLLIN)?;
         }
         let pidfd_listed = listed.until_pid_one_ended.is_some();
-        let watch = match (container.watch_group(), &options.kinds) {
-            (Some(group), _) => open(group, options, &epoll),
-            (None, None) if options.pressure.is_empty() => Ok(Watch::default()),
-            (None, _) => Err(no_group(options)),
-        };
-        let watch = match watch {
-            Ok(watch) => watch,
-            // It went while its files were opened, or before: its end is all that there is to tell.
-            Err(_) if container.events_are_over(!container.runs())? => Watch::default(),
-            Err(error) => return Err(error.with_context("events")),
-        };
-        let mut kinds = watch.kinds();
-        if !options.pressure.is_empty() {
-            kinds.push(EventKind::Pressure);
-        }
-        kinds.push(EventKind::Ended);
-        kinds.sort();
         let shared = Arc::new(Shared {
             container: container.clone(),
             options: options.clone(),
-            kinds,
+            kinds: OnceCell::new(),
             epoll,
             ready,
             cancel,
             cancelled: AtomicBool::new(false),
             state: Mutex::new(State {
-                watch,
+                watch: Watch::default(),
                 pending: Vec::new(),
                 totals: Vec::new(),
                 phase: Phase::Running,
@@ -515,13 +500,36 @@ impl Events {
                 failed: None,
             }),
         });
+        // Known before its files are opened, and locked meanwhile: should the container end just then, whoever sees that
+        // waits with the last look until there is something to look at.
+        let mut state = shared.state();
         container.add_reader(&shared);
+        let opened = match (container.watch_group(), &options.kinds) {
+            (Some(group), _) => group.watch(options, &shared.epoll),
+            (None, None) if options.pressure.is_empty() => Ok(Watch::default()),
+            (None, _) => no_group(options),
+        };
+        let opened = opened.map(|watch| state.watch = watch);
+        let mut kinds = state.watch.kinds();
+        drop(state);
+        match opened {
+            Ok(()) => {}
+            // It went while its files were opened, or before: its end is all that there is to tell.
+            Err(_) if container.events_are_over(!container.runs())? => {}
+            Err(error) => return Err(error.with_context("events")),
+        }
+        if !options.pressure.is_empty() {
+            kinds.push(EventKind::Pressure);
+        }
+        kinds.push(EventKind::Ended);
+        kinds.sort();
+        shared.kinds.get_or_init(|| kinds);
         Ok(Self { shared })
     }
 
     /// Which kinds are told here, in the order of their numbers.
     pub fn kinds(&self) -> &[EventKind] {
-        &self.shared.kinds
+        self.shared.kinds.get().map_or(&[], Vec::as_slice)
     }
 
     /// The next event. Waits for one as long as `timeout` (`None`: for ever; zero only looks). `Ok(None)`: the time passed, or
@@ -604,17 +612,14 @@ impl Iterator for EventIter<'_> {
     }
 }
 
-fn open(group: &Group, options: &EventOptions, epoll: &Epoll) -> Result<Watch> {
-    group.watch(options, epoll)
-}
-
-/// Of what was asked for by name.
-fn no_group(options: &EventOptions) -> Error {
-    let field = match &options.kinds {
-        Some(kinds) if kinds.iter().any(|kind| EventKind::COUNTED.contains(kind)) => "kinds",
-        _ => "pressure",
-    };
-    container::no_group().with_field(field)
+/// Nothing of what was asked for by name can be had.
+fn no_group(options: &EventOptions) -> Result<Watch> {
+    let counted = options.kinds.iter().flatten().position(|kind| EventKind::COUNTED.contains(kind));
+    match counted {
+        Some(i) => Err(container::no_group().with_field(format!("kinds[{i}]"))),
+        None if options.pressure.is_empty() => Ok(Watch::default()),
+        None => Err(container::no_group().with_field("pressure[0]")),
+    }
 }
 
 /// Readers of one container.

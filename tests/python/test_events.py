@@ -295,6 +295,8 @@ def test_detached() -> None:
     with found.events(["ended"]) as events:
         found.stop(5)
         assert [e.kind for e in events] == ["ended"]
+    # Its record stays until then.
+    ringfence.gc()
 
 
 def run(main: Any) -> Any:

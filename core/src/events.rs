@@ -437,13 +437,13 @@ fn now(clock: ClockId) -> u64 {
 ///
 /// In a forked child of this program every call fails with [`ErrorKind::ForkedChild`].
 ///
-/// ```no_run
+/// ```
 /// use ringfence::{Container, EventKind, EventOptions, Spec};
 /// # fn main() -> ringfence::Result<()> {
-/// let spec = Spec { memory: Some(32 << 20), ..Spec::default() };
+/// let spec = Spec { memory: Some(48 << 20), ..Spec::default() };
 /// let container = Container::start(&spec)?;
 /// let events = container.events(&EventOptions::default())?;
-/// let hog = container.command("python3").args(["-c", "x = bytearray(64 << 20)"]).spawn()?;
+/// let hog = container.command("python3").args(["-c", "x = bytearray(200 << 20)"]).spawn()?;
 /// for event in &events {
 ///     let event = event?;
 ///     println!("{} {}", event.kind.name(), event.count);

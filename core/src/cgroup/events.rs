@@ -170,7 +170,7 @@ impl Group {
         Ok(watch)
     }
 
-    /// A control file, and whether it is there. `Err`: why not, for a kind that was asked for.
+    /// Opens a control file: of the controller where that is, on v1 too; without one of the v2 group.
     fn event_file(&self, controller: Option<Controller>, name: &str, access: OFlag) -> Result<OwnedFd> {
         let v1 = controller.and_then(|c| self.v1.iter().find(|parent| has(parent, c.name())));
         let (opened, path) = match (v1, &self.v2) {

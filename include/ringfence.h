@@ -28,9 +28,9 @@
  *   Time        Timeouts are milliseconds: -1 waits for ever, 0 only looks.
  *   Threads     Containers, processes and outputs may be used by any number of threads at once. Specs, commands and errors
  *               belong to one thread at a time, but any number of threads may start the same spec while nobody changes it; a
- *               conflicting use fails with EBUSY. An object may be freed while a call that began earlier is still under way
- *               on another thread; a call must not begin after the free.
- *   fork        In a forked child of the program, every call on a container or process of the parent fails with
+ *               conflicting use fails with EBUSY. A reader of events is read by one thread at a time. An object may be freed
+ *               while a call that began earlier is still under way on another thread; a call must not begin after the free.
+ *   fork        In a forked child of the program, every call on a container, process or reader of the parent fails with
  *               RINGFENCE_KIND_FORKED_CHILD and ECHILD, and the ringfence_*_free() functions only release memory and close
  *               descriptors. Specs, commands, errors and outputs are plain memory and keep working, and the child can start
  *               containers of its own. The library makes no child of the program, handles no signal, and prints nothing.
@@ -168,6 +168,76 @@ typedef int32_t ringfence_reason;
 #endif // __cplusplus
 
 /**
+ * What can happen to a container. The numbers never change; later versions add some. The names are those of
+ * ringfence_event_kind_name(): "oom", "oom_kill", ...
+ */
+enum ringfence_event_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * The limit of memory was reached and nothing could be reclaimed.
+     */
+    RINGFENCE_EVENT_KIND_OOM = 1,
+    /**
+     * A process was killed for want of memory.
+     */
+    RINGFENCE_EVENT_KIND_OOM_KILL = 2,
+    /**
+     * Use went above "memory_high" and was slowed down. Only on cgroup v2.
+     */
+    RINGFENCE_EVENT_KIND_MEMORY_HIGH = 3,
+    /**
+     * Use came up against "memory". On cgroup v1 the kernel does not notify: it is looked at five times a second.
+     */
+    RINGFENCE_EVENT_KIND_MEMORY_MAX = 4,
+    /**
+     * Memory below "memory_low" was reclaimed nevertheless. Only on cgroup v2.
+     */
+    RINGFENCE_EVENT_KIND_MEMORY_LOW = 5,
+    /**
+     * Something could not be swapped out because of "swap". Only on cgroup v2.
+     */
+    RINGFENCE_EVENT_KIND_SWAP_MAX = 6,
+    /**
+     * A fork or a new thread was refused because of "pids". On cgroup v1 it is looked at five times a second.
+     */
+    RINGFENCE_EVENT_KIND_PIDS_MAX = 7,
+    /**
+     * Tasks waited longer for a resource than a threshold allows: ringfence_events_threshold() says which.
+     */
+    RINGFENCE_EVENT_KIND_PRESSURE = 8,
+    /**
+     * A process is in the group, which was empty. This and the next three need a cgroup v2 tree, as a hybrid machine has.
+     */
+    RINGFENCE_EVENT_KIND_POPULATED = 9,
+    /**
+     * No process is left.
+     */
+    RINGFENCE_EVENT_KIND_EMPTY = 10,
+    /**
+     * All processes were stopped.
+     */
+    RINGFENCE_EVENT_KIND_FROZEN = 11,
+    /**
+     * They run again.
+     */
+    RINGFENCE_EVENT_KIND_THAWED = 12,
+    /**
+     * It has ended and everything was undone. Always told, once, and the last.
+     */
+    RINGFENCE_EVENT_KIND_ENDED = 13,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ringfence_event_kind ringfence_event_kind;
+#else
+typedef int32_t ringfence_event_kind;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * How important a message of the log is.
  */
 enum ringfence_log_level
@@ -222,6 +292,13 @@ typedef struct ringfence_container ringfence_container;
  * Why a call failed. Plain memory: may be kept after the objects that it is about are freed.
  */
 typedef struct ringfence_error ringfence_error;
+
+/**
+ * A reader of the events of a container. Reading (ringfence_events_next() and what it is about: _kind, _count, ...) is for one
+ * thread at a time, because there is one current event; _cancel, _fd and _free may be called by any thread meanwhile. Any number
+ * of readers may be made for one container, for other threads too. It outlives the handle of its container.
+ */
+typedef struct ringfence_events ringfence_events;
 
 /**
  * What a finished command wrote and how it ended.
@@ -718,6 +795,129 @@ int ringfence_container_group_kill(const ringfence_container *container, const c
  * Removes a group. Fails with errno EBUSY while processes are in it.
  */
 int ringfence_container_group_remove(const ringfence_container *container, const char *name, ringfence_error **err);
+
+/**
+ * The name of a kind of events: "oom_kill", ...; NULL for a number that is none. Lives for ever.
+ */
+const char *ringfence_event_kind_name(int kind);
+
+/**
+ * What happens to a container from now on. `options` is JSON, or NULL for the defaults:
+ *
+ *   {"kinds": ["oom_kill", "pids_max"],
+ *    "pressure": [{"resource": "memory", "level": "some", "stall": "150ms", "window": "2s"}]}
+ *
+ * "kinds" are names of ringfence_event_kind; each that cannot be had here is an error. Left out: all that can be had
+ * (ringfence_events_kinds_json()). "ended" is always told. "pressure" are thresholds: tasks wait for "resource" ("memory", "cpu",
+ * "io") for "stall" (seconds or text) within "window" (default: 2 s); some of them or, with "level" "full", all that are not
+ * idle. The kernel takes windows of 500 ms to 10 s, without CAP_SYS_RESOURCE only whole multiples of 2 s.
+ *
+ * Events of one kind that come before they are read are one event with a count; none is lost. When an attached container ends,
+ * the last counts are told, then RINGFENCE_EVENT_KIND_ENDED. Of a detached one, what was counted after the last look may be
+ * missing. `*result` is for ringfence_events_free().
+ *
+ * Fails with RINGFENCE_KIND_INVALID_SPEC for options that can never work, with RINGFENCE_KIND_UNSUPPORTED or
+ * RINGFENCE_KIND_PERMISSION_DENIED for what this machine or caller cannot have; ringfence_error_field() says which of the options.
+ */
+int ringfence_container_events(const ringfence_container *container,
+                               const char *options,
+                               ringfence_events **result,
+                               ringfence_error **err);
+
+/**
+ * Frees the reader. NULL is fine. A call of ringfence_events_next() that is under way on another thread fails with
+ * RINGFENCE_KIND_CLOSED.
+ */
+void ringfence_events_free(ringfence_events *events);
+
+/**
+ * A descriptor, borrowed, that is readable (POLLIN) when there is something to read, and when it is over. Only poll it, never
+ * read it; ringfence_events_next() with timeout 0 may then still find nothing. -1 for NULL and in a forked child.
+ */
+int ringfence_events_fd(const ringfence_events *events);
+
+/**
+ * Waits for the next event and makes it the current one: 1 there is one, 0 timed out or over, -1 error. After
+ * RINGFENCE_EVENT_KIND_ENDED it returns 0 at once, whatever the timeout (ringfence_events_is_over()); so with a timeout of -1
+ * this reads them all:
+ *
+ *   while ((r = ringfence_events_next(events, -1, &err)) == 1)
+ *       printf("%s %llu\n", ringfence_events_kind_name(events), (unsigned long long)ringfence_events_count(events));
+ *
+ * Fails with RINGFENCE_KIND_CLOSED when it was cancelled, or when the handle of a detached container was closed.
+ */
+int ringfence_events_next(const ringfence_events *events,
+                          int timeout_ms,
+                          ringfence_error **err);
+
+/**
+ * Makes every call of ringfence_events_next(), under way on any thread or begun later, fail with RINGFENCE_KIND_CLOSED, unless it
+ * is over.
+ */
+int ringfence_events_cancel(const ringfence_events *events,
+                            ringfence_error **err);
+
+/**
+ * 1 after RINGFENCE_EVENT_KIND_ENDED was read, else 0; -1 for NULL and in a forked child.
+ */
+int ringfence_events_is_over(const ringfence_events *events);
+
+/**
+ * Which kinds are told here, as a JSON list of their names (ringfence_string_free()).
+ */
+char *ringfence_events_kinds_json(const ringfence_events *events, ringfence_error **err);
+
+/**
+ * The kind of the current event, a ringfence_event_kind; 0 before the first, and for NULL.
+ */
+int ringfence_events_kind(const ringfence_events *events);
+
+/**
+ * Its name: "oom_kill", ...; NULL before the first, and for NULL. Lives for ever.
+ */
+const char *ringfence_events_kind_name(const ringfence_events *events);
+
+/**
+ * How often it happened since the last event of its kind (and threshold), or since the reader was made; 0 before the first.
+ */
+uint64_t ringfence_events_count(const ringfence_events *events);
+
+/**
+ * How often it happened since the reader was made; 0 before the first.
+ */
+uint64_t ringfence_events_total(const ringfence_events *events);
+
+/**
+ * When it was seen (the first of several): nanoseconds since the epoch, CLOCK_REALTIME; 0 before the first.
+ */
+uint64_t ringfence_events_time_ns(const ringfence_events *events);
+
+/**
+ * The same moment by CLOCK_MONOTONIC.
+ */
+uint64_t ringfence_events_monotonic_ns(const ringfence_events *events);
+
+/**
+ * Of pressure, the resource: "memory", "cpu", "io"; NULL for other kinds. Lives for ever.
+ */
+const char *ringfence_events_resource(const ringfence_events *events);
+
+/**
+ * Of pressure, the level: "some", "full"; NULL for other kinds. Lives for ever.
+ */
+const char *ringfence_events_level(const ringfence_events *events);
+
+/**
+ * Of pressure, which of the thresholds in the options: 0, 1, ...; -1 for other kinds.
+ */
+int ringfence_events_threshold(const ringfence_events *events);
+
+/**
+ * The current event as a JSON object (ringfence_string_free()): "kind", "count", "total", "resource", "level", "threshold" (null
+ * where there is none), "time_ns", "monotonic_ns"; "null" before the first.
+ */
+char *ringfence_events_json(const ringfence_events *events,
+                            ringfence_error **err);
 
 /**
  * A command for ringfence_container_spawn(). The program is looked up inside the container, by the PATH of the command's

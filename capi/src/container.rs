@@ -38,6 +38,14 @@ fn give_container(container: Container) -> *mut ringfence_container {
     give(Body { container, name, id })
 }
 
+/// For the calls of other objects.
+pub(crate) fn container_of<T>(
+    container: *const ringfence_container,
+    call: impl FnOnce(&Container) -> Result<T>,
+) -> Result<T> {
+    call(&running(container)?.container)
+}
+
 /// A getter without an `err`.
 fn get(container: *const ringfence_container, get: impl FnOnce(&Container) -> c_int) -> c_int {
     border(ptr::null_mut(), -1, || Ok(get(&running(container)?.container)))

@@ -24,6 +24,8 @@ mod container;
 /// Groups of processes inside a container.
 mod group;
 
+mod events;
+
 mod command;
 
 mod process;

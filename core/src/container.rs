@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::cgroup::{Group, Limits, Usage, V1Part};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
+use crate::events::{EventOptions, Events, Readers, Shared};
 use crate::launch::facts::{self, IdChoice, UserFiles};
 use crate::launch::{self, Answer, Channel, Keeper, Outcome, Owner, Request};
 use crate::plan::container::{clone_flag, namespace_source};
@@ -70,6 +71,7 @@ pub(crate) struct Inner {
     cancel: OwnedFd,
     group: Option<Group>,
     subs: groups::Subs,
+    readers: Readers,
     claims: Mutex<Vec<IdClaim>>,
     name: Mutex<Option<NameClaim>>,
     log: Option<OwnedFd>,
@@ -110,6 +112,7 @@ impl Inner {
                     Answer::Record(record, _) if record.kind == record::EMPTY => {
                         end.empty = true;
                         // The last look; then the keeper may remove the groups.
+                        self.readers.look(true);
                         if let Some(group) = &self.group
                             && !self.closed.load(Ordering::Relaxed)
                         {
@@ -228,6 +231,51 @@ impl Inner {
         self.wait_end(Some(Duration::ZERO), None).unwrap_or(true)
     }
 
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Whether pid 1 runs.
+    pub fn runs(&self) -> bool {
+        process_runs(&self.pidfd)
+    }
+
+    pub fn watch_group(&self) -> Option<&Group> {
+        self.group.as_ref()
+    }
+
+    pub fn add_reader(&self, reader: &Arc<Shared>) {
+        self.readers.add(reader);
+    }
+
+    /// What becomes readable when it ends: the channel of one that this process started, else the pidfd. Nobody holds a detached
+    /// container's groups, so its readers hear of the end of pid 1 as well; and that its handle was closed, although it goes on.
+    pub fn end_descriptors(&self) -> EndDescriptors<'_> {
+        let end = self.channel.as_ref().map_or(self.pidfd.as_fd(), |channel| channel.as_fd());
+        let closed = self.spec.detach.then(|| self.cancel.as_fd());
+        EndDescriptors {
+            always: [Some(end), closed].into_iter().flatten().collect(),
+            until_pid_one_ended: (self.spec.detach && self.channel.is_some()).then(|| self.pidfd.as_fd()),
+        }
+    }
+
+    /// Whether nothing can happen any more.
+    pub fn events_are_over(&self, pid_one_ended: bool) -> Result<bool> {
+        match &self.channel {
+            Some(_) => self.wait_end(Some(Duration::ZERO), None),
+            None => Ok(pid_one_ended),
+        }
+    }
+
+    /// The handle of a container that goes on was closed.
+    pub fn is_let_go(&self) -> bool {
+        self.spec.detach && self.closed.load(Ordering::Relaxed)
+    }
+
     fn kill(&self) -> Result<()> {
         self.killed.store(true, Ordering::Relaxed);
         if self.namespaces & clone_flag(NamespaceKind::Pid) == 0
@@ -266,6 +314,17 @@ impl Inner {
         }
         error
     }
+}
+
+pub(crate) struct EndDescriptors<'a> {
+    pub always: Vec<BorrowedFd<'a>>,
+    pub until_pid_one_ended: Option<BorrowedFd<'a>>,
+}
+
+pub(crate) fn no_group() -> Error {
+    Error::new(ErrorKind::Unsupported, "this container has no control group")
+        .with_field("cgroup")
+        .with_hint("doctor() says why, and how to get one delegated")
 }
 
 fn process_runs(pidfd: &OwnedFd) -> bool {
@@ -817,6 +876,7 @@ impl Container {
             cancel: process::event()?,
             group,
             subs: Mutex::default(),
+            readers: Readers::default(),
             claims: Mutex::new(ids.claims),
             name: Mutex::new(name),
             log,
@@ -925,6 +985,7 @@ impl Container {
             cancel: process::event()?,
             group,
             subs: Mutex::default(),
+            readers: Readers::default(),
             claims: Mutex::default(),
             name: Mutex::default(),
             log: found.open_log().ok().filter(|_| !running),
@@ -1060,8 +1121,10 @@ impl Container {
         sweep_lingering();
         if !inner.has_ended() {
             inner.kill()?;
-            // Nobody will ask for a last look: one message and one turn less.
-            inner.keeper.send(request::RELEASE, inner.key, 0, 0, &[])?;
+            if inner.readers.is_empty() {
+                // Nobody will ask for a last look: one message and one turn less.
+                inner.keeper.send(request::RELEASE, inner.key, 0, 0, &[])?;
+            }
         }
         if !inner.wait_end(Some(timeout.unwrap_or(Duration::from_secs(30))), None)? {
             lock(&LINGERING).push(inner.clone());
@@ -1109,22 +1172,32 @@ impl Container {
         Ok(Usage { memory_oom_kills: usage.memory_oom_kills.map(|kills| kills + inside), ..usage })
     }
 
+    /// A reader of what happens to it from now on: out of memory, limits hit, pressure, freezes, its end. Any number may be made,
+    /// on any thread; see [`Events`] for what is guaranteed.
+    ///
+    /// # Errors
+    /// InvalidSpec for options that can never work; Unsupported or PermissionDenied, with the field of the options, for a kind
+    /// that was asked for by name, or a threshold, that cannot be had on this machine or by this caller; Closed.
+    pub fn events(&self, options: &EventOptions) -> Result<Events> {
+        Events::new(self.open()?, options)
+    }
+
     fn control_group(&self) -> Result<&Group> {
-        self.open()?.group.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::Unsupported, "this container has no control group")
-                .with_field("cgroup")
-                .with_hint("doctor() says why, and how to get one delegated")
-        })
+        self.open()?.group.as_ref().ok_or_else(no_group)
     }
 
     /// Stops every process of the container until [`thaw`](Self::thaw).
     pub fn freeze(&self) -> Result<()> {
-        self.control_group()?.freeze()
+        self.control_group()?.freeze()?;
+        self.inner().readers.look(false);
+        Ok(())
     }
 
     /// Undoes [`freeze`](Self::freeze).
     pub fn thaw(&self) -> Result<()> {
-        self.control_group()?.thaw()
+        self.control_group()?.thaw()?;
+        self.inner().readers.look(false);
+        Ok(())
     }
 
     /// A descriptor of one of its namespaces (CLOEXEC, the caller's).

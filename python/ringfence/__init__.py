@@ -15,12 +15,26 @@ from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError, SubprocessErro
 
 from ._container import Container, Namespace
 from ._errors import Error, SpecError
+from ._events import Events
 from ._group import ControlGroup
 from ._machine import doctor, end_keepers, gc, ls, plan, schema
 from ._process import Process
 from ._ringfence import __version__
 from ._run import popen, run
-from ._types import CommandFields, CompletedProcess, Entry, Finding, GcReport, LimitFields, Plan, Report, SpecFields, Usage
+from ._types import (
+    CommandFields,
+    CompletedProcess,
+    Entry,
+    Event,
+    Finding,
+    GcReport,
+    LimitFields,
+    Plan,
+    Pressure,
+    Report,
+    SpecFields,
+    Usage,
+)
 
 by_name = Container.by_name
 
@@ -35,11 +49,14 @@ __all__ = [
     "ControlGroup",
     "Entry",
     "Error",
+    "Event",
+    "Events",
     "Finding",
     "GcReport",
     "LimitFields",
     "Namespace",
     "Plan",
+    "Pressure",
     "Process",
     "Report",
     "SpecError",

@@ -7,15 +7,16 @@ import os
 import subprocess
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import _host, _interpreter, _request, _ringfence
 from ._errors import Error, MissingError, forked_child
+from ._events import Events, options_of
 from ._group import ControlGroup
 from ._process import Process, TextOptions
-from ._types import AnyPath, Args, CompletedProcess, Env, Size, SpecFields, Stream, Usage
+from ._types import AnyPath, Args, CompletedProcess, Env, Pressure, Size, SpecFields, Stream, Usage
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -234,6 +235,29 @@ class Container:
     def usage(self) -> Usage:
         """What it uses now and has used. An error of kind `unsupported` when this caller can have no control groups."""
         return Usage._from_json(self._live("usage").usage())
+
+    def events(
+        self,
+        kinds: Iterable[str] | None = None,
+        pressure: Iterable[Pressure] = (),
+        timeout: float | None = None,
+    ) -> Events:
+        """What happens to it from now on: an iterator of `Event`, a context manager, with a `fileno()` to poll.
+
+            with c.events(["oom_kill", "pids_max"], pressure=[{"resource": "memory", "stall": 0.15, "window": 2}]) as events:
+                for event in events:
+                    print(event.kind, event.count)
+
+        kinds: which (see `Event.kind`); each that cannot be had here is an error. Default: all that can be had, which
+        `Events.kinds` lists. `ended` is always told, the last.
+        pressure: thresholds, see `Pressure`.
+        timeout: how many seconds the iterator waits for an event; then it raises `TimeoutError`.
+
+        Any number of readers may be made. Events of a kind that come before they are read are one event with their count;
+        none is lost. When an attached container ends, the last counts are told, then `ended`; of a detached one, what was
+        counted after the last look may be missing.
+        """
+        return Events(self._live("events").events(options_of(kinds, pressure)), self, timeout)
 
     def logs(self, start: int = 0) -> str:
         """What the main process wrote to streams that are `log`, from byte `start`; bounded by `log_max`."""

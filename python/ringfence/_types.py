@@ -17,10 +17,12 @@ __all__ = [
     "CommandFields",
     "CompletedProcess",
     "Entry",
+    "Event",
     "Finding",
     "GcReport",
     "LimitFields",
     "Plan",
+    "Pressure",
     "Report",
     "SpecFields",
     "Usage",
@@ -188,6 +190,48 @@ class Usage:
     def _from_json(cls, text: str) -> Usage:
         known = {f.name for f in fields(cls)}
         return cls(**{key: value for key, value in json.loads(text).items() if key in known})
+
+
+class _Pressure(TypedDict):
+    #: `memory`, `cpu` or `io`.
+    resource: str
+    #: How long tasks have to wait within the window; whole microseconds.
+    stall: Seconds
+
+
+class Pressure(_Pressure, total=False):
+    """A threshold of pressure: tasks of the container wait for `resource` for `stall` within `window` or longer.
+
+    The kernel tells at most once in each window. It needs a cgroup v2 tree (as a hybrid machine has) and PSI.
+    """
+
+    #: `some` of the tasks (default), or `full`: all that are not idle.
+    level: str
+    #: 500 ms to 10 s with CAP_SYS_RESOURCE, else 2, 4, 6, 8 or 10 s. Default: 2 s.
+    window: Seconds
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a container, once or several times."""
+
+    #: `oom`, `oom_kill`, `memory_high`, `memory_max`, `memory_low`, `swap_max`, `pids_max`, `pressure`, `populated`, `empty`,
+    #: `frozen`, `thawed`, `ended`.
+    kind: str
+    #: How often since the last event of this kind (and threshold), or since the reader was made.
+    count: int
+    #: How often since the reader was made.
+    total: int
+    #: When the first of them was seen: nanoseconds since the epoch, as `time.time_ns()`.
+    time_ns: int
+    #: The same moment as `time.monotonic_ns()` has it.
+    monotonic_ns: int
+    #: Of pressure: `memory`, `cpu` or `io`.
+    resource: str | None = None
+    #: Of pressure: `some` or `full`.
+    level: str | None = None
+    #: Of pressure: which of the thresholds that were asked for.
+    threshold: int | None = None
 
 
 class CompletedProcess(subprocess.CompletedProcess[T]):

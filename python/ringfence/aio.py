@@ -1,4 +1,4 @@
-"""The same names as coroutines, for asyncio: `run`, `popen`, `Container`, `Process`, `by_name`, `doctor`, `plan`, `ls`, `gc`.
+"""The same names as coroutines, for asyncio: `run`, `popen`, `Container`, `Process`, `Events`, `by_name`, ...
 
     async with aio.Container(memory="256M") as c:
         r = await c.run(["sh", "-c", "echo hello"], capture_output=True, text=True)
@@ -14,24 +14,24 @@ import os
 import signal as signals
 import subprocess
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import _container, _machine, _run
+from . import _container, _events, _machine, _run
 from ._container import Namespace
 from ._errors import Error, TimedOutError
 from ._group import ControlGroup
 from ._process import Process as _Process
 from ._process import TextOptions
-from ._types import Args, CompletedProcess, Entry, GcReport, Plan, Report, Size, Usage
+from ._types import Args, CompletedProcess, Entry, Event, GcReport, Plan, Pressure, Report, Size, Usage
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from ._types import LimitFields
 
-__all__ = ["Container", "Process", "by_name", "doctor", "gc", "ls", "plan", "popen", "run"]
+__all__ = ["Container", "Events", "Process", "by_name", "doctor", "gc", "ls", "plan", "popen", "run"]
 
 R = TypeVar("R")
 
@@ -218,6 +218,63 @@ class Process:
         return f"<{type(self).__name__}: returncode: {self.returncode} args: {self.args!r}>"
 
 
+class Events:
+    """`ringfence.Events` for asyncio: an asynchronous iterator of `Event`, and an asynchronous context manager."""
+
+    def __init__(self, events: _events.Events) -> None:
+        self._sync = events
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Which kinds are told here."""
+        return self._sync.kinds
+
+    @property
+    def over(self) -> bool:
+        """`ended` was told: nothing comes any more."""
+        return self._sync.over
+
+    def fileno(self) -> int:
+        """Readable when there is something to read, and when it is over; borrowed, only to be polled."""
+        return self._sync.fileno()
+
+    async def next(self, timeout: float | None = None) -> Event | None:
+        """The next event; None when the seconds pass first, or when it is over. Cancelled, it loses none."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            event = self._sync.next(0)
+            if event is not None or self._sync.over:
+                return event
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            await _readable(self._sync.fileno(), left)
+
+    def close(self) -> None:
+        """Lets go of it. Closing twice is fine."""
+        self._sync.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await self.next(self._sync.timeout)
+        if event is None:
+            raise self._sync._late() if not self._sync.over else StopAsyncIteration
+        return event
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._sync)
+
+
 def _discard(container: _container.Container) -> None:
     """Ends a container that nobody will ever see."""
     try:
@@ -341,6 +398,15 @@ class Container:
 
     async def usage(self) -> Usage:
         return self._sync.usage()
+
+    def events(
+        self,
+        kinds: Iterable[str] | None = None,
+        pressure: Iterable[Pressure] = (),
+        timeout: float | None = None,
+    ) -> Events:
+        """What happens to it from now on: `async for event in c.events(): ...`; see `ringfence.Container.events`."""
+        return Events(self._sync.events(kinds, pressure, timeout))
 
     async def logs(self, start: int = 0) -> str:
         return self._sync.logs(start)

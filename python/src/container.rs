@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::call::{detached, to_python};
+use crate::events::Events;
 use crate::group::ControlGroup;
 use crate::process::Process;
 use crate::{request, wait};
@@ -113,6 +114,10 @@ impl Container {
     }
     fn usage(&self, py: Python<'_>) -> PyResult<String> {
         detached(py, || self.0.usage().map(|usage| usage.to_json()))
+    }
+    /// `options` is JSON.
+    fn events(&self, py: Python<'_>, options: &str) -> PyResult<Events> {
+        detached(py, || self.0.events(&ringfence::EventOptions::from_json(options)?)).map(Events)
     }
     fn freeze(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, || self.0.freeze())

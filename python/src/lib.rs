@@ -4,6 +4,7 @@
 
 mod call;
 mod container;
+mod events;
 mod group;
 mod log;
 mod machine;
@@ -18,6 +19,8 @@ mod _ringfence {
 
     #[pymodule_export]
     use crate::container::Container;
+    #[pymodule_export]
+    use crate::events::Events;
     #[pymodule_export]
     use crate::group::ControlGroup;
     #[pymodule_export]

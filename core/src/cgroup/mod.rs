@@ -26,6 +26,8 @@ use v1::V1Group;
 
 /// What limits name: block devices, huge pages.
 mod devices;
+/// What a group tells of itself.
+mod events;
 /// Control files and directories.
 mod file;
 /// Which hierarchies there are, and where the caller is in them.
@@ -53,6 +55,7 @@ mod v1;
 /// cgroup v2.
 mod v2;
 
+pub(crate) use events::{Seen, Watch, listen};
 pub(crate) use layout::is_pure_v2;
 pub(crate) use limits::Limits;
 pub(crate) use report::layout_report;

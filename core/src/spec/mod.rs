@@ -22,6 +22,8 @@ pub(crate) mod cpuset;
 mod decimal;
 /// Durations as text.
 mod duration;
+/// What a reader of events asks for.
+pub(crate) mod event_options;
 /// The table of fields.
 pub(crate) mod fields;
 /// Files made from bytes.

@@ -1,0 +1,250 @@
+//! Limits against real loads, and against what the kernel counted.
+//!
+//! tests/run: timeout=600 vm=root,delegated
+
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::process;
+use std::time::{Duration, Instant};
+
+use common::*;
+use ringfence::spec::{IoMax, Stdio};
+use ringfence::{Command, Container, ErrorKind, Reason};
+
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod common;
+
+/// The container's group in the hierarchy of a controller (its names on v1 and v2), and whether that is v2.
+fn group(container: &Container, v1: &str, v2: &str) -> (PathBuf, bool) {
+    let info: Value = serde_json::from_str(&container.info_json()).unwrap();
+    let groups = info["cgroup"]["groups"].as_array().expect("groups").clone();
+    let has = |group: &Value, name: &str| group["controllers"].as_array().unwrap().iter().any(|c| c == name);
+    let path = |group: &Value| PathBuf::from(group["path"].as_str().unwrap());
+    if let Some(found) = groups.iter().find(|g| g["version"] == 1 && has(g, v1)) {
+        return (path(found), false);
+    }
+    (path(groups.iter().find(|g| g["version"] == 2 && has(g, v2)).expect("a group with the controller")), true)
+}
+
+#[test]
+fn a_quarter_of_a_processor_is_a_quarter() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    let container = start(json!({"cpus": 0.25}));
+    let burner = container
+        .spawn(Command::new("sh").args(["-c", "while :; do :; done"]).stdin(Stdio::Null).stdout(Stdio::Null))
+        .unwrap();
+    let cpu = || container.usage().unwrap().cpu_usage_usec.unwrap() as f64;
+    std::thread::sleep(Duration::from_millis(500));
+    let (before, since) = (cpu(), Instant::now());
+    std::thread::sleep(Duration::from_secs(4));
+    let share = (cpu() - before) / since.elapsed().as_micros() as f64;
+    assert!((share - 0.25).abs() <= 0.03, "{share} of a processor");
+    assert!(container.usage().unwrap().cpu_throttled_periods >= Some(30));
+    drop(burner);
+    container.close(None).unwrap();
+}
+
+#[test]
+fn a_mebibyte_too_much_is_killed() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    // What perl itself needs is measured first, so that the rest is the payload's own.
+    let fill = |mib: u64, limit: Option<u64>| {
+        let mut spec = json!({
+            "argv": ["perl", "-e", format!("$x = \"x\" x ({mib} << 20); print length($x) >> 20")], "swap": 0
+        });
+        spec["memory"] = json!(limit.unwrap_or(512 << 20));
+        let container = start(with(spec, json!({"stdout": "pipe", "stderr": "null"})));
+        let output = container.main().unwrap().communicate(None, None).unwrap();
+        let peak = container.usage().unwrap().memory_peak.unwrap();
+        container.close(None).unwrap();
+        (output.status.reason, peak)
+    };
+    let (reason, peak) = fill(64, None);
+    assert_eq!(reason, Reason::Exited);
+    assert!(peak > 64 << 20, "{peak}");
+    assert_eq!(fill(64, Some(peak + (4 << 20))).0, Reason::Exited, "a little more than it needs");
+    assert_eq!(fill(64, Some((64 << 20) - (1 << 20))).0, Reason::OutOfMemory, "less than its data alone");
+}
+
+/// A loop device over a file of zeros.
+struct Loop {
+    path: String,
+    _file: Tmp,
+}
+
+impl Loop {
+    fn new() -> Option<Self> {
+        let file = tmp();
+        let image = file.path().join("image");
+        File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        let output = process::Command::new("losetup").args(["-f", "--show"]).arg(&image).output().ok()?;
+        let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        if !output.status.success() || path.is_empty() {
+            skip(&format!("losetup: {}", String::from_utf8_lossy(&output.stderr)));
+            return None;
+        }
+        Some(Self { path, _file: file })
+    }
+
+    fn number(&self) -> String {
+        let name = self.path.rsplit('/').next().unwrap();
+        fs::read_to_string(format!("/sys/block/{name}/dev")).unwrap().trim().to_owned()
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = process::Command::new("losetup").args(["-d", &self.path]).status();
+    }
+}
+
+#[test]
+fn reads_of_a_device_are_held_to_their_rate() {
+    if !is_root() {
+        return skip("only root can make a loop device");
+    }
+    let Some(device) = Loop::new() else { return };
+    const RATE: u64 = 4 << 20;
+    let limits = IoMax { rbps: Some(RATE), wiops: Some(500), ..IoMax::default() };
+    let container = match Container::start(&spec(json!({})).io_max(&*device.path, limits)) {
+        Ok(container) => container,
+        Err(e) if e.kind() == ErrorKind::Unsupported => return skip(&e.to_string()),
+        Err(e) => panic!("{e}"),
+    };
+    let number = device.number();
+    let (path, v2) = group(&container, "blkio", "io");
+    let file = path.join(if v2 { "io.max" } else { "blkio.throttle.read_bps_device" });
+    assert!(fs::read_to_string(&file).unwrap().contains(&*RATE.to_string()), "{}", file.display());
+    // The descriptor is the host's, the reads are the container's.
+    let read = |mib: u64| {
+        let source = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&device.path).unwrap();
+        let mut command = Command::new("dd");
+        command.args(["bs=256K", &format!("count={}", mib * 4), "of=/dev/null"]);
+        command.stdin(Stdio::Fd(source.as_raw_fd())).stdout(Stdio::Null).stderr(Stdio::Pipe);
+        let since = Instant::now();
+        let output = container.spawn(&command).unwrap().communicate(None, None).unwrap();
+        assert_eq!(output.status.code, Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        since.elapsed().as_secs_f64()
+    };
+    let rate = (12 << 20) as f64 / read(12);
+    assert!((rate / RATE as f64 - 1.0).abs() <= 0.15, "{rate} bytes/s of {RATE}");
+    container.update(|spec| spec.io_max.clear()).unwrap();
+    let left = fs::read_to_string(&file).unwrap();
+    assert!(!left.contains(&number), "{left}");
+    let e = container.update(|spec| {
+        spec.io_max.insert("/dev/no-such-device".into(), IoMax { rbps: Some(1 << 20), ..IoMax::default() });
+    });
+    assert_eq!(e.unwrap_err().errno(), libc::ENOENT);
+    container.close(None).unwrap();
+}
+
+#[test]
+fn huge_pages_are_refused_above_the_limit() {
+    const POOL: &str = "/proc/sys/vm/nr_hugepages";
+    if !is_root() {
+        return skip("only root can provide huge pages");
+    }
+    let before = fs::read_to_string(POOL).unwrap_or_default();
+    struct Restore(String);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let _ = fs::write(POOL, &self.0);
+        }
+    }
+    let _restore = Restore(before);
+    if fs::write(POOL, "16").is_err() || fs::read_to_string(POOL).unwrap_or_default().trim() != "16" {
+        return skip("the machine gives no huge pages");
+    }
+    // MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB
+    let code = "import mmap,sys\ntry: m=mmap.mmap(-1,int(sys.argv[1])<<20,flags=0x40022); m[0]=1; print('got')\nexcept OSError as e: print(e.errno)";
+    let container = match Container::start(&spec(json!({"hugepages": {"2M": "8M"}}))) {
+        Ok(container) => container,
+        Err(e) if e.kind() == ErrorKind::Unsupported => return skip(&e.to_string()),
+        Err(e) => panic!("{e}"),
+    };
+    let map = |mib: u64| exec_in(&container, Command::new("python3").args(["-c", code, &mib.to_string()])).out;
+    assert_eq!(map(8), "got\n");
+    assert_eq!(map(10), format!("{}\n", libc::ENOMEM));
+    container.update(|spec| *spec = spec.clone().hugepages("2M", 16 << 20)).unwrap();
+    assert_eq!(map(10), "got\n");
+    container.update(|spec| spec.hugepages.clear()).unwrap();
+    assert_eq!(map(32), "got\n");
+    container.close(None).unwrap();
+}
+
+#[test]
+fn processors_of_ones_own() {
+    if !can_limit() || std::thread::available_parallelism().unwrap().get() < 2 {
+        return skip("no control group for this caller, or one processor");
+    }
+    let spec = spec(json!({"cpuset": {"cpus": "1", "partition": "root"}}));
+    let container = match Container::start(&spec) {
+        Ok(container) => container,
+        Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
+            assert_eq!(e.field(), Some("cpuset"), "{e}");
+            return skip(&e.to_string());
+        }
+        Err(e) => panic!("{e}"),
+    };
+    let (path, _) = group(&container, "cpuset", "cpuset");
+    assert_eq!(fs::read_to_string(path.join("cpuset.cpus.partition")).unwrap(), "root\n");
+    assert_eq!(sh_in(&container, "grep Cpus_allowed_list /proc/self/status"), "Cpus_allowed_list:\t1\n");
+    // It is nobody else's.
+    let neighbour = start(json!({"pids": 10}));
+    assert_eq!(sh_in(&neighbour, "grep Cpus_allowed_list /proc/self/status"), "Cpus_allowed_list:\t0\n");
+    container.update(|spec| spec.cpuset = None).unwrap();
+    assert_eq!(fs::read_to_string(path.join("cpuset.cpus.partition")).unwrap(), "member\n");
+    neighbour.close(None).unwrap();
+    container.close(None).unwrap();
+}
+
+#[test]
+fn usage_is_what_the_control_files_say() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    let container = start(json!({"memory": "64M", "pids": 20}));
+    sh_in(&container, "head -c 8000000 /dev/zero > /dev/shm/a");
+    container.freeze().unwrap();
+    let read = |(path, v2): (PathBuf, bool), v1_name: &str, v2_name: &str| -> u64 {
+        let text = fs::read_to_string(path.join(if v2 { v2_name } else { v1_name })).unwrap();
+        text.trim().parse().unwrap()
+    };
+    let usage = container.usage().unwrap();
+    let memory = read(group(&container, "memory", "memory"), "memory.usage_in_bytes", "memory.current");
+    // Both versions count in batches of pages for each processor.
+    let slack = 64 * 4096 * std::thread::available_parallelism().unwrap().get() as u64;
+    assert!(usage.memory_current.unwrap().abs_diff(memory) <= slack, "{usage:?}, read {memory}");
+    let pids = read(group(&container, "pids", "pids"), "pids.current", "pids.current");
+    assert_eq!(usage.pids_current, Some(pids));
+    container.thaw().unwrap();
+    container.close(None).unwrap();
+}
+
+#[test]
+fn a_group_that_was_removed_behind_our_back_is_a_clear_error() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    let container = start(json!({"pids": 20}));
+    let (path, v2) = group(&container, "pids", "pids");
+    // Its processes are moved out, to the group of this test, and the group is removed.
+    let pids = fs::read_to_string(path.join("cgroup.procs")).unwrap();
+    let above = path.parent().unwrap().join("cgroup.procs");
+    if v2 || pids.lines().any(|pid| fs::write(&above, pid).is_err()) {
+        container.close(None).unwrap();
+        return skip("processes cannot be moved out here");
+    }
+    until("the group is gone", || fs::remove_dir(&path).is_ok() || !path.exists());
+    let e = container.update(|spec| spec.pids = Some(30)).unwrap_err();
+    assert_eq!(e.field(), Some("pids"), "{e}");
+    assert!(matches!(e.errno(), libc::ENOENT | libc::ENODEV), "{e}");
+    assert_eq!(container.spec().pids, Some(20));
+    container.close(None).unwrap();
+}

@@ -12,6 +12,8 @@ mod process;
 #[allow(dead_code, reason = "the keeper uses the rest")]
 #[path = "../keeper/proto.rs"]
 mod proto;
+#[doc = include_str!("resources.md")]
+pub mod resources {}
 pub mod spec;
 pub mod state;
 mod sys;

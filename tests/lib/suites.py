@@ -19,7 +19,7 @@ A source file may say how it is to be run, in a comment within its first 40 line
     harness   none: a Rust test with its own main        link      static: a C program linked to libringfence.a
     args      arguments of a program, comma separated    cflags    more compiler flags, comma separated
 
-The code blocks of README.md that a comment `<!-- prints: TEXT -->` precedes are built and run, and must print that text.
+The code blocks of README.md that a comment `<!-- prints: TEXT -->` precedes are built and run, and must print that text (`; as: root,delegated` behind it: as these only).
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ def _interpreted(have_python: bool, prefix: Path | None) -> list[Suite]:
     return suites
 
 
-README_BLOCK = re.compile(r"<!-- prints: (.*?) -->\n```(python|c|rust)\n(.*?)```\n", re.S)
+README_BLOCK = re.compile(r"<!-- prints: (.*?)(?:; as: ([a-z,]+))? -->\n```(python|c|rust)\n(.*?)```\n", re.S)
 
 
 def _readme(rlib: Path | None, prefix: Path | None, have_python: bool) -> list[Suite]:
@@ -266,7 +266,7 @@ def _readme(rlib: Path | None, prefix: Path | None, have_python: bool) -> list[S
     suites = []
     directory = SUITES / "readme"
     directory.mkdir(parents=True, exist_ok=True)
-    for number, (prints, language, code) in enumerate(README_BLOCK.findall((ROOT / "README.md").read_text()), 1):
+    for number, (prints, modes, language, code) in enumerate(README_BLOCK.findall((ROOT / "README.md").read_text()), 1):
         source = directory / f"{number}.{language}"
         source.write_text(code)
         program = directory / f"{number}"
@@ -294,7 +294,8 @@ def _readme(rlib: Path | None, prefix: Path | None, have_python: bool) -> list[S
         else:
             continue
         path = str(program.relative_to(SUITES))
-        suites.append(Suite(f"readme:{language}-{number}", "program", path, {"prints": prints}, interpreter))
+        options = {"prints": prints} | ({"as": modes} if modes else {})
+        suites.append(Suite(f"readme:{language}-{number}", "program", path, options, interpreter))
     return suites
 
 

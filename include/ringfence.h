@@ -158,6 +158,14 @@ enum ringfence_reason
      * Nobody knows its status: the keeper was killed.
      */
     RINGFENCE_REASON_LOST = 5,
+    /**
+     * The container's "wall_time" was over.
+     */
+    RINGFENCE_REASON_WALL_TIME = 6,
+    /**
+     * The container's "cpu_time" was used up.
+     */
+    RINGFENCE_REASON_CPU_TIME = 7,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

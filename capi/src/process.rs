@@ -35,6 +35,10 @@ pub enum ringfence_reason {
     ContainerEnded = 4,
     /// Nobody knows its status: the keeper was killed.
     Lost = 5,
+    /// The container's "wall_time" was over.
+    WallTime = 6,
+    /// The container's "cpu_time" was used up.
+    CpuTime = 7,
 }
 
 /// An exit status as C sees it.
@@ -64,6 +68,8 @@ pub(crate) fn reason_of(number: c_int) -> Option<&'static CStr> {
         n if n == ringfence_reason::OutOfMemory as c_int => Some(c"out_of_memory"),
         n if n == ringfence_reason::ContainerEnded as c_int => Some(c"container_ended"),
         n if n == ringfence_reason::Lost as c_int => Some(c"lost"),
+        n if n == ringfence_reason::WallTime as c_int => Some(c"wall_time"),
+        n if n == ringfence_reason::CpuTime as c_int => Some(c"cpu_time"),
         _ => None,
     }
 }
@@ -295,7 +301,8 @@ mod tests {
 
     #[test]
     fn reasons_have_the_names_of_the_core() {
-        for reason in [Reason::Exited, Reason::Signaled, Reason::OutOfMemory, Reason::ContainerEnded, Reason::Lost] {
+        let early = [Reason::Exited, Reason::Signaled, Reason::OutOfMemory, Reason::ContainerEnded, Reason::Lost];
+        for reason in early.into_iter().chain([Reason::WallTime, Reason::CpuTime]) {
             assert_eq!(reason_of(reason as c_int).map(|name| name.to_str().unwrap()), Some(reason.name()));
         }
         assert_eq!(reason_of(0), None);

@@ -21,6 +21,7 @@ mod table {
     pub const KILL: u32 = 62;
     pub const FCNTL: u32 = 72;
     pub const LSEEK: u32 = 8;
+    pub const PREAD64: u32 = 17;
     pub const SENDFILE: u32 = 40;
     pub const FCHDIR: u32 = 81;
     pub const CHDIR: u32 = 80;
@@ -89,6 +90,7 @@ mod table {
     pub const KILL: u32 = 129;
     pub const FCNTL: u32 = 25;
     pub const LSEEK: u32 = 62;
+    pub const PREAD64: u32 = 67;
     pub const SENDFILE: u32 = 71;
     pub const FCHDIR: u32 = 50;
     pub const CHDIR: u32 = 49;

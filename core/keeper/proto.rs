@@ -17,6 +17,7 @@
 //! | `KILL`  | none | none (the container's `EMPTY` follows) |
 //! | `RELEASE` | none | `ENDED`: the undo plan has run, at once or as soon as the container is empty |
 //! | `KEEP` | none | `KEPT` on the container's channel: it is recorded and outlives its host from now on |
+//! | `TIMES` | `cpu.stat` of the container's group, or none | none: its time limits are these from now on |
 //! | `LEAVE` | none | none: the keeper goes after its last container |
 //!
 //! The main process's `EXITED` record is written to the status pipe by pid 1 of the container (its parent), or by the
@@ -27,7 +28,7 @@
 //!
 //! Every request is checked by the keeper (size, magic, number of descriptors, the asking thread's credentials, all offsets
 //! of the plan); every record is checked by the library (size, kind). Integers are native: both ends are the same build.
-//! `KILL`, `RELEASE`, `KEEP` and `LEAVE` lend no authority, they only end or keep what the host has started: the kernel's word
+//! `KILL`, `RELEASE`, `KEEP`, `TIMES` and `LEAVE` lend no authority, they only end or keep what the host has started: the kernel's word
 //! that the host sent them is enough. So a host may give up its privileges, or end right after it has asked.
 
 pub const MAGIC: u32 = 0x5246_4b31;
@@ -44,6 +45,7 @@ pub mod request {
     pub const LEAVE: u32 = 7;
     pub const RELEASE: u32 = 8;
     pub const KEEP: u32 = 9;
+    pub const TIMES: u32 = 10;
 }
 
 /// Flags of `HELLO`.
@@ -75,7 +77,19 @@ pub struct Request {
     pub key: u64,
     /// KILL: the signal. HELLO: the host's pid.
     pub value: i32,
-    pub pad: u32,
+    /// START and TIMES: how many processors there are, which is how fast processor time can pass.
+    pub cpus: u32,
+    /// START and TIMES: milliseconds after the start at which the container is ended; 0 is none.
+    pub wall_ms: u64,
+    /// START and TIMES: microseconds of processor time after which it is ended; 0 is none.
+    pub cpu_usec: u64,
+}
+
+/// Which time limit ended a container; in `Record::limit`.
+pub mod limit {
+    pub const NONE: u32 = 0;
+    pub const WALL_TIME: u32 = 1;
+    pub const CPU_TIME: u32 = 2;
 }
 
 pub mod record {
@@ -135,7 +149,8 @@ pub struct Record {
     /// A wait status as wait4(2) gives it.
     pub status: i32,
     pub pid: i32,
-    pub pad: u32,
+    /// EMPTY, ENDED, and EXITED of a payload that is pid 1: the time limit that ended the container.
+    pub limit: u32,
     pub user_usec: u64,
     pub system_usec: u64,
     /// Kilobytes, as in struct rusage.

@@ -4,7 +4,9 @@ use crate::birth::fd;
 use crate::groups;
 use crate::interp::{NO_SECTION, Plan, send_record};
 use crate::nr;
-use crate::proto::{MAGIC, MAX_FDS, Record, Request, hello, keeper_step, plan_flag, record, request, section, slot};
+use crate::proto::{
+    MAGIC, MAX_FDS, Record, Request, hello, keeper_step, limit, plan_flag, record, request, section, slot,
+};
 use crate::role;
 use crate::sys::{self, PollFd, sc};
 
@@ -18,6 +20,8 @@ const UNPROVEN: usize = 6;
 const CONNECTIONS: usize = 16;
 /// How long a keeper without containers waits for the next one.
 const IDLE_MS: u64 = 3_000;
+/// The shortest time between two looks at a container's processor time.
+const LOOK_MS: u64 = 2;
 /// How often the exec lock is tested.
 const LOCK_MS: u64 = 500;
 const AUTHORITY: usize = 2048;
@@ -45,6 +49,53 @@ struct Task {
     /// In the undo phase: when to try (again), and for how long it was tried.
     undo_at: u64,
     undo_tries: u32,
+    times: Times,
+}
+
+/// Time limits of a container. All times are those of `now_ms`.
+#[derive(Clone, Copy)]
+struct Times {
+    began: u64,
+    /// 0 is none.
+    wall_ms: u64,
+    cpu_usec: u64,
+    cpus: u64,
+    /// `cpu.stat` of its group, or -1.
+    stat: i32,
+    /// When the processor time is to be read again.
+    look_at: u64,
+    /// Which limit ended it.
+    ended_by: u32,
+}
+
+impl Times {
+    /// Reads what is used, if that is due. How long nothing is due; 0: a limit was reached.
+    fn due(&mut self, now: u64) -> u64 {
+        let mut next = u64::MAX;
+        if self.wall_ms != 0 {
+            let end = self.began.saturating_add(self.wall_ms);
+            if end <= now {
+                self.ended_by = limit::WALL_TIME;
+                return 0;
+            }
+            next = end;
+        }
+        if self.cpu_usec != 0 && self.stat >= 0 {
+            if self.look_at <= now {
+                let used = sys::cpu_usec(self.stat);
+                if used >= self.cpu_usec {
+                    self.ended_by = limit::CPU_TIME;
+                    return 0;
+                }
+                // It cannot be reached before every processor worked for it all the time. Not more often than this: a look
+                // costs some microseconds.
+                let soonest = (self.cpu_usec - used) / 1000 / self.cpus.max(1);
+                self.look_at = now.saturating_add(soonest.max(LOOK_MS));
+            }
+            next = next.min(self.look_at);
+        }
+        next
+    }
 }
 
 pub struct Keeper {
@@ -167,6 +218,14 @@ impl Keeper {
             if task.kind == 0 {
                 continue;
             }
+            let limited = task.kind == request::START && task.undo_at == 0 && task.times.ended_by == limit::NONE;
+            if limited && task.plan.header().started != 0 {
+                match task.times.due(now) {
+                    0 => self.kill(index),
+                    at => next = next.min(at),
+                }
+            }
+            let task = self.task(index);
             if task.undo_at != 0 {
                 if task.undo_at <= now {
                     self.undo(index, now);
@@ -361,6 +420,23 @@ impl Keeper {
                         send_record(self.task(index).channel, &kept, -1);
                     }
                 }
+                request::TIMES if fds.len() <= 1 => {
+                    if let Some(index) = self.find(req.key) {
+                        let times = &mut self.task(index).times;
+                        if let Some(&stat) = fds.first() {
+                            sys::close(times.stat);
+                            times.stat = stat;
+                        }
+                        *times = Times {
+                            wall_ms: req.wall_ms,
+                            cpu_usec: req.cpu_usec,
+                            cpus: req.cpus.into(),
+                            look_at: 0,
+                            ..*times
+                        };
+                        return true;
+                    }
+                }
                 request::LEAVE => self.leave(),
                 _ => {}
             }
@@ -396,7 +472,7 @@ impl Keeper {
             if pid != self.host {
                 return false;
             }
-            if matches!(req.kind, request::KILL | request::RELEASE | request::KEEP | request::LEAVE) {
+            if matches!(req.kind, request::KILL | request::RELEASE | request::KEEP | request::TIMES | request::LEAVE) {
                 return true;
             }
         }
@@ -520,6 +596,11 @@ impl Keeper {
             if start { role::start(&plan) } else { role::join(&plan, req.kind == request::CALL) }
         }
         let resident = h.flags & plan_flag::RESIDENT != 0;
+        let stat = match (start && req.cpu_usec != 0, h.cgroup_slot) {
+            (false, _) | (_, u32::MAX) => -1,
+            // One name in a directory of the control group file system: nothing here can block.
+            (true, at) => sc!(nr::OPENAT, plan.slot(at), c"cpu.stat".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC) as i32,
+        };
         let task = Task {
             kind: req.kind,
             key: req.key,
@@ -534,6 +615,15 @@ impl Keeper {
             deadline: if req.timeout_ms == 0 { 0 } else { sys::now_ms() + u64::from(req.timeout_ms) },
             undo_at: 0,
             undo_tries: 0,
+            times: Times {
+                began: sys::now_ms(),
+                wall_ms: req.wall_ms,
+                cpu_usec: req.cpu_usec,
+                cpus: req.cpus.into(),
+                stat,
+                look_at: 0,
+                ended_by: limit::NONE,
+            },
         };
         let kept = task.status_pipe;
         self.used = self.used.max(index + 1);
@@ -608,7 +698,7 @@ impl Keeper {
             } else {
                 task.pid = pid;
                 task.reaped = true;
-                task.exited = role::exited(pid, status, &usage);
+                task.exited = Record { limit: task.times.ended_by, ..role::exited(pid, status, &usage) };
             }
             self.settle(index);
         }
@@ -649,7 +739,8 @@ impl Keeper {
                 let now = sys::now_ms();
                 if h.started != 0 && !task.released && !self.detached() && !self.leaving {
                     self.task(index).undo_at = HELD;
-                    let empty = Record { magic: MAGIC, kind: record::EMPTY, ..Record::default() };
+                    let empty =
+                        Record { magic: MAGIC, kind: record::EMPTY, limit: task.times.ended_by, ..Record::default() };
                     if send_record(task.channel, &empty, -1) == 0 {
                         return;
                     }
@@ -724,6 +815,7 @@ impl Keeper {
     fn forget(&mut self, index: usize) {
         let task = self.task(index);
         task.plan.unmap();
+        sys::close(task.times.stat);
         sys::close(task.channel);
         task.kind = 0;
         self.live -= 1;

@@ -57,6 +57,16 @@ pub fn prctl(option: u64, value: u64) -> i64 {
     sc!(nr::PRCTL, option, value, 0, 0, 0)
 }
 
+/// `usage_usec` of a `cpu.stat`, which is its first line; 0 when it cannot be read.
+pub fn cpu_usec(stat: i32) -> u64 {
+    let mut text = [0u8; 64];
+    let n = sc!(nr::PREAD64, stat, text.as_mut_ptr(), text.len(), 0);
+    let text = &text[..n.max(0) as usize];
+    let digits = text.strip_prefix(b"usage_usec ").unwrap_or_default();
+    let number = digits.iter().take_while(|b| b.is_ascii_digit());
+    number.fold(0, |number: u64, &digit| number.saturating_mul(10).saturating_add(u64::from(digit - b'0')))
+}
+
 /// Milliseconds of the monotonic clock.
 pub fn now_ms() -> u64 {
     let mut ts = [0i64; 2];

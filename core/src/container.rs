@@ -16,7 +16,7 @@ use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{EventOptions, Events, Readers, Shared};
 use crate::launch::facts::{self, IdChoice, UserFiles};
-use crate::launch::{self, Answer, Channel, Keeper, Outcome, Owner, Request};
+use crate::launch::{self, Answer, Channel, Keeper, Outcome, Owner, Request, Times};
 use crate::plan::container::{clone_flag, namespace_source};
 use crate::plan::exec::Joining;
 use crate::plan::facts::StreamFact;
@@ -45,6 +45,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[derive(Debug, Default)]
 struct End {
+    /// The time limit that ended it: a number of `proto::limit`.
+    limit: u32,
     /// No process is left.
     empty: bool,
     ended: Option<Record>,
@@ -111,6 +113,7 @@ impl Inner {
                 match channel.take()? {
                     Answer::Record(record, _) if record.kind == record::EMPTY => {
                         end.empty = true;
+                        end.limit = record.limit;
                         // The last look; then the keeper may remove the groups.
                         self.readers.look(true);
                         if let Some(group) = &self.group
@@ -124,6 +127,7 @@ impl Inner {
                     }
                     Answer::Record(record, _) if record.kind == record::ENDED => {
                         end.ended = Some(record);
+                        end.limit = end.limit.max(record.limit);
                         drop(end);
                         self.release();
                         self.wait_keeper_gone();
@@ -204,6 +208,18 @@ impl Inner {
         lock(&self.end).keeper_died
     }
 
+    /// The time limit that ended it. Waits for the end, which is near, when it has one.
+    pub fn ended_by_time(&self) -> Option<process::Reason> {
+        let now = lock(&self.spec_now);
+        if now.wall_time.is_none() && now.cpu_time.is_none() {
+            return None;
+        }
+        drop(now);
+        // Its last process may be just going; a container that lives on was not ended.
+        let _ = self.wait_end(Some(Duration::from_millis(200)), None);
+        process::Reason::of_limit(lock(&self.end).limit)
+    }
+
     pub fn was_killed(&self) -> bool {
         self.killed.load(Ordering::Relaxed)
     }
@@ -217,6 +233,10 @@ impl Inner {
         let name = self.spec.name.as_deref().unwrap_or_default();
         match names::lookup(name) {
             Ok(record) if record.data["id"] == self.id.as_str() => match record.life {
+                Life::Ended(_) if process::Reason::of_limit(record.limit).is_some() => ExitStatus {
+                    reason: process::Reason::of_limit(record.limit).expect("just seen"),
+                    ..ExitStatus::from_wait(libc::SIGKILL)
+                },
                 Life::Ended(Some(status)) => ExitStatus::from_wait(status),
                 Life::Ended(None) => {
                     ExitStatus { reason: process::Reason::ContainerEnded, ..ExitStatus::from_wait(libc::SIGKILL) }
@@ -590,6 +610,22 @@ fn check_descriptors(spec: &Spec) -> Result<()> {
     Ok(())
 }
 
+/// What processor time is read from.
+fn time_counter(group: Option<&Group>) -> Result<OwnedFd> {
+    let none = || {
+        Error::new(
+            ErrorKind::Unsupported,
+            "processor time is counted for a control group in a v2 tree, and there is none",
+        )
+        .with_field("cpu_time")
+        .with_hint("doctor() says why there is none, and how to get one delegated; rlimits.cpu limits each process")
+    };
+    let dir = group.and_then(Group::v2_dir).ok_or_else(none)?;
+    let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_CLOEXEC;
+    nix::fcntl::openat(dir, "cpu.stat", flags, nix::sys::stat::Mode::empty())
+        .map_err(|e| Error::os("open", e as i32).with_field("cpu_time").with_path("cpu.stat"))
+}
+
 fn keeper_killed() -> Error {
     Error::new(ErrorKind::KeeperDied, "the keeper was killed during the start").with_errno(libc::EPIPE)
 }
@@ -740,6 +776,9 @@ impl Container {
             .with_field("namespaces.pid")
             .with_hint("see doctor() for why there is none"));
         }
+        if spec.cpu_time.is_some() {
+            time_counter(making.group.as_ref())?;
+        }
         if let Some(group) = &making.group {
             facts.group_dir = group.v2_dir().is_some();
             facts.group_tasks = group.v1().len();
@@ -776,6 +815,7 @@ impl Container {
             group: making.group.as_ref(),
             tasks: &v1.iter().map(V1Part::tasks).collect::<Vec<_>>(),
             streams: [0, 1, 2].map(|i| streams.given[i].as_ref().map(|fd: &OwnedFd| fd.as_fd())),
+            times: Times { wall: spec.wall_time, cpu: spec.cpu_time },
             namespaces: &namespaces,
         }
         .send(
@@ -1356,6 +1396,7 @@ impl Inner {
             group: sub.map(|sub| &sub.group).or(self.group.as_ref()),
             tasks: &Group::tasks_with(&v1, &own),
             streams: [0, 1, 2].map(|i| given[i].as_ref().map(|fd: &OwnedFd| fd.as_fd())),
+            times: Times::default(),
             namespaces: &[],
         }
         .send(&self.keeper, kind, self.key, Some(timeout), there.as_fd(), None, compiled, needs)?;

@@ -26,10 +26,14 @@ pub enum Reason {
     ContainerEnded = 4,
     /// Nobody knows its status: the keeper was killed.
     Lost = 5,
+    /// The container's `wall_time` was over.
+    WallTime = 6,
+    /// The container's `cpu_time` was used up.
+    CpuTime = 7,
 }
 
 impl Reason {
-    /// `exited`, `signaled`, `out_of_memory`, `container_ended`, `lost`.
+    /// `exited`, `signaled`, `out_of_memory`, `container_ended`, `lost`, `wall_time`, `cpu_time`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Exited => "exited",
@@ -37,6 +41,17 @@ impl Reason {
             Self::OutOfMemory => "out_of_memory",
             Self::ContainerEnded => "container_ended",
             Self::Lost => "lost",
+            Self::WallTime => "wall_time",
+            Self::CpuTime => "cpu_time",
+        }
+    }
+
+    /// From the number in a record of the keeper.
+    pub(crate) fn of_limit(limit: u32) -> Option<Self> {
+        match limit {
+            crate::proto::limit::WALL_TIME => Some(Self::WallTime),
+            crate::proto::limit::CPU_TIME => Some(Self::CpuTime),
+            _ => None,
         }
     }
 }
@@ -305,6 +320,9 @@ impl Process {
     fn explained(&self, status: ExitStatus) -> ExitStatus {
         let container = &self.inner.container;
         if status.signal == Some(libc::SIGKILL) {
+            if let Some(reason) = container.ended_by_time() {
+                return ExitStatus { reason, ..status };
+            }
             if let (Some(before), Some(now)) = (self.inner.oom_before, container.oom_kills())
                 && now > before
             {

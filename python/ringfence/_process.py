@@ -165,7 +165,7 @@ class Process(Generic[T]):
 
     @property
     def reason(self) -> str | None:
-        """`exited`, `signaled`, `out_of_memory`, `container_ended` or `lost`; None while it runs."""
+        """`exited`, `signaled`, `out_of_memory`, `container_ended`, `lost`, `wall_time` or `cpu_time`; None while it runs."""
         return self._status.reason if self._status else None
 
     @property

@@ -117,6 +117,10 @@ class LimitFields(TypedDict, total=False):
     rdma: Mapping[str, Mapping[str, int]] | None
     #: Resource -> count.
     misc: Mapping[str, int] | None
+    #: How long the container may run; then it is killed.
+    wall_time: Seconds | None
+    #: How much processor time it may use; then it is killed.
+    cpu_time: Seconds | None
     #: Free text: name -> value.
     annotations: Mapping[str, str | None] | None
 
@@ -237,7 +241,7 @@ class Event:
 class CompletedProcess(subprocess.CompletedProcess[T]):
     """A finished process, as `subprocess` has it, with two attributes more.
 
-    reason: why it ended: `exited`, `signaled`, `out_of_memory`, `container_ended` or `lost`.
+    reason: why it ended: `exited`, `signaled`, `out_of_memory`, `container_ended`, `lost`, `wall_time` or `cpu_time`.
     usage: what the container had used when the process had ended.
     """
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use super::update::{LIVE, layer};
+use super::update::{LIVE, OF_THE_CONTAINER, layer};
 use super::{Container, Inner, lock};
 use crate::cgroup::{Group, Limits, SUB_PAYLOAD, Usage};
 use crate::command::Command;
@@ -81,7 +81,7 @@ fn make(inner: &Inner, container: &Container, name: &str, limits: &Spec) -> Resu
 /// Only limits, and such as can work.
 fn check(limits: &Spec) -> Result<()> {
     let set = fields::differences(&Spec::default(), limits);
-    if let Some(other) = set.into_iter().find(|field| !LIVE.contains(field) || *field == "annotations") {
+    if let Some(other) = set.into_iter().find(|field| !LIVE.contains(field) || OF_THE_CONTAINER.contains(field)) {
         return Err(Error::spec(other, "belongs to the container, not to a group in it"));
     }
     limits.validate()

@@ -1,16 +1,20 @@
 //! Changes of a running container.
 
+use std::os::fd::{AsFd, OwnedFd};
+
 use serde_json::Value;
 
 use super::{Container, Inner, lock};
 use crate::cgroup::{Group, Limits};
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch::Times;
+use crate::proto::request;
 use crate::spec::Spec;
 use crate::spec::fields;
 use crate::state::names;
 
 /// The fields that can change while a container runs.
-pub(super) const LIVE: [&str; 18] = [
+pub(super) const LIVE: [&str; 20] = [
     "memory",
     "memory_high",
     "memory_low",
@@ -28,8 +32,13 @@ pub(super) const LIVE: [&str; 18] = [
     "hugepages",
     "rdma",
     "misc",
+    "wall_time",
+    "cpu_time",
     "annotations",
 ];
+
+/// Those that are no limits of a control group.
+pub(super) const OF_THE_CONTAINER: [&str; 3] = ["wall_time", "cpu_time", "annotations"];
 
 /// What `change` makes of a copy.
 pub(super) fn layer(now: &Spec, change: impl FnOnce(&mut Spec) -> Result<()>) -> Result<Spec> {
@@ -87,7 +96,7 @@ impl Container {
 
     /// The container's group; the error when there is none names a limit of `limits`.
     pub(super) fn group_of(&self, limits: &Spec) -> Result<&Group> {
-        let limit = |field: &&str| LIVE.contains(field) && *field != "annotations";
+        let limit = |field: &&str| LIVE.contains(field) && !OF_THE_CONTAINER.contains(field);
         let field = fields::differences(&Spec::default(), limits).into_iter().find(limit);
         self.control_group().map_err(|e| e.with_field(field.unwrap_or("cgroup")))
     }
@@ -129,6 +138,7 @@ impl Container {
         if inner.has_ended() {
             return Err(ended());
         }
+        let stat = self.time_counter(&new)?;
         let (before, after) = (Limits::of(now), Limits::of(&new));
         if before != after {
             self.group_of(&new)?.update(&before, &after).map_err(|e| match e.errno() {
@@ -137,6 +147,21 @@ impl Container {
                 _ => e,
             })?;
         }
+        let times = Times { wall: new.wall_time, cpu: new.cpu_time };
+        if times != (Times { wall: now.wall_time, cpu: now.cpu_time }) {
+            let stat: Vec<_> = stat.iter().map(AsFd::as_fd).collect();
+            if !inner.keeper.send_limited(request::TIMES, inner.key, 0, 0, times, &stat)? {
+                return Err(inner.keeper_is_gone());
+            }
+        }
         Ok(new)
+    }
+
+    /// What the keeper reads the processor time from, when that is limited.
+    fn time_counter(&self, spec: &Spec) -> Result<Option<OwnedFd>> {
+        match spec.cpu_time {
+            None => Ok(None),
+            Some(_) => super::time_counter(self.inner().group.as_ref()).map(Some),
+        }
     }
 }

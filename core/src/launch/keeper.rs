@@ -4,6 +4,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
@@ -67,6 +68,25 @@ pub(crate) struct Keeper {
     pub(super) claims: Option<crate::state::ids::ClaimsFile>,
     /// The task that stays as its parent, when the host is pid 1 or a subreaper.
     _middle: Mutex<Option<birth::Middle>>,
+}
+
+/// When the keeper is to end a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Times {
+    /// After its start.
+    pub wall: Option<Duration>,
+    /// Of all its processes together.
+    pub cpu: Option<Duration>,
+}
+
+impl Times {
+    /// How many processors could work for it at once. Those that are not there now may come.
+    fn cpus(self) -> u32 {
+        match (self.cpu, nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_CONF)) {
+            (Some(_), Ok(Some(count))) => u32::try_from(count).unwrap_or(1),
+            _ => 1,
+        }
+    }
 }
 
 impl Keeper {
@@ -134,6 +154,19 @@ impl Keeper {
 
     /// Sends one request. `Ok(false)`: the keeper has left or died; nothing was taken.
     pub fn send(&self, kind: u32, key: u64, value: i32, timeout_ms: u32, fds: &[BorrowedFd<'_>]) -> Result<bool> {
+        self.send_limited(kind, key, value, timeout_ms, Times::default(), fds)
+    }
+
+    /// As [`send`](Self::send), with time limits.
+    pub fn send_limited(
+        &self,
+        kind: u32,
+        key: u64,
+        value: i32,
+        timeout_ms: u32,
+        times: Times,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<bool> {
         let message = proto::Request {
             magic: MAGIC,
             kind,
@@ -143,7 +176,9 @@ impl Keeper {
             timeout_ms,
             key,
             value,
-            pad: 0,
+            cpus: times.cpus(),
+            wall_ms: times.wall.map_or(0, |wall| u64::try_from(wall.as_millis()).unwrap_or(u64::MAX).max(1)),
+            cpu_usec: times.cpu.map_or(0, |cpu| u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX).max(1)),
         };
         self.send_bytes(bytes_of(&message), fds)
     }

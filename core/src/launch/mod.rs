@@ -11,7 +11,7 @@ mod request;
 pub(crate) use birth::{lent_ids, prospect};
 pub(crate) use channel::{Answer, Channel, deadline, poll};
 pub(crate) use fork::Owner;
-pub(crate) use keeper::{Detached, Keeper};
+pub(crate) use keeper::{Detached, Keeper, Times};
 pub(crate) use pool::{acquire, keepers, start_detached};
 pub(crate) use request::{Outcome, Request, check_open, duplicate, explain_failure, open_stream_file, wait_started};
 

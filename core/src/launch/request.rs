@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::channel::{Answer, Channel, deadline};
-use super::keeper::Keeper;
+use super::keeper::{Keeper, Times};
 use crate::cgroup::Group;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::builder::Compiled;
@@ -38,6 +38,7 @@ pub(crate) struct Request<'a> {
     /// `tasks` of the groups on v1, as the plan counts them.
     pub tasks: &'a [BorrowedFd<'a>],
     pub streams: [Option<BorrowedFd<'a>>; 3],
+    pub times: Times,
     /// Namespaces to join, by kind.
     pub namespaces: &'a [(crate::spec::NamespaceKind, OwnedFd)],
 }
@@ -151,7 +152,7 @@ impl Request<'_> {
         fds.extend(status);
         fds.extend(given.iter().map(AsFd::as_fd));
         let timeout = timeout.map_or(0, |t| u32::try_from(t.as_millis()).unwrap_or(u32::MAX).max(1));
-        keeper.send(kind, key, 0, timeout, &fds)
+        keeper.send_limited(kind, key, 0, timeout, self.times, &fds)
     }
 }
 

@@ -297,6 +297,16 @@ impl Spec {
         self.oom_score_adj = Some(adjustment);
         self
     }
+    /// Sets [`wall_time`](Spec#structfield.wall_time).
+    pub fn wall_time(mut self, time: Duration) -> Self {
+        self.wall_time = Some(time);
+        self
+    }
+    /// Sets [`cpu_time`](Spec#structfield.cpu_time).
+    pub fn cpu_time(mut self, time: Duration) -> Self {
+        self.cpu_time = Some(time);
+        self
+    }
     /// Sets [`start_timeout`](Spec#structfield.start_timeout).
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.start_timeout = Some(timeout);

@@ -72,7 +72,7 @@ macro_rules! documented {
 pub(super) use documented;
 
 /// Fields of the vocabulary that this version knows but cannot do yet.
-pub(super) const LATER: [&str; 16] = [
+pub(super) const LATER: [&str; 14] = [
     "devices",
     "nesting",
     "io_priority",
@@ -80,8 +80,6 @@ pub(super) const LATER: [&str; 16] = [
     "inodes",
     "quota",
     "scheduler",
-    "wall_time",
-    "cpu_time",
     "ports",
     "seccomp",
     "landlock",

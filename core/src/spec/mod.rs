@@ -345,6 +345,19 @@ documented! {
         /// Default: the caller's. Range: -1000 (never) to 1000 (first); less than the caller's needs CAP_SYS_RESOURCE on the
         /// host. Fixed at the start. Source: proc_pid_oom_score_adj(5).
         oom_score_adj: Option<i32> = None, as Opt<Int>;
+        /// How long the container may run; then all of it is killed, with reason `wall_time`.
+        ///
+        /// Default: no limit. Unit: seconds, of the monotonic clock (which stands still while the machine is suspended) from the
+        /// start on. Range: more than 0, up to 1e9. The keeper sees to it, also when the container is detached or the program
+        /// that started it has ended. A frozen container is ended too. Can change while running.
+        wall_time: Option<Duration> = None, as Opt<Time>;
+        /// How much processor time all processes together may use; then the container is killed, with reason `cpu_time`.
+        ///
+        /// Default: no limit. Unit: seconds, user and system. Range: more than 0, up to 1e9. The keeper looks when it could be
+        /// reached at the earliest, and not more often than every 2 ms, so that it can be passed by about 2 ms times the number
+        /// of processors. Needs a control group in a v2 tree (hybrid machines have one). Can change while running.
+        /// Source: the kernel's admin-guide/cgroup-v2, cpu.stat.
+        cpu_time: Option<Duration> = None, as Opt<Time>;
         /// How long a start may take; then all of it is undone and the call fails with kind
         /// [`TimedOut`](crate::ErrorKind::TimedOut).
         ///

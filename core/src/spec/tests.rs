@@ -209,6 +209,8 @@ fn cases() -> Vec<Case> {
         ),
         case("nice", json!(-5), |s| s.nice(-5), json!(1.5), ("nice", "expected a whole number")),
         case("oom_score_adj", json!(500), |s| s.oom_score_adj(500), json!(1e30), ("oom_score_adj", "whole number")),
+        case("wall_time", json!(2), |s| s.wall_time(Duration::from_secs(2)), json!(true), ("wall_time", "")),
+        case("cpu_time", json!(2), |s| s.cpu_time(Duration::from_secs(2)), json!("x"), ("cpu_time", "not a duration")),
         case(
             "start_timeout",
             json!("1500ms"),

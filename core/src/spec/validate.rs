@@ -214,6 +214,16 @@ impl Spec {
         if let Some(swap) = self.swap {
             range("swap", swap, 0, i64::MAX as u64)?;
         }
+        for (field, time) in [("wall_time", self.wall_time), ("cpu_time", self.cpu_time)] {
+            if let Some(time) = time {
+                if time.is_zero() {
+                    return Err(At::Field(field)
+                        .error("0 leaves no time to run")
+                        .with_hint("leave it out for no limit"));
+                }
+                range(field, time.as_secs_f64(), 0.0, MAX_TIMEOUT.as_secs_f64())?;
+            }
+        }
         for (field, weight) in [("cpu_weight", self.cpu_weight), ("io_weight", self.io_weight)] {
             if let Some(weight) = weight {
                 range(field, weight, 1, 10_000)?;

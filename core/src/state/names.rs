@@ -73,6 +73,8 @@ pub(crate) struct Record {
     /// Seconds since the epoch.
     pub created: f64,
     pub life: Life,
+    /// The time limit that ended it: a number of `proto::limit`.
+    pub limit: u32,
     /// pid 1 of the container and the keeper, if they still run.
     pub init: Option<Identity>,
     pub keeper: Option<Identity>,
@@ -317,6 +319,7 @@ impl Names {
             detached: disk.detached,
             created: disk.created,
             life,
+            limit: status.limit,
             init,
             keeper,
             data: disk.data,
@@ -528,6 +531,7 @@ struct Status {
     main: Option<i32>,
     /// The keeper's last word was written.
     ended: bool,
+    limit: u32,
 }
 
 fn read_status(dir: &OwnedFd) -> Status {
@@ -553,6 +557,7 @@ fn parse_status(bytes: &[u8]) -> Status {
             record::ENDED => {
                 found.main = found.main.or(told.then_some(status));
                 found.ended = true;
+                found.limit = word(std::mem::offset_of!(Record, limit)) as u32;
                 break;
             }
             _ => break,
@@ -803,7 +808,7 @@ mod tests {
         fn a_torn_status_is_no_status(cut in 0usize..64, pid in 0..5i32, status in any::<i32>()) {
             let bytes = ended(pid, status);
             prop_assert_eq!(parse_status(&bytes[..cut]), Status::default());
-            prop_assert_eq!(parse_status(&bytes), Status { main: (pid > 0).then_some(status), ended: true });
+            prop_assert_eq!(parse_status(&bytes), Status { main: (pid > 0).then_some(status), ended: true, limit: 0 });
         }
 
         #[test]

@@ -633,3 +633,46 @@ fn detached_containers() {
     // Its record stays until then.
     ringfence::gc().expect("gc");
 }
+
+#[test]
+fn many_containers_and_readers_at_once() {
+    let tree = has_tree();
+    let workers: Vec<_> = (0..6)
+        .map(|worker| {
+            std::thread::spawn(move || {
+                for round in 0..8 {
+                    let container = start(json!({}));
+                    let readers: Vec<_> = (0..3)
+                        .map(|_| {
+                            let events = all(&container);
+                            std::thread::spawn(move || events.iter().map(|e| e.expect("event")).collect::<Vec<_>>())
+                        })
+                        .collect();
+                    let freezes = if tree { 3 } else { 0 };
+                    for _ in 0..freezes {
+                        container.freeze().expect("freeze");
+                        container.thaw().expect("thaw");
+                    }
+                    match (worker + round) % 3 {
+                        0 => container.close(None).expect("close"),
+                        1 => {
+                            container.kill().expect("kill");
+                            assert!(container.wait_end(SOON).expect("wait"));
+                        }
+                        // Its last handle goes, and nobody but the readers is left to see its end.
+                        _ => drop(container),
+                    }
+                    for reader in readers {
+                        let told = reader.join().expect("a reader");
+                        assert_eq!(told.last().map(|e| e.kind), Some(EventKind::Ended), "{told:?}");
+                        let frozen: u64 = told.iter().filter(|e| e.kind == EventKind::Frozen).map(|e| e.count).sum();
+                        assert_eq!(frozen, freezes, "{told:?}");
+                    }
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.join().expect("a worker");
+    }
+}

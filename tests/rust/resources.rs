@@ -83,6 +83,8 @@ impl Loop {
         let file = tmp();
         let image = file.path().join("image");
         File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        // A module on most kernels, which nothing loads before it is needed.
+        let _ = process::Command::new("modprobe").arg("loop").stderr(process::Stdio::null()).status();
         let output = process::Command::new("losetup").args(["-f", "--show"]).arg(&image).output().ok()?;
         let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         if !output.status.success() || path.is_empty() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::parent::Parent;
 use crate::error::{Error, Result};
 use crate::spec::{Cpuset, IoMax, RdmaMax, Spec};
 
@@ -80,6 +81,15 @@ impl Limits {
             hugepages: spec.hugepages.clone(),
             rdma: spec.rdma.clone(),
             misc: spec.misc.clone(),
+        }
+    }
+
+    /// For processors of its own: what the groups above have to allow.
+    pub(super) fn set_apart(&self, parent: &Parent) {
+        if let Some(Cpuset { cpus: Some(cpus), partition: Some(_), .. }) = &self.cpuset
+            && let Ok(cpus) = crate::spec::cpuset::parse_list(cpus)
+        {
+            parent.set_apart(&cpus);
         }
     }
 

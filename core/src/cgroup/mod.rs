@@ -225,6 +225,9 @@ impl Group {
                 }
             }
         }
+        if let Some((parent, _)) = &making.v2 {
+            limits.set_apart(parent);
+        }
         making.limit(settings)?;
         let mut spare: Vec<Arc<Parent>> = Vec::new();
         for h in wanted.iter().filter_map(|(controller, _)| layout.home(*controller)).filter(|h| !h.v2) {

@@ -7,6 +7,7 @@
 //! from being taken away: a controller that it has passed on cannot be disabled above it, which systemd would do in its
 //! slices when no unit of its own asks for the controller.
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -19,6 +20,7 @@ use super::file;
 use super::layout::{Controller, Hierarchy};
 use super::v1;
 use crate::error::{Error, ErrorKind, Result};
+use crate::spec::cpuset;
 use crate::sys::xattr;
 
 /// The directory that is made where the caller's own group cannot serve.
@@ -126,6 +128,19 @@ impl Parent {
         }
         enabled.push(controller);
         Ok(())
+    }
+
+    /// v2: lets groups in this one have processors of their own. The kernel wants them set apart in all groups above
+    /// (`cpuset.cpus.exclusive`, Linux 6.7), where that alone takes them from nobody. What is refused shows when the group
+    /// itself asks for them.
+    pub fn set_apart(&self, cpus: &BTreeSet<u32>) {
+        const FILE: &str = "cpuset.cpus.exclusive";
+        // The root has no such file.
+        for (dir, _) in self.chain.iter().filter(|(dir, _)| file::exists(dir, FILE)) {
+            let known = file::read(dir, FILE).ok().and_then(|text| cpuset::parse_list(text.trim()).ok());
+            let all: BTreeSet<u32> = known.into_iter().flatten().chain(cpus.iter().copied()).collect();
+            let _ = file::write(dir, FILE, &cpuset::show_list(&all));
+        }
     }
 }
 

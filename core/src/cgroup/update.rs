@@ -30,6 +30,9 @@ impl Group {
         for setting in &changed {
             self.provide(setting)?;
         }
+        if let Some((parent, _)) = &self.v2 {
+            new.set_apart(parent);
+        }
         let v1 = self.v1();
         let v2 = || self.v2.as_ref().map(|(parent, dir)| (parent, dir.as_fd()));
         let place = |setting: &Setting| Place::of(setting, &v1, v2(), &self.name);

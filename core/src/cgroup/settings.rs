@@ -33,8 +33,8 @@ pub(super) enum Kept {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reset {
     To(Cow<'static, str>),
-    /// What the group above has.
-    Above,
+    /// What the group above has, by this file of it.
+    Above(&'static str),
 }
 
 /// One file of a group.
@@ -100,7 +100,7 @@ impl Write {
     pub fn taken_away(&self) -> Self {
         let value = match &self.reset {
             Reset::To(value) => value.clone().into_owned(),
-            Reset::Above => String::new(),
+            Reset::Above(_) => String::new(),
         };
         Self { value, kept: Kept::Surely, initial: false, ..self.clone() }
     }
@@ -222,9 +222,13 @@ impl Limits {
             let list = crate::spec::cpuset::parse_list(list).map_err(|why| Error::spec("cpuset", why))?;
             let list = crate::spec::cpuset::show_list(&list);
             // A list that the machine has only a part of is taken as it is: what is had stands in another file.
-            let one =
-                |told| Write { kept: Kept::In(told, list.clone()), ..write(file, &list, "\n").refused(NOT_ABOVE) };
-            v1.push(Write { reset: Reset::Above, ..one(effective_v1) });
+            // It cannot be emptied while processes are in the group.
+            let one = |told| Write {
+                kept: Kept::In(told, list.clone()),
+                reset: Reset::Above(told),
+                ..write(file, &list, "").refused(NOT_ABOVE)
+            };
+            v1.push(one(effective_v1));
             v2.push(one(effective));
         }
         if let Some(partition) = cpuset.partition {
@@ -424,8 +428,9 @@ impl Step<'_> {
             return Ok(());
         }
         let mut value = Cow::Borrowed(&*write.value);
-        if value.is_empty() && write.reset == Reset::Above {
-            value = file::read(self.base, &write.file).map_err(|e| self.failed("read", e))?.into();
+        if let (true, Reset::Above(from)) = (value.is_empty(), &write.reset) {
+            let above = if self.prefix.is_empty() { format!("../{from}") } else { (*from).to_owned() };
+            value = file::read(self.base, &above).map_err(|e| self.failed("read", e))?.into();
         }
         let failed = |e| self.failed(&format!("write {} to", write.value.trim()), e);
         let (told, kept) = match &write.kept {
@@ -494,9 +499,10 @@ impl<'a> Step<'a> {
     /// The write that puts back what there is now. `None`: there is no such file.
     fn former(&self) -> Option<Step<'a>> {
         let value = self.now(&self.file()).ok()?;
+        let above = matches!(self.write.reset, Reset::Above(_));
         // An empty write would not reach the kernel.
-        let value = if value.is_empty() { "\n".to_owned() } else { value };
-        let write = Write { value, kept: Kept::Surely, reset: Reset::To("".into()), ..self.write.clone() };
+        let value = if value.is_empty() && !above { "\n".to_owned() } else { value };
+        let write = Write { value, kept: Kept::Surely, ..self.write.clone() };
         Some(Step { write, prefix: self.prefix.clone(), ..*self })
     }
 }

@@ -838,8 +838,14 @@ fn processors_are_those_that_were_asked() {
         group.update(&one("1"), &Limits::default()).unwrap();
         assert!(!allowed().ends_with("\t1"), "{:?}", allowed());
     }
+    let mut child = spawn_inside(&group, "exec sleep 60");
     let e = group.update(&Limits::default(), &one("0,8000")).unwrap_err();
     assert_eq!(e.field(), Some("cpuset"), "{e}");
+    // Also with a process in it, which has to have some.
+    group.update(&Limits::default(), &one("0")).unwrap();
+    group.update(&one("0"), &Limits::default()).unwrap();
+    group.kill().unwrap();
+    child.wait().unwrap();
     let e = Group::create(Some(&fixture.parent), "rf-far", &one("8000")).unwrap_err();
     assert_eq!(e.field(), Some("cpuset"), "{e}");
 }

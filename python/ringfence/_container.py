@@ -413,7 +413,7 @@ class Container:
         """The group of that name, made here or (in a detached container) by another program."""
         return ControlGroup(self, self._live("find_group").find_group(name))
 
-    def reclaim(self, bytes: Size) -> bool:  # noqa: A002
+    def reclaim(self, bytes: Size) -> bool:
         """Asks the kernel to take back memory: page cache, and what can be swapped out. False: it found less.
 
         cgroup v1 cannot: that is an error of kind `unsupported`.

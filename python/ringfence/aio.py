@@ -434,7 +434,7 @@ class Container:
     async def find_group(self, name: str) -> ControlGroup:
         return await asyncio.to_thread(self._sync.find_group, name)
 
-    async def reclaim(self, bytes: Size) -> bool:  # noqa: A002
+    async def reclaim(self, bytes: Size) -> bool:
         """Asks the kernel to take back memory. False: it found less."""
         return await asyncio.to_thread(self._sync.reclaim, bytes)
 

@@ -139,7 +139,8 @@ def run(case: dict[str, Any]) -> None:
     try:
         container = ringfence.Container(**fields)
     except ringfence.Error as error:
-        return check_error(case, case.get("expect", {}).get("error"), error)
+        check_error(case, case.get("expect", {}).get("error"), error)
+        return
     with container:
         for step in case["commands"]:
             if "update" in step:

@@ -136,6 +136,8 @@ pub mod keeper_step {
     pub const PAYLOAD_CLONE: u32 = 19;
     pub const PROC: u32 = 20;
     pub const CLOSE_RANGE: u32 = 21;
+    /// The counter of processor time, for `cpu_time`.
+    pub const CPU_STAT: u32 = 22;
 }
 
 #[repr(C)]

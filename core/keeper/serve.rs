@@ -580,6 +580,19 @@ impl Keeper {
         }
 
         let h = plan.header();
+        let mut stat = -1;
+        if start && req.cpu_usec != 0 {
+            let group = if h.cgroup_slot == u32::MAX { -1 } else { plan.slot(h.cgroup_slot) };
+            // One name in a directory of the control group file system: nothing here can block.
+            let opened = sc!(nr::OPENAT, group, c"cpu.stat".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
+            if opened < 0 {
+                self.answer(channel, record::FAILED, NO_SECTION, keeper_step::CPU_STAT, -opened as i32);
+                plan.unmap();
+                fds.iter().enumerate().filter(|&(i, _)| i != 1).for_each(|(_, &fd)| sys::close(fd));
+                return;
+            }
+            stat = opened as i32;
+        }
         let staged = !start || h.flags & plan_flag::STAGE != 0;
         let mut pidfd = -1i32;
         let mut args = sys::CloneArgs { exit_signal: nr::SIGCHLD as u64, ..Default::default() };
@@ -596,11 +609,6 @@ impl Keeper {
             if start { role::start(&plan) } else { role::join(&plan, req.kind == request::CALL) }
         }
         let resident = h.flags & plan_flag::RESIDENT != 0;
-        let stat = match (start && req.cpu_usec != 0, h.cgroup_slot) {
-            (false, _) | (_, u32::MAX) => -1,
-            // One name in a directory of the control group file system: nothing here can block.
-            (true, at) => sc!(nr::OPENAT, plan.slot(at), c"cpu.stat".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC) as i32,
-        };
         let task = Task {
             kind: req.kind,
             key: req.key,

@@ -34,7 +34,7 @@ pub(super) struct WeightWays {
 }
 
 impl WeightWays {
-    pub fn check(&self, weight: u64) -> Result<()> {
+    fn check(&self, weight: u64) -> Result<()> {
         if self.bfq && weight > 1000 {
             return Err(Error::new(ErrorKind::Unsupported, format!("bfq takes weights up to 1000, not {weight}"))
                 .with_field("io_weight")
@@ -44,7 +44,7 @@ impl WeightWays {
     }
 }
 
-pub(super) fn weight_ways() -> Result<WeightWays> {
+pub(super) fn weight_ways(weight: u64) -> Result<WeightWays> {
     let mut bfq = false;
     for block in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
         let scheduler = fs::read_to_string(block.path().join("queue/scheduler")).unwrap_or_default();
@@ -55,7 +55,8 @@ pub(super) fn weight_ways() -> Result<WeightWays> {
         qos.contains("enable=1")
     });
     if bfq || iocost {
-        return Ok(WeightWays { bfq, iocost });
+        let ways = WeightWays { bfq, iocost };
+        return ways.check(weight).map(|()| ways);
     }
     Err(Error::new(ErrorKind::Unsupported, "no block device of this machine is shared by weight")
         .with_field("io_weight")
@@ -127,6 +128,18 @@ mod tests {
             assert_eq!(e.kind(), kind, "{e}");
             assert_eq!(e.field(), Some(&*format!("io_max[{bad:?}]")));
         }
+    }
+
+    #[test]
+    fn a_device_that_went_stands_in_nobodys_way() {
+        use crate::cgroup::Limits;
+        use crate::spec::IoMax;
+        let rate = IoMax { rbps: Some(1 << 20), ..IoMax::default() };
+        let old = Limits { io_max: [("999:9".to_owned(), rate)].into(), ..Limits::default() };
+        assert_eq!(old.settings().unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(old.settings_after(&old), Ok(Vec::new()));
+        let new = Limits { pids: Some(5), ..old.clone() };
+        assert_eq!(new.settings_after(&old).unwrap().len(), 1);
     }
 
     #[test]

@@ -121,6 +121,12 @@ const NOT_ABOVE: &[(i32, &str)] = &[
 impl Limits {
     /// What has to be written, in this order.
     pub(super) fn settings(&self) -> Result<Vec<Setting>> {
+        self.settings_after(&Self::default())
+    }
+
+    /// As [`Limits::settings`], where `old` is in force: what is in it already is passed over when the machine has lost the
+    /// device since, so that it does not stand in the way of other changes, its own removal among them.
+    pub(super) fn settings_after(&self, old: &Self) -> Result<Vec<Setting>> {
         self.validate()?;
         let mut out = Vec::new();
         self.memory_settings(&mut out)?;
@@ -130,8 +136,8 @@ impl Limits {
             let files = vec![write("pids.max", pids, "max").checked()];
             out.push(Setting { field: "pids", controller: Controller::Pids, v1: Ok(files.clone()), v2: files });
         }
-        self.io_settings(&mut out)?;
-        self.countable_settings(&mut out)?;
+        self.io_settings(old, &mut out)?;
+        self.countable_settings(old, &mut out)?;
         Ok(out)
     }
 
@@ -245,10 +251,12 @@ impl Limits {
         Ok(())
     }
 
-    fn io_settings(&self, out: &mut Vec<Setting>) -> Result<()> {
-        if let Some(weight) = self.io_weight {
-            let ways = devices::weight_ways()?;
-            ways.check(weight)?;
+    fn io_settings(&self, old: &Self, out: &mut Vec<Setting>) -> Result<()> {
+        let ways = match self.io_weight.map(devices::weight_ways) {
+            Some(Err(_)) if old.io_weight == self.io_weight => None,
+            ways => ways.transpose()?,
+        };
+        if let (Some(weight), Some(ways)) = (self.io_weight, ways) {
             let v1 = match ways.bfq {
                 true => Ok(vec![write("blkio.bfq.weight", weight, "100").checked()]),
                 false => Err("cgroup v1 shares devices by weight only where bfq schedules them"),
@@ -264,7 +272,14 @@ impl Limits {
         }
         let (mut v1, mut v2) = (Vec::new(), Vec::new());
         for (name, limits) in &self.io_max {
-            let device = devices::number(name)?;
+            let device = match devices::number(name) {
+                Err(_) if old.io_max.get(name) == Some(limits) => continue,
+                device => device?,
+            };
+            if v2.iter().any(|other: &Write| other.line.as_deref() == Some(&*device)) {
+                let field = format!("io_max[{name:?}]");
+                return Err(Error::spec(field, format!("the device {device} has limits under another name already")));
+            }
             let file = ["read_bps_device", "write_bps_device", "read_iops_device", "write_iops_device"];
             let mut shown = device.clone();
             for ((key, value), file) in IoMax::KEYS.iter().zip(limits.values()).zip(file) {
@@ -283,7 +298,7 @@ impl Limits {
     }
 
     /// Resources of which each group has a number.
-    fn countable_settings(&self, out: &mut Vec<Setting>) -> Result<()> {
+    fn countable_settings(&self, old: &Self, out: &mut Vec<Setting>) -> Result<()> {
         let (mut v1, mut v2) = (Vec::new(), Vec::new());
         for (size, bytes) in &self.hugepages {
             let page = devices::huge_page(size)?;
@@ -301,7 +316,10 @@ impl Limits {
         }
         let mut lines = Vec::new();
         for (device, limits) in &self.rdma {
-            devices::rdma(device)?;
+            match devices::rdma(device) {
+                Err(_) if old.rdma.get(device) == Some(limits) => continue,
+                there => there?,
+            }
             let shown = |count: Option<u64>| count.map_or("max".to_owned(), |count| count.to_string());
             let line = |handles: &str, objects: &str| format!("{device} hca_handle={handles} hca_object={objects}");
             let value = line(&shown(limits.hca_handle), &shown(limits.hca_object));

@@ -24,7 +24,7 @@ impl Group {
     ///
     /// One change at a time: the caller serialises them.
     pub fn update(&self, old: &Limits, new: &Limits) -> Result<()> {
-        let (before, after) = (old.settings()?, new.settings()?);
+        let (before, after) = (old.settings_after(old)?, new.settings_after(old)?);
         let changed: Vec<&Setting> = after.iter().filter(|setting| !before.contains(setting)).collect();
         let gone: Vec<&Setting> = before.iter().filter(|s| !after.iter().any(|a| a.field == s.field)).collect();
         for setting in &changed {

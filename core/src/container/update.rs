@@ -52,7 +52,7 @@ impl Container {
     /// empty map, takes a limit away.
     ///
     /// All of it or nothing: when one limit is refused, the others get back what they were. May be called from any thread;
-    /// concurrent calls take turns. Detached containers can be changed by every program of their user.
+    /// concurrent calls take turns, and `change` itself must not ask the container for its spec. Detached containers can be changed by every program of their user.
     ///
     /// ```no_run
     /// # fn main() -> ringfence::Result<()> {

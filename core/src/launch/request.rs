@@ -233,6 +233,7 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
     let at = failed.op >> 8;
     let (field, step_name) = match step {
         keeper_step::CLONE => ("namespaces", "clone3"),
+        keeper_step::CPU_STAT => ("cpu_time", "open cpu.stat"),
         keeper_step::UID_MAP => ("idmap", "write uid_map"),
         keeper_step::GID_MAP => ("idmap", "write gid_map"),
         keeper_step::SETGROUPS => ("idmap", "write setgroups"),

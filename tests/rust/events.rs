@@ -430,14 +430,14 @@ fn refused_swap_on_v2() {
     if !can(json!({"memory": 40 * MIB, "memory_high": 32 * MIB}), "memory_high") {
         return;
     }
-    // The kernel looks for pages to swap out only while there is room, so that single pages seldom meet the limit. A huge one
-    // does: 2 MiB where 1 MiB is left.
-    let container = start(json!({"memory": 40 * MIB, "swap": MIB}));
+    // The kernel looks for pages to swap out only while there is room, and takes 32 at a time. So the last lot has to be one
+    // that does not fit: 1 MiB is 8 lots, without the 6 last pages.
+    let container = start(json!({"memory": 40 * MIB, "swap": MIB - 6 * 4096}));
     let events = of(&container, &[EventKind::SwapMax]);
     let script = "
 import mmap, os
 m = mmap.mmap(-1, 128 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-m.madvise(mmap.MADV_HUGEPAGE)
+m.madvise(mmap.MADV_NOHUGEPAGE)
 r = os.urandom(1 << 20)
 while True: m.write(r)
 ";

@@ -35,6 +35,9 @@ impl Events {
             if let Some(event) = detached(py, || self.0.next(Some(Duration::ZERO)))? {
                 return tuple(py, &event).map(Some);
             }
+            // The descriptor may be readable again and again with nothing to tell (on v1 by a timer), so that the wait alone
+            // would never come to look at signals.
+            py.check_signals()?;
             let late = deadline.is_some_and(|end| Instant::now() >= end);
             if late || self.0.is_over() || !wait::readable(py, self.0.fd(), deadline)? {
                 return Ok(None);

@@ -12,6 +12,8 @@ mod process;
 #[allow(dead_code, reason = "the keeper uses the rest")]
 #[path = "../keeper/proto.rs"]
 mod proto;
+#[allow(dead_code, reason = "the fields that use it are not there yet")]
+mod quota;
 #[doc = include_str!("resources.md")]
 pub mod resources {}
 pub mod spec;

@@ -10,13 +10,17 @@ mod locks;
 pub(crate) mod names;
 mod private_fd;
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
 use serde_json::Value;
 
 use self::dir::Place;
 use self::names::{Life, Names};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// When a process started, in clock ticks since boot.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
@@ -26,6 +30,39 @@ pub(crate) fn start_time(pid: i32) -> Option<u64> {
 /// The inode of this process's pid namespace; 0 when unknown.
 pub(crate) fn pid_namespace() -> u64 {
     identity::pid_namespace()
+}
+
+/// A lock among all processes that have this state directory, until it is dropped.
+pub(crate) struct Exclusive(OwnedFd);
+
+impl Exclusive {
+    /// Waits at most 10 s; what is done under such a lock takes milliseconds.
+    pub(crate) fn take(name: &str) -> Result<Self> {
+        let dir = Place::now().open()?;
+        let path = || dir.path.join(name).to_string_lossy().into_owned();
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(&dir.fd, name, flags, Mode::from_bits_truncate(0o600))
+            .map_err(|errno| Error::os("open", errno as i32).with_path(path()))?;
+        let patience = Instant::now() + Duration::from_secs(10);
+        while !locks::acquire(&file, 0, 1)
+            .map_err(|errno| Error::os("fcntl(F_OFD_SETLK)", errno as i32).with_path(path()))?
+        {
+            if Instant::now() > patience {
+                return Err(Error::new(ErrorKind::TimedOut, "another process has held this lock for 10 s")
+                    .with_errno(libc::ETIMEDOUT)
+                    .with_path(path()));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Self(file))
+    }
+}
+
+impl Drop for Exclusive {
+    fn drop(&mut self) {
+        // Closing would leave it to a child that the host forks at this moment.
+        locks::release(&self.0, 0, 1);
+    }
 }
 
 /// One line of `ls`.

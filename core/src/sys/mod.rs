@@ -6,6 +6,8 @@ pub(crate) mod nsfs;
 pub(crate) mod pidfd;
 /// Whether the kernel does something, found by trying.
 pub(crate) mod probe;
+/// Disk quota and project ids.
+pub(crate) mod quota;
 /// The system call instruction.
 pub(crate) mod raw;
 /// Capabilities, and the user namespace in which they count.

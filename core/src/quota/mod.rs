@@ -1,0 +1,44 @@
+//! Disk quota: what bounds the bytes and the inodes of a container's writable layer, and of users and groups in it.
+//!
+//! Three mechanisms, each on file systems that are mounted already or in an image of our own: project ids of ext4 and xfs
+//! ([`project`], which sets the quota of users and groups too), qgroups of btrfs subvolumes ([`btrfs`]), and a file system of
+//! its own size in a file ([`image`]). None is emulated, and none is used where the kernel would only count and not refuse.
+//!
+//! A write past a bound fails with EDQUOT (ext4, btrfs, users and groups on xfs) or ENOSPC (projects on xfs, images).
+
+use crate::error::{Error, ErrorKind};
+
+/// What the kernel was built with.
+mod kernel;
+/// The quota of projects, users and groups on ext4 and xfs.
+pub(crate) mod project;
+
+/// What is asked for; `None` is no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Bytes on the disk.
+    pub bytes: Option<u64>,
+    /// Files, directories, links and all else that has an inode.
+    pub inodes: Option<u64>,
+}
+
+/// What is used, and the bounds that the kernel enforces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    pub bytes: u64,
+    pub inodes: u64,
+    pub bytes_max: Option<u64>,
+    pub inodes_max: Option<u64>,
+}
+
+/// Whose quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Project(u32),
+    User(u32),
+    Group(u32),
+}
+
+fn unsupported(detail: impl Into<String>, hint: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Unsupported, detail).with_errno(libc::EOPNOTSUPP).with_hint(hint)
+}

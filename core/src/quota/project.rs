@@ -1,0 +1,304 @@
+//! The quota of projects, users and groups on ext4 and xfs (quotactl_fd(2), Linux 5.14).
+//!
+//! A project id is a number of each file; new files get that of their directory (FS_XFLAG_PROJINHERIT). Only root of the first
+//! user namespace can change it, so that what runs in a container with a user namespace cannot leave its project. On ext4 a
+//! process with CAP_SYS_RESOURCE over the first user namespace passes every limit: a container must not have it.
+
+use std::collections::hash_map::RandomState;
+use std::ffi::CString;
+use std::hash::{BuildHasher, Hasher};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::statfs::fstatfs;
+
+use super::{Bounds, Owner, Used, kernel, unsupported};
+use crate::error::{Error, ErrorKind, Result};
+use crate::state::Exclusive;
+use crate::sys::quota::{self as sys, Dqblk, FS_XFLAG_PROJINHERIT, FsXattr};
+use crate::sys::rights;
+
+/// Ours: people and other programs count up from small numbers.
+const FIRST: u32 = 0x5246_0000;
+const IDS: u32 = 0x1_0000;
+
+/// The kernel counts blocks of 1024 bytes.
+const BLOCK: u64 = 1024;
+
+const EXT4_MAGIC: i64 = 0xef53;
+const XFS_MAGIC: i64 = 0x5846_5342;
+
+impl Owner {
+    fn split(self) -> (u32, u32) {
+        match self {
+            Self::Project(id) => (sys::PRJQUOTA, id),
+            Self::User(id) => (sys::USRQUOTA, id),
+            Self::Group(id) => (sys::GRPQUOTA, id),
+        }
+    }
+
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Project(_) => ("project", "prjquota"),
+            Self::User(_) => ("user", "usrquota"),
+            Self::Group(_) => ("group", "grpquota"),
+        }
+    }
+}
+
+/// Whether what is in `dir` can be bounded by a project id.
+///
+/// # Errors
+/// Kind Unsupported, with what is missing of the kernel, of the file system or of its mount options.
+pub(crate) fn probe(dir: BorrowedFd<'_>) -> Result<()> {
+    limits(dir, Owner::Project(FIRST))
+}
+
+/// Whether the kernel counts and refuses for this kind of owner on the file system of `dir`.
+pub(super) fn limits(dir: BorrowedFd<'_>, owner: Owner) -> Result<()> {
+    let (kind, option) = owner.words();
+    if !rights::in_initial_user_namespace() {
+        return Err(unsupported(
+            "disk quota can be set from the first user namespace only",
+            "run where no user namespace is in between",
+        ));
+    }
+    if !sys::has_quotactl_fd() {
+        return Err(unsupported("quotactl_fd is missing", "it needs Linux 5.14"));
+    }
+    let xfs = is_xfs(dir)?;
+    let number = owner.split().0;
+    let state = match sys::state(dir) {
+        Ok(flags) => flags >> (2 * number),
+        Err(libc::ENOSYS | libc::EINVAL) => 0,
+        Err(errno) => return Err(Error::os("quotactl_fd(Q_XGETQSTATV)", errno)),
+    };
+    let (counted, enforced) = (state & 1 != 0, state & 2 != 0);
+    match (xfs, counted, enforced) {
+        (_, true, true) => Ok(()),
+        (false, true, false) => Err(unsupported(
+            format!("this ext4 file system counts what a {kind} uses, but is not mounted with {option}"),
+            format!("mount -o remount,{option}"),
+        )),
+        (true, true, false) => Err(unsupported(
+            format!("this xfs file system counts what a {kind} uses, but is mounted without enforcement"),
+            format!("mount it with the option {option}; it cannot be added by remounting"),
+        )),
+        (false, ..) if kernel::has_quota_format() == Some(false) => Err(unsupported(
+            "this kernel was built without CONFIG_QFMT_V2, which every quota on ext4 needs",
+            "use a kernel that has it (Debian's has, in the module quota_v2)",
+        )),
+        (true, ..) if kernel::has_xfs_quota() == Some(false) => Err(unsupported(
+            "this kernel was built without CONFIG_XFS_QUOTA, which every quota on xfs needs",
+            "use a kernel that has it (Debian's has)",
+        )),
+        (false, ..) => Err(unsupported(
+            format!("this ext4 file system has no {kind} quota"),
+            format!(
+                "unmount it, tune2fs -O {}quota -Q {option} DEVICE (for a new one: mkfs.ext4 -O {0}quota), \
+                 and mount it with the option {option}",
+                if kind == "project" { "project," } else { "" }
+            ),
+        )),
+        (true, ..) => Err(unsupported(
+            format!("this xfs file system is mounted without {kind} quota"),
+            format!("mount it with the option {option} (as root file system: boot with rootflags={option})"),
+        )),
+    }
+}
+
+/// # Errors
+/// It is neither ext4 nor xfs.
+fn is_xfs(dir: BorrowedFd<'_>) -> Result<bool> {
+    let found = fstatfs(dir).map_err(|errno| Error::os("fstatfs", errno as i32))?;
+    match found.filesystem_type().0 as i64 {
+        EXT4_MAGIC => Ok(false),
+        XFS_MAGIC => Ok(true),
+        magic => Err(unsupported(
+            format!("it is on {}; quota of projects, users and groups needs ext4 or xfs", name_of(magic)),
+            "put it on such a file system, or into an image",
+        )),
+    }
+}
+
+fn name_of(magic: i64) -> String {
+    match magic {
+        0x9123_683e => "btrfs".into(),
+        0x0102_1994 => "tmpfs".into(),
+        0x794c_7630 => "overlayfs".into(),
+        0x6969 => "NFS".into(),
+        0x2fc1_2fc1 => "ZFS".into(),
+        0xf2f5_2010 => "f2fs".into(),
+        _ => format!("a file system of type {magic:#x}"),
+    }
+}
+
+/// The project that new files in `dir` belong to.
+pub(crate) fn of(dir: BorrowedFd<'_>) -> Result<Option<u32>> {
+    let attr = sys::get_fsxattr(dir).map_err(|errno| Error::os("ioctl(FS_IOC_FSGETXATTR)", errno))?;
+    Ok((attr.xflags & FS_XFLAG_PROJINHERIT != 0 && attr.projid != 0).then_some(attr.projid))
+}
+
+/// Takes a project id that has neither files nor limits, and gives it these bounds, by which all others see that it is taken.
+///
+/// Two callers never get the same, as long as they have the same state directory; others start looking at different places.
+pub(crate) fn claim(dir: BorrowedFd<'_>, bounds: &Bounds) -> Result<u32> {
+    if *bounds == Bounds::default() {
+        return Err(Error::new(ErrorKind::Internal, "a project without a bound cannot be told from a free one"));
+    }
+    let _lock = Exclusive::take("projects")?;
+    let start = RandomState::new().build_hasher().finish() as u32;
+    for n in 0..IDS {
+        let id = FIRST + start.wrapping_add(n) % IDS;
+        if used(dir, Owner::Project(id))? == Used::default() {
+            set(dir, Owner::Project(id), bounds)?;
+            return Ok(id);
+        }
+    }
+    Err(Error::new(ErrorKind::Exhausted, format!("all {IDS} project ids from {FIRST} on are in use"))
+        .with_errno(libc::EAGAIN))
+}
+
+/// Sets the bounds of an owner; `None` lifts one. Bytes are counted in whole KiB: a part of one is not given.
+///
+/// What is used already may be more: then nothing more can be written.
+pub(crate) fn set(dir: BorrowedFd<'_>, owner: Owner, bounds: &Bounds) -> Result<()> {
+    let (kind, id) = owner.split();
+    if id == 0 && is_xfs(dir)? {
+        return Err(unsupported(
+            format!("on xfs the bounds of {} 0 would be the defaults of all others", owner.words().0),
+            "use ext4, or bound other ids only",
+        ));
+    }
+    if bounds.bytes.is_some_and(|bytes| bytes < BLOCK) || bounds.inodes == Some(0) {
+        return Err(Error::new(ErrorKind::InvalidArgument, "a bound is at least 1024 bytes and one inode: 0 is none")
+            .with_errno(libc::EINVAL));
+    }
+    let dqblk = Dqblk {
+        bhardlimit: bounds.bytes.map_or(0, |bytes| bytes / BLOCK),
+        ihardlimit: bounds.inodes.unwrap_or(0),
+        valid: sys::QIF_BLIMITS | sys::QIF_ILIMITS,
+        ..Dqblk::default()
+    };
+    sys::set(dir, kind, id, &dqblk).map_err(|errno| refused(dir, owner, "quotactl_fd(Q_SETQUOTA)", errno))
+}
+
+/// What an owner uses, and the bounds that hold.
+pub(crate) fn used(dir: BorrowedFd<'_>, owner: Owner) -> Result<Used> {
+    let (kind, id) = owner.split();
+    let found = match sys::get(dir, kind, id) {
+        Ok(found) => found,
+        // xfs: it never had anything.
+        Err(libc::ENOENT) => return Ok(Used::default()),
+        Err(errno) => return Err(refused(dir, owner, "quotactl_fd(Q_GETQUOTA)", errno)),
+    };
+    let bound = |limit: u64| (limit != 0).then_some(limit);
+    Ok(Used {
+        bytes: found.space,
+        inodes: found.inodes,
+        bytes_max: bound(found.bhardlimit).map(|blocks| blocks.saturating_mul(BLOCK)),
+        inodes_max: bound(found.ihardlimit),
+    })
+}
+
+fn refused(dir: BorrowedFd<'_>, owner: Owner, step: &str, errno: i32) -> Error {
+    match limits(dir, owner) {
+        // ESRCH is what the kernel says of quota that is off, EINVAL of a kind that the file system does not know.
+        Err(reason) if matches!(errno, libc::ESRCH | libc::ENOSYS | libc::EINVAL) => reason,
+        _ => Error::os(step, errno),
+    }
+}
+
+/// The system call that lifts all bounds of an owner: quotactl_fd(dir, command, id, the bytes of its struct if_dqblk).
+pub(crate) fn lift(owner: Owner) -> (u32, u32, [u8; 72]) {
+    let (kind, id) = owner.split();
+    let mut dqblk = [0; size_of::<Dqblk>()];
+    let valid = std::mem::offset_of!(Dqblk, valid);
+    dqblk[valid..valid + 4].copy_from_slice(&(sys::QIF_BLIMITS | sys::QIF_ILIMITS).to_ne_bytes());
+    (sys::set_command(kind), id, dqblk)
+}
+
+/// Makes `dir` and all that is in it the project's, now and in future. Symbolic links are not followed, other mounts not
+/// entered.
+///
+/// The result is how many symbolic links, sockets, FIFOs and devices stayed as they were, because their project can only be
+/// changed from Linux 6.17 on, and not on every file system: they are not counted until they are made anew. They have an
+/// inode each and, but for links of more than some 60 bytes, no other space.
+///
+/// # Errors
+/// Among others EDQUOT: what is there is more than the project may have. Then all has the project again that `dir` had.
+pub(crate) fn assign(dir: BorrowedFd<'_>, id: u32) -> Result<u64> {
+    let before = sys::get_fsxattr(dir).map_err(|errno| Error::os("ioctl(FS_IOC_FSGETXATTR)", errno))?;
+    let mut left = 0;
+    give(dir, id, true, &mut left).map(|()| left).map_err(|error| {
+        let _ = give(dir, before.projid, before.xflags & FS_XFLAG_PROJINHERIT != 0, &mut 0);
+        error
+    })
+}
+
+/// The directory before what is in it: what is made there meanwhile has the project already.
+fn give(dir: BorrowedFd<'_>, id: u32, inherit: bool, left: &mut u64) -> Result<()> {
+    change(dir, id, inherit)?;
+    for name in names(dir)? {
+        // Only regular files and directories are really opened: to open a device or a FIFO does something.
+        let how = OpenHow::new()
+            .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_NO_XDEV);
+        let fail = |step: &str, errno: Errno| Error::os(step, errno as i32).with_path(name.to_string_lossy());
+        let found = match openat2(dir, &*name, how) {
+            Ok(found) => found,
+            // Removed meanwhile, or a mount.
+            Err(Errno::ENOENT | Errno::EXDEV) => continue,
+            Err(errno) => return Err(fail("openat2", errno)),
+        };
+        let mode = fstat(&found).map_err(|errno| fail("fstat", errno))?.st_mode & SFlag::S_IFMT.bits();
+        let is_dir = mode == SFlag::S_IFDIR.bits();
+        if !is_dir && mode != SFlag::S_IFREG.bits() {
+            match sys::set_project_at(dir, &name, id) {
+                Ok(()) | Err(libc::ENOENT) => {}
+                Err(libc::ENOSYS | libc::EOPNOTSUPP | libc::ENOTTY) => *left += 1,
+                Err(errno) => return Err(fail("file_setattr", Errno::from_raw(errno))),
+            }
+            continue;
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOATIME | OFlag::O_CLOEXEC;
+        let file = open(&*format!("/proc/self/fd/{}", found.as_raw_fd()), flags, Mode::empty())
+            .map_err(|errno| fail("open", errno))?;
+        drop(found);
+        let done = if is_dir { give(file.as_fd(), id, inherit, left) } else { change(file.as_fd(), id, false) };
+        done.map_err(|error| if error.path().is_none() { error.with_path(name.to_string_lossy()) } else { error })?;
+    }
+    Ok(())
+}
+
+fn change(file: BorrowedFd<'_>, id: u32, inherit: bool) -> Result<()> {
+    let before = sys::get_fsxattr(file).map_err(|errno| Error::os("ioctl(FS_IOC_FSGETXATTR)", errno))?;
+    let flag = if inherit { FS_XFLAG_PROJINHERIT } else { 0 };
+    let after = FsXattr { projid: id, xflags: before.xflags & !FS_XFLAG_PROJINHERIT | flag, ..before };
+    if after == before {
+        return Ok(());
+    }
+    sys::set_fsxattr(file, &after).map_err(|errno| match errno {
+        libc::EDQUOT | libc::ENOSPC => Error::os("ioctl(FS_IOC_FSSETXATTR)", errno)
+            .with_detail("what is there already is more than the bounds allow"),
+        _ => Error::os("ioctl(FS_IOC_FSSETXATTR)", errno),
+    })
+}
+
+fn names(dir: BorrowedFd<'_>) -> Result<Vec<CString>> {
+    let fail = |errno: Errno| Error::os("getdents", errno as i32);
+    // A descriptor of its own, because reading moves its position.
+    let mut entries =
+        Dir::openat(dir, c".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(fail)?;
+    let mut names = Vec::new();
+    for entry in entries.iter() {
+        let entry = entry.map_err(fail)?;
+        if entry.file_name() != c"." && entry.file_name() != c".." {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    Ok(names)
+}

@@ -8,6 +8,8 @@
 
 use crate::error::{Error, ErrorKind};
 
+/// The qgroup of a subvolume on btrfs.
+pub(crate) mod btrfs;
 /// What the kernel was built with.
 mod kernel;
 /// The quota of projects, users and groups on ext4 and xfs.

@@ -1,5 +1,11 @@
 //! System calls that nix lacks.
 
+/// Subvolumes, qgroups and devices of btrfs.
+pub(crate) mod btrfs;
+/// Mounts that are attached nowhere, and growing file systems.
+pub(crate) mod fs;
+/// Loop devices.
+pub(crate) mod loopdev;
 /// Namespace descriptors.
 pub(crate) mod nsfs;
 /// Process descriptors.

@@ -1,0 +1,86 @@
+//! File systems: mounting one without attaching it anywhere (Linux 5.2), and making a mounted one larger.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use super::task::call;
+
+/// A file system that is about to be mounted; closing it gives up.
+#[derive(Debug)]
+pub(crate) struct Context(OwnedFd);
+
+impl Context {
+    /// fsopen(2): of a type, like `ext4`.
+    pub fn open(kind: &CStr) -> Result<Self, i32> {
+        const FSOPEN_CLOEXEC: usize = 1;
+        // SAFETY: a C string; the new descriptor is ours.
+        unsafe {
+            let fd = call(libc::SYS_fsopen, [kind.as_ptr() as usize, FSOPEN_CLOEXEC])?;
+            Ok(Self(OwnedFd::from_raw_fd(fd as RawFd)))
+        }
+    }
+
+    fn config(&self, command: usize, key: usize, value: usize) -> Result<(), i32> {
+        // SAFETY: the callers below pass C strings or null, as each command demands.
+        unsafe { call(libc::SYS_fsconfig, [self.0.as_raw_fd() as usize, command, key, value, 0]) }.map(drop)
+    }
+
+    /// An option without a value.
+    pub fn flag(&self, key: &CStr) -> Result<(), i32> {
+        const FSCONFIG_SET_FLAG: usize = 0;
+        self.config(FSCONFIG_SET_FLAG, key.as_ptr() as usize, 0)
+    }
+
+    /// An option with one; `source` is the device.
+    pub fn string(&self, key: &CStr, value: &CStr) -> Result<(), i32> {
+        const FSCONFIG_SET_STRING: usize = 1;
+        self.config(FSCONFIG_SET_STRING, key.as_ptr() as usize, value.as_ptr() as usize)
+    }
+
+    /// Reads the file system in, or joins the one that is mounted from this device already.
+    pub fn create(&self) -> Result<(), i32> {
+        const FSCONFIG_CMD_CREATE: usize = 6;
+        self.config(FSCONFIG_CMD_CREATE, 0, 0)
+    }
+
+    /// fsmount(2): the mount, attached nowhere, gone with its last descriptor.
+    pub fn mount(&self) -> Result<OwnedFd, i32> {
+        const FSMOUNT_CLOEXEC: usize = 1;
+        const MOUNT_ATTR_NODEV: usize = 4;
+        // SAFETY: no pointers; the new descriptor is ours.
+        unsafe {
+            let fd = call(libc::SYS_fsmount, [self.0.as_raw_fd() as usize, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV])?;
+            Ok(OwnedFd::from_raw_fd(fd as RawFd))
+        }
+    }
+
+    /// What the file system said about the last failure; often nothing.
+    pub fn message(&self) -> String {
+        let mut buffer = [0u8; 1024];
+        let length = nix::unistd::read(&self.0, &mut buffer).unwrap_or(0);
+        String::from_utf8_lossy(&buffer[..length]).trim_end().trim_start_matches("e ").to_owned()
+    }
+}
+
+/// EXT4_IOC_RESIZE_FS: to so many blocks. It takes CAP_SYS_RESOURCE.
+pub(crate) fn ext4_resize(fd: BorrowedFd<'_>, blocks: u64) -> Result<(), i32> {
+    const EXT4_IOC_RESIZE_FS: usize = 0x4008_6610;
+    // SAFETY: the kernel reads one u64.
+    unsafe { call(libc::SYS_ioctl, [fd.as_raw_fd() as usize, EXT4_IOC_RESIZE_FS, &raw const blocks as usize]) }
+        .map(drop)
+}
+
+/// XFS_IOC_FSGROWFSDATA: to so many bytes, rounded down to blocks; how much of it inodes may take stays as it is.
+pub(crate) fn xfs_grow(fd: BorrowedFd<'_>, bytes: u64) -> Result<(), i32> {
+    const XFS_IOC_FSGEOMETRY_V1: usize = 0x8070_5864;
+    const XFS_IOC_FSGROWFSDATA: usize = 0x4010_586e;
+    // struct xfs_fsop_geom_v1: the block size is its first number, imaxpct its eighth.
+    let mut geometry = [0u32; 28];
+    // SAFETY: the kernel writes the 112 bytes of the struct.
+    unsafe { call(libc::SYS_ioctl, [fd.as_raw_fd() as usize, XFS_IOC_FSGEOMETRY_V1, &raw mut geometry as usize]) }?;
+    // struct xfs_growfs_data: blocks, and imaxpct in 32 bits with padding; both machines are little-endian.
+    let growth = [bytes / u64::from(geometry[0].max(1)), u64::from(geometry[7])];
+    // SAFETY: the kernel reads the 16 bytes of the struct.
+    unsafe { call(libc::SYS_ioctl, [fd.as_raw_fd() as usize, XFS_IOC_FSGROWFSDATA, &raw const growth as usize]) }
+        .map(drop)
+}

@@ -9,11 +9,9 @@ use std::os::fd::BorrowedFd;
 use nix::sys::stat::fstat;
 use nix::sys::statfs::fstatfs;
 
-use super::{Bounds, Used, unsupported};
+use super::{Bounds, Used, magic, unsupported};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::btrfs as sys;
-
-const MAGIC: i64 = 0x9123_683e;
 
 /// The inode of a subvolume's root.
 const ROOT: u64 = 256;
@@ -34,7 +32,7 @@ const LIMIT_MAX_RFER: u64 = 1;
 /// Kind Unsupported, with what is missing and the command that gives it.
 pub(crate) fn probe(dir: BorrowedFd<'_>) -> Result<()> {
     let found = fstatfs(dir).map_err(|errno| Error::os("fstatfs", errno as i32))?;
-    if found.filesystem_type().0 as i64 != MAGIC {
+    if found.filesystem_type().0 as i64 != magic::BTRFS {
         return Err(unsupported("it is not on btrfs", "put it on such a file system, or into an image"));
     }
     if fstat(dir).map_err(|errno| Error::os("fstat", errno as i32))?.st_ino != ROOT {

@@ -6,14 +6,23 @@
 //!
 //! A write past a bound fails with EDQUOT (ext4, btrfs, users and groups on xfs) or ENOSPC (projects on xfs, images).
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+
 use crate::error::{Error, ErrorKind};
 
 /// The qgroup of a subvolume on btrfs.
 pub(crate) mod btrfs;
+/// File systems of our own in files.
+pub(crate) mod image;
 /// What the kernel was built with.
 mod kernel;
+/// File systems by their numbers.
+mod magic;
 /// The quota of projects, users and groups on ext4 and xfs.
 pub(crate) mod project;
+#[cfg(test)]
+mod tests;
 
 /// What is asked for; `None` is no bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +50,19 @@ pub(crate) enum Owner {
     Group(u32),
 }
 
+/// A file system that an image can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filesystem {
+    Ext4,
+    Xfs,
+    Btrfs,
+}
+
 fn unsupported(detail: impl Into<String>, hint: impl Into<String>) -> Error {
     Error::new(ErrorKind::Unsupported, detail).with_errno(libc::EOPNOTSUPP).with_hint(hint)
+}
+
+/// For what two callers should not choose alike.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
 }

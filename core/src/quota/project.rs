@@ -4,9 +4,7 @@
 //! user namespace can change it, so that what runs in a container with a user namespace cannot leave its project. On ext4 a
 //! process with CAP_SYS_RESOURCE over the first user namespace passes every limit: a container must not have it.
 
-use std::collections::hash_map::RandomState;
 use std::ffi::CString;
-use std::hash::{BuildHasher, Hasher};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::dir::Dir;
@@ -15,7 +13,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::fstatfs;
 
-use super::{Bounds, Owner, Used, kernel, unsupported};
+use super::{Bounds, Owner, Used, kernel, magic, unsupported};
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::Exclusive;
 use crate::sys::quota::{self as sys, Dqblk, FS_XFLAG_PROJINHERIT, FsXattr};
@@ -27,9 +25,6 @@ const IDS: u32 = 0x1_0000;
 
 /// The kernel counts blocks of 1024 bytes.
 const BLOCK: u64 = 1024;
-
-const EXT4_MAGIC: i64 = 0xef53;
-const XFS_MAGIC: i64 = 0x5846_5342;
 
 impl Owner {
     fn split(self) -> (u32, u32) {
@@ -115,24 +110,12 @@ pub(super) fn limits(dir: BorrowedFd<'_>, owner: Owner) -> Result<()> {
 fn is_xfs(dir: BorrowedFd<'_>) -> Result<bool> {
     let found = fstatfs(dir).map_err(|errno| Error::os("fstatfs", errno as i32))?;
     match found.filesystem_type().0 as i64 {
-        EXT4_MAGIC => Ok(false),
-        XFS_MAGIC => Ok(true),
-        magic => Err(unsupported(
-            format!("it is on {}; quota of projects, users and groups needs ext4 or xfs", name_of(magic)),
+        magic::EXT4 => Ok(false),
+        magic::XFS => Ok(true),
+        other => Err(unsupported(
+            format!("it is on {}; quota of projects, users and groups needs ext4 or xfs", magic::name(other)),
             "put it on such a file system, or into an image",
         )),
-    }
-}
-
-fn name_of(magic: i64) -> String {
-    match magic {
-        0x9123_683e => "btrfs".into(),
-        0x0102_1994 => "tmpfs".into(),
-        0x794c_7630 => "overlayfs".into(),
-        0x6969 => "NFS".into(),
-        0x2fc1_2fc1 => "ZFS".into(),
-        0xf2f5_2010 => "f2fs".into(),
-        _ => format!("a file system of type {magic:#x}"),
     }
 }
 
@@ -150,7 +133,7 @@ pub(crate) fn claim(dir: BorrowedFd<'_>, bounds: &Bounds) -> Result<u32> {
         return Err(Error::new(ErrorKind::Internal, "a project without a bound cannot be told from a free one"));
     }
     let _lock = Exclusive::take("projects")?;
-    let start = RandomState::new().build_hasher().finish() as u32;
+    let start = super::random() as u32;
     for n in 0..IDS {
         let id = FIRST + start.wrapping_add(n) % IDS;
         if used(dir, Owner::Project(id))? == Used::default() {

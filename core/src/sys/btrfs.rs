@@ -99,3 +99,10 @@ pub(crate) fn resize(fd: BorrowedFd<'_>, what: &str) -> Result<(), i32> {
     // SAFETY: struct btrfs_ioctl_vol_args is one block, which the kernel reads.
     unsafe { ioctl(fd, IOC_RESIZE, &raw mut block as usize) }.map(drop)
 }
+
+/// The call that [`lift`](crate::quota::btrfs::lift) describes, for tests.
+#[cfg(test)]
+pub(crate) fn raw(fd: BorrowedFd<'_>, request: u32, argument: &[u8; size_of::<QgroupLimit>()]) -> Result<(), i32> {
+    // SAFETY: the only request that it is called with reads so many bytes.
+    unsafe { ioctl(fd, request, argument.as_ptr() as usize) }.map(drop)
+}

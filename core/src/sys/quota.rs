@@ -150,3 +150,10 @@ pub(crate) fn set_project_at(dir: BorrowedFd<'_>, name: &CStr, id: u32) -> Resul
     }
     Ok(())
 }
+
+/// The call that [`lift`](crate::quota::project::lift) describes, for tests.
+#[cfg(test)]
+pub(crate) fn raw(fd: BorrowedFd<'_>, command: u32, id: u32, dqblk: &[u8; size_of::<Dqblk>()]) -> Result<(), i32> {
+    // SAFETY: the kernel reads one struct if_dqblk.
+    unsafe { quotactl_fd(fd, command, id, dqblk.as_ptr() as usize) }
+}

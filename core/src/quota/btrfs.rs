@@ -4,12 +4,12 @@
 //! in a container must see it through an overlay only, which passes no such ioctl on.
 
 use std::fs;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::stat::fstat;
 use nix::sys::statfs::fstatfs;
 
-use super::{Bounds, Used, magic, unsupported};
+use super::{Bounds, Used, magic, opened, unsupported};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::btrfs as sys;
 
@@ -41,7 +41,7 @@ pub(crate) fn probe(dir: BorrowedFd<'_>) -> Result<()> {
             "make it with btrfs subvolume create",
         ));
     }
-    let status = match item(dir, (0, QGROUP_STATUS, 0)) {
+    let status = match item(opened(dir)?.as_fd(), (0, QGROUP_STATUS, 0)) {
         Ok(Some(status)) => number(&status, 2),
         Err(error) if error.errno() != libc::ENOENT => return Err(error),
         Ok(None) | Err(_) => {
@@ -74,13 +74,16 @@ pub(crate) fn set(dir: BorrowedFd<'_>, bounds: &Bounds) -> Result<()> {
             "use a project on ext4 or xfs, or an ext4 image",
         ));
     }
-    let limit = limit(subvolume(dir)?, bounds.bytes);
-    sys::limit(dir, &limit).map_err(|errno| Error::os("ioctl(BTRFS_IOC_QGROUP_LIMIT)", errno))
+    let dir = opened(dir)?;
+    let limit = limit(subvolume(dir.as_fd())?, bounds.bytes);
+    sys::limit(dir.as_fd(), &limit).map_err(|errno| Error::os("ioctl(BTRFS_IOC_QGROUP_LIMIT)", errno))
 }
 
 /// What the subvolume refers to and has reserved, as far as the kernel has counted it: for what was written just now, after
 /// the next commit (30 s at most) where /sys is not mounted.
 pub(crate) fn used(dir: BorrowedFd<'_>) -> Result<Used> {
+    let dir = opened(dir)?;
+    let dir = dir.as_fd();
     let id = subvolume(dir)?;
     let Some(info) = item(dir, (0, QGROUP_INFO, id))? else {
         return Err(
@@ -109,7 +112,7 @@ fn counted_now(dir: BorrowedFd<'_>, id: u64) -> Option<u64> {
 
 /// The ioctl on `dir` that lifts its bound: request and argument.
 pub(crate) fn lift(dir: BorrowedFd<'_>) -> Result<(u32, [u8; 48])> {
-    let limit = limit(subvolume(dir)?, None);
+    let limit = limit(subvolume(opened(dir)?.as_fd())?, None);
     let mut bytes = [0; 48];
     for (i, value) in limit.into_iter().enumerate() {
         bytes[8 * i..8 * i + 8].copy_from_slice(&value.to_ne_bytes());

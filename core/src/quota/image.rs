@@ -21,7 +21,7 @@ use nix::sys::stat::{Mode, SFlag, fstat, major, minor, mkdirat, mknodat};
 use nix::sys::statfs::fstatfs;
 use nix::unistd::{UnlinkatFlags, fchownat, ftruncate, unlink, unlinkat};
 
-use super::{Bounds, Filesystem, Owner, Used, kernel, magic, project, unsupported};
+use super::{Bounds, Filesystem, Owner, Used, kernel, magic, opened, project, unsupported};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::{Idmap, Spec};
 use crate::sys::loopdev::{self, Info, LO_FLAGS_AUTOCLEAR};
@@ -30,6 +30,9 @@ use crate::sys::{btrfs, fs};
 
 /// All sizes are whole blocks; the rest of a bound is not given.
 const BLOCK: u64 = 4096;
+
+/// Below, btrfs is made with mixed block groups.
+const BTRFS_MIXED: u64 = 1 << 30;
 
 /// Far more than any file system is made in.
 const MKFS_TIMEOUT: Duration = Duration::from_secs(120);
@@ -90,11 +93,11 @@ impl Filesystem {
         match self {
             Self::Ext4 => 1 << 20,
             Self::Xfs => 300 << 20,
-            Self::Btrfs => 45 << 20,
+            Self::Btrfs => 16 << 20,
         }
     }
 
-    fn mkfs(self, inodes: Option<u64>, quotas: bool) -> Vec<OsString> {
+    fn mkfs(self, bytes: u64, inodes: Option<u64>, quotas: bool) -> Vec<OsString> {
         let (program, options): (_, &[&str]) = match self {
             Self::Ext4 => (
                 "mkfs.ext4",
@@ -102,6 +105,9 @@ impl Filesystem {
                 &["-q", "-F", "-b4096", "-I256", "-m0", "-O^has_journal", "-Elazy_itable_init=1,nodiscard"],
             ),
             Self::Xfs => ("mkfs.xfs", &["-q", "-f", "-K"]),
+            // Small ones run out of the part that metadata has, so that not even a full file can be removed: there both
+            // kinds share all of it.
+            Self::Btrfs if bytes < BTRFS_MIXED => ("mkfs.btrfs", &["-q", "-f", "-K", "-M", "-msingle", "-dsingle"]),
             Self::Btrfs => ("mkfs.btrfs", &["-q", "-f", "-K", "-msingle", "-dsingle"]),
         };
         let mut argv: Vec<OsString> = [program].into_iter().chain(options.iter().copied()).map(Into::into).collect();
@@ -128,7 +134,7 @@ impl Filesystem {
 /// Makes and mounts an image whose file is in the directory `place`.
 ///
 /// `bounds.bytes` is the size of all of it, in whole blocks of 4096 bytes: the file system's own structures come out of it.
-/// That is 64 MiB of log on xfs, some 4 MiB on btrfs, and on ext4 one 256-byte inode for every 8 KiB (or `bounds.inodes`) and
+/// That is some 64 MiB for the log of xfs, some 7 MiB on btrfs, and on ext4 one 256-byte inode for every 8 KiB (or `bounds.inodes`) and
 /// little else. `bounds.inodes` is exact, and for ext4 only. `quotas`: users and groups in it can be bounded
 /// ([`project::set`]), on ext4 and xfs.
 ///
@@ -160,7 +166,7 @@ pub(crate) fn make(place: &Path, filesystem: Filesystem, bounds: &Bounds, quotas
     set_length(bytes)?;
     // Its first 11 inodes are its own, and the reserve is a directory.
     let at_least = bounds.inodes.map(|n| n.max(1) + 16);
-    make_filesystem(&file, filesystem, at_least, quotas)?;
+    make_filesystem(&file, filesystem.mkfs(bytes, at_least, quotas), filesystem.package())?;
     set_length(longest(&file, bytes)?)?;
 
     let device = Loop::attach(&file, bytes, bounds.inodes)?;
@@ -195,7 +201,7 @@ pub(crate) fn make(place: &Path, filesystem: Filesystem, bounds: &Bounds, quotas
     Ok(Image { mount })
 }
 
-/// What is used of an image; `fs` is anything on it. Bytes are all that cannot be had any more, the file system's own
+/// What is used of an image; `fs` is any directory on it. Bytes are all that cannot be had any more, the file system's own
 /// structures included, so that `bytes` and what is free are `bytes_max` together.
 pub(crate) fn used(fs: BorrowedFd<'_>) -> Result<Used> {
     let (device, info) = Loop::under(fs)?;
@@ -212,12 +218,14 @@ pub(crate) fn used(fs: BorrowedFd<'_>) -> Result<Used> {
     })
 }
 
-/// Makes a mounted image larger, in whole blocks of 4096 bytes; `fs` is anything on it.
+/// Makes a mounted image larger, in whole blocks of 4096 bytes; `fs` is any directory on it.
 ///
 /// # Errors
 /// PermissionDenied: ext4 takes CAP_SYS_RESOURCE. InvalidArgument: it would become smaller, which no mounted one can. Then the
 /// image is as large as it was.
 pub(crate) fn grow(fs: BorrowedFd<'_>, bytes: u64) -> Result<()> {
+    let fs = opened(fs)?;
+    let fs = fs.as_fd();
     let (device, before) = Loop::under(fs)?;
     let bytes = bytes / BLOCK * BLOCK;
     let size = device.size()?;
@@ -342,18 +350,16 @@ fn longest(file: &OwnedFd, bytes: u64) -> Result<u64> {
 }
 
 /// Runs mkfs in a container, because this process must not have children.
-fn make_filesystem(file: &OwnedFd, filesystem: Filesystem, inodes: Option<u64>, quotas: bool) -> Result<()> {
+fn make_filesystem(file: &OwnedFd, mut argv: Vec<OsString>, package: &str) -> Result<()> {
     const INSIDE: i32 = 3;
-    let mut argv = filesystem.mkfs(inodes, quotas);
     let program = argv[0].to_string_lossy().into_owned();
     argv.push(format!("/proc/self/fd/{INSIDE}").into());
     let mut spec = Spec::new().argv(argv).idmap(Idmap::Host);
     spec.pass_fds.insert(file.as_raw_fd(), INSIDE);
     let output = crate::run(&spec, None, Some(MKFS_TIMEOUT)).map_err(|error| match error.kind() {
-        ErrorKind::NotFound if error.field() == Some("argv") => unsupported(
-            format!("{program} is not installed"),
-            format!("install the package {} (Debian)", filesystem.package()),
-        ),
+        ErrorKind::NotFound if error.field() == Some("argv") => {
+            unsupported(format!("{program} is not installed"), format!("install the package {package} (Debian)"))
+        }
         _ => error.with_context(format!("run {program} for an image")),
     })?;
     if output.status.success() {
@@ -473,7 +479,8 @@ impl Loop {
         };
         // btrfs has device numbers of its own.
         let (path, expected) = if Filesystem::of(fs)? == Filesystem::Btrfs {
-            let path = btrfs::device(fs, 1).map_err(|errno| Error::os("ioctl(BTRFS_IOC_DEV_INFO)", errno))?;
+            let path =
+                btrfs::device(opened(fs)?.as_fd(), 1).map_err(|errno| Error::os("ioctl(BTRFS_IOC_DEV_INFO)", errno))?;
             (PathBuf::from(OsString::from_vec(path)), None)
         } else {
             let device = fstat(fs).map_err(|errno| Error::os("fstat", errno as i32))?.st_dev;

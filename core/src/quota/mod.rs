@@ -8,8 +8,12 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use crate::error::{Error, ErrorKind};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::Mode;
+
+use crate::error::{Error, ErrorKind, Result};
 
 /// The qgroup of a subvolume on btrfs.
 pub(crate) mod btrfs;
@@ -60,6 +64,12 @@ pub(crate) enum Filesystem {
 
 fn unsupported(detail: impl Into<String>, hint: impl Into<String>) -> Error {
     Error::new(ErrorKind::Unsupported, detail).with_errno(libc::EOPNOTSUPP).with_hint(hint)
+}
+
+/// The directory, open for ioctls too: a mount's descriptor is O_PATH.
+fn opened(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
+    openat(dir, c".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|errno| Error::os("openat", errno as i32).with_path("."))
 }
 
 /// For what two callers should not choose alike.

@@ -13,7 +13,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::fstatfs;
 
-use super::{Bounds, Owner, Used, kernel, magic, unsupported};
+use super::{Bounds, Owner, Used, kernel, magic, opened, unsupported};
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::Exclusive;
 use crate::sys::quota::{self as sys, Dqblk, FS_XFLAG_PROJINHERIT, FsXattr};
@@ -121,7 +121,7 @@ fn is_xfs(dir: BorrowedFd<'_>) -> Result<bool> {
 
 /// The project that new files in `dir` belong to.
 pub(crate) fn of(dir: BorrowedFd<'_>) -> Result<Option<u32>> {
-    let attr = sys::get_fsxattr(dir).map_err(|errno| Error::os("ioctl(FS_IOC_FSGETXATTR)", errno))?;
+    let attr = sys::get_fsxattr(opened(dir)?.as_fd()).map_err(|errno| Error::os("ioctl(FS_IOC_FSGETXATTR)", errno))?;
     Ok((attr.xflags & FS_XFLAG_PROJINHERIT != 0 && attr.projid != 0).then_some(attr.projid))
 }
 
@@ -214,6 +214,8 @@ pub(crate) fn lift(owner: Owner) -> (u32, u32, [u8; 72]) {
 /// # Errors
 /// Among others EDQUOT: what is there is more than the project may have. Then all has the project again that `dir` had.
 pub(crate) fn assign(dir: BorrowedFd<'_>, id: u32) -> Result<u64> {
+    let dir = opened(dir)?;
+    let dir = dir.as_fd();
     let before = sys::get_fsxattr(dir).map_err(|errno| Error::os("ioctl(FS_IOC_FSGETXATTR)", errno))?;
     let mut left = 0;
     give(dir, id, true, &mut left).map(|()| left).map_err(|error| {

@@ -26,12 +26,12 @@ fn privileged() -> Option<()> {
 struct Mounted(OwnedFd);
 
 impl Mounted {
-    /// Of 64 MiB or the least that it can have, made with these options; `None` where the kernel cannot.
+    /// Of 128 MiB or the least that it can have, made with these options; `None` where the kernel cannot.
     fn new(filesystem: Filesystem, mkfs: &[&str], options: &[&std::ffi::CStr]) -> Option<Self> {
         privileged()?;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("image");
-        let bytes = (64 * MIB).max(filesystem.minimum());
+        let bytes = (128 * MIB).max(filesystem.minimum());
         fs::File::create(&path).unwrap().set_len(bytes).unwrap();
         let program = format!("mkfs.{}", filesystem.name());
         let made = Command::new(&program).args(mkfs).arg(&path).output().unwrap();
@@ -115,18 +115,16 @@ fn make(place: &Path, filesystem: Filesystem, bounds: &Bounds) -> Image {
 
 /// Whether a device has let go of its file, which the kernel does a moment after the last user.
 fn is_let_go(device: &Path, inode: u64) -> bool {
-    let name = device.file_name().unwrap().to_str().unwrap();
-    let file = open(device, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+    // It cannot let go while it is open. Its next user may be another test.
+    let has_file = || {
+        let file = open(device, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+        crate::sys::loopdev::status(file.as_fd()).is_ok_and(|info| info.inode == inode)
+    };
     let deadline = Instant::now() + Duration::from_secs(5);
-    // Its next user may be another test.
-    while crate::sys::loopdev::status(file.as_fd()).is_ok_and(|info| info.inode == inode) {
-        if Instant::now() > deadline {
-            println!("{name} still has inode {inode}");
-            return false;
-        }
+    while has_file() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }
-    true
+    !has_file()
 }
 
 fn an_image_ends_at_its_size(filesystem: Filesystem) {
@@ -152,8 +150,7 @@ fn an_image_ends_at_its_size(filesystem: Filesystem) {
     fs::remove_file(path.join("full")).unwrap();
     fs::write(path.join("again"), b"x").unwrap();
 
-    let (device, info) = Loop::under(image.mount.as_fd()).unwrap();
-    let device = device.path.clone();
+    let (Loop { path: device, .. }, info) = Loop::under(image.mount.as_fd()).unwrap();
     drop(image);
     assert!(is_let_go(&device, info.inode));
 }

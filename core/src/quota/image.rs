@@ -34,6 +34,9 @@ const BLOCK: u64 = 4096;
 /// Below, btrfs is made with mixed block groups.
 const BTRFS_MIXED: u64 = 1 << 30;
 
+/// What btrfs_ioctl_resize demands of the new size.
+const BTRFS_RESIZED: u64 = 256 << 20;
+
 /// Far more than any file system is made in.
 const MKFS_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -221,8 +224,8 @@ pub(crate) fn used(fs: BorrowedFd<'_>) -> Result<Used> {
 /// Makes a mounted image larger, in whole blocks of 4096 bytes; `fs` is any directory on it.
 ///
 /// # Errors
-/// PermissionDenied: ext4 takes CAP_SYS_RESOURCE. InvalidArgument: it would become smaller, which no mounted one can. Then the
-/// image is as large as it was.
+/// PermissionDenied: ext4 takes CAP_SYS_RESOURCE. InvalidArgument: it would become smaller, which no mounted one can, or btrfs
+/// would still have less than 256 MiB, which the kernel refuses. Then the image is as large as it was.
 pub(crate) fn grow(fs: BorrowedFd<'_>, bytes: u64) -> Result<()> {
     let fs = opened(fs)?;
     let fs = fs.as_fd();
@@ -238,6 +241,11 @@ pub(crate) fn grow(fs: BorrowedFd<'_>, bytes: u64) -> Result<()> {
     }
     if bytes == size {
         return Ok(());
+    }
+    if Filesystem::of(fs)? == Filesystem::Btrfs && bytes < BTRFS_RESIZED {
+        return Err(Error::new(ErrorKind::InvalidArgument, "the kernel resizes btrfs only to 256 MiB and more")
+            .with_errno(libc::EINVAL)
+            .with_hint("give it more, or use an xfs or ext4 image"));
     }
     let capacity = || fstatfs(fs).map(|found| found.blocks());
     let old_capacity = capacity();

@@ -146,7 +146,8 @@ fn an_image_ends_at_its_size(filesystem: Filesystem) {
     let full = image::used(image.mount.as_fd()).unwrap();
     println!("{}: {} bytes of its own, {written} of a file, {full:?}", filesystem.name(), empty.bytes);
     assert!(empty.bytes + written <= size + MIB / 2, "{empty:?} {written}");
-    assert!(full.bytes <= size && full.bytes >= size - size / 50, "{full:?}");
+    // btrfs keeps some for itself.
+    assert!(full.bytes <= size && full.bytes >= size - size / 25, "{full:?}");
     fs::remove_file(path.join("full")).unwrap();
     fs::write(path.join("again"), b"x").unwrap();
 
@@ -173,7 +174,7 @@ fn a_btrfs_image_ends_at_its_size() {
 fn an_image_grows(filesystem: Filesystem) {
     let Some(()) = privileged() else { return };
     let place = tempfile::tempdir().unwrap();
-    let size = (64 * MIB).max(filesystem.minimum());
+    let size = (128 * MIB).max(filesystem.minimum());
     let image = make(place.path(), filesystem, &bytes(size));
     let path = path_of(&image.mount);
     let (before, _) = fill(&path, 0, 2 * size);
@@ -184,6 +185,11 @@ fn an_image_grows(filesystem: Filesystem) {
 
     let error = image::grow(upper.as_fd(), size - 4096).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    if filesystem == Filesystem::Btrfs {
+        let error = image::grow(upper.as_fd(), size + MIB).unwrap_err();
+        assert!(error.to_string().contains("256 MiB"), "{error}");
+        assert_eq!(image::used(upper.as_fd()).unwrap().bytes_max, Some(size));
+    }
     let start = Instant::now();
     match image::grow(upper.as_fd(), 2 * size) {
         Ok(()) => {}

@@ -41,6 +41,11 @@ pub(crate) fn probe(dir: BorrowedFd<'_>) -> Result<()> {
             "make it with btrfs subvolume create",
         ));
     }
+    counts(dir)
+}
+
+/// Whether quota is on and exact on the btrfs file system of `dir`.
+pub(super) fn counts(dir: BorrowedFd<'_>) -> Result<()> {
     let status = match item(opened(dir)?.as_fd(), (0, QGROUP_STATUS, 0)) {
         Ok(Some(status)) => number(&status, 2),
         Err(error) if error.errno() != libc::ENOENT => return Err(error),

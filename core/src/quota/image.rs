@@ -19,10 +19,11 @@ use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{Mode, SFlag, fstat, major, minor, mkdirat, mknodat};
 use nix::sys::statfs::fstatfs;
-use nix::unistd::{UnlinkatFlags, fchownat, ftruncate, unlink, unlinkat};
+use nix::unistd::{AccessFlags, UnlinkatFlags, access, fchownat, ftruncate, unlink, unlinkat};
 
 use super::{Bounds, Filesystem, Owner, Used, kernel, magic, opened, project, unsupported};
 use crate::error::{Error, ErrorKind, Result};
+use crate::plan::env::PATH;
 use crate::spec::{Idmap, Spec};
 use crate::sys::loopdev::{self, Info, LO_FLAGS_AUTOCLEAR};
 use crate::sys::rights::{self, CAP_SYS_ADMIN};
@@ -39,6 +40,8 @@ const BTRFS_RESIZED: u64 = 256 << 20;
 
 /// Far more than any file system is made in.
 const MKFS_TIMEOUT: Duration = Duration::from_secs(120);
+
+const CONTROL: &str = "/dev/loop-control";
 
 /// By which a device of ours is known, in its lo_file_name.
 const NAME: &str = "ringfence";
@@ -173,17 +176,8 @@ pub(crate) fn make(place: &Path, filesystem: Filesystem, bounds: &Bounds, quotas
     set_length(longest(&file, bytes)?)?;
 
     let device = Loop::attach(&file, bytes, bounds.inodes)?;
-    let mount = mount(filesystem, &device.path, filesystem.options(quotas)).map_err(|error| {
-        let reason = match filesystem {
-            Filesystem::Ext4 if quotas && kernel::has_quota_format() == Some(false) => "CONFIG_QFMT_V2",
-            Filesystem::Xfs if quotas && kernel::has_xfs_quota() == Some(false) => "CONFIG_XFS_QUOTA",
-            _ => return error,
-        };
-        unsupported(
-            format!("this kernel was built without {reason}, which quota of users and groups on {name} needs"),
-            "use a kernel that has it (Debian's has)",
-        )
-    })?;
+    let mount = mount(filesystem, &device.path, filesystem.options(quotas))
+        .map_err(|error| if quotas { lacks_users(filesystem).unwrap_or(error) } else { error })?;
     if quotas {
         project::limits(mount.as_fd(), Owner::User(1))?;
         project::limits(mount.as_fd(), Owner::Group(1))?;
@@ -294,6 +288,54 @@ fn grow_filesystem(fs: BorrowedFd<'_>, bytes: u64) -> Result<()> {
     }
 }
 
+/// Whether [`make`] would work, as far as can be told without making one.
+pub(super) fn probe(filesystem: Filesystem) -> Result<()> {
+    privileged()?;
+    let name = filesystem.name();
+    if !kernel::has_filesystem(name) {
+        return Err(no_filesystem(name));
+    }
+    match access(CONTROL, AccessFlags::R_OK | AccessFlags::W_OK) {
+        Ok(()) => {}
+        Err(Errno::ENOENT) => return Err(no_loop()),
+        Err(errno) => return Err(Error::os("access", errno as i32).with_path(CONTROL)),
+    }
+    let program = filesystem.mkfs(0, None, false).remove(0);
+    if !PATH.split(':').any(|dir| access(&Path::new(dir).join(&program), AccessFlags::X_OK).is_ok()) {
+        return Err(not_installed(&program.to_string_lossy(), filesystem.package()));
+    }
+    Ok(())
+}
+
+/// What the kernel lacks for quota of users and groups, as far as it tells.
+pub(super) fn lacks_users(filesystem: Filesystem) -> Option<Error> {
+    let option = match filesystem {
+        Filesystem::Ext4 if kernel::has_quota_format() == Some(false) => "CONFIG_QFMT_V2",
+        Filesystem::Xfs if kernel::has_xfs_quota() == Some(false) => "CONFIG_XFS_QUOTA",
+        _ => return None,
+    };
+    let name = filesystem.name();
+    Some(unsupported(
+        format!("this kernel was built without {option}, which quota of users and groups on {name} needs"),
+        "use a kernel that has it (Debian's has)",
+    ))
+}
+
+fn no_loop() -> Error {
+    unsupported(
+        format!("there is no {CONTROL}"),
+        "modprobe loop (CONFIG_BLK_DEV_LOOP), or give this container the host's /dev",
+    )
+}
+
+fn no_filesystem(name: &str) -> Error {
+    unsupported(format!("this kernel has no {name}"), format!("load its module: modprobe {name}"))
+}
+
+fn not_installed(program: &str, package: &str) -> Error {
+    unsupported(format!("{program} is not installed"), format!("install the package {package} (Debian)"))
+}
+
 pub(super) fn privileged() -> Result<()> {
     if rights::in_initial_user_namespace() && rights::capabilities() & 1 << CAP_SYS_ADMIN != 0 {
         return Ok(());
@@ -382,7 +424,7 @@ fn make_filesystem(file: &OwnedFd, mut argv: Vec<OsString>, package: &str) -> Re
 pub(super) fn mount(filesystem: Filesystem, device: &Path, options: &[&CStr]) -> Result<OwnedFd> {
     let name = filesystem.name();
     let context = fs::Context::open(filesystem.c_name()).map_err(|errno| match errno {
-        libc::ENODEV => unsupported(format!("this kernel has no {name}"), format!("load its module: modprobe {name}")),
+        libc::ENODEV => no_filesystem(name),
         _ => Error::os("fsopen", errno).with_path(name),
     })?;
     let source = CString::new(device.as_os_str().as_encoded_bytes())
@@ -447,12 +489,8 @@ pub(super) struct Loop {
 impl Loop {
     /// The first `bytes` of the file as a block device, which goes when nobody uses it.
     pub fn attach(file: &OwnedFd, bytes: u64, inodes: Option<u64>) -> Result<Self> {
-        const CONTROL: &str = "/dev/loop-control";
         let control = open(CONTROL, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).map_err(|errno| match errno {
-            Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => unsupported(
-                format!("there is no {CONTROL}"),
-                "modprobe loop (CONFIG_BLK_DEV_LOOP), or give this container the host's /dev",
-            ),
+            Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => no_loop(),
             _ => Error::os("open", errno as i32).with_path(CONTROL),
         })?;
         let mut info = Info { sizelimit: bytes, flags: LO_FLAGS_AUTOCLEAR, ..Info::NONE };

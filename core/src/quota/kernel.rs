@@ -3,19 +3,29 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// CONFIG_QFMT_V2, without which ext4 has no quota; `None`: nothing tells.
 pub(super) fn has_quota_format() -> Option<bool> {
     /// Of fs/quota/quota_v2.c.
     const SYMBOL: &str = " v2_check_quota_file";
-    if has_symbol(SYMBOL)? {
-        return Some(true);
-    }
+    // The symbols are some megabytes of text, and the kernel stays the same.
+    static FOUND: OnceLock<Option<bool>> = OnceLock::new();
     // A module that is not loaded has no symbols yet.
-    let release = nix::sys::utsname::uname().ok()?.release().to_string_lossy().into_owned();
-    let modules = Path::new("/lib/modules").join(release);
-    let lists = ["modules.dep", "modules.builtin"].map(|name| fs::read_to_string(modules.join(name)));
-    Some(lists.into_iter().flatten().any(|list| list.contains("/quota_v2.ko")))
+    *FOUND.get_or_init(|| Some(has_symbol(SYMBOL)? || has_module("quota_v2")))
+}
+
+/// Whether a file system is there or is loaded when somebody asks for it.
+pub(super) fn has_filesystem(name: &str) -> bool {
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    known.lines().any(|line| line.split('\t').next_back() == Some(name)) || has_module(name)
+}
+
+fn has_module(name: &str) -> bool {
+    let Ok(uname) = nix::sys::utsname::uname() else { return false };
+    let modules = Path::new("/lib/modules").join(uname.release());
+    let lists = ["modules.dep", "modules.builtin"].map(|list| fs::read_to_string(modules.join(list)));
+    lists.into_iter().flatten().any(|list| list.contains(&format!("/{name}.ko")))
 }
 
 /// CONFIG_XFS_QUOTA; `None`: xfs is not loaded, or nothing tells.

@@ -13,6 +13,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
 
+pub(crate) use self::report::report;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The qgroup of a subvolume on btrfs.
@@ -25,6 +26,8 @@ mod kernel;
 mod magic;
 /// The quota of projects, users and groups on ext4 and xfs.
 pub(crate) mod project;
+/// What there is on this machine.
+mod report;
 #[cfg(test)]
 mod tests;
 

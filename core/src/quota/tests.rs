@@ -102,6 +102,17 @@ fn fill(dir: &Path, uid: u32, most: u64) -> (u64, String) {
     (fs::metadata(dir.join("full")).unwrap().len(), said)
 }
 
+/// The same for a whole file system: all but the end is allocated only, which takes no time.
+fn fill_up(dir: &Path) -> (u64, String) {
+    let found = nix::sys::statfs::statfs(dir).unwrap();
+    let available = found.blocks_available() as u64 * found.block_size() as u64;
+    let (done, said) = shell(dir, 0, &format!("fallocate -l {} full", available - 4 * MIB));
+    assert!(done, "{said}");
+    let (done, said) = shell(dir, 0, &format!("head -c {} /dev/zero >>full", 64 * MIB));
+    assert!(!done, "it has no end");
+    (fs::metadata(dir.join("full")).unwrap().len(), said)
+}
+
 fn bytes(bytes: u64) -> Bounds {
     Bounds { bytes: Some(bytes), inodes: None }
 }
@@ -141,7 +152,7 @@ fn an_image_ends_at_its_size(filesystem: Filesystem) {
 
     let empty = image::used(image.mount.as_fd()).unwrap();
     assert_eq!((empty.bytes_max, empty.inodes_max), (Some(size), None));
-    let (written, said) = fill(&path, 0, 2 * size);
+    let (written, said) = fill_up(&path);
     assert!(said.contains("No space left"), "{said}");
     let full = image::used(image.mount.as_fd()).unwrap();
     println!("{}: {} bytes of its own, {written} of a file, {full:?}", filesystem.name(), empty.bytes);
@@ -177,7 +188,7 @@ fn an_image_grows(filesystem: Filesystem) {
     let size = (128 * MIB).max(filesystem.minimum());
     let image = make(place.path(), filesystem, &bytes(size));
     let path = path_of(&image.mount);
-    let (before, _) = fill(&path, 0, 2 * size);
+    let (before, _) = fill_up(&path);
     // By a directory in it as well as by the mount.
     fs::remove_file(path.join("full")).unwrap();
     fs::create_dir(path.join("upper")).unwrap();
@@ -203,7 +214,7 @@ fn an_image_grows(filesystem: Filesystem) {
     }
     println!("{} grown in {:?}", filesystem.name(), start.elapsed());
     assert_eq!(image::used(upper.as_fd()).unwrap().bytes_max, Some(2 * size));
-    let (after, said) = fill(&path, 0, 3 * size);
+    let (after, said) = fill_up(&path);
     assert!(said.contains("No space left"), "{said}");
     assert!(after > before + size - size / 16 && after < 2 * size, "{before} then {after}");
 }
@@ -383,15 +394,15 @@ fn a_project_ends_at_its_bound(filesystem: Filesystem) {
     assert_eq!((used.inodes, used.inodes_max), (2, Some(20)));
     // The directory, the full file, and 18 more.
     let (done, said) =
-        shell(&path_of(&dir), 0, "for i in $(seq 18); do touch $i || exit 1; done; touch 19 && exit 1; exit 0");
-    assert!(done && said.contains("touch: cannot touch '19'"), "{said}");
+        shell(&path_of(&dir), 0, "for i in $(seq 19); do touch $i || exit 1; done; touch 20 && exit 1; exit 0");
+    assert!(done && said.contains("touch: cannot touch '20'"), "{said}");
     let (done, said) = shell(&path_of(&other), 0, "head -c 8M /dev/zero >full");
     assert!(done, "beside it nothing is bounded: {said}");
 
     // More while it runs, then the end as an undo plan brings it.
     project::set(dir.as_fd(), owner, &Bounds { bytes: Some(6 * MIB), inodes: None }).unwrap();
     assert!(fill(&path_of(&dir), 0, 8 * MIB).0 > 5 * MIB);
-    assert!(shell(&path_of(&dir), 0, "touch 19 20 21").0);
+    assert!(shell(&path_of(&dir), 0, "touch 20 21 22").0);
     let (command, lifted, dqblk) = project::lift(owner);
     assert_eq!(lifted, id);
     crate::sys::quota::raw(dir.as_fd(), command, lifted, &dqblk).unwrap();
@@ -492,7 +503,9 @@ fn what_is_missing_for_a_project_is_named() {
         assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains(expected), "{error}");
     }
     let kinds = "-Equotatype=usrquota:grpquota:prjquota";
-    if let Some(mounted) = Mounted::new(Filesystem::Ext4, &["-q", "-F", "-Oquota,project", kinds], &[]) {
+    if !lacks_quota(Filesystem::Ext4)
+        && let Some(mounted) = Mounted::new(Filesystem::Ext4, &["-q", "-F", "-Oquota,project", kinds], &[])
+    {
         let error = error(&mounted.path());
         assert!(error.to_string().contains("remount,prjquota"), "{error}");
     }
@@ -536,4 +549,33 @@ fn a_subvolume_ends_at_its_bound() {
     assert_eq!(btrfs::used(dir.as_fd()).unwrap().bytes_max, None);
     let (done, said) = shell(&path.join("upper"), 0, "head -c 16M /dev/zero >more");
     assert!(done, "{said}");
+}
+
+#[test]
+fn the_report_is_what_can_be_had() {
+    let backends = report();
+    for backend in &backends {
+        match &backend.found {
+            Ok(found) => println!("{}: {found}", backend.name),
+            Err(error) => println!("{}: no: {error}", backend.name),
+        }
+    }
+    let names: Vec<&str> = backends.iter().map(|backend| &*backend.name).collect();
+    let expected =
+        ["project", "qgroup", "image.ext4", "image.ext4.users", "image.xfs", "image.xfs.users", "image.btrfs"];
+    assert_eq!(names, expected);
+    let place = tempfile::tempdir().unwrap();
+    for (name, filesystem, users) in [
+        ("image.ext4", Filesystem::Ext4, false),
+        ("image.ext4.users", Filesystem::Ext4, true),
+        ("image.btrfs", Filesystem::Btrfs, false),
+    ] {
+        let row = backends.iter().find(|backend| backend.name == name).unwrap();
+        let made = image::make(place.path(), filesystem, &bytes(64 * MIB), users);
+        match (&row.found, made) {
+            (Ok(_), Ok(_)) => {}
+            (Err(said), Err(error)) => assert_eq!(said.to_string(), error.to_string()),
+            (said, made) => panic!("{name}: {said:?}, but {made:?}"),
+        }
+    }
 }

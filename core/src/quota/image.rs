@@ -126,10 +126,12 @@ impl Filesystem {
         argv
     }
 
+    /// No `discard` for ext4: without a journal every removed file would wait for it (10,000 files: 38 s, else 0.7 s). So what
+    /// its file had once it keeps, while xfs and btrfs give it back to the file system below.
     fn options(self, quotas: bool) -> &'static [&'static CStr] {
         match (self, quotas) {
-            (Self::Ext4, false) => &[c"discard", c"nobarrier", c"noinit_itable"],
-            (Self::Ext4, true) => &[c"discard", c"nobarrier", c"noinit_itable", c"usrquota", c"grpquota"],
+            (Self::Ext4, false) => &[c"nobarrier", c"noinit_itable"],
+            (Self::Ext4, true) => &[c"nobarrier", c"noinit_itable", c"usrquota", c"grpquota"],
             (Self::Xfs, false) => &[c"discard"],
             (Self::Xfs, true) => &[c"discard", c"uquota", c"gquota"],
             (Self::Btrfs, _) => &[c"nobarrier", c"nodatasum"],

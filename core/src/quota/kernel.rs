@@ -1,7 +1,6 @@
 //! What the kernel was built with, from what it shows. For the reasons of errors: whether something works is tried.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -34,15 +33,8 @@ pub(super) fn has_xfs_quota() -> Option<bool> {
     dir.join("stat").exists().then(|| dir.join("xqmstat").exists())
 }
 
+/// `None`: the kernel shows no symbols.
 fn has_symbol(symbol: &str) -> Option<bool> {
-    let file = fs::File::open("/proc/kallsyms").ok()?;
-    let mut any = false;
-    for line in BufReader::new(file).lines() {
-        any = true;
-        let line = line.ok()?;
-        if line.split('\t').next().is_some_and(|line| line.ends_with(symbol)) {
-            return Some(true);
-        }
-    }
-    any.then_some(false)
+    let all = fs::read_to_string("/proc/kallsyms").ok()?;
+    (!all.is_empty()).then(|| all.contains(symbol))
 }

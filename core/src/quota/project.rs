@@ -218,9 +218,8 @@ pub(crate) fn assign(dir: BorrowedFd<'_>, id: u32) -> Result<u64> {
     let dir = dir.as_fd();
     let before = sys::get_fsxattr(dir).map_err(|errno| Error::os("ioctl(FS_IOC_FSGETXATTR)", errno))?;
     let mut left = 0;
-    give(dir, id, true, &mut left).map(|()| left).map_err(|error| {
+    give(dir, id, true, &mut left).map(|()| left).inspect_err(|_| {
         let _ = give(dir, before.projid, before.xflags & FS_XFLAG_PROJINHERIT != 0, &mut 0);
-        error
     })
 }
 

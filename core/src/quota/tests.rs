@@ -402,8 +402,8 @@ fn a_project_ends_at_its_bound(filesystem: Filesystem) {
 
     // More while it runs, then the end as an undo plan brings it.
     project::set(dir.as_fd(), owner, &Bounds { bytes: Some(6 * MIB), inodes: None }).unwrap();
-    assert!(fill(&path_of(&dir), 0, 8 * MIB).0 > 5 * MIB);
     assert!(shell(&path_of(&dir), 0, "touch 20 21 22").0);
+    assert!(fill(&path_of(&dir), 0, 8 * MIB).0 > 5 * MIB);
     let (command, lifted, dqblk) = project::lift(owner);
     assert_eq!(lifted, id);
     crate::sys::quota::raw(dir.as_fd(), command, lifted, &dqblk).unwrap();

@@ -46,6 +46,9 @@ pub(crate) fn probe(dir: BorrowedFd<'_>) -> Result<()> {
 
 /// Whether quota is on and exact on the btrfs file system of `dir`.
 pub(super) fn counts(dir: BorrowedFd<'_>) -> Result<()> {
+    if !super::is_root() {
+        return Err(super::needs_root("to bound a subvolume"));
+    }
     let status = match item(opened(dir)?.as_fd(), (0, QGROUP_STATUS, 0)) {
         Ok(Some(status)) => number(&status, 2),
         Err(error) if error.errno() != libc::ENOENT => return Err(error),

@@ -26,7 +26,6 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::plan::env::PATH;
 use crate::spec::{Idmap, Spec};
 use crate::sys::loopdev::{self, Info, LO_FLAGS_AUTOCLEAR};
-use crate::sys::rights::{self, CAP_SYS_ADMIN};
 use crate::sys::{btrfs, fs};
 
 /// All sizes are whole blocks; the rest of a bound is not given.
@@ -142,8 +141,8 @@ impl Filesystem {
 /// Makes and mounts an image whose file is in the directory `place`.
 ///
 /// `bounds.bytes` is the size of all of it, in whole blocks of 4096 bytes: the file system's own structures come out of it.
-/// That is some 64 MiB for the log of xfs, some 7 MiB on btrfs, and on ext4 one 256-byte inode for every 8 KiB (or `bounds.inodes`) and
-/// little else. `bounds.inodes` is exact, and for ext4 only. `quotas`: users and groups in it can be bounded
+/// That is some 80 MiB on xfs (the log), some 7 MiB on btrfs, and on ext4 one 256-byte inode for every 8 KiB (or
+/// `bounds.inodes`) and little else. `bounds.inodes` is exact, and for ext4 only. `quotas`: users and groups in it can be bounded
 /// ([`project::set`]), on ext4 and xfs.
 ///
 /// # Errors
@@ -267,7 +266,7 @@ pub(crate) fn grow(fs: BorrowedFd<'_>, bytes: u64) -> Result<()> {
     if inodes_of(&before).is_some() {
         // Its new part has inodes too, which may be used until here. `fs` need not see the top directory.
         let top = mount(Filesystem::Ext4, &device.path, &[])?;
-        reserve(&top, || Ok(inodes(&top)?.0 - old_inodes))?;
+        reserve(&top, || Ok(inodes(&top)?.0.saturating_sub(old_inodes)))?;
     }
     Ok(())
 }
@@ -339,12 +338,10 @@ fn not_installed(program: &str, package: &str) -> Error {
 }
 
 pub(super) fn privileged() -> Result<()> {
-    if rights::in_initial_user_namespace() && rights::capabilities() & 1 << CAP_SYS_ADMIN != 0 {
+    if super::is_root() {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::PermissionDenied, "to mount an image takes CAP_SYS_ADMIN over the first user namespace")
-        .with_errno(libc::EPERM)
-        .with_hint("run as root of the machine"))
+    Err(super::needs_root("to mount an image"))
 }
 
 /// A file that no directory has.

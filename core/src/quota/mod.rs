@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 
 pub(crate) use self::report::report;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sys::rights::{self, CAP_SYS_ADMIN};
 
 /// The qgroup of a subvolume on btrfs.
 pub(crate) mod btrfs;
@@ -67,6 +68,17 @@ pub(crate) enum Filesystem {
 
 fn unsupported(detail: impl Into<String>, hint: impl Into<String>) -> Error {
     Error::new(ErrorKind::Unsupported, detail).with_errno(libc::EOPNOTSUPP).with_hint(hint)
+}
+
+/// Whether this thread may do what only root of the machine may.
+fn is_root() -> bool {
+    rights::in_initial_user_namespace() && rights::capabilities() & 1 << CAP_SYS_ADMIN != 0
+}
+
+fn needs_root(what: &str) -> Error {
+    Error::new(ErrorKind::PermissionDenied, format!("{what} takes CAP_SYS_ADMIN over the first user namespace"))
+        .with_errno(libc::EPERM)
+        .with_hint("run as root of the machine")
 }
 
 /// The directory, open for ioctls too: a mount's descriptor is O_PATH.

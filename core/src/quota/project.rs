@@ -17,7 +17,6 @@ use super::{Bounds, Owner, Used, kernel, magic, opened, unsupported};
 use crate::error::{Error, ErrorKind, Result};
 use crate::state::Exclusive;
 use crate::sys::quota::{self as sys, Dqblk, FS_XFLAG_PROJINHERIT, FsXattr};
-use crate::sys::rights;
 
 /// Ours: people and other programs count up from small numbers.
 const FIRST: u32 = 0x5246_0000;
@@ -47,20 +46,15 @@ impl Owner {
 /// Whether what is in `dir` can be bounded by a project id.
 ///
 /// # Errors
-/// Kind Unsupported, with what is missing of the kernel, of the file system or of its mount options.
+/// Kind Unsupported, with what is missing of the kernel, of the file system or of its mount options; PermissionDenied.
 pub(crate) fn probe(dir: BorrowedFd<'_>) -> Result<()> {
-    limits(dir, Owner::Project(FIRST))
+    limits(dir, Owner::Project(FIRST))?;
+    if super::is_root() { Ok(()) } else { Err(super::needs_root("to bound a project")) }
 }
 
 /// Whether the kernel counts and refuses for this kind of owner on the file system of `dir`.
 pub(super) fn limits(dir: BorrowedFd<'_>, owner: Owner) -> Result<()> {
     let (kind, option) = owner.words();
-    if !rights::in_initial_user_namespace() {
-        return Err(unsupported(
-            "disk quota can be set from the first user namespace only",
-            "run where no user namespace is in between",
-        ));
-    }
     if !sys::has_quotactl_fd() {
         return Err(unsupported("quotactl_fd is missing", "it needs Linux 5.14"));
     }

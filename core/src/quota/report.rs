@@ -78,16 +78,16 @@ fn open_dir(path: &Path) -> Result<OwnedFd> {
         .map_err(|errno| Error::os("open", errno as i32))
 }
 
-/// Type and place of what is mounted on directories, each file system once.
+/// Type and place of what may have bounds, each file system once. Others are not looked at: a dead server would hold this up.
 fn mounts() -> Vec<(String, PathBuf)> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mut seen = BTreeSet::new();
     let lines = text.lines().filter_map(|line| {
         let (before, after) = line.split_once(" - ")?;
         let words: Vec<&str> = before.split(' ').collect();
-        // An octal escape in the path is a rare one to do without.
+        let kind = after.split(' ').next().filter(|kind| ["ext4", "xfs", "btrfs"].contains(kind))?;
+        // A path with an escape in it is not found, and is a rare one.
         let (device, path) = (*words.get(2)?, PathBuf::from(words.get(4)?));
-        let kind = after.split(' ').next()?;
         (path.is_dir() && seen.insert(device.to_owned())).then(|| (kind.to_owned(), path))
     });
     lines.collect()

@@ -217,6 +217,9 @@ fn an_image_grows(filesystem: Filesystem) {
     let (after, said) = fill_up(&path);
     assert!(said.contains("No space left"), "{said}");
     assert!(after > before + size - size / 16 && after < 2 * size, "{before} then {after}");
+    let (Loop { path: device, .. }, info) = Loop::under(upper.as_fd()).unwrap();
+    drop((image, upper));
+    assert!(is_let_go(&device, info.inode));
 }
 
 #[test]
@@ -472,6 +475,19 @@ fn what_is_there_joins_an_ext4_project() {
 #[test]
 fn what_is_there_joins_an_xfs_project() {
     what_is_there_joins_a_project(Filesystem::Xfs);
+}
+
+#[test]
+fn special_files_join_a_project_where_the_kernel_lets_them() {
+    // Project ids are there without quota too.
+    let Some(mounted) = Mounted::new(Filesystem::Xfs, &["-q"], &[]) else { return };
+    let dir = mounted.dir("upper");
+    symlink("nowhere", path_of(&dir).join("link")).unwrap();
+    nix::unistd::mkfifo(&path_of(&dir).join("fifo"), Mode::S_IRWXU).unwrap();
+    let left = project::assign(dir.as_fd(), 7).unwrap();
+    // Linux 6.17.
+    let can = crate::sys::quota::set_project_at(dir.as_fd(), c"link", 7).is_ok();
+    assert_eq!(left, if can { 0 } else { 2 });
 }
 
 #[test]

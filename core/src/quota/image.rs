@@ -171,7 +171,7 @@ pub(crate) fn make(place: &Path, filesystem: Filesystem, bounds: &Bounds, quotas
     // mkfs fills the file. What comes behind is for growth: nobody can reach the file later.
     fits_file_limit(bytes)?;
     set_length(bytes)?;
-    // Its first 11 inodes are its own, and the reserve is a directory.
+    // Its first 11 inodes are its own, and the reserve is a directory; mkfs rounds up.
     let at_least = bounds.inodes.map(|n| n.max(1) + 16);
     make_filesystem(&file, filesystem.mkfs(bytes, at_least, quotas), filesystem.package())?;
     set_length(longest(&file, bytes)?)?;
@@ -399,16 +399,14 @@ fn longest(file: &OwnedFd, bytes: u64) -> Result<u64> {
 }
 
 /// Runs mkfs in a container, because this process must not have children.
-fn make_filesystem(file: &OwnedFd, mut argv: Vec<OsString>, package: &str) -> Result<()> {
+pub(super) fn make_filesystem(file: &OwnedFd, mut argv: Vec<OsString>, package: &str) -> Result<()> {
     const INSIDE: i32 = 3;
     let program = argv[0].to_string_lossy().into_owned();
     argv.push(format!("/proc/self/fd/{INSIDE}").into());
     let mut spec = Spec::new().argv(argv).idmap(Idmap::Host);
     spec.pass_fds.insert(file.as_raw_fd(), INSIDE);
     let output = crate::run(&spec, None, Some(MKFS_TIMEOUT)).map_err(|error| match error.kind() {
-        ErrorKind::NotFound if error.field() == Some("argv") => {
-            unsupported(format!("{program} is not installed"), format!("install the package {package} (Debian)"))
-        }
+        ErrorKind::NotFound if error.field() == Some("argv[0]") => not_installed(&program, package),
         _ => error.with_context(format!("run {program} for an image")),
     })?;
     if output.status.success() {

@@ -299,6 +299,9 @@ fn images_that_cannot_be() {
     let error = image::make(&nowhere, Filesystem::Ext4, &bytes(64 * MIB), false).unwrap_err();
     assert_eq!((error.kind(), error.path()), (ErrorKind::NotFound, nowhere.to_str()));
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    let error = image::make_filesystem(&open_dir(place.path()), vec!["mkfs.nothing".into()], "nothing").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
+    assert!(error.to_string().contains("mkfs.nothing is not installed") && error.hint().is_some(), "{error}");
 
     // Not ours.
     let error = image::grow(open_dir(place.path()).as_fd(), 1 << 40).unwrap_err();

@@ -170,7 +170,9 @@ pub mod section {
     pub const PAYLOAD: usize = 2;
     /// In the keeper, after the end.
     pub const UNDO: usize = 3;
-    pub const COUNT: usize = 4;
+    /// In a child of the keeper, after the end and before UNDO: what could block, because it waits for a disk.
+    pub const LIFT: usize = 4;
+    pub const COUNT: usize = 5;
     /// Not a part: a step of the keeper itself failed.
     pub const KEEPER: u32 = 255;
 }
@@ -218,6 +220,8 @@ pub struct Header {
     /// Slot of the v2 control group's directory for CLONE_INTO_CGROUP, or u32::MAX.
     pub cgroup_slot: u32,
     pub clone_flags: u64,
+    /// START: slot of a descriptor that the keeper keeps for LIFT, or u32::MAX.
+    pub kept_slot: u32,
     /// In ops: offset and count.
     pub sections: [Span; section::COUNT],
     pub uid_map: Span,
@@ -236,7 +240,6 @@ pub struct Header {
     pub started: u32,
     /// Written by the kernel (CLONE_PARENT_SETTID), in the keeper's pid namespace.
     pub child_pid: i32,
-    pub pad: u32,
 }
 
 /// Slots that every plan has; the request's descriptors follow from `FIRST`.
@@ -251,6 +254,8 @@ pub mod slot {
     pub const FIRST: u32 = 5;
     pub const NONE: u16 = u16::MAX;
     pub const MAX: u32 = 60_000;
+    /// LIFT: the descriptor that was kept.
+    pub const KEPT: u32 = 15;
     /// UNDO: the shared directories.
     pub const SHARED: usize = 16;
 }

@@ -48,6 +48,13 @@ fn begin(plan: &Plan) {
     check_lifeline(plan.slot(slot::LIFELINE) as i32);
 }
 
+/// A task that lifts what would outlive the container. It goes on when the keeper is killed.
+pub fn lift(plan: &Plan) -> ! {
+    let_go(plan);
+    let done = plan.run(section::LIFT);
+    sys::exit(if done { 0 } else { 1 })
+}
+
 /// A START's first task: the stage, or pid 1 itself.
 pub fn start(plan: &Plan) -> ! {
     begin(plan);

@@ -49,6 +49,12 @@ struct Task {
     /// In the undo phase: when to try (again), and for how long it was tried.
     undo_at: u64,
     undo_tries: u32,
+    /// What LIFT is for, or -1: kept from the start on, closed when it has run.
+    kept: i32,
+    /// The child that runs LIFT, or 0.
+    lifter: i32,
+    /// Where and why LIFT failed.
+    lift_failed: (u32, i32),
     times: Times,
 }
 
@@ -623,6 +629,9 @@ impl Keeper {
             deadline: if req.timeout_ms == 0 { 0 } else { sys::now_ms() + u64::from(req.timeout_ms) },
             undo_at: 0,
             undo_tries: 0,
+            kept: if start && h.kept_slot < h.nslots { plan.slot(h.kept_slot) as i32 } else { -1 },
+            lifter: 0,
+            lift_failed: (0, 0),
             times: Times {
                 began: sys::now_ms(),
                 wall_ms: req.wall_ms,
@@ -633,7 +642,7 @@ impl Keeper {
                 ended_by: limit::NONE,
             },
         };
-        let kept = task.status_pipe;
+        let open_still = [channel, task.status_pipe, task.kept];
         self.used = self.used.max(index + 1);
         self.live += 1;
         *self.task(index) = task;
@@ -649,7 +658,7 @@ impl Keeper {
         sys::close(pidfd);
         sys::close(init_pidfd);
         for (i, &fd) in fds.iter().enumerate() {
-            if i != 1 && fd != channel && fd != kept {
+            if i != 1 && !open_still.contains(&fd) {
                 sys::close(fd);
             }
         }
@@ -677,6 +686,10 @@ impl Keeper {
             let pid = sc!(nr::WAIT4, -1i32, &mut status as *mut i32, 0x4000_0001u64, usage.as_mut_ptr()) as i32;
             if pid <= 0 {
                 return;
+            }
+            if let Some(index) = (0..self.used).find(|&i| self.task(i).kind != 0 && self.task(i).lifter == pid) {
+                self.lifted(index);
+                continue;
             }
             let Some(index) = (0..self.used).find(|&i| {
                 let task = self.task(i);
@@ -772,9 +785,47 @@ impl Keeper {
         }
     }
 
+    /// Has LIFT run by a child, before the rest is undone: the keeper itself waits for no disk.
+    fn lift(&mut self, index: usize) {
+        let task = self.task(index);
+        let plan = task.plan;
+        task.undo_at = HELD;
+        if task.lifter != 0 {
+            return;
+        }
+        for i in 0..plan.header().nslots {
+            plan.set_slot(i, -1);
+        }
+        plan.set_slot(slot::KEPT, task.kept.into());
+        plan.header().fail_errno = 0;
+        let args = sys::CloneArgs { exit_signal: nr::SIGCHLD as u64, ..Default::default() };
+        let child = sys::clone3(&args);
+        if child == 0 {
+            role::lift(&plan)
+        }
+        self.task(index).lifter = child.max(0) as i32;
+        if child < 0 {
+            plan.fail(section::LIFT as u32, 0, child);
+            self.lifted(index);
+        }
+    }
+
+    fn lifted(&mut self, index: usize) {
+        let task = self.task(index);
+        let h = task.plan.header();
+        task.lift_failed = (h.fail_op, h.fail_errno);
+        task.lifter = 0;
+        sys::close(task.kept);
+        task.kept = -1;
+        self.undo(index, sys::now_ms());
+    }
+
     /// Runs the undo plan; what is still busy is tried again, less and less often, for half a minute.
     fn undo(&mut self, index: usize, now: u64) {
         const TRIES: u32 = 40;
+        if self.task(index).kept >= 0 {
+            return self.lift(index);
+        }
         let shared = self.shared;
         let task = self.task(index);
         let plan = task.plan;
@@ -789,13 +840,15 @@ impl Keeper {
             task.undo_at = now + (1 << task.undo_tries.min(10)).min(1000);
             return;
         }
-        let errno = h.fail_errno;
-        let op = h.fail_op;
+        let (at, op, errno) = match task.lift_failed {
+            (_, 0) => (section::UNDO, h.fail_op, h.fail_errno),
+            (op, errno) => (section::LIFT, op, errno),
+        };
         let mut ended = task.exited;
         ended.magic = MAGIC;
         ended.kind = record::ENDED;
         ended.pid = 0;
-        ended.section = section::UNDO as u32;
+        ended.section = at as u32;
         ended.op = op;
         ended.errno = errno;
         let channel = task.channel;

@@ -17,11 +17,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::{EventOptions, Events, Readers, Shared};
 use crate::launch::facts::{self, IdChoice, UserFiles};
 use crate::launch::{self, Answer, Channel, Keeper, Outcome, Owner, Request, Times};
-use crate::plan::container::{clone_flag, namespace_source};
+use crate::plan::container::{DISK, clone_flag, namespace_source};
 use crate::plan::exec::Joining;
-use crate::plan::facts::StreamFact;
+use crate::plan::facts::{DiskFact, StreamFact};
 use crate::plan::process::{ProcessPlan, TERMINAL};
 use crate::process::{self, ExitStatus, Output, Process, Source, Streams};
+use crate::proto::section::LIFT;
 use crate::proto::{Record, record, request};
 use crate::spec::{BindSource, MountKind, NamespaceKind, NamespaceSource, Spec, Stdio};
 use crate::state::ids::IdClaim;
@@ -29,11 +30,14 @@ use crate::state::names::{self, Life, NameClaim};
 use crate::sys::nsfs::namespace_type;
 use crate::sys::pidfd::pidfd_open;
 
+/// The writable layer: figures and changes.
+mod disk;
 /// Groups of processes inside.
 mod groups;
 /// Changes of a running container.
 mod update;
 
+pub(crate) use disk::prospect as prospect_disk;
 pub use groups::ControlGroup;
 
 /// How long an implicit end (a drop, a failed start) may take.
@@ -73,6 +77,7 @@ pub(crate) struct Inner {
     cancel: OwnedFd,
     group: Option<Group>,
     subs: groups::Subs,
+    layer: disk::Layer,
     readers: Readers,
     claims: Mutex<Vec<IdClaim>>,
     name: Mutex<Option<NameClaim>>,
@@ -122,10 +127,12 @@ impl Inner {
                             // Without figures, `usage` says so.
                             let _ = group.final_usage();
                         }
+                        self.close_layer();
                         self.keeper.send(request::RELEASE, self.key, 0, 0, &[])?;
                         continue;
                     }
                     Answer::Record(record, _) if record.kind == record::ENDED => {
+                        self.close_layer();
                         end.ended = Some(record);
                         end.limit = end.limit.max(record.limit);
                         drop(end);
@@ -134,6 +141,7 @@ impl Inner {
                         return Ok(true);
                     }
                     Answer::End => {
+                        self.close_layer();
                         end.keeper_died = true;
                         return Ok(true);
                     }
@@ -752,6 +760,7 @@ impl Container {
             open_streams(asked, [Stdio::Null, out.clone(), out], log.as_ref())?
         };
         facts.streams = streams.facts;
+        let disk = disk::prepare(spec, keeper.privileged)?;
         facts.may_setgroups &= joined_user_allows_setgroups(spec);
 
         let limits = Limits::of(spec);
@@ -797,6 +806,10 @@ impl Container {
             facts.undo_name = Some((index, undo));
         }
         facts.pure_v2 = crate::cgroup::is_pure_v2();
+        facts.disk = disk.kind.unwrap_or_default();
+        facts.quota_calls = disk.calls.clone();
+        // An image and a directory of the host are at hand.
+        facts.watch_disk = !spec.detach && spec.limits_disk() && disk.kind == Some(DiskFact::Tmpfs);
         let (compiled, needs) = crate::plan::container::compile(spec, &facts);
 
         let (channel, there) = Channel::pair()?;
@@ -816,6 +829,7 @@ impl Container {
             tasks: &v1.iter().map(V1Part::tasks).collect::<Vec<_>>(),
             streams: [0, 1, 2].map(|i| streams.given[i].as_ref().map(|fd: &OwnedFd| fd.as_fd())),
             times: Times { wall: spec.wall_time, cpu: spec.cpu_time },
+            disk: disk.fd.as_ref().map(AsFd::as_fd),
             namespaces: &namespaces,
         }
         .send(
@@ -835,7 +849,7 @@ impl Container {
         drop((there, status_there, streams.given));
 
         let outcome = launch::wait_started(&channel, Some(timeout), record::STARTED)?;
-        let (pidfd, created, fds) = match outcome {
+        let (pidfd, created, mut fds) = match outcome {
             Outcome::Started { pidfd, created, fds, left_out: more } => {
                 let paths = more.iter().filter_map(|&(section, op)| compiled.tag(section, op)?.path.as_ref());
                 left_out.extend(paths.map(Into::into));
@@ -867,7 +881,7 @@ impl Container {
             })
             .fold(0, |flags, kind| flags | clone_flag(kind));
         let may_setgroups = facts.may_setgroups;
-        let chosen = Chosen { mode: ids.mode, maps: ids.maps.clone(), why: ids.why.clone(), left_out };
+        let chosen = Chosen { mode: ids.mode, maps: ids.maps.clone(), why: ids.why.clone(), left_out, disk: disk.kind };
         let default_ids = facts::default_ids(spec, keeper.outer.as_ref());
         if let Some(name) = &name {
             let mut record = chosen.describe(spec, &id, pid, &keeper, group.as_ref());
@@ -900,6 +914,8 @@ impl Container {
             }
             other => other,
         };
+        let at_hand = if spec.detach { None } else { disk.for_figures() };
+        let disk_fd = fds.iter().position(|(number, _)| *number == DISK).map(|i| fds.swap_remove(i).1).or(at_hand);
         let inner = Arc::new(Inner {
             owner: Owner::this(),
             id,
@@ -916,6 +932,7 @@ impl Container {
             cancel: process::event()?,
             group,
             subs: Mutex::default(),
+            layer: disk::Layer::new(disk.kind, disk_fd),
             readers: Readers::default(),
             claims: Mutex::new(ids.claims),
             name: Mutex::new(name),
@@ -1025,6 +1042,7 @@ impl Container {
             cancel: process::event()?,
             group,
             subs: Mutex::default(),
+            layer: disk::Layer::new(disk::recorded(&data["disk"]), None),
             readers: Readers::default(),
             claims: Mutex::default(),
             name: Mutex::default(),
@@ -1183,6 +1201,10 @@ impl Container {
         }
         let end = lock(&inner.end).ended;
         match end {
+            Some(record) if record.errno != 0 && record.section == LIFT as u32 => Err(Error::os("lift", record.errno)
+                .with_context(format!("close container {}", inner.id))
+                .with_field("disk")
+                .with_hint("the next container that limits this directory sets its own")),
             Some(record) if record.errno != 0 => Err(Error::os("rmdir", record.errno)
                 .with_context(format!("close container {}", inner.id))
                 .with_field("cgroup")
@@ -1207,9 +1229,17 @@ impl Container {
     /// # Errors
     /// Unsupported when it has no control group (an ordinary caller without delegation).
     pub fn usage(&self) -> Result<Usage> {
-        let usage = self.control_group()?.usage()?;
-        let inside = self.inner().oom_kills_inside();
-        Ok(Usage { memory_oom_kills: usage.memory_oom_kills.map(|kills| kills + inside), ..usage })
+        let inner = self.open()?;
+        let mut usage = match &inner.group {
+            Some(group) => group.usage()?,
+            // The writable layer is counted without one.
+            None if inner.layer.kind.is_some() && lock(&inner.spec_now).limits_disk() => Usage::default(),
+            None => return Err(no_group()),
+        };
+        let inside = inner.oom_kills_inside();
+        usage.memory_oom_kills = usage.memory_oom_kills.map(|kills| kills + inside);
+        inner.count_disk(&mut usage)?;
+        Ok(usage)
     }
 
     /// A reader of what happens to it from now on: out of memory, limits hit, pressure, freezes, its end. Any number may be made,
@@ -1258,7 +1288,7 @@ impl Container {
     }
 
     /// What was chosen for the container, as JSON: id, pid, idmap (mode, maps in the keeper's ids, why not more), control
-    /// groups, root file system, namespaces, what of the host's tree was left out.
+    /// groups, what limits the writable layer, namespaces, what of the host's tree was left out.
     pub fn info_json(&self) -> String {
         let inner = self.inner();
         let describe = || inner.chosen.describe(&inner.spec, &inner.id, inner.pid, &inner.keeper, inner.group.as_ref());
@@ -1305,6 +1335,11 @@ fn log_length(log: &OwnedFd) -> u64 {
 impl Inner {
     fn spawn(self: &Arc<Self>, command: &Command) -> Result<Process> {
         command.validate()?;
+        if let Some(capabilities) = &command.capabilities
+            && let Some(why) = lock(&self.spec_now).passes_disk_limits(capabilities)
+        {
+            return Err(Error::spec("capabilities", why).with_hint("the container limits its writable layer"));
+        }
         if self.keeper.is_dead() {
             return Err(self.keeper_is_gone());
         }
@@ -1397,6 +1432,7 @@ impl Inner {
             tasks: &Group::tasks_with(&v1, &own),
             streams: [0, 1, 2].map(|i| given[i].as_ref().map(|fd: &OwnedFd| fd.as_fd())),
             times: Times::default(),
+            disk: None,
             namespaces: &[],
         }
         .send(&self.keeper, kind, self.key, Some(timeout), there.as_fd(), None, compiled, needs)?;
@@ -1426,8 +1462,11 @@ impl Inner {
 
     /// A file as the container sees it.
     fn open_inside(&self, path: &[u8]) -> Result<OwnedFd> {
-        let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
-        let (compiled, needs) = crate::plan::exec::open(&self.joining(), path, flags, self.may_setgroups);
+        self.open_joined(&self.joining(), path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY)
+    }
+
+    fn open_joined(&self, joining: &Joining, path: &[u8], flags: i32) -> Result<OwnedFd> {
+        let (compiled, needs) = crate::plan::exec::open(joining, path, flags, self.may_setgroups);
         let (_, _, fds) =
             self.ask(request::CALL, None, (&compiled, &needs), &[None, None, None], None, record::ENDED)?;
         fds.into_iter()
@@ -1477,6 +1516,12 @@ impl Drop for Making {
 
 fn explain(failed: &Record, compiled: &crate::plan::builder::Compiled, spec: &Spec, _keeper: &Keeper) -> Error {
     let error = launch::explain_failure(failed, compiled);
+    if spec.limits_disk() && matches!(error.errno(), libc::ENOSPC | libc::EDQUOT) {
+        let field = if spec.disk.is_some() && spec.inodes.is_none() { "disk" } else { "inodes" };
+        return error.with_field(field).with_hint(
+            "what a container has of its own counts: some 60 inodes and a few blocks, and its files; give more",
+        );
+    }
     let program = spec.argv.first().map(std::path::Path::new);
     with_program_hint(error, program, spec)
 }
@@ -1503,6 +1548,7 @@ struct Chosen {
     maps: Option<crate::plan::facts::IdMaps>,
     why: Option<String>,
     left_out: Vec<std::path::PathBuf>,
+    disk: Option<DiskFact>,
 }
 
 impl Chosen {
@@ -1538,6 +1584,7 @@ impl Chosen {
             },
             "namespaces": namespaces,
             "cgroup": group.map_or(Value::Null, Group::describe),
+            "disk": disk::describe(self.disk),
             "left_out": self.left_out.iter().map(|p| p.to_string_lossy()).collect::<Vec<_>>(),
         })
     }

@@ -20,7 +20,7 @@ pub mod spec;
 pub mod state;
 mod sys;
 
-pub use cgroup::Usage;
+pub use cgroup::{QuotaUsage, Usage};
 pub use command::Command;
 pub use container::{Container, ControlGroup, run};
 pub use doctor::doctor;

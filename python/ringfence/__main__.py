@@ -111,6 +111,7 @@ def _spec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--memory", metavar="SIZE", help="limit: bytes, or with K, M, G, T")
     parser.add_argument("-c", "--cpus", metavar="N", help="limit: cores, such as 0.5")
     parser.add_argument("-p", "--pids", metavar="N", help="limit: processes and threads")
+    parser.add_argument("--disk", metavar="SIZE", help="limit: the writable layer")
     parser.add_argument(
         "-v", "--mount", action="append", default=[], metavar="SOURCE[:TARGET][:rw]", help="read-only unless rw"
     )
@@ -174,7 +175,7 @@ def _spec_request(arguments: argparse.Namespace, streams: _request.Streams) -> R
     # Text, under the rules that text has in C: "0.5" is a number of cores.
     options["set"] = [
         (name, os.fsencode(value))
-        for name in ("memory", "cpus", "pids")
+        for name in ("memory", "cpus", "pids", "disk")
         if (value := getattr(arguments, name)) is not None
     ]
     for entry in arguments.set:

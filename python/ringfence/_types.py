@@ -117,6 +117,12 @@ class LimitFields(TypedDict, total=False):
     rdma: Mapping[str, Mapping[str, int]] | None
     #: Resource -> count.
     misc: Mapping[str, int] | None
+    #: Size of the writable layer; or `size`, `backend`, `filesystem` and `path`.
+    disk: Size | Mapping[str, Size | AnyPath] | None
+    #: The most inodes of it.
+    inodes: int | None
+    #: `uid:N` or `gid:N` -> size, or `disk` and `inodes`.
+    quota: Mapping[str, Size | Mapping[str, Size] | None] | None
     #: How long the container may run; then it is killed.
     wall_time: Seconds | None
     #: How much processor time it may use; then it is killed.
@@ -189,6 +195,13 @@ class Usage:
     pids_max: int | None = None
     #: Forks refused by the limit.
     pids_refused: int | None = None
+    #: Bytes of the writable layer, when `disk`, `inodes` or `quota` limits it.
+    disk_used: int | None = None
+    disk_max: int | None = None
+    inodes_used: int | None = None
+    inodes_max: int | None = None
+    #: What those have that `quota` limits: `uid:N` or `gid:N` -> `disk_used`, `disk_max`, `inodes_used`, `inodes_max`.
+    quota: Mapping[str, Mapping[str, int | None]] | None = None
 
     @classmethod
     def _from_json(cls, text: str) -> Usage:

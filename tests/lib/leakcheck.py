@@ -15,8 +15,9 @@ from pathlib import Path
 
 from groups import TOP, Tree, hierarchies
 
-# These stay by design, empty: the state directory, the file whose byte locks are claims of ids, the directory of names.
-STATE_THAT_STAYS = ("ringfence", "ids", "names")
+# These stay by design, empty: the state directory, the file whose byte locks are claims of ids, the directory of names, and
+# the file that is locked while a project id is chosen.
+STATE_THAT_STAYS = ("ringfence", "ids", "names", "projects")
 
 Snapshot = dict[str, dict[str, str]]
 

@@ -1,5 +1,6 @@
 //! What a group uses and used.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -12,23 +13,57 @@ use super::file::{keyed, number};
 use super::limits::{Limits, memory_in_kernel};
 use super::parent::Parent;
 
+/// What one user or group of a container has on its writable layer. `None`: not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QuotaUsage {
+    /// Bytes.
+    pub disk_used: u64,
+    /// The limit in bytes.
+    pub disk_max: Option<u64>,
+    pub inodes_used: u64,
+    pub inodes_max: Option<u64>,
+}
+
+impl QuotaUsage {
+    fn figure(&self, name: &str) -> Option<Option<u64>> {
+        Some(match name {
+            "disk_used" => Some(self.disk_used),
+            "disk_max" => self.disk_max,
+            "inodes_used" => Some(self.inodes_used),
+            "inodes_max" => self.inodes_max,
+            _ => return None,
+        })
+    }
+
+    fn to_value(self) -> serde_json::Value {
+        let Self { disk_used, disk_max, inodes_used, inodes_max } = self;
+        serde_json::json!({
+            "disk_used": disk_used, "disk_max": disk_max, "inodes_used": inodes_used, "inodes_max": inodes_max,
+        })
+    }
+}
+
 macro_rules! usage {
     ($($(#[$doc:meta])* $field:ident,)*) => {
         /// A snapshot of what a container uses and used. `None`: the machine does not count it (or not for this caller).
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct Usage {
             $($(#[$doc])* pub $field: Option<u64>,)*
+            /// What those have that `quota` limits, by its keys: `uid:1000`.
+            pub quota: Option<BTreeMap<String, QuotaUsage>>,
         }
 
         impl Usage {
-            /// The names of all counters: the names of the fields.
+            /// The names of the plain counters: the names of the fields. (`quota` is none.)
             pub const KEYS: &[&str] = &[$(stringify!($field)),*];
 
             /// A counter by its name. `None`: there is no counter of that name; `Some(None)`: it is not counted here.
+            ///
+            /// Those of `quota` have names with dots: `quota.uid:1000.disk_used`.
             pub fn get(&self, key: &str) -> Option<Option<u64>> {
                 match key {
                     $(stringify!($field) => Some(self.$field),)*
-                    _ => None,
+                    _ => self.quota_figure(key),
                 }
             }
 
@@ -36,6 +71,10 @@ macro_rules! usage {
             pub fn to_json(&self) -> String {
                 let mut object = serde_json::Map::new();
                 $(object.insert(stringify!($field).to_owned(), self.$field.into());)*
+                let quota = self.quota.as_ref().map(|quota| {
+                    quota.iter().map(|(id, usage)| (id.clone(), usage.to_value())).collect::<serde_json::Map<_, _>>()
+                });
+                object.insert("quota".to_owned(), quota.into());
                 serde_json::Value::Object(object).to_string()
             }
 
@@ -74,6 +113,25 @@ usage! {
     pids_max,
     /// Forks that the limit refused.
     pids_refused,
+    /// Bytes of the writable layer in use. These four are counted when `disk`, `inodes` or `quota` limits it.
+    disk_used,
+    /// Its size; `None` when `disk` is not set.
+    disk_max,
+    /// Its inodes in use.
+    inodes_used,
+    /// The most; `None` when `inodes` is not set.
+    inodes_max,
+}
+
+impl Usage {
+    fn quota_figure(&self, key: &str) -> Option<Option<u64>> {
+        let (id, name) = key.strip_prefix("quota.")?.rsplit_once('.')?;
+        let none = QuotaUsage::default();
+        match self.quota.as_ref().and_then(|quota| quota.get(id)) {
+            Some(usage) => usage.figure(name),
+            None => none.figure(name).map(|_| None),
+        }
+    }
 }
 
 type Parse = fn(&str, &mut Usage);
@@ -291,10 +349,17 @@ mod tests {
         assert_eq!(usage.get("memory"), None);
         let json: serde_json::Value = serde_json::from_str(&usage.to_json()).unwrap();
         let object = json.as_object().unwrap();
-        assert_eq!(object.len(), Usage::KEYS.len());
+        assert_eq!(object.len(), Usage::KEYS.len() + 1);
         for key in Usage::KEYS {
             assert_eq!(object[*key].as_u64(), usage.get(key).unwrap(), "{key}");
         }
+        let of = QuotaUsage { disk_used: 5, inodes_max: Some(9), ..QuotaUsage::default() };
+        let usage = Usage { quota: Some([("uid:7".to_owned(), of)].into()), ..Usage::default() };
+        assert_eq!(usage.get("quota.uid:7.disk_used"), Some(Some(5)));
+        assert_eq!(usage.get("quota.uid:7.disk_max"), Some(None));
+        assert_eq!(usage.get("quota.uid:8.inodes_max"), Some(None));
+        assert_eq!(usage.get("quota.uid:7.disk"), None);
+        assert!(usage.to_json().contains(r#""quota":{"uid:7":{"disk_max":null,"disk_used":5,"inodes_max":9,"#));
     }
 
     fn parsed(table: &[(&str, Parse)], name: &str, text: &str) -> Usage {

@@ -14,7 +14,7 @@ use crate::spec::fields;
 use crate::state::names;
 
 /// The fields that can change while a container runs.
-pub(super) const LIVE: [&str; 20] = [
+pub(super) const LIVE: [&str; 23] = [
     "memory",
     "memory_high",
     "memory_low",
@@ -32,13 +32,16 @@ pub(super) const LIVE: [&str; 20] = [
     "hugepages",
     "rdma",
     "misc",
+    "disk",
+    "inodes",
+    "quota",
     "wall_time",
     "cpu_time",
     "annotations",
 ];
 
 /// Those that are no limits of a control group.
-pub(super) const OF_THE_CONTAINER: [&str; 3] = ["wall_time", "cpu_time", "annotations"];
+pub(super) const OF_THE_CONTAINER: [&str; 6] = ["disk", "inodes", "quota", "wall_time", "cpu_time", "annotations"];
 
 /// What `change` makes of a copy.
 pub(super) fn layer(now: &Spec, change: impl FnOnce(&mut Spec) -> Result<()>) -> Result<Spec> {
@@ -67,8 +70,8 @@ impl Container {
     ///
     /// # Errors
     /// InvalidSpec with the field for values that can never work and for fields that are fixed at the start; Unsupported for
-    /// what this machine cannot do; EBUSY with field `memory` when more is used than the new limit and cannot be reclaimed;
-    /// Closed when the container has ended.
+    /// what this machine cannot do; EBUSY with field `memory`, `disk` or `inodes` when more is used than the new limit (and cannot be
+    /// reclaimed); Closed when the container has ended.
     pub fn update(&self, change: impl FnOnce(&mut Spec)) -> Result<()> {
         self.change(|spec| {
             change(spec);
@@ -128,7 +131,8 @@ impl Container {
     }
 
     fn changed(&self, inner: &Inner, now: &Spec, change: impl FnOnce(&mut Spec) -> Result<()>) -> Result<Spec> {
-        let new = layer(now, change)?;
+        let mut new = layer(now, change)?;
+        inner.keep_backend(now, &mut new)?;
         new.validate()?;
         if let Some(fixed) = fields::differences(now, &new).into_iter().find(|field| !LIVE.contains(field)) {
             return Err(Error::spec(fixed, "is fixed at the start")
@@ -146,6 +150,13 @@ impl Container {
                 libc::ENODEV | libc::ENOENT if inner.has_ended() => ended(),
                 _ => e,
             })?;
+        }
+        if let Err(error) = inner.change_disk(now, &new) {
+            if before != after {
+                // What this was made from held a moment ago.
+                let _ = self.group_of(now).or_else(|_| self.group_of(&new))?.update(&after, &before);
+            }
+            return Err(if inner.has_ended() { ended() } else { error });
         }
         let times = Times { wall: new.wall_time, cpu: new.cpu_time };
         if times != (Times { wall: now.wall_time, cpu: now.cpu_time }) {

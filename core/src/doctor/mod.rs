@@ -103,6 +103,7 @@ pub fn doctor() -> Report {
     mounts(&mut report, &caller);
     ids(&mut report, &caller);
     groups(&mut report);
+    disk(&mut report);
     security(&mut report, &caller);
     rest(&mut report, &caller);
     report
@@ -319,6 +320,15 @@ fn groups(report: &mut Report) {
     for row in groups.controllers {
         let found = if row.usable { Ok(row.detail) } else { Err((row.detail, row.remedy)) };
         report.add(format!("cgroup.{}", row.name), false, found);
+    }
+}
+
+/// What can limit a writable layer.
+fn disk(report: &mut Report) {
+    report.add("disk.tmpfs", false, Ok("the size of a private layer in memory".to_owned()));
+    for backend in crate::quota::report() {
+        let found = backend.found.map_err(|error| (error.to_string(), error.hint().map(str::to_owned)));
+        report.add(format!("disk.{}", backend.name), false, found);
     }
 }
 

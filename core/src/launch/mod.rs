@@ -35,5 +35,7 @@ pub(crate) fn prospective_facts(spec: &crate::Spec) -> crate::Result<crate::plan
     use crate::plan::facts::StreamFact::{Given, Null};
     facts.streams = [stream(&spec.stdin, Null), stream(&spec.stdout, Given), stream(&spec.stderr, Given)];
     facts.pure_v2 = crate::cgroup::is_pure_v2();
+    (facts.disk, facts.quota_calls) = crate::container::prospect_disk(spec)?;
+    facts.watch_disk = !spec.detach && spec.limits_disk() && facts.disk == crate::plan::facts::DiskFact::Tmpfs;
     Ok(facts)
 }

@@ -39,6 +39,8 @@ pub(crate) struct Request<'a> {
     pub tasks: &'a [BorrowedFd<'a>],
     pub streams: [Option<BorrowedFd<'a>>; 3],
     pub times: Times,
+    /// The writable layer's mount or directory.
+    pub disk: Option<BorrowedFd<'a>>,
     /// Namespaces to join, by kind.
     pub namespaces: &'a [(crate::spec::NamespaceKind, OwnedFd)],
 }
@@ -102,6 +104,7 @@ impl Request<'_> {
                     .map(Given::Own)
                     .map_err(|e| e.with_field(&**field).with_path(format!("fd {fd}")))
             }
+            Need::Disk => self.disk.map(Given::Borrowed).ok_or_else(|| missing("a writable layer")),
             Need::Namespace { kind, .. } => self
                 .namespaces
                 .iter()

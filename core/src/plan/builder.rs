@@ -58,7 +58,7 @@ pub(crate) mod call {
         MKDIRAT = SYS_mkdirat "mkdirat"; MKNODAT = SYS_mknodat "mknodat"; SYMLINKAT = SYS_symlinkat "symlinkat";
         UNLINKAT = SYS_unlinkat "unlinkat";
         FSOPEN = SYS_fsopen "fsopen"; FSCONFIG = SYS_fsconfig "fsconfig"; FSMOUNT = SYS_fsmount "fsmount";
-        MOVE_MOUNT = SYS_move_mount "move_mount"; OPEN_TREE = SYS_open_tree "open_tree";
+        FSPICK = SYS_fspick "fspick"; MOVE_MOUNT = SYS_move_mount "move_mount"; OPEN_TREE = SYS_open_tree "open_tree";
         MOUNT_SETATTR = SYS_mount_setattr "mount_setattr"; MOUNT = SYS_mount "mount"; UMOUNT2 = SYS_umount2 "umount2";
         PIVOT_ROOT = SYS_pivot_root "pivot_root"; FCHDIR = SYS_fchdir "fchdir"; CHDIR = SYS_chdir "chdir";
         UNSHARE = SYS_unshare "unshare"; SETNS = SYS_setns "setns"; SETHOSTNAME = SYS_sethostname "sethostname";
@@ -69,6 +69,8 @@ pub(crate) mod call {
         CAPSET = SYS_capset "capset"; EXECVE = SYS_execve "execve"; WRITE = SYS_write "write";
         SCHED_SETAFFINITY = SYS_sched_setaffinity "sched_setaffinity";
     }
+    /// The same number on every architecture; libc does not have it everywhere.
+    pub(crate) const QUOTACTL_FD: Call = Call(crate::sys::quota::SYS_QUOTACTL_FD as u32, "quotactl_fd");
     pub(crate) const WRITE_ALL: Call = Call(pseudo::WRITE_ALL, "write");
     pub(crate) const RELOCATE: Call = Call(pseudo::RELOCATE, "relocate");
     pub(crate) const SIGNALS: Call = Call(pseudo::SIGNALS, "reset signals");
@@ -136,6 +138,7 @@ pub(crate) struct Builder {
     pub flags: u32,
     pub clone_flags: u64,
     pub cgroup_slot: Option<u16>,
+    pub kept_slot: Option<u16>,
     pub uid_map: Vec<u8>,
     pub gid_map: Vec<u8>,
     pub idmaps: Vec<proto::IdmapEntry>,
@@ -153,6 +156,7 @@ impl Builder {
             flags: 0,
             clone_flags: 0,
             cgroup_slot: None,
+            kept_slot: None,
             uid_map: Vec::new(),
             gid_map: Vec::new(),
             idmaps: Vec::new(),
@@ -264,6 +268,7 @@ impl Builder {
             nslots: self.nslots,
             cgroup_slot: self.cgroup_slot.map_or(u32::MAX, u32::from),
             clone_flags: self.clone_flags,
+            kept_slot: self.kept_slot.map_or(u32::MAX, u32::from),
             ..Header::default()
         };
         let span = |bytes: &[u8], data: &mut Vec<u8>| {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::builder::{Arg, Builder, call};
-use super::facts::{Facts, HostEntry, Need, UndoName};
+use super::facts::{DiskFact, Facts, HostEntry, Need, QuotaCall, UndoName};
 use super::process::{ProcessPlan, need};
 use crate::proto::{IdmapEntry, plan_flag, section, slot};
 use crate::spec::{BindSource, MountKind, NamespaceKind as Ns, NamespaceSource, Net, RootfsKind, Spec};
@@ -57,6 +57,18 @@ pub(crate) fn clone_flag(kind: Ns) -> u64 {
         Ns::Cgroup => libc::CLONE_NEWCGROUP,
         Ns::Time => 0x80,
     }) as u32 as u64
+}
+
+/// The number of the descriptor of the writable layer, beside the terminal's.
+pub(crate) const DISK: u32 = 2;
+
+/// The size of the private tmpfs and the number of its inodes, as options of tmpfs. Sizes are rounded down to what it counts in,
+/// so that it never holds more.
+pub(crate) fn tmpfs_limits(spec: &Spec) -> Vec<(&'static str, String)> {
+    const PAGE: u64 = 4096;
+    let size = spec.disk.as_ref().map(|disk| ("size", (disk.size & !(PAGE - 1)).to_string()));
+    let inodes = spec.inodes.map(|count| ("nr_inodes", count.to_string()));
+    size.into_iter().chain(inodes).collect()
 }
 
 /// Something that will be mounted once the new root is in place.
@@ -171,7 +183,7 @@ impl<'a> ContainerPlan<'a> {
             let tasks = self.need(Need::GroupTasks(i));
             self.b.op(call::WRITE, [Arg::Slot(tasks), zero, 1.into()]);
         }
-        let mut staged = false;
+        let mut staged = self.limit_directory();
         // Joined with the keeper's rights, which hold in every namespace of its own user namespace and below; the user
         // namespace last, because it changes what the others would be checked against.
         let kinds = [Ns::Net, Ns::Uts, Ns::Ipc, Ns::Cgroup, Ns::Pid, Ns::Time, Ns::Mnt, Ns::User];
@@ -218,6 +230,35 @@ impl<'a> ContainerPlan<'a> {
         }
         if staged {
             self.b.flags |= plan_flag::STAGE;
+        }
+    }
+
+    /// The quota of a directory of the host: set before the container exists, by a task that has the host's rights still, and
+    /// lifted after its end. True when there is one.
+    fn limit_directory(&mut self) -> bool {
+        let Some(calls) = self.facts.quota_calls.clone() else { return false };
+        self.b.field("disk");
+        let dir = self.need(Need::Disk);
+        self.quota_call(dir, &calls.set, &calls.path);
+        self.b.kept_slot = Some(dir);
+        self.b.section(section::LIFT);
+        self.quota_call(slot::KEPT as u16, &calls.lift, &calls.path);
+        self.b.section(section::PREPARE);
+        true
+    }
+
+    fn quota_call(&mut self, dir: u16, call: &QuotaCall, path: &Path) {
+        let path = path.to_string_lossy().into_owned();
+        match call {
+            QuotaCall::QuotactlFd { command, id, dqblk } => {
+                let data = self.b.bytes(dqblk);
+                let args = [Arg::Slot(dir), (*command).into(), (*id).into(), data];
+                self.b.op(call::QUOTACTL_FD, args).path(path);
+            }
+            QuotaCall::Ioctl { request, limit } => {
+                let data = self.b.bytes(limit);
+                self.b.op(call::IOCTL, [Arg::Slot(dir), (*request).into(), data]).path(path);
+            }
         }
     }
 
@@ -415,7 +456,7 @@ impl<'a> ContainerPlan<'a> {
             self.b.op(call::MOUNT, [none, slash, none, flags.into(), 0.into()]).path("/");
         }
         // One tmpfs for all that is private and in memory: upper layers, /tmp, /dev, contents of `files`.
-        let scratch = self.new_fs("tmpfs", &[("mode", "0755".into())], NOSUID | NODEV);
+        let scratch = self.scratch();
         self.stage(scratch);
 
         let root = self.root_mount(scratch);
@@ -459,6 +500,28 @@ impl<'a> ContainerPlan<'a> {
             }
         }
         self.b.op(call::CHDIR, [slash]).path("/");
+    }
+
+    /// What all private layers are in: a tmpfs, of the size that was asked for, or the container's image.
+    fn scratch(&mut self) -> u16 {
+        let mut options = vec![("mode", "0755".to_owned())];
+        match self.facts.disk {
+            DiskFact::Image => {
+                self.b.field("disk");
+                let image = self.need(Need::Disk);
+                self.note_idmap(image, false, true);
+                self.set_attributes(image, NOSUID | NODEV, false);
+                return image;
+            }
+            DiskFact::Tmpfs => options.extend(tmpfs_limits(self.spec)),
+            DiskFact::Project(_) | DiskFact::Btrfs => {}
+        }
+        if options.len() > 1 {
+            self.b.field(if self.spec.disk.is_some() { "disk" } else { "inodes" });
+        }
+        let scratch = self.new_fs("tmpfs", &options, NOSUID | NODEV);
+        self.b.field("rootfs");
+        scratch
     }
 
     fn root_mount(&mut self, scratch: u16) -> u16 {
@@ -593,6 +656,9 @@ impl<'a> ContainerPlan<'a> {
         }
         let dev = self.clone_dir(scratch, "dev");
         self.set_attributes(dev, NOSUID | NOEXEC, false);
+        if self.facts.watch_disk {
+            self.b.op(call::SEND_FD, [Arg::Slot(dev), DISK.into()]);
+        }
         self.later(dev, "/dev", true, true);
         // mknod of devices is not for user namespaces: the host's nodes, bound, after a look at what they are.
         for (name, major, minor) in DEVICES {

@@ -43,6 +43,28 @@ pub(crate) fn process(joining: &Joining, process: &ProcessPlan<'_>) -> (Compiled
     (b.build(), needs)
 }
 
+/// Gives the container's private tmpfs another size or number of inodes: only its own user namespace may. The mount at /dev is
+/// of that tmpfs, and its root is its own, which fspick(2) wants; nobody inside can mount anything over it.
+pub(crate) fn resize_tmpfs(joining: &Joining, options: &[(&'static str, String)]) -> (Compiled, Vec<Need>) {
+    const CLOEXEC: i32 = 1;
+    const SET_STRING: i32 = 1;
+    const CMD_RECONFIGURE: i32 = 7;
+    let mut b = Builder::new();
+    let mut needs = Vec::new();
+    joining.prepare(&mut b, &mut needs);
+    b.section(section::PAYLOAD);
+    b.field("disk");
+    let path = b.text("/dev");
+    let context = b.op(call::FSPICK, [libc::AT_FDCWD.into(), path, CLOEXEC.into()]).path("/dev").keep();
+    for (key, value) in options {
+        let (key, value) = (b.text(key), b.text(value));
+        b.op(call::FSCONFIG, [Arg::Slot(context), SET_STRING.into(), key, value, 0.into()]).path("tmpfs");
+    }
+    let zero = || Arg::Imm(0);
+    b.op(call::FSCONFIG, [Arg::Slot(context), CMD_RECONFIGURE.into(), zero(), zero(), zero()]).path("tmpfs");
+    (b.build(), needs)
+}
+
 /// Opens a file as the container sees it, with its root's rights, and sends the descriptor.
 pub(crate) fn open(joining: &Joining, path: &[u8], flags: i32, may_setgroups: bool) -> (Compiled, Vec<Need>) {
     let mut b = Builder::new();

@@ -16,6 +16,8 @@ pub(crate) enum Need {
     Tree { path: PathBuf, recursive: bool, field: Arc<str> },
     /// The same from a descriptor of the caller.
     TreeOfFd { fd: i32, recursive: bool, field: Arc<str> },
+    /// The mount of the image that is the writable layer, or the host's directory that is.
+    Disk,
     /// A namespace to join.
     Namespace { kind: NamespaceKind, field: Arc<str> },
     /// The payload's end of stream 0, 1 or 2.
@@ -115,6 +117,11 @@ pub(crate) struct Facts {
     /// The name of an attached container: (index of the shared directory, what to remove in it).
     pub undo_name: Option<(usize, UndoName)>,
     pub pure_v2: bool,
+    pub disk: DiskFact,
+    /// With `DiskFact::Project` and `DiskFact::Btrfs`.
+    pub quota_calls: Option<QuotaCalls>,
+    /// The request's channel gets a descriptor of the writable layer.
+    pub watch_disk: bool,
     /// `rootfs: host`.
     pub host: Vec<HostEntry>,
     /// Directories of the host that are hidden, and the mode of the private one that is there instead.
@@ -133,6 +140,39 @@ pub(crate) struct Facts {
     pub inherited: Inherited,
     /// Which streams come as descriptors; stderr may be stdout's.
     pub streams: [StreamFact; 3],
+}
+
+/// What limits the writable layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum DiskFact {
+    /// Size and inodes of the private tmpfs, which are those of the spec.
+    #[default]
+    Tmpfs,
+    /// An image in the place of the tmpfs.
+    Image,
+    /// The quota of this project.
+    Project(u32),
+    /// The quota group of a subvolume of btrfs.
+    Btrfs,
+}
+
+/// One system call that limits a directory of the host: its number, what stands between the descriptor and the structure, and
+/// the bytes of the structure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum QuotaCall {
+    /// Of an owner: command and id, and a struct if_dqblk.
+    QuotactlFd { command: u32, id: u32, dqblk: [u8; 72] },
+    /// Of a subvolume: the request, and a struct btrfs_ioctl_qgroup_limit_args.
+    Ioctl { request: u32, limit: [u8; 48] },
+}
+
+/// What limits a directory of the host for the time of the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct QuotaCalls {
+    pub set: QuotaCall,
+    pub lift: QuotaCall,
+    /// The directory, for errors.
+    pub path: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

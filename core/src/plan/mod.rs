@@ -27,7 +27,7 @@ use crate::error::Result;
 use crate::proto::{Op, arg, slot};
 use crate::spec::Spec;
 
-const SECTIONS: [&str; 4] = ["prepare", "setup", "payload", "undo"];
+const SECTIONS: [&str; 5] = ["prepare", "setup", "payload", "undo", "lift"];
 
 /// What a start would do, step by step. `Display` is for people.
 #[derive(Clone)]
@@ -96,7 +96,7 @@ impl Plan {
     }
 
     /// `{"namespaces": [...], "uid_map", "gid_map", "steps": [{"section", "index", "field", "call", "path", "args",
-    /// "result", "may_fail_with"}...]}`; the section `undo` is what happens after the end.
+    /// "result", "may_fail_with"}...]}`; the sections `lift` and `undo` are what happens after the end.
     pub fn to_json(&self) -> String {
         let steps: Vec<Value> = self
             .steps()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
-use super::facts::{Credentials, Facts, HostEntry, IdMaps, StreamFact};
+use super::facts::{Credentials, DiskFact, Facts, HostEntry, IdMaps, QuotaCall, QuotaCalls, StreamFact};
 use super::{Plan, builder::Compiled};
 use crate::proto::{Header, Op, Record, Request, Span, arg, pseudo, slot};
 use crate::spec::Spec;
@@ -107,6 +107,21 @@ fn golden_image_with_mounts_and_files() {
     );
     let facts = Facts { mount_is_dir: vec![true, true], mount_paths: vec![None, None], ..root_facts() };
     check("image-as-root", &Plan::compile(&spec, &facts));
+}
+
+#[test]
+fn golden_limited_directory() {
+    let spec =
+        spec(r#"{"argv": ["/bin/app"], "rootfs": {"lower": ["/srv/image"], "upper": "/srv/layer"}, "disk": "1G"}"#);
+    let bounds = |bytes| crate::quota::Bounds { bytes, inodes: None };
+    let call = |bytes| {
+        let owner = crate::quota::Owner::Project(0x5246_0007);
+        let (command, id, dqblk) = crate::quota::project::setting(owner, &bounds(bytes));
+        QuotaCall::QuotactlFd { command, id, dqblk }
+    };
+    let calls = QuotaCalls { set: call(Some(1 << 30)), lift: call(None), path: "/srv/layer".into() };
+    let facts = Facts { disk: DiskFact::Project(0x5246_0007), quota_calls: Some(calls), ..root_facts() };
+    check("limited-directory", &Plan::compile(&spec, &facts));
 }
 
 #[test]

@@ -118,9 +118,9 @@ fn counted_now(dir: BorrowedFd<'_>, id: u64) -> Option<u64> {
     ["referenced", "rsv_data", "rsv_meta_pertrans", "rsv_meta_prealloc"].into_iter().map(read).sum()
 }
 
-/// The ioctl on `dir` that lifts its bound: request and argument.
-pub(crate) fn lift(dir: BorrowedFd<'_>) -> Result<(u32, [u8; 48])> {
-    let limit = limit(subvolume(opened(dir)?.as_fd())?, None);
+/// The ioctl on `dir` that sets its bound, for whoever does it later: request and argument.
+pub(crate) fn setting(dir: BorrowedFd<'_>, bytes: Option<u64>) -> Result<(u32, [u8; 48])> {
+    let limit = limit(subvolume(opened(dir)?.as_fd())?, bytes);
     let mut bytes = [0; 48];
     for (i, value) in limit.into_iter().enumerate() {
         bytes[8 * i..8 * i + 8].copy_from_slice(&value.to_ne_bytes());

@@ -57,14 +57,6 @@ pub(crate) struct Image {
 }
 
 impl Filesystem {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Ext4 => "ext4",
-            Self::Xfs => "xfs",
-            Self::Btrfs => "btrfs",
-        }
-    }
-
     /// The file system that an open file is on.
     fn of(file: BorrowedFd<'_>) -> Result<Self> {
         let found = fstatfs(file).map_err(|errno| Error::os("fstatfs", errno as i32))?;

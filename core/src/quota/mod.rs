@@ -15,6 +15,7 @@ use nix::sys::stat::Mode;
 
 pub(crate) use self::report::report;
 use crate::error::{Error, ErrorKind, Result};
+use crate::spec::Filesystem;
 use crate::sys::rights::{self, CAP_SYS_ADMIN};
 
 /// The qgroup of a subvolume on btrfs.
@@ -56,14 +57,6 @@ pub(crate) enum Owner {
     Project(u32),
     User(u32),
     Group(u32),
-}
-
-/// A file system that an image can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Filesystem {
-    Ext4,
-    Xfs,
-    Btrfs,
 }
 
 fn unsupported(detail: impl Into<String>, hint: impl Into<String>) -> Error {

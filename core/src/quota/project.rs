@@ -19,7 +19,7 @@ use crate::state::Exclusive;
 use crate::sys::quota::{self as sys, Dqblk, FS_XFLAG_PROJINHERIT, FsXattr};
 
 /// Ours: people and other programs count up from small numbers.
-const FIRST: u32 = 0x5246_0000;
+pub(crate) const FIRST: u32 = 0x5246_0000;
 const IDS: u32 = 0x1_0000;
 
 /// The kernel counts blocks of 1024 bytes.
@@ -139,6 +139,22 @@ pub(crate) fn claim(dir: BorrowedFd<'_>, bounds: &Bounds) -> Result<u32> {
         .with_errno(libc::EAGAIN))
 }
 
+/// The project of `dir`, which has it from now on, without bounds: one of ours that it has already, else one that is free. A
+/// directory inside another that has a project of ours gets one of its own.
+pub(crate) fn own(dir: BorrowedFd<'_>) -> Result<u32> {
+    let above = nix::fcntl::openat(dir, "..", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|errno| Error::os("openat", errno as i32).with_path(".."))?;
+    let ours = of(dir)?.filter(|id| (FIRST..FIRST + IDS).contains(id));
+    if let Some(id) = ours.filter(|&id| of(above.as_fd()).ok().flatten() != Some(id)) {
+        return Ok(id);
+    }
+    let id = claim(dir, &Bounds { bytes: None, inodes: Some(1) })?;
+    // Its inode shows from now on that the id is taken; the bound would outlive a program that is killed here.
+    let marked = change(dir, id, true);
+    set(dir, Owner::Project(id), &Bounds::default())?;
+    marked.map(|()| id)
+}
+
 /// Sets the bounds of an owner; `None` lifts one. Bytes are counted in whole KiB: a part of one is not given.
 ///
 /// What is used already may be more: then nothing more can be written.
@@ -189,12 +205,16 @@ fn refused(dir: BorrowedFd<'_>, owner: Owner, step: &str, errno: i32) -> Error {
     }
 }
 
-/// The system call that lifts all bounds of an owner: quotactl_fd(dir, command, id, the bytes of its struct if_dqblk).
-pub(crate) fn lift(owner: Owner) -> (u32, u32, [u8; 72]) {
+/// The system call that sets the bounds of an owner, for whoever does it later: quotactl_fd(dir, command, id, the bytes of its
+/// struct if_dqblk).
+pub(crate) fn setting(owner: Owner, bounds: &Bounds) -> (u32, u32, [u8; 72]) {
     let (kind, id) = owner.split();
     let mut dqblk = [0; size_of::<Dqblk>()];
-    let valid = std::mem::offset_of!(Dqblk, valid);
-    dqblk[valid..valid + 4].copy_from_slice(&(sys::QIF_BLIMITS | sys::QIF_ILIMITS).to_ne_bytes());
+    let mut put = |at: usize, bytes: &[u8]| dqblk[at..at + bytes.len()].copy_from_slice(bytes);
+    let blocks = bounds.bytes.map_or(0, |bytes| bytes / BLOCK);
+    put(std::mem::offset_of!(Dqblk, bhardlimit), &blocks.to_ne_bytes());
+    put(std::mem::offset_of!(Dqblk, ihardlimit), &bounds.inodes.unwrap_or(0).to_ne_bytes());
+    put(std::mem::offset_of!(Dqblk, valid), &(sys::QIF_BLIMITS | sys::QIF_ILIMITS).to_ne_bytes());
     (sys::set_command(kind), id, dqblk)
 }
 

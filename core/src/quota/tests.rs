@@ -410,7 +410,7 @@ fn a_project_ends_at_its_bound(filesystem: Filesystem) {
     project::set(dir.as_fd(), owner, &Bounds { bytes: Some(6 * MIB), inodes: None }).unwrap();
     assert!(shell(&path_of(&dir), 0, "touch 20 21 22").0);
     assert!(fill(&path_of(&dir), 0, 8 * MIB).0 > 5 * MIB);
-    let (command, lifted, dqblk) = project::lift(owner);
+    let (command, lifted, dqblk) = project::setting(owner, &Bounds::default());
     assert_eq!(lifted, id);
     crate::sys::quota::raw(dir.as_fd(), command, lifted, &dqblk).unwrap();
     let used = project::used(dir.as_fd(), owner).unwrap();
@@ -564,7 +564,7 @@ fn a_subvolume_ends_at_its_bound() {
     assert_eq!(used.bytes_max, Some(most));
     assert!(used.bytes <= most && used.bytes >= most - 128 * 1024, "{used:?}");
 
-    let (request, argument) = btrfs::lift(dir.as_fd()).unwrap();
+    let (request, argument) = btrfs::setting(dir.as_fd(), None).unwrap();
     crate::sys::btrfs::raw(dir.as_fd(), request, &argument).unwrap();
     assert_eq!(btrfs::used(dir.as_fd()).unwrap().bytes_max, None);
     let (done, said) = shell(&path.join("upper"), 0, "head -c 16M /dev/zero >more");

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Capabilities, Cpuset, File, Idmap, IoMax, Mount, NamespaceKind, NamespaceSource, Net, RdmaMax, Resource, Rlimit,
-    Rootfs, Spec, Stdio, Terminal, TimeOffsets,
+    Capabilities, Cpuset, Disk, File, IdQuota, Idmap, IoMax, Mount, NamespaceKind, NamespaceSource, Net, QuotaId,
+    RdmaMax, Resource, Rlimit, Rootfs, Spec, Stdio, Terminal, TimeOffsets,
 };
 
 /// Each sets the field of the same name, where its meaning is described; those of lists and maps put the whole list or map in
@@ -250,6 +250,21 @@ impl Spec {
     /// Limits one device: [`io_max`](Spec#structfield.io_max).
     pub fn io_max(mut self, device: impl Into<String>, limits: IoMax) -> Self {
         self.io_max.insert(device.into(), limits);
+        self
+    }
+    /// Sets [`disk`](Spec#structfield.disk): a size in bytes, or a [`Disk`].
+    pub fn disk(mut self, disk: impl Into<Disk>) -> Self {
+        self.disk = Some(disk.into());
+        self
+    }
+    /// Sets [`inodes`](Spec#structfield.inodes).
+    pub fn inodes(mut self, count: u64) -> Self {
+        self.inodes = Some(count);
+        self
+    }
+    /// Limits one user or group inside: [`quota`](Spec#structfield.quota), in bytes or as an [`IdQuota`].
+    pub fn quota(mut self, id: QuotaId, limits: impl Into<IdQuota>) -> Self {
+        self.quota.insert(id, limits.into());
         self
     }
     /// Limits huge pages of one size (`2M`): [`hugepages`](Spec#structfield.hugepages), in bytes.

@@ -72,13 +72,10 @@ macro_rules! documented {
 pub(super) use documented;
 
 /// Fields of the vocabulary that this version knows but cannot do yet.
-pub(super) const LATER: [&str; 14] = [
+pub(super) const LATER: [&str; 11] = [
     "devices",
     "nesting",
     "io_priority",
-    "disk",
-    "inodes",
-    "quota",
     "scheduler",
     "ports",
     "seccomp",

@@ -20,6 +20,8 @@ mod codec;
 pub(crate) mod cpuset;
 /// Exact decimal numbers with a unit.
 mod decimal;
+/// The size of the writable layer, and quotas of ids in it.
+mod disk;
 /// Durations as text.
 mod duration;
 /// What a reader of events asks for.
@@ -71,6 +73,7 @@ mod validate;
 
 pub use caps::Capabilities;
 pub use cpuset::{Cpuset, Partition};
+pub use disk::{Disk, DiskBackend, Filesystem, IdQuota, QuotaId};
 pub use duration::parse as parse_duration;
 pub use file::File;
 pub use idmap::{IdRange, Idmap};
@@ -330,6 +333,30 @@ documented! {
         /// Default: none. Range: names that the machine has (misc.capacity of the root group). Can change while running.
         /// Source: the kernel's admin-guide/cgroup-v2, misc.
         misc: BTreeMap<String, u64> = BTreeMap::new(), as Named<Count>;
+        /// The size of the writable layer: of everything that the payload can change below `/` but in `mounts` and /dev/shm. In
+        /// JSON a size, or `{"size": "10G", "backend": "image", "filesystem": "xfs", "path": "/var/tmp"}`. See [`Disk`].
+        ///
+        /// Default: no limit; a private layer is a tmpfs of half the machine's memory. Unit: bytes, in whole blocks (the kernel
+        /// rounds). Range: 4096 to 2^63-1. Where the root file system is private (`host`, layers without `upper`) it is the
+        /// size of that tmpfs, for every caller; a directory of the host takes root and a file system with quotas; an `image`
+        /// takes root. Enforced, or the start fails and names what is missing. Excludes capabilities with which it could be
+        /// passed: `sys_admin`, and without a user namespace `sys_resource`. What a full layer gives is ENOSPC or EDQUOT,
+        /// see [`resources`](crate::resources). Can change while running; the backend is fixed at the start.
+        /// Source: tmpfs(5), quotactl(2), btrfs-quota(5).
+        disk: Option<Disk> = None, as Opt<Disk>;
+        /// The most inodes of the writable layer: files, directories, links and everything else that has a name.
+        ///
+        /// Default: no limit of its own. Range: 1 and more; the container's own directories count, some 60 with
+        /// `rootfs: host`. Backends as of `disk`; btrfs cannot limit it. Can change while running, but for an image.
+        /// Source: tmpfs(5), quotactl(2).
+        inodes: Option<u64> = None, as Opt<Count>;
+        /// What single users and groups inside may have on the writable layer: `uid:N` or `gid:N` -> size, or
+        /// `{"disk": "1G", "inodes": 1000}`. See [`IdQuota`].
+        ///
+        /// Default: none. Unit: bytes, in whole KiB (rounded down). Range: 1024 and more; ids as they are inside. At the limit
+        /// writes fail with EDQUOT. Needs a file system of the container's own that counts by owner: `disk` with backend
+        /// `image` and filesystem `ext4` or `xfs`. Can change while running. Source: quotactl(2).
+        quota: BTreeMap<QuotaId, IdQuota> = BTreeMap::new(), as Map<QuotaId, IdQuota>;
         /// Limits of each single process: resource -> soft and hard limit. In JSON a number, `[soft, hard]` or `"unlimited"`.
         ///
         /// Default: the caller's. Unit: the resource's own (bytes, seconds, count). Range: soft up to hard; raising a hard

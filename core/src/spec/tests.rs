@@ -197,6 +197,31 @@ fn cases() -> Vec<Case> {
         ),
         case("misc", json!({"sev": 2}), |s| s.misc("sev", 2), json!({"sev": "2x"}), ("misc.sev", "whole number")),
         case(
+            "disk",
+            json!({"size": 1073741824, "backend": "image", "filesystem": "xfs", "path": "/srv"}),
+            |s| {
+                s.disk(Disk {
+                    size: 1 << 30,
+                    backend: DiskBackend::Image,
+                    filesystem: Some(Filesystem::Xfs),
+                    path: Some("/srv".into()),
+                })
+            },
+            json!({"size": "1G", "backend": "zfs"}),
+            ("disk.backend", "one of auto, tmpfs, project, btrfs, image"),
+        ),
+        case("inodes", json!(100), |s| s.inodes(100), json!("100"), ("inodes", "expected a whole number")),
+        case(
+            "quota",
+            json!({"uid:1000": {"disk": 1048576, "inodes": 10}, "gid:100": 2048}),
+            |s| {
+                s.quota(QuotaId::User(1000), IdQuota { disk: Some(1 << 20), inodes: Some(10) })
+                    .quota(QuotaId::Group(100), 2048)
+            },
+            json!({"uid:5": {"disk": "1 M"}}),
+            ("quota[\"uid:5\"].disk", "not a size"),
+        ),
+        case(
             "rlimits",
             json!({"nofile": 1024, "core": "unlimited", "stack": [8388608, "unlimited"]}),
             |s| {
@@ -741,6 +766,19 @@ fn idmap() -> impl Strategy<Value = Idmap> {
     ]
 }
 
+fn disk() -> impl Strategy<Value = Option<Disk>> {
+    let backend = prop::sample::select(DiskBackend::ALL.to_vec());
+    let filesystem = option::of(prop::sample::select(Filesystem::ALL.to_vec()));
+    let disk = (any::<u64>(), backend, filesystem, option::of(path()));
+    option::of(disk.prop_map(|(size, backend, filesystem, path)| Disk { size, backend, filesystem, path }))
+}
+
+fn quota() -> impl Strategy<Value = BTreeMap<QuotaId, IdQuota>> {
+    let id = prop_oneof![(0..=MAX_ID).prop_map(QuotaId::User), (0..=MAX_ID).prop_map(QuotaId::Group)];
+    let limits = any::<(Option<u64>, Option<u64>)>().prop_map(|(disk, inodes)| IdQuota { disk, inodes });
+    collection::btree_map(id, limits, 0..3)
+}
+
 prop_compose! {
     fn payload_fields()(
         argv in collection::vec(bytes(), 0..4),
@@ -840,6 +878,14 @@ proptest! {
     fn what_is_written_is_read_back(spec in spec()) {
         let json = spec.to_json();
         prop_assert_eq!(Spec::from_json(&json).map_err(|error| error.to_string()), Ok(spec), "{}", json);
+    }
+
+    #[test]
+    fn limits_of_the_layer_are_read_back(disk in disk(), inodes in option::of(any::<u64>()), quota in quota()) {
+        let spec = Spec { disk, inodes, quota, ..Spec::new() };
+        let json = spec.to_json();
+        prop_assert_eq!(Spec::from_json(&json).map_err(|error| error.to_string()), Ok(spec.clone()), "{}", json);
+        let _ = spec.validate();
     }
 
     #[test]

@@ -245,6 +245,7 @@ impl Spec {
             cpuset.validate()?;
         }
         self.validate_devices()?;
+        self.validate_disk()?;
         if let Some(cpus) = self.cpus {
             let at = At::Field("cpus");
             if !cpus.is_finite() {
@@ -384,6 +385,9 @@ impl Spec {
                     ("mounts", !self.mounts.is_empty()),
                     ("files", !self.files.is_empty()),
                     ("shm_size", self.shm_size.is_some()),
+                    ("disk", self.disk.is_some()),
+                    ("inodes", self.inodes.is_some()),
+                    ("quota", !self.quota.is_empty()),
                     ("dns", !self.dns.is_empty()),
                     ("hosts", !self.hosts.is_empty()),
                     ("masked_paths", self.masked_paths.is_some()),
@@ -395,7 +399,7 @@ impl Spec {
                 return Err(Error::spec(*field, what).with_hint(format!("leave out {field} or {namespace}")));
             }
         }
-        Ok(())
+        self.validate_disk_contradictions()
     }
 }
 
@@ -839,7 +843,7 @@ fn variable_name(at: &At, name: &OsStr) -> Result<()> {
     no_nul(at, name)
 }
 
-fn absolute(at: &At, path: &Path) -> Result<()> {
+pub(super) fn absolute(at: &At, path: &Path) -> Result<()> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.is_empty() {
         return Err(at.error("is an empty path"));
@@ -867,7 +871,7 @@ fn inside(at: &At, path: &Path) -> Result<Vec<u8>> {
 }
 
 /// Without `.` and double or trailing slashes.
-fn normal(path: &[u8]) -> Vec<u8> {
+pub(super) fn normal(path: &[u8]) -> Vec<u8> {
     let mut normal = Vec::with_capacity(path.len());
     for part in path.split(|&b| b == b'/').filter(|part| !part.is_empty() && *part != b".") {
         normal.push(b'/');

@@ -21,7 +21,7 @@ use crate::plan::container::{clone_flag, namespace_source};
 use crate::plan::exec::Joining;
 use crate::plan::facts::StreamFact;
 use crate::plan::process::{ProcessPlan, TERMINAL};
-use crate::process::{self, ExitStatus, Output, Process, Source, Streams};
+use crate::process::{self, ExitStatus, OomCount, Output, Process, Source, Streams};
 use crate::proto::{Record, record, request};
 use crate::spec::{BindSource, MountKind, NamespaceKind, NamespaceSource, Spec, Stdio};
 use crate::state::ids::IdClaim;
@@ -29,12 +29,18 @@ use crate::state::names::{self, Life, NameClaim};
 use crate::sys::nsfs::namespace_type;
 use crate::sys::pidfd::pidfd_open;
 
+/// OpenVZ's table of resources.
+mod beancounters;
 /// Groups of processes inside.
 mod groups;
+/// Network devices.
+mod net;
 /// Changes of a running container.
 mod update;
 
+pub use beancounters::Beancounter;
 pub use groups::ControlGroup;
+pub(crate) use groups::Sub;
 
 /// How long an implicit end (a drop, a failed start) may take.
 const SHORT: Duration = Duration::from_secs(5);
@@ -73,6 +79,7 @@ pub(crate) struct Inner {
     cancel: OwnedFd,
     group: Option<Group>,
     subs: groups::Subs,
+    net: Mutex<net::NetReader>,
     readers: Readers,
     claims: Mutex<Vec<IdClaim>>,
     name: Mutex<Option<NameClaim>>,
@@ -224,8 +231,12 @@ impl Inner {
         self.killed.load(Ordering::Relaxed)
     }
 
-    pub fn oom_kills(&self) -> Option<u64> {
-        Some(self.group.as_ref()?.oom_kills()? + self.oom_kills_inside())
+    /// In one of its groups inside, else in all of it: on v2 with the groups inside, on v1 they are added.
+    pub fn oom_kills(&self, sub: Option<&groups::Sub>) -> Option<u64> {
+        match sub {
+            Some(sub) => sub.group.oom_kills(),
+            None => Some(self.group.as_ref()?.oom_kills()? + self.oom_kills_inside()),
+        }
     }
 
     /// What the keeper of a detached container wrote about its main process.
@@ -808,7 +819,7 @@ impl Container {
             (Source::Channel(here), there)
         };
         let key = keeper.next_key();
-        let oom_before = making.group.as_ref().and_then(Group::oom_kills);
+        let oom = OomCount { before: making.group.as_ref().and_then(Group::oom_kills), sub: None };
         let timeout = spec.start_timeout.unwrap_or(Spec::START_TIMEOUT);
         let v1 = making.group.as_ref().map(Group::v1).unwrap_or_default();
         let sent = Request {
@@ -916,6 +927,7 @@ impl Container {
             cancel: process::event()?,
             group,
             subs: Mutex::default(),
+            net: Mutex::default(),
             readers: Readers::default(),
             claims: Mutex::new(ids.claims),
             name: Mutex::new(name),
@@ -931,7 +943,7 @@ impl Container {
                 let pid = process::pid_of(pidfd.as_fd());
                 let mut host = streams.host;
                 host.terminal = fds.into_iter().find(|(number, _)| *number == TERMINAL).map(|(_, fd)| fd);
-                Some(Process::new(inner.clone(), pid, pidfd, status, host, oom_before)?)
+                Some(Process::new(inner.clone(), pid, pidfd, status, host, oom)?)
             }
             _ => None,
         };
@@ -1025,6 +1037,7 @@ impl Container {
             cancel: process::event()?,
             group,
             subs: Mutex::default(),
+            net: Mutex::default(),
             readers: Readers::default(),
             claims: Mutex::default(),
             name: Mutex::default(),
@@ -1037,7 +1050,14 @@ impl Container {
         });
         let main = if has_main {
             // Its pid is not recorded; the container ends with it, so pid 1's pidfd says the same.
-            Some(Process::new(inner.clone(), inner.pid, pidfd, Source::Container, Streams::default(), None)?)
+            Some(Process::new(
+                inner.clone(),
+                inner.pid,
+                pidfd,
+                Source::Container,
+                Streams::default(),
+                OomCount::default(),
+            )?)
         } else {
             None
         };
@@ -1202,14 +1222,17 @@ impl Container {
         inner.channel.as_ref().map_or(inner.pidfd.as_fd(), |channel| channel.as_fd())
     }
 
-    /// What it uses and used.
+    /// What it uses and used: one look at every counter, about one and a half times as dear as plain reads of the same files
+    /// (46 us on a hybrid machine of two processors). The first opens the files, which takes some 200 us more.
     ///
     /// # Errors
     /// Unsupported when it has no control group (an ordinary caller without delegation).
     pub fn usage(&self) -> Result<Usage> {
-        let usage = self.control_group()?.usage()?;
-        let inside = self.inner().oom_kills_inside();
-        Ok(Usage { memory_oom_kills: usage.memory_oom_kills.map(|kills| kills + inside), ..usage })
+        let mut usage = self.control_group()?.usage()?;
+        let inner = self.inner();
+        usage.memory_oom_kills = usage.memory_oom_kills.map(|kills| kills + inner.oom_kills_inside());
+        usage.net = inner.net_usage();
+        Ok(usage)
     }
 
     /// A reader of what happens to it from now on: out of memory, limits hit, pressure, freezes, its end. Any number may be made,
@@ -1347,7 +1370,8 @@ impl Inner {
                 is_pid_one: false,
             },
         );
-        let oom_before = self.oom_kills();
+        let counted = sub.clone().filter(|sub| sub.group.oom_kills().is_some());
+        let oom = OomCount { before: self.oom_kills(counted.as_deref()), sub: counted };
         let (channel, pidfd, fds) = {
             let given = &streams.given;
             self.ask(request::EXEC, command.start_timeout, (&compiled, &needs), given, sub.as_deref(), record::STARTED)
@@ -1360,7 +1384,7 @@ impl Inner {
         let pid = process::pid_of(pidfd.as_fd());
         let mut host = streams.host;
         host.terminal = fds.into_iter().find(|(number, _)| *number == TERMINAL).map(|(_, fd)| fd);
-        Process::new(self.clone(), pid, pidfd, Source::Channel(channel), host, oom_before)
+        Process::new(self.clone(), pid, pidfd, Source::Channel(channel), host, oom)
     }
 
     fn wait_thawed(&self, timeout: Option<Duration>) -> Result<()> {

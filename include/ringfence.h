@@ -700,10 +700,12 @@ int ringfence_container_reclaim(const ringfence_container *container, uint64_t b
 
 /**
  * One figure of its usage, by name: "memory_current", "memory_peak" (bytes), "cpu_usage_usec" (microseconds),
- * "pids_current", ... (all in ringfence_container_usage_json()). A limit that is not set ("memory_max", "pids_max") is
- * UINT64_MAX.
+ * "pids_current", ... (all in ringfence_container_usage_json()). Figures of devices, huge pages and pressure have names with
+ * dots: "io.8:0.read_bytes", "net.eth0.rx_bytes", "hugepages.2M.current", "pressure.memory.some.total_usec". A limit that is
+ * not set ("memory_max", "pids_max") is UINT64_MAX.
  *
- * Fails with RINGFENCE_KIND_UNSUPPORTED for what this machine does not count for this caller.
+ * Fails with RINGFENCE_KIND_UNSUPPORTED for what this machine does not count for this caller, and for a device that is not
+ * there or was not used.
  */
 int ringfence_container_usage_u64(const ringfence_container *container,
                                   const char *key,
@@ -711,11 +713,20 @@ int ringfence_container_usage_u64(const ringfence_container *container,
                                   ringfence_error **err);
 
 /**
- * Its usage as a JSON object (ringfence_string_free()): memory, CPU time, processes, each with peaks and counts of what was
- * refused; null for what is not counted or not limited.
+ * Its usage as a JSON object (ringfence_string_free()): memory by kind, CPU time, processes, each with peaks and counts of what
+ * was refused; "io", "net" and "hugepages" with an object for each device or size, and "pressure"; null for what is not
+ * counted or not limited.
  */
 char *ringfence_container_usage_json(const ringfence_container *container,
                                      ringfence_error **err);
+
+/**
+ * OpenVZ's table of resources for it, as a JSON array (ringfence_string_free()): objects with "resource", "unit" ("items", "pages",
+ * "bytes"), "held", "maxheld", "barrier", "limit", "failcnt" (null for what is not there) and "source": where the figures come from,
+ * or why there are none.
+ */
+char *ringfence_container_beancounters_json(const ringfence_container *container,
+                                            ringfence_error **err);
 
 /**
  * What was chosen for it, as a JSON object (ringfence_string_free()): id maps and why not more, control groups, root file

@@ -6,7 +6,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use ringfence::spec::NamespaceKind;
-use ringfence::{Container, Error, ErrorKind, Result, Usage};
+use ringfence::{Beancounter, Container, Error, ErrorKind, Result, Usage};
 
 use crate::border::{border, border_for, c_string, give_string, invalid, length, output, quietly, text, timeout};
 use crate::command::{ringfence_command, with_command};
@@ -308,10 +308,12 @@ fn done(
 }
 
 /// One figure of its usage, by name: "memory_current", "memory_peak" (bytes), "cpu_usage_usec" (microseconds),
-/// "pids_current", ... (all in ringfence_container_usage_json()). A limit that is not set ("memory_max", "pids_max") is
-/// UINT64_MAX.
+/// "pids_current", ... (all in ringfence_container_usage_json()). Figures of devices, huge pages and pressure have names with
+/// dots: "io.8:0.read_bytes", "net.eth0.rx_bytes", "hugepages.2M.current", "pressure.memory.some.total_usec". A limit that is
+/// not set ("memory_max", "pids_max") is UINT64_MAX.
 ///
-/// Fails with RINGFENCE_KIND_UNSUPPORTED for what this machine does not count for this caller.
+/// Fails with RINGFENCE_KIND_UNSUPPORTED for what this machine does not count for this caller, and for a device that is not
+/// there or was not used.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_container_usage_u64(
     container: *const ringfence_container,
@@ -328,7 +330,7 @@ pub unsafe extern "C" fn ringfence_container_usage_u64(
         }
         let number = match container.container.usage()?.get(key).flatten() {
             Some(number) => number,
-            None if key.ends_with("_max") => u64::MAX,
+            None if key.ends_with("_max") || key.ends_with(".max") => u64::MAX,
             None => {
                 return Err(Error::new(ErrorKind::Unsupported, format!("{key} is not counted for this container"))
                     .with_errno(libc::EOPNOTSUPP)
@@ -341,14 +343,28 @@ pub unsafe extern "C" fn ringfence_container_usage_u64(
     })
 }
 
-/// Its usage as a JSON object (ringfence_string_free()): memory, CPU time, processes, each with peaks and counts of what was
-/// refused; null for what is not counted or not limited.
+/// Its usage as a JSON object (ringfence_string_free()): memory by kind, CPU time, processes, each with peaks and counts of what
+/// was refused; "io", "net" and "hugepages" with an object for each device or size, and "pressure"; null for what is not
+/// counted or not limited.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_container_usage_json(
     container: *const ringfence_container,
     err: *mut *mut ringfence_error,
 ) -> *mut c_char {
     border(err, ptr::null_mut(), || Ok(give_string(running(container)?.container.usage()?.to_json())))
+}
+
+/// OpenVZ's table of resources for it, as a JSON array (ringfence_string_free()): objects with "resource", "unit" ("items", "pages",
+/// "bytes"), "held", "maxheld", "barrier", "limit", "failcnt" (null for what is not there) and "source": where the figures come from,
+/// or why there are none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_beancounters_json(
+    container: *const ringfence_container,
+    err: *mut *mut ringfence_error,
+) -> *mut c_char {
+    border(err, ptr::null_mut(), || {
+        Ok(give_string(Beancounter::to_json(&running(container)?.container.beancounters()?)))
+    })
 }
 
 /// What was chosen for it, as a JSON object (ringfence_string_free()): id maps and why not more, control groups, root file

@@ -21,7 +21,7 @@ use crate::plan::container::{DISK, clone_flag, namespace_source};
 use crate::plan::exec::Joining;
 use crate::plan::facts::{DiskFact, StreamFact};
 use crate::plan::process::{ProcessPlan, TERMINAL};
-use crate::process::{self, ExitStatus, Output, Process, Source, Streams};
+use crate::process::{self, ExitStatus, OomCount, Output, Process, Source, Streams};
 use crate::proto::section::LIFT;
 use crate::proto::{Record, record, request};
 use crate::spec::{BindSource, MountKind, NamespaceKind, NamespaceSource, Spec, Stdio};
@@ -30,15 +30,21 @@ use crate::state::names::{self, Life, NameClaim};
 use crate::sys::nsfs::namespace_type;
 use crate::sys::pidfd::pidfd_open;
 
+/// OpenVZ's table of resources.
+mod beancounters;
 /// The writable layer: figures and changes.
 mod disk;
 /// Groups of processes inside.
 mod groups;
+/// Network devices.
+mod net;
 /// Changes of a running container.
 mod update;
 
+pub use beancounters::Beancounter;
 pub(crate) use disk::prospect as prospect_disk;
 pub use groups::ControlGroup;
+pub(crate) use groups::Sub;
 
 /// How long an implicit end (a drop, a failed start) may take.
 const SHORT: Duration = Duration::from_secs(5);
@@ -78,6 +84,7 @@ pub(crate) struct Inner {
     group: Option<Group>,
     subs: groups::Subs,
     layer: disk::Layer,
+    net: Mutex<net::NetReader>,
     readers: Readers,
     claims: Mutex<Vec<IdClaim>>,
     name: Mutex<Option<NameClaim>>,
@@ -232,8 +239,12 @@ impl Inner {
         self.killed.load(Ordering::Relaxed)
     }
 
-    pub fn oom_kills(&self) -> Option<u64> {
-        Some(self.group.as_ref()?.oom_kills()? + self.oom_kills_inside())
+    /// In one of its groups inside, else in all of it: on v2 with the groups inside, on v1 they are added.
+    pub fn oom_kills(&self, sub: Option<&groups::Sub>) -> Option<u64> {
+        match sub {
+            Some(sub) => sub.group.oom_kills(),
+            None => Some(self.group.as_ref()?.oom_kills()? + self.oom_kills_inside()),
+        }
     }
 
     /// What the keeper of a detached container wrote about its main process.
@@ -821,7 +832,7 @@ impl Container {
             (Source::Channel(here), there)
         };
         let key = keeper.next_key();
-        let oom_before = making.group.as_ref().and_then(Group::oom_kills);
+        let oom = OomCount { before: making.group.as_ref().and_then(Group::oom_kills), sub: None };
         let timeout = spec.start_timeout.unwrap_or(Spec::START_TIMEOUT);
         let v1 = making.group.as_ref().map(Group::v1).unwrap_or_default();
         let sent = Request {
@@ -933,6 +944,7 @@ impl Container {
             group,
             subs: Mutex::default(),
             layer: disk::Layer::new(disk.kind, disk_fd),
+            net: Mutex::default(),
             readers: Readers::default(),
             claims: Mutex::new(ids.claims),
             name: Mutex::new(name),
@@ -948,7 +960,7 @@ impl Container {
                 let pid = process::pid_of(pidfd.as_fd());
                 let mut host = streams.host;
                 host.terminal = fds.into_iter().find(|(number, _)| *number == TERMINAL).map(|(_, fd)| fd);
-                Some(Process::new(inner.clone(), pid, pidfd, status, host, oom_before)?)
+                Some(Process::new(inner.clone(), pid, pidfd, status, host, oom)?)
             }
             _ => None,
         };
@@ -1043,6 +1055,7 @@ impl Container {
             group,
             subs: Mutex::default(),
             layer: disk::Layer::new(disk::recorded(&data["disk"]), None),
+            net: Mutex::default(),
             readers: Readers::default(),
             claims: Mutex::default(),
             name: Mutex::default(),
@@ -1055,7 +1068,14 @@ impl Container {
         });
         let main = if has_main {
             // Its pid is not recorded; the container ends with it, so pid 1's pidfd says the same.
-            Some(Process::new(inner.clone(), inner.pid, pidfd, Source::Container, Streams::default(), None)?)
+            Some(Process::new(
+                inner.clone(),
+                inner.pid,
+                pidfd,
+                Source::Container,
+                Streams::default(),
+                OomCount::default(),
+            )?)
         } else {
             None
         };
@@ -1224,7 +1244,8 @@ impl Container {
         inner.channel.as_ref().map_or(inner.pidfd.as_fd(), |channel| channel.as_fd())
     }
 
-    /// What it uses and used.
+    /// What it uses and used: one look at every counter, about one and a half times as dear as plain reads of the same files
+    /// (46 us on a hybrid machine of two processors). The first opens the files, which takes some 200 us more.
     ///
     /// # Errors
     /// Unsupported when it has no control group (an ordinary caller without delegation).
@@ -1239,6 +1260,7 @@ impl Container {
         let inside = inner.oom_kills_inside();
         usage.memory_oom_kills = usage.memory_oom_kills.map(|kills| kills + inside);
         inner.count_disk(&mut usage)?;
+        usage.net = inner.net_usage();
         Ok(usage)
     }
 
@@ -1382,7 +1404,8 @@ impl Inner {
                 is_pid_one: false,
             },
         );
-        let oom_before = self.oom_kills();
+        let counted = sub.clone().filter(|sub| sub.group.oom_kills().is_some());
+        let oom = OomCount { before: self.oom_kills(counted.as_deref()), sub: counted };
         let (channel, pidfd, fds) = {
             let given = &streams.given;
             self.ask(request::EXEC, command.start_timeout, (&compiled, &needs), given, sub.as_deref(), record::STARTED)
@@ -1395,7 +1418,7 @@ impl Inner {
         let pid = process::pid_of(pidfd.as_fd());
         let mut host = streams.host;
         host.terminal = fds.into_iter().find(|(number, _)| *number == TERMINAL).map(|(_, fd)| fd);
-        Process::new(self.clone(), pid, pidfd, Source::Channel(channel), host, oom_before)
+        Process::new(self.clone(), pid, pidfd, Source::Channel(channel), host, oom)
     }
 
     fn wait_thawed(&self, timeout: Option<Duration>) -> Result<()> {

@@ -20,9 +20,9 @@ pub mod spec;
 pub mod state;
 mod sys;
 
-pub use cgroup::{QuotaUsage, Usage};
+pub use cgroup::{HugePageUsage, IoUsage, NetUsage, PressureUsage, QuotaUsage, Stall, Stalls, Usage};
 pub use command::Command;
-pub use container::{Container, ControlGroup, run};
+pub use container::{Beancounter, Container, ControlGroup, run};
 pub use doctor::doctor;
 pub use error::{Error, ErrorKind, Result, errno_name};
 pub use events::{Event, EventKind, EventOptions, Events, Pressure, PressureLevel, PressureResource};

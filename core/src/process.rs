@@ -20,7 +20,9 @@ pub enum Reason {
     Exited = 1,
     /// A signal killed it; `signal` says which.
     Signaled = 2,
-    /// The kernel killed it because the memory of its container ran out.
+    /// The kernel killed it because memory ran out. Of a process in a [group](crate::Container::group) inside the container
+    /// this is what the group counted, so that it is exact when the process is alone there. Of others it means that SIGKILL
+    /// ended it, and that memory ran out in its container while it ran.
     OutOfMemory = 3,
     /// It was killed together with its container.
     ContainerEnded = 4,
@@ -130,6 +132,15 @@ pub(crate) enum Source {
     Container,
 }
 
+/// By what it is seen that memory ran out.
+#[derive(Debug, Default)]
+pub(crate) struct OomCount {
+    /// Processes that had been killed for that when this one started.
+    pub before: Option<u64>,
+    /// The group in which they are counted; `None`: the whole container.
+    pub sub: Option<Arc<container::Sub>>,
+}
+
 /// The host's ends of the streams.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
@@ -156,8 +167,7 @@ pub(crate) struct Inner {
     source: Source,
     container: Arc<container::Inner>,
     status: Mutex<Option<ExitStatus>>,
-    /// OOM kills of the container when the process started.
-    oom_before: Option<u64>,
+    oom: OomCount,
     cancel: OwnedFd,
     streams: Mutex<Streams>,
     terminal: Option<OwnedFd>,
@@ -223,7 +233,7 @@ impl Process {
         pidfd: OwnedFd,
         source: Source,
         mut streams: Streams,
-        oom_before: Option<u64>,
+        oom: OomCount,
     ) -> Result<Self> {
         let terminal = streams.terminal.take();
         let inner = Inner {
@@ -233,7 +243,7 @@ impl Process {
             source,
             container,
             status: Mutex::new(None),
-            oom_before,
+            oom,
             cancel: event()?,
             streams: Mutex::new(streams),
             terminal,
@@ -323,7 +333,8 @@ impl Process {
             if let Some(reason) = container.ended_by_time() {
                 return ExitStatus { reason, ..status };
             }
-            if let (Some(before), Some(now)) = (self.inner.oom_before, container.oom_kills())
+            let oom = &self.inner.oom;
+            if let (Some(before), Some(now)) = (oom.before, container.oom_kills(oom.sub.as_deref()))
                 && now > before
             {
                 return ExitStatus { reason: Reason::OutOfMemory, ..status };

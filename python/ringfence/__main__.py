@@ -15,7 +15,7 @@ from dataclasses import asdict
 from types import FrameType
 from typing import Any, NoReturn
 
-from . import Container, Error, Process, SpecError, __version__, _machine, _request, _ringfence, _table, _terminal
+from . import Container, Error, Process, SpecError, __version__, _machine, _request, _ringfence, _table, _terminal, _top
 from ._process import TextOptions
 from ._types import Plan, Request
 
@@ -64,6 +64,32 @@ def _parser() -> argparse.ArgumentParser:
     exec_.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="the command and its arguments")
 
     _json(command("ls", "list the named containers"))
+    top = command(
+        "top",
+        "watch what the running containers use",
+        "A live table of the running containers: processors, memory and tasks with bars, what they read, write, send and receive "
+        "in a second, and how much of the last 10 seconds something in them waited for a processor, for memory or for a device. "
+        "Keys sort it; q quits. Without a terminal it is printed once.",
+    )
+    top.add_argument("--once", action="store_const", const=1, dest="count", help="print it once")
+    top.add_argument("-n", type=_positive, dest="count", metavar="N", help="print it so often")
+    top.add_argument("--sort", choices=(*_top.SORTS, "name"), default="cpu", help="default: cpu")
+    top.add_argument("-r", "--reverse", action="store_true", help="the smallest first")
+    _interval(top, 2.0)
+    stats = command("stats", "show what containers use", "What containers use now, and what they do in a second.")
+    stats.add_argument("container", nargs="*", metavar="NAME", help="default: all that run")
+    stats.add_argument("--stream", action="store_true", help="again and again, until interrupted")
+    _interval(stats, 1.0)
+    _json(stats)
+    beancounters = command(
+        "beancounters",
+        "show OpenVZ's table of resources",
+        "What /proc/user_beancounters has on OpenVZ, as this kernel counts it: what is held, the most that was held, soft and "
+        "hard limits, how often they were met. A dash: there is no such figure, or no such limit.",
+    )
+    beancounters.add_argument("container", metavar="NAME")
+    beancounters.add_argument("-v", "--verbose", action="store_true", help="with where each figure comes from")
+    _json(beancounters)
     plan = command("plan", "show what run would do, step by step, without doing it")
     plan.add_argument("-t", "--tty", action="store_true", help="with a terminal")
     plan.add_argument("-d", "--detach", action="store_true", help="detached")
@@ -78,6 +104,30 @@ def _parser() -> argparse.ArgumentParser:
     logs = command("logs", "print what a container's main process has written")
     logs.add_argument("container", metavar="NAME")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("1 or more is expected")
+    return number
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0.1 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError("0.1 to 86400 seconds are expected")
+    return seconds
+
+
+def _interval(parser: argparse.ArgumentParser, default: float) -> None:
+    parser.add_argument(
+        "--interval",
+        type=_seconds,
+        default=default,
+        metavar="SECONDS",
+        help=f"between two looks (default: {default:g})",
+    )
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
@@ -295,6 +345,45 @@ def _ls(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _show_top(arguments: argparse.Namespace) -> int:
+    watch = _top.Watch()
+    try:
+        return _top.Top(watch, arguments.interval, arguments.count, arguments.sort, arguments.reverse).run()
+    finally:
+        watch.close()
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    watch = _top.Watch(arguments.container)
+    try:
+        return _top.stats(watch, arguments.interval, arguments.stream, arguments.json)
+    finally:
+        watch.close()
+
+
+def _beancounters(arguments: argparse.Namespace) -> int:
+    with Container.by_name(arguments.container) as container:
+        counters = container.beancounters()
+    if arguments.json:
+        print(json.dumps([asdict(counter) for counter in counters], indent=2))
+        return 0
+    figures = ("held", "maxheld", "barrier", "limit", "failcnt")
+    texts = [["-" if (n := getattr(c, name)) is None else str(n) for name in figures] for c in counters]
+    widths = [max(map(len, column)) for column in zip(figures, *texts, strict=True)]
+    rows = [
+        [
+            (counter.resource, ""),
+            *((text.rjust(width), "dim" if text == "-" else "") for text, width in zip(line, widths, strict=True)),
+            (counter.unit, "dim"),
+            (counter.source if arguments.verbose or counter.source.startswith("none: ") else "", "dim"),
+        ]
+        for counter, line in zip(counters, texts, strict=True)
+    ]
+    headers = [name.upper().rjust(width) for name, width in zip(figures, widths, strict=True)]
+    _table.show(("RESOURCE", *headers, "UNIT", ""), rows)
+    return 0
+
+
 def _age(seconds: float) -> str:
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= size:
@@ -352,6 +441,9 @@ _COMMANDS = {
     "run": _run,
     "exec": _exec,
     "ls": _ls,
+    "top": _show_top,
+    "stats": _stats,
+    "beancounters": _beancounters,
     "plan": _plan,
     "doctor": _doctor,
     "gc": _gc,

@@ -8,15 +8,20 @@ import os
 import sys
 from collections.abc import Sequence
 
-_ANSI = {"green": "32", "yellow": "33", "red": "31", "dim": "2"}
+_ANSI = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
 
 Cell = tuple[str, str]
-"""Text and style: `green`, `yellow`, `red`, `dim` or nothing."""
+"""Text and style: `green`, `yellow`, `red`, `dim`, `bold` or nothing."""
 
 
 def colours() -> bool:
     """Standard output is a terminal that may show colours."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def styled(text: str, style: str) -> str:
+    """Text with the codes of a terminal."""
+    return f"\x1b[{_ANSI[style]}m{text}\x1b[0m" if style else text
 
 
 def show(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
@@ -46,7 +51,7 @@ def _plain(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
         words = []
         for (text, style), width in zip(cells, widths, strict=True):
             padded = text.ljust(width)
-            words.append(f"\x1b[{_ANSI[style]}m{padded}\x1b[0m" if style and coloured else padded)
+            words.append(styled(padded, style) if coloured else padded)
         return "  ".join(words).rstrip()
 
     print(line([(header, "") for header in headers]))

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import IO, TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 if TYPE_CHECKING:
     from ._container import Container
@@ -174,39 +174,275 @@ class SpecFields(CommandFields, LimitFields, total=False):
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What a container uses and used. None: the machine does not count it, or not for this caller."""
+class IoUsage:
+    """What a container did on one block device."""
+
+    #: The kernel's name of the device, as in /dev: `sda`.
+    name: str | None = None
+    #: Bytes.
+    read_bytes: int = 0
+    write_bytes: int = 0
+    #: Requests.
+    reads: int = 0
+    writes: int = 0
+    #: Bytes that were given back to the device (TRIM), and requests for that.
+    discard_bytes: int = 0
+    discards: int = 0
+
+
+@dataclass(frozen=True)
+class NetUsage:
+    """What one network device carried, since it is there."""
+
+    #: Bytes, packets, bad packets, and packets that were dropped, for want of room for example.
+    rx_bytes: int = 0
+    rx_packets: int = 0
+    rx_errors: int = 0
+    rx_dropped: int = 0
+    tx_bytes: int = 0
+    tx_packets: int = 0
+    tx_errors: int = 0
+    tx_dropped: int = 0
+
+
+@dataclass(frozen=True)
+class HugePageUsage:
+    """Huge pages of one size."""
+
+    #: Bytes in use now.
+    current: int | None = None
+    #: The most bytes that were in use at once; cgroup v1 only.
+    peak: int | None = None
+    #: None when unlimited.
+    max: int | None = None
+    #: Bytes that are reserved and perhaps not yet in use.
+    reserved: int | None = None
+    #: Allocations that the limit refused.
+    refused: int | None = None
+
+
+@dataclass(frozen=True)
+class QuotaUsage:
+    """What one user or group of a container has on its writable layer."""
 
     #: Bytes.
+    disk_used: int = 0
+    #: The limit in bytes; None when unlimited.
+    disk_max: int | None = None
+    inodes_used: int = 0
+    inodes_max: int | None = None
+
+
+@dataclass(frozen=True)
+class Stall:
+    """Time lost in waiting: shares of the last 10, 60 and 300 seconds in percent, and the sum since the start."""
+
+    avg10: float = 0.0
+    avg60: float = 0.0
+    avg300: float = 0.0
+    #: Microseconds.
+    total_usec: int = 0
+
+
+@dataclass(frozen=True)
+class Stalls:
+    """Time lost in waiting for one resource."""
+
+    #: At least one task waited. The kernel does not tell it of interrupts.
+    some: Stall | None = None
+    #: All tasks that were not idle waited.
+    full: Stall | None = None
+
+
+@dataclass(frozen=True)
+class PressureUsage:
+    """Time in which tasks waited for what they needed to go on (the kernel's PSI)."""
+
+    memory: Stalls | None = None
+    #: For a processor, or because `cpus` was used up.
+    cpu: Stalls | None = None
+    #: For a block device.
+    io: Stalls | None = None
+    #: While interrupts were served.
+    irq: Stalls | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a container uses and used. None: the machine does not count it, or not for this caller.
+
+    After the end, what outlives the processes stays as it was then: peaks, counts, processor time, I/O. Memory by kind, pressure,
+    network and huge pages are there when a snapshot was made while it ran.
+    """
+
+    #: Bytes in use now, page cache and kernel memory included.
     memory_current: int | None = None
+    #: The most bytes that were in use at once. v2: Linux 5.19.
     memory_peak: int | None = None
-    #: None when unlimited.
+    #: The limit in bytes; None when unlimited.
     memory_max: int | None = None
-    #: Processes killed because the container's memory ran out.
+    #: Processes that were killed because the group was out of memory.
     memory_oom_kills: int | None = None
+    #: How often use came up against the limit (and something was reclaimed, or a process was killed).
     memory_limit_hits: int | None = None
+    #: How often processes were slowed down because use was above `memory_high`; v2.
+    memory_high_hits: int | None = None
+    #: How often memory was taken although use was below `memory_low`: the machine was short; v2.
+    memory_low_hits: int | None = None
+    #: Bytes of the processes' own data: heap, stacks, private mappings. (The names of these are those of the kernel's
+    #: memory.stat.)
+    memory_anon: int | None = None
+    #: Bytes of cached files, shared memory included.
+    memory_file: int | None = None
+    #: Bytes of tmpfs, System V and POSIX shared memory, and shared anonymous mappings.
+    memory_shmem: int | None = None
+    #: Bytes of files that are mapped.
+    memory_file_mapped: int | None = None
+    #: Bytes of cached files that have to be written back.
+    memory_file_dirty: int | None = None
+    #: Bytes of cached files that are just being written back.
+    memory_file_writeback: int | None = None
+    #: Bytes that the kernel uses for it: stacks, page tables, slab and more. v2: Linux 5.18.
+    memory_kernel: int | None = None
+    #: Bytes of kernel stacks; v2.
+    memory_kernel_stack: int | None = None
+    #: Bytes of page tables; v2.
+    memory_pagetables: int | None = None
+    #: Bytes of the kernel's data for each processor; v2.
+    memory_percpu: int | None = None
+    #: Bytes of network buffers. v1: of TCP only.
+    memory_sock: int | None = None
+    #: Bytes of kernel objects; v2.
+    memory_slab: int | None = None
+    #: Those that can be given up when memory is short, as cached names and inodes; v2.
+    memory_slab_reclaimable: int | None = None
+    #: Those that cannot; v2.
+    memory_slab_unreclaimable: int | None = None
+    #: Bytes that cannot be reclaimed: locked memory for the most part.
+    memory_unevictable: int | None = None
+    #: Page faults.
+    memory_pgfault: int | None = None
+    #: Page faults for which something had to be read from a device.
+    memory_pgmajfault: int | None = None
+    #: Bytes in swap now.
+    memory_swap: int | None = None
+    #: The most bytes in swap at once; v2, Linux 6.5.
+    memory_swap_peak: int | None = None
+    #: The limit of swap in bytes; None when unlimited.
+    memory_swap_max: int | None = None
+    #: How often the limit of swap was met; v2.
+    memory_swap_limit_hits: int | None = None
+    #: Microseconds of CPU time, user and system.
     cpu_usage_usec: int | None = None
+    #: Microseconds in the processes' own code.
     cpu_user_usec: int | None = None
+    #: Microseconds in the kernel.
     cpu_system_usec: int | None = None
+    #: Microseconds in which tasks were ready to run and the limit held them.
     cpu_throttled_usec: int | None = None
+    #: Periods in which that happened.
     cpu_throttled_periods: int | None = None
+    #: Periods of the limit in which anything ran.
+    cpu_periods: int | None = None
+    #: Periods in which saved time was spent (`cpu_burst`); Linux 5.15.
+    cpu_bursts: int | None = None
+    #: Microseconds that were spent above the limit in them.
+    cpu_burst_usec: int | None = None
+    #: Tasks (processes and threads) now.
     pids_current: int | None = None
+    #: The most tasks at once. Linux 6.1; on v1 too.
     pids_peak: int | None = None
+    #: The limit; None when unlimited.
     pids_max: int | None = None
-    #: Forks refused by the limit.
+    #: Forks that the limit refused.
     pids_refused: int | None = None
     #: Bytes of the writable layer, when `disk`, `inodes` or `quota` limits it.
     disk_used: int | None = None
     disk_max: int | None = None
     inodes_used: int | None = None
     inodes_max: int | None = None
-    #: What those have that `quota` limits: `uid:N` or `gid:N` -> `disk_used`, `disk_max`, `inodes_used`, `inodes_max`.
-    quota: Mapping[str, Mapping[str, int | None]] | None = None
+    #: What was done on block devices, by `MAJOR:MINOR`. On cgroup v2 a device that is not in it was not used. On v1 the kernel
+    #: counts only with `io_max` or `io_weight`, and only on devices that have a rate limit or are scheduled by bfq.
+    io: dict[str, IoUsage] | None = None
+    #: What network devices carried, by their names inside. None for groups inside a container, and with `net="host"`.
+    net: dict[str, NetUsage] | None = None
+    #: By size, as `hugepages` has it (`2M`). Counted when that field is set.
+    hugepages: dict[str, HugePageUsage] | None = None
+    #: Time lost in waiting. Needs a cgroup v2 tree (a hybrid machine has one) and a kernel with PSI.
+    pressure: PressureUsage | None = None
+    #: What those have that `quota` limits, by its keys: `uid:N` or `gid:N`.
+    quota: dict[str, QuotaUsage] | None = None
+
+    def get(self, key: str) -> int | None:
+        """A counter by its name in C: `memory_peak`, `io.8:0.read_bytes`, `net.eth0.rx_bytes`, `pressure.memory.some.total_usec`.
+
+        None for what is not counted here, and for a device that is not there or was not used. KeyError when there is no such name.
+        """
+        first, dot, rest = key.partition(".")
+        value: Any
+        if not dot:
+            value = self.__dict__[first]
+            if first in _STRUCTURED:
+                raise KeyError(key)
+            return cast("int | None", value)
+        of, _, name = rest.rpartition(".")
+        known = _FIGURES.get(first, frozenset())
+        if not of or name not in known:
+            raise KeyError(key)
+        if first == "pressure":
+            resource, _, level = of.partition(".")
+            if resource not in PressureUsage.__dataclass_fields__ or level not in Stalls.__dataclass_fields__:
+                raise KeyError(key)
+            value = getattr(self.pressure, resource, None)
+            value = getattr(value, level, None)
+        else:
+            value = (self.__dict__[first] or {}).get(of)
+        return cast("int | None", getattr(value, name, None))
 
     @classmethod
     def _from_json(cls, text: str) -> Usage:
         known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in json.loads(text).items() if key in known})
+        figures = {key: value for key, value in json.loads(text).items() if key in known}
+        for name, kind in _MAPS.items():
+            if figures.get(name) is not None:
+                figures[name] = {of: kind(**values) for of, values in figures[name].items()}
+        if figures.get("pressure") is not None:
+            figures["pressure"] = PressureUsage(
+                **{
+                    resource: levels and Stalls(**{level: stall and Stall(**stall) for level, stall in levels.items()})
+                    for resource, levels in figures["pressure"].items()
+                }
+            )
+        return cls(**figures)
+
+
+_MAPS: dict[str, Any] = {"io": IoUsage, "net": NetUsage, "hugepages": HugePageUsage, "quota": QuotaUsage}
+_STRUCTURED = {*_MAPS, "pressure"}
+#: The counters of structured fields.
+_FIGURES = {name: frozenset(kind.__dataclass_fields__) - {"name"} for name, kind in _MAPS.items()}
+_FIGURES["pressure"] = frozenset({"total_usec"})
+
+
+@dataclass(frozen=True)
+class Beancounter:
+    """One resource of OpenVZ's table. None: there is no such figure here, or the limit is not set; `source` says why."""
+
+    #: OpenVZ's name: `numproc`, `physpages`, ...
+    resource: str
+    #: Of all figures but `failcnt`: `items`, `pages` (of this machine's size) or `bytes`.
+    unit: str
+    #: In use now.
+    held: int | None
+    #: The most that was in use at once.
+    maxheld: int | None
+    #: A soft limit or a guarantee.
+    barrier: int | None
+    #: The hard limit.
+    limit: int | None
+    #: How often something was refused, or had to give way.
+    failcnt: int | None
+    #: Where the figures come from, and why some or all of them are missing.
+    source: str
 
 
 class _Pressure(TypedDict):

@@ -24,7 +24,7 @@ from ._errors import Error, TimedOutError
 from ._group import ControlGroup
 from ._process import Process as _Process
 from ._process import TextOptions
-from ._types import Args, CompletedProcess, Entry, Event, GcReport, Plan, Pressure, Report, Size, Usage
+from ._types import Args, Beancounter, CompletedProcess, Entry, Event, GcReport, Plan, Pressure, Report, Size, Usage
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -398,6 +398,9 @@ class Container:
 
     async def usage(self) -> Usage:
         return self._sync.usage()
+
+    async def beancounters(self) -> list[Beancounter]:
+        return await asyncio.to_thread(self._sync.beancounters)
 
     def events(
         self,

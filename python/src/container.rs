@@ -115,6 +115,9 @@ impl Container {
     fn usage(&self, py: Python<'_>) -> PyResult<String> {
         detached(py, || self.0.usage().map(|usage| usage.to_json()))
     }
+    fn beancounters(&self, py: Python<'_>) -> PyResult<String> {
+        detached(py, || self.0.beancounters().map(|counters| ringfence::Beancounter::to_json(&counters)))
+    }
     /// `options` is JSON.
     fn events(&self, py: Python<'_>, options: &str) -> PyResult<Events> {
         detached(py, || self.0.events(&ringfence::EventOptions::from_json(options)?)).map(Events)

@@ -1,4 +1,4 @@
-//! The table of `make bench`: starts of ringfence beside the kernel's floor, bwrap and runc.
+//! The tables of `make bench`: starts of ringfence beside the kernel's floor, bwrap and runc; snapshots of usage beside plain reads.
 //!
 //! A worker process per host size (an empty one, one with much touched heap) makes one measurement per request; the
 //! coordinator asks for one of each subject in turn, so that whatever else the machine does meets all of them alike.
@@ -25,6 +25,15 @@ const SUBJECTS: &[Subject] = &[
 
 /// Those that are also measured from the host with much heap.
 const HEAVY: &[&str] = &["fork", "floor", "ringfence", "exec"];
+
+/// A snapshot of usage, for one container each; see [`Usages`].
+const USAGE: &[Subject] = &[
+    Subject { name: "usage-floor", label: "floor: pread of the same files, kept open", every: 1 },
+    Subject { name: "usage-files", label: "open + read + close of the same files", every: 1 },
+    Subject { name: "usage", label: "ringfence: usage of one container", every: 1 },
+    Subject { name: "usage-100", label: "ringfence: usage of 100 containers, per container", every: 4 },
+    Subject { name: "usage-1000", label: "ringfence: usage of 1,000 containers, per container", every: 40 },
+];
 
 struct Subject {
     name: &'static str,
@@ -78,9 +87,11 @@ fn work(heap_mib: usize, payload: &str) {
         page[0] = 1;
     }
     let mut running = None;
+    let mut usages = Usages::default();
     for line in std::io::stdin().lines() {
         let answer = match line.expect("a request").as_str() {
             "memory" => memory(&mut running),
+            name if name.starts_with("usage") => usages.measure(name).map(|d| d.as_nanos().to_string()),
             name => measure(name, payload, &mut running).map(|d| d.as_nanos().to_string()),
         };
         match answer {
@@ -151,6 +162,79 @@ fn measure(name: &str, payload: &str, running: &mut Option<Container>) -> Result
         }
         _ => Err(format!("unknown subject {name}")),
     }
+}
+
+/// Containers of which snapshots are made, started at the first use.
+#[derive(Default)]
+struct Usages {
+    containers: Vec<Container>,
+    files: Vec<(std::path::PathBuf, std::fs::File)>,
+}
+
+impl Usages {
+    fn measure(&mut self, name: &str) -> Result<Duration, String> {
+        use std::os::unix::fs::FileExt;
+        let count = name.strip_prefix("usage-").and_then(|n| n.parse().ok()).unwrap_or(1);
+        self.start(count)?;
+        let mut buffer = [0u8; 8192];
+        let text = |e: std::io::Error| e.to_string();
+        let mut look = || -> Result<(), String> {
+            match name {
+                "usage-floor" => {
+                    for (_, file) in &self.files {
+                        file.read_at(&mut buffer, 0).map_err(text)?;
+                    }
+                }
+                "usage-files" => {
+                    for (path, _) in &self.files {
+                        let file = std::fs::File::open(path).map_err(text)?;
+                        file.read_at(&mut buffer, 0).map_err(text)?;
+                    }
+                }
+                _ => {
+                    for container in &self.containers[..count] {
+                        std::hint::black_box(container.usage().map_err(|e| e.to_string())?);
+                    }
+                }
+            }
+            Ok(())
+        };
+        // One container's files are in the processor's caches, as they are for those that are looked at in a row.
+        let looks = if count == 1 { 16 } else { 1 };
+        let all = timed(|| (0..looks).try_for_each(|_| look()))?;
+        Ok(all / (looks * count as u32))
+    }
+
+    fn start(&mut self, count: usize) -> Result<(), String> {
+        if self.containers.len() < count {
+            // Each has some ten descriptors for itself, and one for each file that tells of it.
+            use nix::sys::resource::{Resource, getrlimit, setrlimit};
+            let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(|e| e.to_string())?;
+            setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_err(|e| e.to_string())?;
+        }
+        while self.containers.len() < count {
+            let spec = Spec { argv: Vec::new(), ..limited("") };
+            let container = Container::start(&spec).map_err(|e| e.to_string())?;
+            container.usage().map_err(|e| e.to_string())?;
+            if self.containers.is_empty() {
+                self.files = read_files(&container);
+            }
+            self.containers.push(container);
+        }
+        Ok(())
+    }
+}
+
+/// The files that a snapshot reads: those of the groups that this process has open now, and the network's.
+fn read_files(container: &Container) -> Vec<(std::path::PathBuf, std::fs::File)> {
+    let id = format!("/{}/", container.id());
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let paths = open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).filter(|path| {
+        let path = path.to_string_lossy();
+        path.contains(&id) && !path.ends_with("/tasks")
+    });
+    let network = format!("/proc/{}/net/dev", container.pid()).into();
+    paths.chain([network]).filter_map(|path| Some((path.clone(), std::fs::File::open(path).ok()?))).collect()
 }
 
 fn timed(run: impl FnOnce() -> Result<(), String>) -> Result<Duration, String> {
@@ -375,8 +459,25 @@ fn coordinate(options: &Options) {
     let memory = if options.wants("exec") { empty.ask("memory") } else { Err("needs the container of `exec`".into()) };
     empty.end();
     heavy.end();
+    // By itself, because it ends with a thousand containers.
+    let mut usage = Worker::start(0, &options.payload);
+    let mut usage_rows: Vec<Series> =
+        USAGE.iter().map(|s| Series { label: s.label.into(), ..Series::default() }).collect();
+    let rounds = options.rounds.min(400);
+    for round in 0..rounds + warm_up {
+        for (subject, row) in USAGE.iter().zip(&mut usage_rows) {
+            if round % subject.every == 0 && options.wants(subject.name) {
+                row.sample(&mut usage, subject.name);
+            }
+        }
+        if round + 1 == warm_up {
+            usage_rows.iter_mut().for_each(|row| row.samples.clear());
+        }
+    }
+    usage.end();
     print!("{}", table(&rows, &heavy_rows));
-    print!("{}", goals(&rows, &heavy_rows, memory));
+    print!("\n{}", usage_table(&usage_rows));
+    print!("{}", goals(&rows, &heavy_rows, &usage_rows, memory));
 }
 
 fn find<'a>(rows: &'a [Series], list: &[&str], name: &str) -> Option<&'a Series> {
@@ -411,7 +512,25 @@ fn table(rows: &[Series], heavy: &[Series]) -> String {
     out
 }
 
-fn goals(rows: &[Series], heavy: &[Series], memory: Result<String, String>) -> String {
+fn usage_table(rows: &[Series]) -> String {
+    let mut out = String::new();
+    let width = rows.iter().map(|r| r.label.len()).max().unwrap_or(0);
+    let floor = rows.first().filter(|row| row.measured()).map(|row| row.quantile(0.5));
+    let _ = writeln!(out, "{:<width$}  {:>6}  {:>8}  {:>8}  {:>7}", "microseconds", "n", "p50", "p99", "x floor");
+    for row in rows.iter().filter(|r| r.failure.is_some() || !r.samples.is_empty()) {
+        if let Some(reason) = &row.failure {
+            let _ = writeln!(out, "{:<width$}  not measured: {reason}", row.label);
+            continue;
+        }
+        let (p50, p99) = (row.quantile(0.5), row.quantile(0.99));
+        let ratio = floor.map_or_else(|| "-".into(), |f| format!("{:.2}", p50 / f));
+        let (n, p50, p99) = (row.samples.len(), p50 * 1e3, p99 * 1e3);
+        let _ = writeln!(out, "{:<width$}  {n:>6}  {p50:>8.1}  {p99:>8.1}  {ratio:>7}", row.label);
+    }
+    out
+}
+
+fn goals(rows: &[Series], heavy: &[Series], usage: &[Series], memory: Result<String, String>) -> String {
     let mut out = String::from("\n");
     let mut goal = |what: &str, value: Option<f64>, limit: f64, unit: &str| {
         let _ = match value {
@@ -444,6 +563,15 @@ fn goals(rows: &[Series], heavy: &[Series], memory: Result<String, String>) -> S
         memory.as_ref().ok().map(|text| text.split(' ').filter_map(|n| n.parse().ok()).collect());
     goal("resident memory of the keeper", sizes.as_ref().and_then(|s| s.first().copied()), 300.0, " KiB");
     goal("resident memory of a container's init", sizes.as_ref().and_then(|s| s.get(1).copied()), 100.0, " KiB");
+    let usages: Vec<&str> = USAGE.iter().map(|s| s.name).collect();
+    let of_usage = |name: &str| find(usage, &usages, name).map(|row| row.quantile(0.5) * 1e3);
+    goal("usage of one container, p50", of_usage("usage"), 40.0, " us");
+    goal(
+        "usage of 1,000 containers against 100, per container",
+        ratio(of_usage("usage-1000"), of_usage("usage-100")),
+        1.2,
+        "x",
+    );
     if let Err(reason) = memory {
         let _ = writeln!(out, "memory not measured: {reason}");
     }

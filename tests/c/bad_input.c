@@ -85,6 +85,7 @@ static void nulls(void)
     refuses(ringfence_container_thaw(NULL, place));
     refuses(ringfence_container_usage_u64(NULL, "memory_peak", &number, place));
     refuses_pointer(ringfence_container_usage_json(NULL, place));
+    refuses_pointer(ringfence_container_beancounters_json(NULL, place));
     refuses_pointer(ringfence_container_info_json(NULL, place));
     char bytes[4];
     refuses(ringfence_container_log_fd(NULL, place));

@@ -211,6 +211,26 @@ static void check_output(json expected, const ringfence_output *output)
              ringfence_output_signal(output));
 }
 
+/* A figure by its name, which may have dots: of a device, a size, a resource. */
+static char *figure(json whole, const char *name)
+{
+    const char *dot = strchr(name, '.'), *last = strrchr(name, '.');
+    if (!dot)
+        return json_text(json_get(whole, name));
+    char parts[4][64] = {""};
+    snprintf(parts[0], sizeof parts[0], "%.*s", (int)(dot - name), name);
+    /* "pressure.memory.some.total_usec", but "io.8:0.read_bytes" and "net.eth0.10.rx_bytes". */
+    const char *middle = !strcmp(parts[0], "pressure") ? strchr(dot + 1, '.') : last;
+    snprintf(parts[1], sizeof parts[1], "%.*s", (int)(middle - dot - 1), dot + 1);
+    if (middle < last)
+        snprintf(parts[2], sizeof parts[2], "%.*s", (int)(last - middle - 1), middle + 1);
+    snprintf(parts[3], sizeof parts[3], "%s", last + 1);
+    for (int i = 0; i < 4; i++)
+        if (*parts[i])
+            whole = json_get(whole, parts[i]);
+    return json_text(whole);
+}
+
 static void check_usage(json expected, const char *usage)
 {
     size_t position = 0;
@@ -219,7 +239,7 @@ static void check_usage(json expected, const char *usage)
         char *name = json_text(key);
         json bounds = json_next(figures, &position);
         char *min = json_text(json_get(bounds, "min")), *max = json_text(json_get(bounds, "max"));
-        char *seen = json_text(json_get(whole, name));
+        char *seen = figure(whole, name);
         if (min)
             expect(seen && *seen != 'n' && atoll(seen) >= atoll(min), name, min, seen);
         if (max)

@@ -40,7 +40,23 @@ def call(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
 # --- without a container
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["exec"], ["ls"], ["plan"], ["doctor"], ["gc"], ["stop"], ["logs"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["run"],
+        ["exec"],
+        ["ls"],
+        ["plan"],
+        ["doctor"],
+        ["gc"],
+        ["stop"],
+        ["logs"],
+        ["top"],
+        ["stats"],
+        ["beancounters"],
+    ],
+)
 def test_help(command: list[str]) -> None:
     done = call(*command, "--help")
     assert done.returncode == 0
@@ -192,6 +208,64 @@ def test_limits() -> None:
     assert "out of memory" in done.stderr
     done = call("run", "--usage", "-m", "64M", "true")
     assert re.search(r"^memory_max 67108864$", done.stderr, re.M)
+
+
+@pytest.mark.needs("memory", "pids")
+def test_what_containers_use(tmp_path: Path) -> None:
+    name = f"cli-stats-{os.getpid()}"
+    assert call("run", "-d", "--name", name, "-m", "64M", "-p", "30", "sleep", "600").returncode == 0
+    try:
+        once = call("top", "--once", "--interval", "0.2", "--sort", "memory")
+        assert (once.returncode, once.stderr) == (0, "")
+        assert re.search(rf"^{name} .*64\.0M", once.stdout, re.M)
+        assert re.search(r"^NAME +CPU .*MEMORY .*PIDS .*WAITS CPU +MEM +IO$", once.stdout, re.M)
+        assert call("top", "-n", "2", "--interval", "0.2").stdout.count(name) == 2
+        done = call("stats", name, "--json", "--interval", "0.2")
+        (row,) = json.loads(done.stdout)
+        assert (row["name"], row["usage"]["memory_max"], row["usage"]["pids_max"]) == (name, 64 << 20, 30)
+        assert row["rates"]["cpus"] is not None and row["usage"]["net"]["lo"]["rx_bytes"] == 0
+        assert re.search(rf"^{name} .*64\.0M", call("stats", "--interval", "0.2").stdout, re.M)
+        table = call("beancounters", name)
+        assert re.search(r"^numproc +[0-9]+ +[0-9]+ +- +30 +0 +items$", table.stdout, re.M)
+        assert re.search(r"^numiptent .* none: ", table.stdout, re.M)
+        assert len(json.loads(call("beancounters", name, "--json").stdout)) == 23
+    finally:
+        call("stop", "--timeout", "0", name)
+    missing = call("stats", "no-such-container")
+    assert missing.returncode == 125 and "no-such-container" in missing.stderr
+
+
+def test_top_in_a_terminal(tmp_path: Path) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update(TERM="xterm", LANG="C.UTF-8", PYTHONIOENCODING="utf-8")
+        os.execv(COMMAND[0], [*COMMAND, "top", "--interval", "0.2"])
+    try:
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 80, 0, 0))
+        seen = b""
+        deadline = time.monotonic() + 30
+        while b"q:quit" not in seen and time.monotonic() < deadline:
+            if select.select([terminal], [], [], 1)[0]:
+                seen += os.read(terminal, 4096)
+        os.write(terminal, b"mr")
+        while b"smallest memory first" not in seen and time.monotonic() < deadline:
+            if select.select([terminal], [], [], 1)[0]:
+                seen += os.read(terminal, 4096)
+        assert b"smallest memory first" in seen
+        os.write(terminal, b"q")
+        while time.monotonic() < deadline:
+            try:
+                more = os.read(terminal, 4096)
+            except OSError:
+                break
+            if not more:
+                break
+            seen += more
+        assert seen.startswith(b"\x1b[?1049h") and b"\x1b[?1049l" in seen[-100:]
+    finally:
+        os.close(terminal)
+        _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def test_timeout_is_124() -> None:

@@ -27,6 +27,13 @@ pub(super) fn number(name: &str) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
+/// The kernel's name of a block device, by its number.
+pub(super) fn name(number: &str) -> Option<String> {
+    let link = fs::read_link(format!("/sys/dev/block/{number}")).ok()?;
+    // sysfs has `!` for the slash in names of a few drivers.
+    Some(link.file_name()?.to_str()?.replace('!', "/"))
+}
+
 /// How devices of this machine are shared by weight.
 pub(super) struct WeightWays {
     pub bfq: bool,
@@ -72,17 +79,44 @@ pub(super) struct HugePage {
     pub name: String,
 }
 
+impl HugePage {
+    fn new(bytes: u64) -> Self {
+        // As the kernel names them (hugetlb_cgroup.c: whole GiB, MiB or KiB).
+        let name = match bytes {
+            _ if bytes >= 1 << 30 => format!("{}GB", bytes >> 30),
+            _ if bytes >= 1 << 20 => format!("{}MB", bytes >> 20),
+            _ => format!("{}KB", bytes >> 10),
+        };
+        Self { bytes, name }
+    }
+
+    /// As a key of `hugepages`: `2M`.
+    pub fn size(&self) -> String {
+        self.name.trim_end_matches('B').to_owned()
+    }
+}
+
+/// The sizes that this machine has.
+pub(super) fn huge_pages() -> Vec<HugePage> {
+    huge_page_sizes().into_iter().map(|kib| HugePage::new(kib << 10)).collect()
+}
+
+/// In KiB.
+fn huge_page_sizes() -> Vec<u64> {
+    let sizes = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+    let mut sizes: Vec<u64> = sizes
+        .filter_map(|e| e.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok())
+        .collect();
+    sizes.sort_unstable();
+    sizes
+}
+
 pub(super) fn huge_page(size: &str) -> Result<HugePage> {
     let field = || format!("hugepages[{size:?}]");
     let bytes = crate::spec::parse_size(size).map_err(|why| Error::spec(field(), why))?;
     let directory = format!("/sys/kernel/mm/hugepages/hugepages-{}kB", bytes >> 10);
     if !Path::new(&directory).exists() {
-        let sizes = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
-        let mut sizes: Vec<u64> = sizes
-            .filter_map(|e| e.file_name().to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok())
-            .collect();
-        sizes.sort_unstable();
-        let known: Vec<String> = sizes.iter().map(|kib| format!("{kib}K")).collect();
+        let known: Vec<String> = huge_page_sizes().iter().map(|kib| format!("{kib}K")).collect();
         return Err(Error::new(ErrorKind::Unsupported, "this machine has no pages of that size")
             .with_field(field())
             .with_path(directory)
@@ -91,13 +125,7 @@ pub(super) fn huge_page(size: &str) -> Result<HugePage> {
                 false => format!("it has {}", known.join(", ")),
             }));
     }
-    // As the kernel names them (hugetlb_cgroup.c: whole GiB, MiB or KiB).
-    let name = match bytes {
-        _ if bytes >= 1 << 30 => format!("{}GB", bytes >> 30),
-        _ if bytes >= 1 << 20 => format!("{}MB", bytes >> 20),
-        _ => format!("{}KB", bytes >> 10),
-    };
-    Ok(HugePage { bytes, name })
+    Ok(HugePage::new(bytes))
 }
 
 pub(super) fn rdma(device: &str) -> Result<()> {

@@ -171,7 +171,7 @@ impl Group {
     }
 
     /// Opens a control file: of the controller where that is, on v1 too; without one of the v2 group.
-    fn event_file(&self, controller: Option<Controller>, name: &str, access: OFlag) -> Result<OwnedFd> {
+    pub(super) fn event_file(&self, controller: Option<Controller>, name: &str, access: OFlag) -> Result<OwnedFd> {
         let parts = self.v1();
         let v1 =
             controller.and_then(|c| parts.iter().map(|part| &part.parent).find(|parent| has(parent, c.name_on(false))));

@@ -61,7 +61,8 @@ pub(crate) use limits::Limits;
 pub(crate) use report::layout_report;
 pub(crate) use sub::PAYLOAD as SUB_PAYLOAD;
 pub(crate) use sweep::sweep;
-pub use usage::{QuotaUsage, Usage};
+pub(crate) use usage::Controls;
+pub use usage::{HugePageUsage, IoUsage, NetUsage, PressureUsage, QuotaUsage, Stall, Stalls, Usage};
 
 /// How long a freeze may take. A task stops within microseconds; one in an uninterruptible sleep does not stop at all.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);

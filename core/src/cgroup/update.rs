@@ -61,6 +61,7 @@ impl Group {
             self.make_room(bytes)?;
         }
         settings::apply(&steps, true)?;
+        lock(&self.reader).look_again();
         *lock(&self.limits) = Some(new.clone());
         Ok(())
     }
@@ -121,7 +122,7 @@ impl Group {
     }
 
     /// Every process of the container, by the groups that it has already.
-    fn members(&self) -> Result<Vec<i32>, Errno> {
+    pub fn members(&self) -> Result<Vec<i32>, Errno> {
         let v1 = self.v1();
         let known = v1.first().map(|part| &part.parent).or(self.v2.as_ref().map(|(parent, _)| parent));
         match known {

@@ -15,7 +15,7 @@ use crate::state::names;
 
 /// What handles of one group share.
 #[derive(Debug)]
-pub(super) struct Sub {
+pub(crate) struct Sub {
     pub group: Group,
     /// Its limits, as a spec that has nothing else.
     limits: Mutex<Spec>,

@@ -120,6 +120,9 @@ impl Group {
                     Errno::EACCES | Errno::EPERM => error.with_hint(
                         "on cgroup v1 only root may move another user's processes: give the limit at the start",
                     ),
+                    Errno::EINVAL if has(parent, Controller::Cpu.name()) => error.with_hint(
+                        "a real-time process cannot come into a group without a budget: give cpu_rt_runtime at the start",
+                    ),
                     _ => error,
                 })
             }

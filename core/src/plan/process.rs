@@ -230,7 +230,7 @@ impl ProcessPlan<'_> {
                      of the cpu controller of cgroup v1 also cpu_rt_runtime"
                 }
                 Policy::Deadline { .. } => {
-                    "deadline takes CAP_SYS_NICE on the host, a caller that may use all processors, and processor time that \
+                    "deadline takes CAP_SYS_NICE on the host, all processors for caller and container, and processor time that \
                      other deadlines have left"
                 }
                 _ => "it takes CAP_SYS_NICE on the host where the caller has a lower standing itself",

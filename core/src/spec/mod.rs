@@ -308,8 +308,8 @@ documented! {
         /// processor.
         ///
         /// Default: no budget of its own. Without one, real-time processes cannot be in a group of the cpu controller of cgroup
-        /// v1 (CONFIG_RT_GROUP_SCHED); a container has such a group when another field limits its processors. Unit: seconds of
-        /// processor time. Range: 1 microsecond to `cpu_rt_period`, within what the groups above have left; directories that
+        /// v1 (CONFIG_RT_GROUP_SCHED); a container has such a group of its own when another field limits its processors, else it
+        /// is in the caller's. Unit: seconds of processor time. Range: 1 microsecond to `cpu_rt_period`, within what the groups above have left; directories that
         /// ringfence made get what is missing there. Only on cgroup v1; elsewhere the start fails and says so. Can change while
         /// running; taking it away from real-time processes is refused (EBUSY). Source: the kernel's scheduler/sched-rt-group.
         cpu_rt_runtime: Option<Duration> = None, as Opt<Time>;

@@ -283,7 +283,8 @@ fn who_is_idle_gets_next_to_nothing() {
         return skip("no control group for this caller");
     }
     let idle = start(json!({"cpu_idle": true, "cpuset": "0"}));
-    let busy = start(json!({"cpuset": "0"}));
+    // With a weight it has a group beside the other's on v1 too, where else it would be in the caller's.
+    let busy = start(json!({"cpuset": "0", "cpu_weight": 100}));
     let (idler, worker) = (spin(&idle, None, |_| {}), spin(&busy, None, |_| {}));
     std::thread::sleep(Duration::from_millis(300));
     let [small, large] = shares([idler.pid(), worker.pid()], Duration::from_secs(3));

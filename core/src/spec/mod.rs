@@ -288,9 +288,9 @@ documented! {
         /// `cpus`; below 0.01 cores 1 s). Needs `cpus`. Can change while running. Source: the kernel's scheduler/sched-bwc,
         /// cpu.max.burst.
         cpu_burst: Option<Duration> = None, as Opt<Time>;
-        /// Whether the container runs only when nobody else wants the processor.
+        /// Whether the container runs only when no group beside it wants the processor.
         ///
-        /// Default: false. Excludes `cpu_weight`. Can change while running. Source: the kernel's admin-guide/cgroup-v2,
+        /// Default: false. On cgroup v1 only containers with a limit of processors have a group beside it. Excludes `cpu_weight`. Can change while running. Source: the kernel's admin-guide/cgroup-v2,
         /// cpu.idle.
         cpu_idle: bool = false, as One<Bool>;
         /// The share of contended processors, against other groups beside the container's.

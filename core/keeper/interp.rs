@@ -92,7 +92,7 @@ impl Plan {
             pseudo::CLOSE_OTHERS => {
                 op.kinds[0] == arg::DATA && op.args[0] % 4 == 0 && self.fits(op.args[0], op.args[1], 4)
             }
-            pseudo::WRITE_ALL => op.kinds[1] == arg::DATA && self.fits(op.args[1], op.args[2], 1),
+            pseudo::WRITE_ALL | pseudo::COMPARE => op.kinds[1] == arg::DATA && self.fits(op.args[1], op.args[2], 1),
             _ => true,
         };
         args && data && (op.out == slot::NONE || u32::from(op.out) < nslots)
@@ -266,6 +266,12 @@ impl Plan {
                 // The kernel writes "(unreachable)/..." for a directory that is not below the root (CVE-2024-21626).
                 if r > 0 && buffer[0] != b'/' { -nr::ELOOP as i64 } else { r.min(0) }
             }
+            pseudo::ASK => ask(self.slot(slot::CHANNEL) as i32, args[0] as u32),
+            pseudo::COMPARE => {
+                // SAFETY: is_sound_op checked offset and length.
+                let wanted = unsafe { core::slice::from_raw_parts(args[1] as *const u8, args[2] as usize) };
+                compare(args[0] as i32, wanted)
+            }
             pseudo::REMOVE_GROUP => groups::remove(args[0] as i32, args[1] as *const u8),
             pseudo::SKIP_IF_NEGATIVE => i64::from((args[0] as i64) < 0),
             _ => -nr::EINVAL as i64,
@@ -291,6 +297,43 @@ impl Plan {
 
 pub fn send_record(channel: i32, record: &Record, pass: i32) -> i64 {
     sys::send(channel, (record as *const Record).cast(), core::mem::size_of::<Record>(), pass).min(0)
+}
+
+/// Shows this process to the host, and waits until that has done what it can.
+fn ask(channel: i32, attribute: u32) -> i64 {
+    let me = sc!(nr::PIDFD_OPEN, sc!(nr::GETPID), 0);
+    if me < 0 {
+        return me;
+    }
+    let record = Record { magic: crate::proto::MAGIC, kind: record::ASK, op: attribute, ..Record::default() };
+    let sent = send_record(channel, &record, me as i32);
+    sys::close(me as i32);
+    if sent < 0 {
+        return sent;
+    }
+    let mut errno = 0i32;
+    loop {
+        match sc!(nr::READ, channel, &mut errno as *mut i32, 4) {
+            4 => return -i64::from(errno),
+            r if r == -nr::EINTR as i64 => {}
+            // The host is gone, and the lifeline soon is.
+            _ => return -nr::EPIPE as i64,
+        }
+    }
+}
+
+/// Whether a file has these words: the kernel puts tabs and a newline between and after them.
+fn compare(fd: i32, wanted: &[u8]) -> i64 {
+    let mut text = [0u8; 1024];
+    let n = sc!(nr::PREAD64, fd, text.as_mut_ptr(), text.len(), 0);
+    if n < 0 {
+        return n;
+    }
+    if words(&text[..n as usize]).eq(words(wanted)) { 0 } else { -nr::ERANGE as i64 }
+}
+
+fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
 }
 
 /// The keeper's end closes the pipe's other end: whoever sees that dies, and its container with it.

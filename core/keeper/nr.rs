@@ -142,6 +142,8 @@ pub use table::*;
 pub const EPERM: i32 = 1;
 pub const ENOENT: i32 = 2;
 pub const EINTR: i32 = 4;
+pub const ERANGE: i32 = 34;
+pub const EPIPE: i32 = 32;
 pub const EAGAIN: i32 = 11;
 pub const EACCES: i32 = 13;
 pub const EBUSY: i32 = 16;

@@ -109,6 +109,9 @@ pub mod record {
     pub const KEPT: u32 = 10;
     /// Operation `op` of `section` says that its part could not be had, and that the start goes on without it.
     pub const LEFT_OUT: u32 = 11;
+    /// A process that is about to execute asks for attribute `op` of the plan, for which it has not the rights; its pidfd comes
+    /// with it. It waits for the errno, four bytes, on the channel.
+    pub const ASK: u32 = 12;
 }
 
 /// Extended attributes with which the library marks a directory that it made for control groups; the value is the
@@ -321,4 +324,8 @@ pub mod pseudo {
     pub const LEFT_OUT: u32 = BASE + 15;
     /// (fd, name): removes a control group and the groups in it; EBUSY while a process is in one.
     pub const REMOVE_GROUP: u32 = BASE + 16;
+    /// (attribute): has the host set an attribute of this process; the host's errno.
+    pub const ASK: u32 = BASE + 17;
+    /// (fd, data, len): fails with ERANGE when the file does not have these words.
+    pub const COMPARE: u32 = BASE + 18;
 }

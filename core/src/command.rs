@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Output, Process};
-use crate::spec::{Capabilities, Resource, Rlimit, Stdio, Terminal, fields};
+use crate::spec::{Capabilities, IoPriority, Resource, Rlimit, Scheduler, Stdio, Terminal, fields};
 
 /// A program to run in a container: plain data; the fields mean what the same fields of the spec mean.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +27,8 @@ pub struct Command {
     pub stderr: Option<Stdio>,
     pub rlimits: std::collections::BTreeMap<Resource, Rlimit>,
     pub nice: Option<i32>,
+    pub scheduler: Option<Scheduler>,
+    pub io_priority: Option<IoPriority>,
     pub oom_score_adj: Option<i32>,
     /// `None`: what the container's spec says.
     pub capabilities: Option<Capabilities>,

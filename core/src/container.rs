@@ -859,7 +859,7 @@ impl Container {
         // The other ends: an end of file has to mean that nobody inside has them any more.
         drop((there, status_there, streams.given));
 
-        let outcome = launch::wait_started(&channel, Some(timeout), record::STARTED)?;
+        let outcome = launch::wait_started(&channel, Some(timeout), record::STARTED, &compiled.asks)?;
         let (pidfd, created, mut fds) = match outcome {
             Outcome::Started { pidfd, created, fds, left_out: more } => {
                 let paths = more.iter().filter_map(|&(section, op)| compiled.tag(section, op)?.path.as_ref());
@@ -875,7 +875,7 @@ impl Container {
             Outcome::Ended(_) => return Err(Error::new(ErrorKind::Internal, "an end without a start")),
             Outcome::Failed(failed) => {
                 // The keeper undoes it: the groups are gone when it says so.
-                let _ = launch::wait_started(&channel, Some(SHORT), record::ENDED);
+                let _ = launch::wait_started(&channel, Some(SHORT), record::ENDED, &[]);
                 return Err(explain(&failed, &compiled, spec, &keeper));
             }
         };
@@ -910,7 +910,7 @@ impl Container {
             Some(name) if spec.detach => {
                 // Until it is told so, its keeper ends it together with this process.
                 keeper.send(request::KEEP, key, 0, 0, &[])?;
-                end.ended = match launch::wait_started(&channel, Some(SHORT), record::KEPT) {
+                end.ended = match launch::wait_started(&channel, Some(SHORT), record::KEPT, &[]) {
                     Ok(Outcome::Started { .. }) => None,
                     // It was over before that: its last word is in the state directory.
                     Ok(Outcome::Ended(record)) => Some(record),
@@ -1395,6 +1395,8 @@ impl Inner {
                 rlimits: &command.rlimits,
                 inherited: &inherited,
                 nice: command.nice,
+                scheduler: command.scheduler,
+                io_priority: command.io_priority,
                 oom_score_adj: command.oom_score_adj,
                 capabilities: command.capabilities.as_ref().unwrap_or(&self.spec.capabilities),
                 no_new_privs: command.no_new_privs.unwrap_or(self.spec.no_new_privs),
@@ -1463,7 +1465,7 @@ impl Inner {
         if !sent {
             return Err(self.keeper_is_gone());
         }
-        match launch::wait_started(&channel, Some(timeout), until)? {
+        match launch::wait_started(&channel, Some(timeout), until, &compiled.asks)? {
             Outcome::Started { pidfd, fds, .. } => Ok((channel, pidfd, fds)),
             Outcome::Failed(failed) => Err(self.explain(&failed, compiled)),
             Outcome::Refused => Err(Error::new(

@@ -71,6 +71,11 @@ class CommandFields(TypedDict, total=False):
     rlimits: Mapping[str, int | str | tuple[int | str, int | str] | Mapping[str, int | str]]
     #: -20..19.
     nice: int
+    #: `other`, `batch`, `idle`, `fifo:10`, `rr:10`, or an object with `policy`, `priority`, `runtime`, `deadline`, `period`,
+    #: `reset_on_fork`, `uclamp_min`, `uclamp_max`.
+    scheduler: str | Mapping[str, str | int | float | bool | timedelta]
+    #: `idle`, `best-effort:0` to `best-effort:7`, `realtime:0` to `realtime:7`.
+    io_priority: str
     #: -1000..1000.
     oom_score_adj: int
     #: Names with or without `CAP_`; replaces the default set.
@@ -105,6 +110,9 @@ class LimitFields(TypedDict, total=False):
     cpu_idle: bool | None
     #: `"0-3,7"`, or an object with `cpus`, `mems` and `partition`.
     cpuset: str | int | Mapping[str, str | int] | None
+    #: Of real-time processes, in each `cpu_rt_period`; cgroup v1.
+    cpu_rt_runtime: Seconds | None
+    cpu_rt_period: Seconds | None
     #: Processes and threads.
     pids: int | None
     #: Share of contended devices: 1 to 10000, 100 by default; or `"ioprio:0"` to `"ioprio:7"`.
@@ -147,6 +155,10 @@ class SpecFields(CommandFields, LimitFields, total=False):
     mounts: Iterable[AnyPath | Mapping[str, Any]]
     #: Path inside -> bytes or text, or (bytes or text, mode).
     files: Mapping[Any, str | bytes | tuple[str | bytes, int]]
+    #: Pseudoterminals that may be open at once.
+    ptys: int
+    #: Kernel parameters of its own namespaces: name -> value.
+    sysctls: Mapping[str, str | int]
     #: Of /dev/shm.
     shm_size: Size
     #: False makes the payload pid 1.

@@ -250,3 +250,137 @@ fn a_group_that_was_removed_behind_our_back_is_a_clear_error() {
     assert_eq!(container.spec().pids, Some(20));
     container.close(None).unwrap();
 }
+
+/// A process that runs for ever.
+fn spin(container: &Container, group: Option<&str>, change: impl FnOnce(&mut Command)) -> ringfence::Process {
+    let mut command = Command::new("sh");
+    command.args(["-c", "while :; do :; done"]).stdin(Stdio::Null).stdout(Stdio::Null);
+    command.cgroup = group.map(str::to_owned);
+    change(&mut command);
+    container.spawn(&command).unwrap_or_else(|e| panic!("{e}\n{}", e.to_json()))
+}
+
+/// Processor time of a process, in seconds.
+fn processor_time(pid: i32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+    text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e9
+}
+
+fn shares<const N: usize>(pids: [i32; N], time: Duration) -> [f64; N] {
+    let (before, since) = (pids.map(processor_time), Instant::now());
+    std::thread::sleep(time);
+    let elapsed = since.elapsed().as_secs_f64();
+    let mut shares = pids.map(processor_time);
+    for (share, before) in shares.iter_mut().zip(before) {
+        *share = (*share - before) / elapsed;
+    }
+    shares
+}
+
+#[test]
+fn who_is_idle_gets_next_to_nothing() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    let idle = start(json!({"cpu_idle": true, "cpuset": "0"}));
+    // With a weight it has a group beside the other's on v1 too, where else it would be in the caller's.
+    let busy = start(json!({"cpuset": "0", "cpu_weight": 100}));
+    let (idler, worker) = (spin(&idle, None, |_| {}), spin(&busy, None, |_| {}));
+    std::thread::sleep(Duration::from_millis(300));
+    let [small, large] = shares([idler.pid(), worker.pid()], Duration::from_secs(3));
+    assert!(small < 0.05 * (small + large), "{small} beside {large}");
+    drop((idler, worker));
+    // Or its processes would have to wait for a processor to end on.
+    idle.update(|spec| spec.cpu_idle = false).unwrap();
+    idle.close(None).unwrap();
+    busy.close(None).unwrap();
+}
+
+#[test]
+fn what_was_saved_up_is_not_throttled() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    // 30 ms of work now and then: more than the 20 ms of one period, less than those and 20 ms that were saved up.
+    const SCRIPT: &str = "use POSIX; for (1..10) { select(undef, undef, undef, 0.3); \
+        my $end = (times)[0] + 0.03; 1 while (times)[0] < $end }";
+    let throttled = |fields: Value| {
+        let spec = json!({"argv": ["perl", "-e", SCRIPT], "cpus": 0.2, "stdout": "null", "stderr": "pipe"});
+        let container = start(with(spec, fields));
+        let output = container.main().unwrap().communicate(None, TIMEOUT).unwrap();
+        assert_eq!(output.status.code, Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        let usage = container.usage().unwrap();
+        container.close(None).unwrap();
+        usage.cpu_throttled_periods.unwrap()
+    };
+    let (without, with) = (throttled(json!({})), throttled(json!({"cpu_burst": "20ms"})));
+    assert!(without >= 6 && with <= without / 2, "{without} periods without, {with} with");
+}
+
+/// Budgets of real-time are for v1; who may not have real-time has nothing to show.
+fn real_time(fields: Value) -> Option<Container> {
+    match Container::start(&spec(with(json!({"cpuset": "0", "cgroup_parent": "/ringfence-real-time"}), fields))) {
+        Ok(container) => Some(container),
+        Err(e) if e.kind() == ErrorKind::Unsupported && e.field() == Some("cpu_rt_runtime") => {
+            skip(&e.to_string());
+            None
+        }
+        Err(e) => panic!("{e}"),
+    }
+}
+
+#[test]
+fn real_time_is_held_to_its_budget() {
+    if !is_root() {
+        return skip("only root may have real-time processes");
+    }
+    let Some(container) = real_time(json!({"cpu_rt_runtime": "200ms"})) else { return };
+    let fifo = |command: &mut Command| command.set("scheduler", b"fifo:1").unwrap();
+    let spinner = spin(&container, None, fifo);
+    let [share] = shares([spinner.pid()], Duration::from_secs(4));
+    assert!((share - 0.2).abs() <= 0.03, "{share} of a processor");
+    container.update(|spec| spec.cpu_rt_runtime = Some(Duration::from_millis(100))).unwrap();
+    let [share] = shares([spinner.pid()], Duration::from_secs(4));
+    assert!((share - 0.1).abs() <= 0.03, "{share} of a processor after the change");
+
+    let error = container.update(|spec| spec.cpu_rt_runtime = None).unwrap_err();
+    assert_eq!((error.field(), error.errno()), (Some("cpu_rt_runtime"), libc::EBUSY), "{error}");
+    assert_eq!(container.spec().cpu_rt_runtime, Some(Duration::from_millis(100)));
+    // Beside it there is as much as the machine has left, and no more.
+    let second = real_time(json!({"cpu_rt_runtime": "700ms"})).unwrap();
+    let error = Container::start(&spec(json!({"cpu_rt_runtime": "300ms", "cgroup_parent": "/ringfence-real-time"})))
+        .expect_err("more than there is");
+    assert_eq!((error.field(), error.errno()), (Some("cpu_rt_runtime"), libc::EINVAL), "{error}");
+    second.close(None).unwrap();
+
+    spinner.kill(libc::SIGKILL).unwrap();
+    spinner.wait(TIMEOUT).unwrap();
+    // A part of it, for a group inside.
+    let inside = container.group("inside", &spec(json!({"cpu_rt_runtime": "50ms"}))).unwrap();
+    let spinner = spin(&container, Some("inside"), fifo);
+    let [share] = shares([spinner.pid()], Duration::from_secs(4));
+    assert!((share - 0.05).abs() <= 0.02, "{share} of a processor in the group inside");
+    assert!(container.group("more", &spec(json!({"cpu_rt_runtime": "60ms"}))).is_err(), "more than the container has");
+    drop((spinner, inside));
+    container.close(None).unwrap();
+}
+
+#[test]
+fn real_time_takes_a_budget_above() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    let mut above = PathBuf::from("/sys/fs/cgroup/cpu");
+    above.push(std::env::var("RINGFENCE_CGROUP_PARENT").unwrap().trim_start_matches('/'));
+    let error = Container::start(&spec(json!({"cpu_rt_runtime": "1ms"}))).err();
+    let Some(error) = error else { panic!("{} had a budget", above.display()) };
+    assert_eq!(error.field(), Some("cpu_rt_runtime"), "{error}");
+    match fs::read_to_string(above.join("cpu.rt_runtime_us")) {
+        Ok(budget) => {
+            assert_eq!(budget, "0\n");
+            assert_eq!(error.errno(), libc::EINVAL, "{error}");
+            assert!(error.hint().unwrap().contains("cpu.rt_runtime_us"), "{error}");
+        }
+        Err(_) => assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}"),
+    }
+}

@@ -31,6 +31,9 @@ pub(crate) struct Limits {
     /// Processor time that may be saved up.
     pub cpu_burst: Option<Duration>,
     pub cpu_idle: bool,
+    /// Processor time of real-time tasks in each period.
+    pub cpu_rt_runtime: Option<Duration>,
+    pub cpu_rt_period: Option<Duration>,
     pub cpuset: Option<Cpuset>,
     /// Tasks, that is processes and threads, pid 1 included.
     pub pids: Option<u64>,
@@ -44,7 +47,7 @@ pub(crate) struct Limits {
     pub misc: BTreeMap<String, u64>,
 }
 
-/// CFS bandwidth: `quota` microseconds in each `period` microseconds.
+/// CFS bandwidth, or a budget of real-time: `quota` microseconds in each `period` microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bandwidth {
     pub quota: u64,
@@ -73,6 +76,8 @@ impl Limits {
             cpu_weight: spec.cpu_weight,
             cpu_burst: spec.cpu_burst,
             cpu_idle: spec.cpu_idle,
+            cpu_rt_runtime: spec.cpu_rt_runtime,
+            cpu_rt_period: spec.cpu_rt_period,
             cpuset: spec.cpuset.clone(),
             pids: spec.pids,
             oom_group: spec.oom_group,
@@ -81,6 +86,21 @@ impl Limits {
             hugepages: spec.hugepages.clone(),
             rdma: spec.rdma.clone(),
             misc: spec.misc.clone(),
+        }
+    }
+
+    /// Microseconds of real-time in each so many microseconds.
+    pub(super) fn real_time(&self) -> Option<Bandwidth> {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let period = micros(self.cpu_rt_period.unwrap_or(Spec::CPU_RT_PERIOD));
+        Some(Bandwidth { quota: micros(self.cpu_rt_runtime?), period })
+    }
+
+    /// For a budget of real-time: what the groups above have to have.
+    pub(super) fn lend_real_time(&self, parent: &Parent, name: &str) -> Result<()> {
+        match self.real_time() {
+            Some(budget) if !parent.v2 => super::real_time::lend(parent, name, budget),
+            _ => Ok(()),
         }
     }
 

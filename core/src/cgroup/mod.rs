@@ -36,6 +36,8 @@ mod layout;
 mod limits;
 /// The directories in which groups are made.
 mod parent;
+/// Budgets of real-time on v1.
+mod real_time;
 /// What this machine and this caller can do, for the doctor.
 mod report;
 /// What limits write, and where.
@@ -193,6 +195,7 @@ impl Group {
                     let (why, remedy) = layout::absence(layout, setting.controller);
                     return Err(Error::new(ErrorKind::Unsupported, why).with_field(setting.field).with_hint(remedy));
                 }
+                (Some(h), _) if h.v2 && setting.only_v1.is_some() => return Err(v2_cannot(setting)),
                 (Some(h), Err(why)) if !h.v2 => {
                     return Err(v1_cannot(setting.field, why).with_path(h.mount_point.to_string_lossy()));
                 }
@@ -228,6 +231,9 @@ impl Group {
         }
         if let Some((parent, _)) = &making.v2 {
             limits.set_apart(parent);
+        }
+        for part in making.v1.iter().filter(|part| has(&part.parent, Controller::Cpu.name())) {
+            limits.lend_real_time(&part.parent, id)?;
         }
         making.limit(settings)?;
         let mut spare: Vec<Arc<Parent>> = Vec::new();
@@ -498,6 +504,12 @@ fn reopen_one(group: &Value, path: &Path, name: &str) -> Result<(Parent, OwnedFd
 
 fn v1_cannot(field: &'static str, why: &str) -> Error {
     Error::new(ErrorKind::Unsupported, why.to_owned()).with_field(field).with_hint(V2_HINT)
+}
+
+fn v2_cannot(setting: &Setting) -> Error {
+    Error::new(ErrorKind::Unsupported, setting.only_v1.unwrap_or_default())
+        .with_field(setting.field)
+        .with_hint("leave it out; fifo and rr need no budget there")
 }
 
 fn gone(e: Errno, path: &Path) -> Error {

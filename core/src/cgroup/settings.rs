@@ -62,6 +62,8 @@ pub(super) struct Setting {
     /// On v1; or why that cannot be had there.
     pub v1: std::result::Result<Vec<Write>, &'static str>,
     pub v2: Vec<Write>,
+    /// Why that cannot be had on v2.
+    pub only_v1: Option<&'static str>,
 }
 
 fn write(file: impl Into<Cow<'static, str>>, value: impl ToString, reset: impl Into<Cow<'static, str>>) -> Write {
@@ -110,6 +112,10 @@ const ABOVE_PARENT: &[(i32, &str)] = &[(
     libc::EINVAL,
     "the groups above allow less: see cpu.cfs_quota_us in the groups above; v1 refuses a larger share than theirs",
 )];
+const RT_ABOVE: &[(i32, &str)] = &[
+    (libc::EINVAL, "the groups above have no more left: see cpu.rt_runtime_us in them"),
+    (libc::EBUSY, "a real-time process would be left without a budget: end it, or give it another policy"),
+];
 const IN_USE: &[(i32, &str)] = &[(libc::EBUSY, "the container uses more than that, and it cannot be reclaimed")];
 const BURST: &[(i32, &str)] = &[(libc::EINVAL, "at most what cpus allows in one period")];
 const NOT_ABOVE: &[(i32, &str)] = &[
@@ -134,7 +140,13 @@ impl Limits {
         self.cpuset_settings(&mut out)?;
         if let Some(pids) = self.pids {
             let files = vec![write("pids.max", pids, "max").checked()];
-            out.push(Setting { field: "pids", controller: Controller::Pids, v1: Ok(files.clone()), v2: files });
+            out.push(Setting {
+                field: "pids",
+                controller: Controller::Pids,
+                v1: Ok(files.clone()),
+                v2: files,
+                only_v1: None,
+            });
         }
         self.io_settings(old, &mut out)?;
         self.countable_settings(old, &mut out)?;
@@ -142,7 +154,9 @@ impl Limits {
     }
 
     fn memory_settings(&self, out: &mut Vec<Setting>) -> Result<()> {
-        let mut push = |field, v1, v2: Vec<Write>| out.push(Setting { field, controller: Controller::Memory, v1, v2 });
+        let mut push = |field, v1, v2: Vec<Write>| {
+            out.push(Setting { field, controller: Controller::Memory, v1, v2, only_v1: None })
+        };
         if let Some(bytes) = self.memory {
             let kept = memory_in_kernel("memory", bytes)?;
             let mut v1 = vec![write("memory.limit_in_bytes", kept, "-1").checked().refused(IN_USE)];
@@ -185,7 +199,8 @@ impl Limits {
     }
 
     fn cpu_settings(&self, out: &mut Vec<Setting>) -> Result<()> {
-        let mut push = |field, v1, v2| out.push(Setting { field, controller: Controller::Cpu, v1: Ok(v1), v2 });
+        let mut push =
+            |field, v1, v2| out.push(Setting { field, controller: Controller::Cpu, v1: Ok(v1), v2, only_v1: None });
         if let Some(cpus) = self.cpus {
             let bandwidth = limits::bandwidth(cpus)?;
             // Whole microseconds within the kernel's bounds are kept as they are or refused.
@@ -212,6 +227,23 @@ impl Limits {
             let shares = (weight * 1024 / 100).max(2);
             let v1 = vec![write("cpu.shares", shares, "1024").checked()];
             push("cpu_weight", v1, vec![write("cpu.weight", weight, "100").checked()]);
+        }
+        if let Some(budget) = self.real_time() {
+            let period = write("cpu.rt_period_us", budget.period, "1000000");
+            let v1 = vec![
+                Write { initial: budget.period == 1_000_000, ..period.checked().refused(RT_ABOVE) },
+                write("cpu.rt_runtime_us", budget.quota, "0").checked().refused(RT_ABOVE),
+            ];
+            out.push(Setting {
+                field: "cpu_rt_runtime",
+                controller: Controller::Cpu,
+                v1: Ok(v1),
+                v2: Vec::new(),
+                only_v1: Some(
+                    "cgroup v2 has no budget of real-time: real-time processes of all groups share the machine's \
+                     (kernel.sched_rt_runtime_us)",
+                ),
+            });
         }
         Ok(())
     }
@@ -247,7 +279,7 @@ impl Limits {
             Some(Partition::Root | Partition::Isolated) => Err("partitions of processors are for cgroup v2"),
             None => Ok(v1),
         };
-        out.push(Setting { field: "cpuset", controller: Controller::Cpuset, v1, v2 });
+        out.push(Setting { field: "cpuset", controller: Controller::Cpuset, v1, v2, only_v1: None });
         Ok(())
     }
 
@@ -268,7 +300,7 @@ impl Limits {
             if ways.bfq {
                 v2.push(write("io.bfq.weight", weight, "100").kept(format!("default {weight}")));
             }
-            out.push(Setting { field: "io_weight", controller: Controller::Io, v1, v2 });
+            out.push(Setting { field: "io_weight", controller: Controller::Io, v1, v2, only_v1: None });
         }
         let (mut v1, mut v2) = (Vec::new(), Vec::new());
         for (name, limits) in &self.io_max {
@@ -292,7 +324,7 @@ impl Limits {
             v2.push(Write { line: Some(device), ..write("io.max", shown, none).checked() });
         }
         if !v2.is_empty() {
-            out.push(Setting { field: "io_max", controller: Controller::Io, v1: Ok(v1), v2 });
+            out.push(Setting { field: "io_max", controller: Controller::Io, v1: Ok(v1), v2, only_v1: None });
         }
         Ok(())
     }
@@ -312,7 +344,7 @@ impl Limits {
             }
         }
         if !v2.is_empty() {
-            out.push(Setting { field: "hugepages", controller: Controller::Hugetlb, v1: Ok(v1), v2 });
+            out.push(Setting { field: "hugepages", controller: Controller::Hugetlb, v1: Ok(v1), v2, only_v1: None });
         }
         let mut lines = Vec::new();
         for (device, limits) in &self.rdma {
@@ -327,7 +359,8 @@ impl Limits {
         }
         if !lines.is_empty() {
             let v1 = Ok(lines.clone());
-            out.push(Setting { field: "rdma", controller: Controller::Rdma, v1, v2: std::mem::take(&mut lines) });
+            let v2 = std::mem::take(&mut lines);
+            out.push(Setting { field: "rdma", controller: Controller::Rdma, v1, v2, only_v1: None });
         }
         for (resource, count) in &self.misc {
             let value = format!("{resource} {count}");
@@ -335,7 +368,8 @@ impl Limits {
             lines.push(Write { line: Some(resource.clone()), ..write });
         }
         if !lines.is_empty() {
-            out.push(Setting { field: "misc", controller: Controller::Misc, v1: Ok(lines.clone()), v2: lines });
+            let v1 = Ok(lines.clone());
+            out.push(Setting { field: "misc", controller: Controller::Misc, v1, v2: lines, only_v1: None });
         }
         Ok(())
     }

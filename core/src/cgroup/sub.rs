@@ -64,6 +64,9 @@ impl Group {
             let inner = Parent::shared(false, part.parent.controllers.clone(), path, Arc::new(dir));
             made.v1.push(V1Part::make(Arc::new(inner), name)?);
         }
+        for part in made.v1.iter().filter(|part| has(&part.parent, Controller::Cpu.name())) {
+            limits.lend_real_time(&part.parent, name)?;
+        }
         settings::set_all(&settings, &made.v1, made.v2.as_ref(), name)?;
         made.done = true;
         let (v2, v1) = (made.v2.take(), std::mem::take(&mut made.v1));

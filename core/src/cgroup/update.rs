@@ -34,6 +34,9 @@ impl Group {
             new.set_apart(parent);
         }
         let v1 = self.v1();
+        for part in v1.iter().filter(|part| has(&part.parent, Controller::Cpu.name())) {
+            new.lend_real_time(&part.parent, &self.name)?;
+        }
         let v2 = || self.v2.as_ref().map(|(parent, dir)| (parent, dir.as_fd()));
         let place = |setting: &Setting| Place::of(setting, &v1, v2(), &self.name);
         let (mut changed_at, mut gone_at) = (Vec::new(), Vec::new());
@@ -71,6 +74,9 @@ impl Group {
         let controller = setting.controller;
         let field = |e: Error| e.with_field(setting.field);
         let on_v1 = controller.name_on(false);
+        if setting.only_v1.is_some() && layout::current()?.home(controller).is_some_and(|h| h.v2) {
+            return Err(super::v2_cannot(setting));
+        }
         if self.v1().iter().any(|part| has(&part.parent, on_v1)) {
             return setting.v1.as_ref().map(drop).map_err(|why| super::v1_cannot(setting.field, why));
         }
@@ -114,6 +120,9 @@ impl Group {
                 Err(match e {
                     Errno::EACCES | Errno::EPERM => error.with_hint(
                         "on cgroup v1 only root may move another user's processes: give the limit at the start",
+                    ),
+                    Errno::EINVAL if has(parent, Controller::Cpu.name()) => error.with_hint(
+                        "a real-time process cannot come into a group without a budget: give cpu_rt_runtime at the start",
                     ),
                     _ => error,
                 })

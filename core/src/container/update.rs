@@ -14,7 +14,7 @@ use crate::spec::fields;
 use crate::state::names;
 
 /// The fields that can change while a container runs.
-pub(super) const LIVE: [&str; 23] = [
+pub(super) const LIVE: [&str; 25] = [
     "memory",
     "memory_high",
     "memory_low",
@@ -25,6 +25,8 @@ pub(super) const LIVE: [&str; 23] = [
     "cpu_burst",
     "cpu_idle",
     "cpu_weight",
+    "cpu_rt_runtime",
+    "cpu_rt_period",
     "cpuset",
     "pids",
     "io_weight",

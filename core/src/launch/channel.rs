@@ -99,6 +99,15 @@ impl Channel {
         self.take()
     }
 
+    /// The errno for a process that asked for something. One that was killed meanwhile needs none.
+    pub fn answer(&self, errno: i32) {
+        let bytes = errno.to_ne_bytes();
+        // SAFETY: four bytes are read.
+        unsafe {
+            libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+        };
+    }
+
     /// What is there now.
     pub fn take(&self) -> Result<Answer> {
         let mut record = Record::default();

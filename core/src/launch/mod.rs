@@ -1,5 +1,6 @@
 //! The keeper's other end: start it, speak to it, statuses.
 
+mod attribute;
 mod birth;
 mod channel;
 pub(crate) mod facts;

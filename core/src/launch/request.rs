@@ -13,6 +13,7 @@ use super::channel::{Answer, Channel, deadline};
 use super::keeper::{Keeper, Times};
 use crate::cgroup::Group;
 use crate::error::{Error, ErrorKind, Result};
+use crate::plan::attribute::Attribute;
 use crate::plan::builder::Compiled;
 use crate::plan::facts::Need;
 use crate::proto::{Record, keeper_step, record, section};
@@ -176,7 +177,14 @@ pub(crate) enum Outcome {
 }
 
 /// Waits for the answer. The keeper keeps `timeout` itself; a bit later than that it is taken for dead.
-pub(crate) fn wait_started(channel: &Channel, timeout: Option<Duration>, until: u32) -> Result<Outcome> {
+///
+/// A process that is asked for may not do everything to itself that its plan says: what it asks for of `asks`, this thread does.
+pub(crate) fn wait_started(
+    channel: &Channel,
+    timeout: Option<Duration>,
+    until: u32,
+    asks: &[Attribute],
+) -> Result<Outcome> {
     let limit: Option<Instant> = deadline(timeout.map(|t| t.saturating_add(Duration::from_secs(5))));
     let mut created = None;
     let (mut fds, mut left_out) = (Vec::new(), Vec::new());
@@ -187,6 +195,11 @@ pub(crate) fn wait_started(channel: &Channel, timeout: Option<Duration>, until: 
                 record::FD => fds.extend(fd.map(|fd| (answer.op, fd))),
                 record::FAILED => return Ok(Outcome::Failed(answer)),
                 record::LEFT_OUT => left_out.push((answer.section, answer.op)),
+                record::ASK => {
+                    let attribute = asks.get(answer.op as usize);
+                    let errno = attribute.zip(fd).map_or(libc::EINVAL, |(attribute, fd)| attribute.set(fd.as_fd()));
+                    channel.answer(errno);
+                }
                 record::REFUSED => return Ok(Outcome::Refused),
                 record::ENDED if until != record::ENDED => return Ok(Outcome::Ended(answer)),
                 kind if kind == until => return Ok(Outcome::Started { pidfd: fd, created, fds, left_out }),

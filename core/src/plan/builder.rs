@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::attribute::Attribute;
 use crate::proto::{self, Header, Op, Span, arg, pseudo, section, slot};
 
 /// What an operation is for: the front of an error message.
@@ -67,7 +68,8 @@ pub(crate) mod call {
         SETSID = SYS_setsid "setsid"; DUP3 = SYS_dup3 "dup3"; FCNTL = SYS_fcntl "fcntl"; UMASK = SYS_umask "umask";
         PRLIMIT64 = SYS_prlimit64 "prlimit64"; SETPRIORITY = SYS_setpriority "setpriority"; PRCTL = SYS_prctl "prctl";
         CAPSET = SYS_capset "capset"; EXECVE = SYS_execve "execve"; WRITE = SYS_write "write";
-        SCHED_SETAFFINITY = SYS_sched_setaffinity "sched_setaffinity";
+        SCHED_SETAFFINITY = SYS_sched_setaffinity "sched_setaffinity"; SCHED_SETATTR = SYS_sched_setattr "sched_setattr";
+        IOPRIO_SET = SYS_ioprio_set "ioprio_set";
     }
     /// The same number on every architecture; libc does not have it everywhere.
     pub(crate) const QUOTACTL_FD: Call = Call(crate::sys::quota::SYS_QUOTACTL_FD as u32, "quotactl_fd");
@@ -81,6 +83,7 @@ pub(crate) mod call {
     pub(crate) const SKIP_IF_NEGATIVE: Call = Call(pseudo::SKIP_IF_NEGATIVE, "skip");
     pub(crate) const LEFT_OUT: Call = Call(pseudo::LEFT_OUT, "leave out");
     pub(crate) const REMOVE_GROUP: Call = Call(pseudo::REMOVE_GROUP, "rmdir");
+    pub(crate) const COMPARE: Call = Call(pseudo::COMPARE, "read back");
     pub(crate) const EXEC_FAILED: Call = Call(pseudo::EXEC_FAILED, "exec");
     pub(crate) const LIFELINE: Call = Call(pseudo::LIFELINE, "lifeline");
     pub(crate) const CLOSE_OTHERS: Call = Call(pseudo::CLOSE_OTHERS, "close_range");
@@ -142,6 +145,7 @@ pub(crate) struct Builder {
     pub uid_map: Vec<u8>,
     pub gid_map: Vec<u8>,
     pub idmaps: Vec<proto::IdmapEntry>,
+    asks: Vec<Attribute>,
     /// The field that the next operations are for.
     pub field: Arc<str>,
     at: usize,
@@ -160,6 +164,7 @@ impl Builder {
             uid_map: Vec::new(),
             gid_map: Vec::new(),
             idmaps: Vec::new(),
+            asks: Vec::new(),
             field: "".into(),
             at: section::PREPARE,
         }
@@ -218,6 +223,19 @@ impl Builder {
         }
         self.ops[self.at][end - 1].0.skip_success = 1;
         self.op(call::LEFT_OUT, []).path(path);
+    }
+
+    /// Lets the last operation fail for want of rights: then the host does to this process what it should have done.
+    pub fn or_ask(&mut self, attribute: Attribute, hint: &'static str) {
+        let (op, tag) = self.ops[self.at].last_mut().expect("there is an operation");
+        op.ok[..2].copy_from_slice(&[libc::EPERM as u16, libc::EACCES as u16]);
+        op.skip_success = 1;
+        let path = tag.path.clone();
+        let call = Call(pseudo::ASK, tag.call);
+        let index = self.asks.len() as u64;
+        self.asks.push(attribute);
+        let step = self.op(call, [index.into()]).hint(hint);
+        step.tag.path = path;
     }
 
     fn align(&mut self, to: usize) {
@@ -297,7 +315,7 @@ impl Builder {
         self.data.resize(self.data.len() + self.nslots as usize * 8, 0);
         header.total = self.data.len() as u32;
         self.data[..size_of::<Header>()].copy_from_slice(as_bytes(&header));
-        Compiled { buffer: self.data, ops: self.ops }
+        Compiled { buffer: self.data, ops: self.ops, asks: self.asks }
     }
 }
 
@@ -311,6 +329,8 @@ fn as_bytes<T: Copy>(value: &T) -> &[u8] {
 pub(crate) struct Compiled {
     pub buffer: Vec<u8>,
     pub ops: [Vec<(Op, Tag)>; section::COUNT],
+    /// What a process of the plan may ask the host to do to it.
+    pub asks: Vec<Attribute>,
 }
 
 impl Compiled {

@@ -24,6 +24,7 @@ const NODEV: u64 = 4;
 const NOEXEC: u64 = 8;
 const RESOLVE_NO_MAGICLINKS: u64 = 2;
 const RESOLVE_NO_SYMLINKS: u64 = 4;
+const RESOLVE_BENEATH: u64 = 8;
 const RESOLVE_IN_ROOT: u64 = 16;
 
 /// Hidden by `rootfs: host` because they are covered by file systems of the container's own.
@@ -161,6 +162,8 @@ impl<'a> ContainerPlan<'a> {
                 rlimits: &self.spec.rlimits,
                 inherited: &self.facts.inherited,
                 nice: self.spec.nice,
+                scheduler: self.spec.scheduler,
+                io_priority: self.spec.io_priority,
                 oom_score_adj: self.spec.oom_score_adj,
                 capabilities: &self.spec.capabilities,
                 no_new_privs: self.spec.no_new_privs,
@@ -308,8 +311,47 @@ impl<'a> ContainerPlan<'a> {
             self.b.op(call::IOCTL, [Arg::Slot(socket), libc::SIOCSIFFLAGS.into(), request]).path("lo");
             self.b.op(call::CLOSE, [Arg::Slot(socket)]);
         }
+        self.sysctls();
         if self.is_new(Ns::Mnt) {
             self.root();
+        }
+    }
+
+    /// Written with the rights of the namespaces' root, and before anything of the container could read them. Which namespace
+    /// a file below /proc/sys is of, the kernel takes from whoever opens it.
+    fn sysctls(&mut self) {
+        if self.spec.sysctls.is_empty() {
+            return;
+        }
+        self.b.field("sysctls");
+        let fresh = self.is_new(Ns::Mnt) && self.is_new(Ns::Pid);
+        let proc = if fresh { self.new_fs("proc", &[], NOSUID | NODEV | NOEXEC) } else { slot::PROC as u16 };
+        let how = self.how(libc::O_RDWR | CLOEXEC, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+        for (name, value) in &self.spec.sysctls {
+            let path = crate::spec::sysctl::path(name);
+            let shown = format!("/proc/sys/{path}");
+            self.b.field(format!("sysctls[{name:?}]"));
+            let text = self.b.text(format!("sys/{path}"));
+            let file = self
+                .b
+                .op(call::OPENAT2, [Arg::Slot(proc), text, how, 24.into()])
+                .path(&*shown)
+                .hint("this kernel does not have it in the container's namespace, or not for writing")
+                .keep();
+            let data = self.b.text(value);
+            let length = || Arg::Imm(value.len() as u64);
+            self.b
+                .op(call::WRITE_ALL, [Arg::Slot(file), data, length()])
+                .path(&*shown)
+                .hint("the kernel does not take this value");
+            self.b
+                .op(call::COMPARE, [Arg::Slot(file), data, length()])
+                .path(shown)
+                .hint("the kernel made another value of it, or this one cannot be read back");
+            self.b.op(call::CLOSE, [Arg::Slot(file)]);
+        }
+        if fresh {
+            self.b.op(call::CLOSE, [Arg::Slot(proc)]);
         }
     }
 
@@ -676,6 +718,7 @@ impl<'a> ContainerPlan<'a> {
         if !joined && self.facts.idmaps.as_ref().is_none_or(|m| m.has_gid(TTY)) {
             options.push(("gid", TTY.to_string()));
         }
+        options.extend(self.most_ptys());
         let pts = self.new_fs("devpts", &options, NOSUID | NOEXEC);
         self.later(pts, "/dev/pts", true, true);
         self.b.field("shm_size");
@@ -687,6 +730,10 @@ impl<'a> ContainerPlan<'a> {
             let mqueue = self.new_fs("mqueue", &[], NOSUID | NODEV | NOEXEC);
             self.later(mqueue, "/dev/mqueue", true, true);
         }
+    }
+
+    fn most_ptys(&self) -> Option<(&'static str, String)> {
+        self.spec.ptys.map(|ptys| ("max", ptys.to_string()))
     }
 
     fn has_mount_at(&self, target: &str) -> bool {
@@ -767,7 +814,8 @@ impl<'a> ContainerPlan<'a> {
                 MountKind::Sysfs => self.sysfs(mount.readonly),
                 MountKind::Mqueue => self.new_fs("mqueue", &[], readonly | common | NOEXEC),
                 MountKind::Devpts => {
-                    let options = [("ptmxmode", "0666".to_owned()), ("mode", "0620".to_owned())];
+                    let mut options = vec![("ptmxmode", "0666".to_owned()), ("mode", "0620".to_owned())];
+                    options.extend(self.most_ptys());
                     self.new_fs("devpts", &options, NOSUID | NOEXEC)
                 }
                 MountKind::Cgroup => self.new_fs("cgroup2", &[], readonly | common | NOEXEC),

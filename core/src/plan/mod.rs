@@ -3,6 +3,8 @@
 //! A plan is a flat list of system calls, each tagged with the field of the spec that asked for it; the keeper's children
 //! interpret it. `plan()` shows one without doing it.
 
+/// What a process asks its host to do to it.
+pub(crate) mod attribute;
 /// Puts operations and data into one buffer.
 pub(crate) mod builder;
 /// The sections of a container's start and end.
@@ -24,7 +26,7 @@ use serde_json::{Value, json};
 
 use self::builder::{Compiled, Tag};
 use crate::error::Result;
-use crate::proto::{Op, arg, slot};
+use crate::proto::{Op, arg, pseudo, slot};
 use crate::spec::Spec;
 
 const SECTIONS: [&str; 5] = ["prepare", "setup", "payload", "undo", "lift"];
@@ -156,6 +158,9 @@ impl fmt::Display for Plan {
             }
             if let Some(path) = tag.path.as_ref().filter(|p| !args.iter().any(|a| a.contains(p.as_str()))) {
                 write!(f, "  # {path}")?;
+            }
+            if op.nr == pseudo::ASK {
+                write!(f, "  # by the host, where that is refused")?;
             }
             writeln!(f)?;
         }

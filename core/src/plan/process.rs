@@ -3,10 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
+use super::attribute::{Attribute, sched_attr};
 use super::builder::{Arg, Builder, call};
 use super::facts::{Credentials, Inherited, Need, StreamFact};
 use crate::proto::{section, slot};
-use crate::spec::{Capabilities, Resource, Rlimit, Spec, Terminal};
+use crate::spec::{Capabilities, IoPriority, Policy, Resource, Rlimit, Scheduler, Spec, Terminal};
 
 /// What main and exec'd processes have in common.
 pub(crate) struct ProcessPlan<'a> {
@@ -20,6 +21,8 @@ pub(crate) struct ProcessPlan<'a> {
     pub rlimits: &'a std::collections::BTreeMap<Resource, Rlimit>,
     pub inherited: &'a Inherited,
     pub nice: Option<i32>,
+    pub scheduler: Option<Scheduler>,
+    pub io_priority: Option<IoPriority>,
     pub oom_score_adj: Option<i32>,
     pub capabilities: &'a Capabilities,
     pub no_new_privs: bool,
@@ -62,6 +65,8 @@ impl ProcessPlan<'_> {
         if self.joined.is_none() {
             self.oom_score_adj(b);
         }
+        self.scheduling(b);
+        self.raised_limits(b);
         self.streams(b, needs);
 
         b.field("umask");
@@ -190,16 +195,20 @@ impl ProcessPlan<'_> {
         dumpable(0, b);
         let text = value.to_string();
         let data = b.text(&text);
-        b.op(call::WRITE_ALL, [Arg::Slot(file), data, (text.len() as u64).into()])
-            .hint("below the caller's own value it needs CAP_SYS_RESOURCE");
+        b.op(call::WRITE_ALL, [Arg::Slot(file), data, (text.len() as u64).into()]).path("/proc/self/oom_score_adj");
+        b.or_ask(Attribute::OomScoreAdj(value), "below the caller's own value it takes CAP_SYS_RESOURCE on the host");
         b.op(call::CLOSE, [Arg::Slot(file)]);
     }
 
-    fn limits(&self, b: &mut Builder) {
+    /// Before the streams: what the process may not do itself it asks its host for, by a channel that is closed then.
+    fn scheduling(&self, b: &mut Builder) {
         b.field("nice");
         let nice = self.nice.unwrap_or(self.inherited.nice);
-        b.op(call::SETPRIORITY, [0.into(), 0.into(), nice.into()])
-            .hint("below the caller's own value it needs CAP_SYS_NICE");
+        b.op(call::SETPRIORITY, [0.into(), 0.into(), nice.into()]);
+        b.or_ask(
+            Attribute::Nice(nice),
+            "below the caller's own value it takes CAP_SYS_NICE on the host, or RLIMIT_NICE of 20 less the value",
+        );
         if !self.inherited.affinity.is_empty() {
             b.field("cpu affinity of the caller");
             let mask = b.bytes(&self.inherited.affinity);
@@ -207,6 +216,57 @@ impl ProcessPlan<'_> {
             b.op(call::SCHED_SETAFFINITY, [0.into(), (self.inherited.affinity.len() as u64).into(), mask])
                 .ok(&[libc::EINVAL]);
         }
+        if let Some(scheduler) = &self.scheduler {
+            // After the affinity, which a deadline forbids to change.
+            b.field("scheduler");
+            let attr = sched_attr(scheduler, nice);
+            let data = b.words(&attr);
+            let hint = match scheduler.policy {
+                _ if scheduler.uclamp_min.is_some() || scheduler.uclamp_max.is_some() => {
+                    "uclamp_min and uclamp_max take a kernel with CONFIG_UCLAMP_TASK (and the policy the rights that it takes)"
+                }
+                Policy::Fifo { .. } | Policy::RoundRobin { .. } => {
+                    "real-time policies take CAP_SYS_NICE on the host, or RLIMIT_RTPRIO of at least the priority; in a group \
+                     of the cpu controller of cgroup v1 also cpu_rt_runtime"
+                }
+                Policy::Deadline { .. } => {
+                    "deadline takes CAP_SYS_NICE on the host, all processors for caller and container, and processor time that \
+                     other deadlines have left"
+                }
+                _ => "it takes CAP_SYS_NICE on the host where the caller has a lower standing itself",
+            };
+            b.op(call::SCHED_SETATTR, [0.into(), data, 0.into()]).hint(hint);
+            b.or_ask(Attribute::Scheduler(attr), hint);
+        }
+        if let Some(priority) = self.io_priority {
+            b.field("io_priority");
+            const IOPRIO_WHO_PROCESS: i32 = 1;
+            let number = priority.number();
+            b.op(call::IOPRIO_SET, [IOPRIO_WHO_PROCESS.into(), 0.into(), number.into()]);
+            b.or_ask(
+                Attribute::IoPriority(number),
+                "the realtime class takes CAP_SYS_NICE or CAP_SYS_ADMIN on the host",
+            );
+        }
+    }
+
+    /// A hard limit above the caller's is the host's to give.
+    fn raised_limits(&self, b: &mut Builder) {
+        for (resource, inherited) in &self.inherited.rlimits {
+            let Some(asked) = self.rlimits.get(resource).filter(|asked| asked.hard > inherited.hard) else { continue };
+            b.field(format!("rlimits.{}", resource.name()));
+            // The soft limit comes last, so that it holds nothing up.
+            let limit = Rlimit { soft: inherited.soft, hard: asked.hard };
+            let data = b.words(&[limit.soft, limit.hard]);
+            b.op(call::PRLIMIT64, [0.into(), resource.number().into(), data, 0.into()]);
+            b.or_ask(
+                Attribute::Rlimit(*resource, limit),
+                "a hard limit above the caller's own takes CAP_SYS_RESOURCE on the host",
+            );
+        }
+    }
+
+    fn limits(&self, b: &mut Builder) {
         for (resource, inherited) in &self.inherited.rlimits {
             let asked = self.rlimits.get(resource);
             b.field(format!("rlimits.{}", resource.name()));
@@ -214,7 +274,7 @@ impl ProcessPlan<'_> {
             let data = b.words(&[limit.soft, limit.hard]);
             let step = b
                 .op(call::PRLIMIT64, [0.into(), resource.number().into(), data, 0.into()])
-                .hint("a hard limit above the caller's own needs CAP_SYS_RESOURCE");
+                .hint("a hard limit above the caller's own takes CAP_SYS_RESOURCE on the host");
             if asked.is_none() {
                 // The keeper's own hard limit may have been lowered since its start.
                 step.ok(&[libc::EPERM]);

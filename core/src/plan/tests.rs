@@ -174,7 +174,7 @@ fn assert_sound(compiled: &Compiled) {
             }
             match op.nr {
                 pseudo::RELOCATE => assert!(op.args[0].is_multiple_of(8) && fits(op.args[0], op.args[1], 8), "{tag:?}"),
-                pseudo::WRITE_ALL => assert!(fits(op.args[1], op.args[2], 1), "{tag:?}"),
+                pseudo::WRITE_ALL | pseudo::COMPARE => assert!(fits(op.args[1], op.args[2], 1), "{tag:?}"),
                 pseudo::CLOSE_OTHERS => {
                     assert!(op.args[0].is_multiple_of(4) && fits(op.args[0], op.args[1], 4), "{tag:?}")
                 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Capabilities, Cpuset, Disk, File, IdQuota, Idmap, IoMax, Mount, NamespaceKind, NamespaceSource, Net, QuotaId,
-    RdmaMax, Resource, Rlimit, Rootfs, Spec, Stdio, Terminal, TimeOffsets,
+    Capabilities, Cpuset, Disk, File, IdQuota, Idmap, IoMax, IoPriority, Mount, NamespaceKind, NamespaceSource, Net,
+    QuotaId, RdmaMax, Resource, Rlimit, Rootfs, Scheduler, Spec, Stdio, Terminal, TimeOffsets,
 };
 
 /// Each sets the field of the same name, where its meaning is described; those of lists and maps put the whole list or map in
@@ -242,6 +242,16 @@ impl Spec {
         self.cpuset = Some(cpuset.into());
         self
     }
+    /// Sets [`cpu_rt_runtime`](Spec#structfield.cpu_rt_runtime).
+    pub fn cpu_rt_runtime(mut self, runtime: Duration) -> Self {
+        self.cpu_rt_runtime = Some(runtime);
+        self
+    }
+    /// Sets [`cpu_rt_period`](Spec#structfield.cpu_rt_period).
+    pub fn cpu_rt_period(mut self, period: Duration) -> Self {
+        self.cpu_rt_period = Some(period);
+        self
+    }
     /// Sets [`io_weight`](Spec#structfield.io_weight).
     pub fn io_weight(mut self, weight: u64) -> Self {
         self.io_weight = Some(weight);
@@ -307,9 +317,39 @@ impl Spec {
         self.nice = Some(nice);
         self
     }
+    /// Sets [`scheduler`](Spec#structfield.scheduler): a [`Scheduler`], or a [`Policy`](super::Policy) alone.
+    pub fn scheduler(mut self, scheduler: impl Into<Scheduler>) -> Self {
+        self.scheduler = Some(scheduler.into());
+        self
+    }
+    /// Sets [`io_priority`](Spec#structfield.io_priority).
+    pub fn io_priority(mut self, priority: IoPriority) -> Self {
+        self.io_priority = Some(priority);
+        self
+    }
     /// Sets [`oom_score_adj`](Spec#structfield.oom_score_adj).
     pub fn oom_score_adj(mut self, adjustment: i32) -> Self {
         self.oom_score_adj = Some(adjustment);
+        self
+    }
+    /// Sets [`ptys`](Spec#structfield.ptys).
+    pub fn ptys(mut self, ptys: u64) -> Self {
+        self.ptys = Some(ptys);
+        self
+    }
+    /// Sets [`sysctls`](Spec#structfield.sysctls): pairs of name and value.
+    pub fn sysctls<I, K, V>(mut self, sysctls: I) -> Self
+    where
+        I: IntoIterator<Item = (K, V)>,
+        K: Into<String>,
+        V: Into<String>,
+    {
+        self.sysctls = sysctls.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        self
+    }
+    /// Sets one of [`sysctls`](Spec#structfield.sysctls).
+    pub fn sysctl(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.sysctls.insert(name.into(), value.into());
         self
     }
     /// Sets [`wall_time`](Spec#structfield.wall_time).

@@ -72,22 +72,11 @@ macro_rules! documented {
 pub(super) use documented;
 
 /// Fields of the vocabulary that this version knows but cannot do yet.
-pub(super) const LATER: [&str; 11] = [
-    "devices",
-    "nesting",
-    "io_priority",
-    "scheduler",
-    "ports",
-    "seccomp",
-    "landlock",
-    "apparmor",
-    "selinux",
-    "sysctls",
-    "hooks",
-];
+pub(super) const LATER: [&str; 8] =
+    ["devices", "nesting", "ports", "seccomp", "landlock", "apparmor", "selinux", "hooks"];
 
 /// What other container programs call it, and what to write here.
-const FOREIGN: [(&str, &str); 74] = [
+const FOREIGN: [(&str, &str); 77] = [
     ("volumes", "mounts"),
     ("volume", "mounts"),
     ("binds", "mounts"),
@@ -138,6 +127,9 @@ const FOREIGN: [(&str, &str); 74] = [
     ("cpu_shares", "cpu_weight"),
     ("cpuset_cpus", "cpuset"),
     ("blkio_weight", "io_weight"),
+    ("cpu_rt_runtime_us", "cpu_rt_runtime, which is in seconds"),
+    ("ioprio", "io_priority, of a process, or io_weight, of the container"),
+    ("numpty", "ptys"),
     ("pids_limit", "pids"),
     ("max_pids", "pids"),
     ("ulimits", "rlimits"),

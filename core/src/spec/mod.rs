@@ -50,6 +50,8 @@ mod proc_paths;
 mod rlimit;
 /// Where `/` comes from.
 mod rootfs;
+/// How single processes are scheduled.
+mod scheduler;
 /// The JSON schema.
 mod schema;
 /// How fields hold their values.
@@ -62,6 +64,8 @@ mod size;
 mod stdio;
 /// "Did you mean".
 mod suggest;
+/// Kernel parameters of namespaces.
+pub(crate) mod sysctl;
 #[cfg(test)]
 mod tests;
 /// Offsets of the container's clocks.
@@ -83,6 +87,7 @@ pub(crate) use name::name_syntax;
 pub use namespace::{NamespaceKind, NamespaceSource, Net};
 pub use rlimit::{Resource, Rlimit};
 pub use rootfs::{Rootfs, RootfsKind};
+pub use scheduler::{IoPriority, Policy, Scheduler};
 pub use schema::schema_json;
 pub use signal::{name as signal_name, parse as parse_signal};
 pub use size::parse as parse_size;
@@ -286,9 +291,9 @@ documented! {
         /// `cpus`; below 0.01 cores 1 s). Needs `cpus`. Can change while running. Source: the kernel's scheduler/sched-bwc,
         /// cpu.max.burst.
         cpu_burst: Option<Duration> = None, as Opt<Time>;
-        /// Whether the container runs only when nobody else wants the processor.
+        /// Whether the container runs only when no group beside it wants the processor.
         ///
-        /// Default: false. Excludes `cpu_weight`. Can change while running. Source: the kernel's admin-guide/cgroup-v2,
+        /// Default: false. On cgroup v1 only containers with a limit of processors have a group beside it. Excludes `cpu_weight`. Can change while running. Source: the kernel's admin-guide/cgroup-v2,
         /// cpu.idle.
         cpu_idle: bool = false, as One<Bool>;
         /// The share of contended processors, against other groups beside the container's.
@@ -302,10 +307,31 @@ documented! {
         /// Range: what the group above has; numbers up to 8191. A partition takes the processors away from everybody else and
         /// is for cgroup v2. Can change while running. Source: the kernel's admin-guide/cgroup-v2, cpuset; cpuset(7).
         cpuset: Option<Cpuset> = None, as Opt<Cpuset>;
+        /// The most processor time that real-time processes (`scheduler`: fifo, rr) may use in each `cpu_rt_period`, on each
+        /// processor.
+        ///
+        /// Default: no budget of its own. Without one, real-time processes cannot be in a group of the cpu controller of cgroup
+        /// v1 (CONFIG_RT_GROUP_SCHED); a container has such a group of its own when another field limits its processors, else it
+        /// is in the caller's. Unit: seconds of processor time. Range: 1 microsecond to `cpu_rt_period`, within what the groups above have left; directories that
+        /// ringfence made get what is missing there. Only on cgroup v1; elsewhere the start fails and says so. Can change while
+        /// running; taking it away from real-time processes is refused (EBUSY). Source: the kernel's scheduler/sched-rt-group.
+        cpu_rt_runtime: Option<Duration> = None, as Opt<Time>;
+        /// The period of `cpu_rt_runtime`.
+        ///
+        /// Default: 1 s. Unit: seconds. Range: 1 to 2147483647 microseconds. Needs `cpu_rt_runtime`. Can change while running.
+        /// Source: the kernel's scheduler/sched-rt-group.
+        cpu_rt_period: Option<Duration> = None, as Opt<Time>;
         /// The hard limit of processes and threads together, ringfence's init included. At the limit fork fails with EAGAIN.
         ///
         /// Default: no limit of its own. Range: 1 to 4194304. Enforced, or the start fails and names what is missing. Can change while running. Source: the kernel's admin-guide/cgroup-v2.
         pids: Option<u64> = None, as Opt<Count>;
+        /// How many pseudoterminals may be open at once, in each devpts that is mounted for the container. At the limit opening
+        /// one more fails with ENOSPC.
+        ///
+        /// Default: what the machine has left for all (kernel.pty.max less kernel.pty.reserve, which is kept for the host's own).
+        /// Range: 0 to 1048576. Needs a mount namespace of its own. Fixed at the start.
+        /// Source: the kernel's filesystems/devpts, max.
+        ptys: Option<u64> = None, as Opt<Count>;
         /// The share of contended block devices, against other groups beside the container's.
         ///
         /// Default: 100, as every group. Unit: a weight. Range: 1 to 10000, 1 to 1000 where the device is scheduled by bfq;
@@ -319,6 +345,13 @@ documented! {
         /// partition's limits are set on its whole disk, which is what the kernel limits. Buffered writes count on cgroup v2
         /// only. Can change while running. Source: the kernel's admin-guide/cgroup-v2, io.max; cgroup-v1/blkio-controller.
         io_max: BTreeMap<String, IoMax> = BTreeMap::new(), as Named<IoMax>;
+        /// Which of the main process's requests for a block device go first, where the device's scheduler looks at that (bfq,
+        /// mq-deadline). See [`IoPriority`].
+        ///
+        /// Default: best effort, by the nice value. In JSON `"idle"`, `"best-effort:4"`, `"realtime:0"`. Range: levels 0 (first)
+        /// to 7; realtime takes CAP_SYS_NICE or CAP_SYS_ADMIN on the host. Inherited by children. Fixed at the start.
+        /// Source: ioprio_set(2).
+        io_priority: Option<IoPriority> = None, as Opt<IoPriority>;
         /// The most memory in huge pages: page size -> bytes. Reservations count: mmap fails at the limit.
         ///
         /// Default: no limit of its own. Unit: bytes, in whole huge pages (the kernel rounds down). Keys are sizes that the
@@ -360,13 +393,21 @@ documented! {
         /// Limits of each single process: resource -> soft and hard limit. In JSON a number, `[soft, hard]` or `"unlimited"`.
         ///
         /// Default: the caller's. Unit: the resource's own (bytes, seconds, count). Range: soft up to hard; raising a hard
-        /// limit needs CAP_SYS_RESOURCE on the host. Fixed at the start. Source: getrlimit(2).
+        /// limit needs CAP_SYS_RESOURCE on the host. Fixed at the start: the kernel has limits of processes, not of containers,
+        /// and a change of many processes one by one could be neither whole nor taken back. Source: getrlimit(2).
         rlimits: BTreeMap<Resource, Rlimit> = BTreeMap::new(), as Map<Resource, Rlimit>;
         /// The nice value of the main process.
         ///
         /// Default: the caller's. Range: -20 (first) to 19 (last); less than the caller's needs
         /// CAP_SYS_NICE on the host. Fixed at the start. Source: setpriority(2).
         nice: Option<i32> = None, as Opt<Int>;
+        /// How the kernel schedules the main process. See [`Scheduler`].
+        ///
+        /// Default: `other`. In JSON `"other"`, `"batch"`, `"idle"`, `"fifo:10"`, `"rr:10"`, or an object. Range: priorities 1 to
+        /// 99. Fifo and rr take CAP_SYS_NICE on the host, or RLIMIT_RTPRIO of at least the priority, and on cgroup v1 perhaps
+        /// `cpu_rt_runtime`; deadline takes CAP_SYS_NICE. `nice` counts with other and batch. Inherited by children. Fixed at the
+        /// start. Source: sched_setattr(2), sched(7).
+        scheduler: Option<Scheduler> = None, as Opt<Scheduler>;
         /// What is added to the badness of the main process and its children when the kernel looks for one to kill.
         ///
         /// Default: the caller's. Range: -1000 (never) to 1000 (first); less than the caller's needs CAP_SYS_RESOURCE on the
@@ -421,6 +462,13 @@ documented! {
         ///
         /// Default: OCI's list of what changes the machine below /proc. Range: as `masked_paths`. Fixed at the start.
         readonly_paths: Option<Vec<PathBuf>> = None, as ListOver<FilePath, Readonly>;
+        /// Kernel parameters of the container's own namespaces: name -> value, as sysctl(8) has them.
+        ///
+        /// Default: the kernel's for new namespaces. Range: `net.*`; of `kernel.*` and `fs.mqueue.*` those of SysV and POSIX IPC;
+        /// `user.max_*`. The namespace (net, ipc, user) has to be new; what is the whole machine's is refused. Written before
+        /// anything of the container runs, and read back. Fixed at the start. Source: sysctl(8), network_namespaces(7),
+        /// ipc_namespaces(7), namespaces(7).
+        sysctls: BTreeMap<String, String> = BTreeMap::new(), as Named<sysctl::Value>;
         /// What is added to the container's monotonic and boot-time clocks. See [`TimeOffsets`].
         ///
         /// Default: 0. Unit: nanoseconds here, seconds in JSON. Range: up to about 146 years either way; the clocks inside
@@ -455,6 +503,8 @@ impl Spec {
     pub const SHM_SIZE: u64 = 64 << 20;
     /// `log_max` when it is `None`: 1 MiB.
     pub const LOG_MAX: u64 = 1 << 20;
+    /// `cpu_rt_period` when it is `None`.
+    pub const CPU_RT_PERIOD: Duration = Duration::from_secs(1);
     /// `start_timeout` when it is `None`.
     pub const START_TIMEOUT: Duration = Duration::from_secs(30);
     /// `stop_signal` when it is `None`.

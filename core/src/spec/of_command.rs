@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::codec::{Bool, Bytes, FilePath, Int, Mode, Text, Time, User, Variable};
 use super::fields::table;
 use super::shape::{Descriptors, List, Map, Opt};
-use super::{Capabilities, Resource, Rlimit, Stdio, Terminal};
+use super::{Capabilities, IoPriority, Resource, Rlimit, Scheduler, Stdio, Terminal};
 use crate::command::Command;
 
 table!(Command {
@@ -22,6 +22,8 @@ table!(Command {
     stderr: Opt<Stdio>,
     rlimits: Map<Resource, Rlimit>,
     nice: Opt<Int>,
+    scheduler: Opt<Scheduler>,
+    io_priority: Opt<IoPriority>,
     oom_score_adj: Opt<Int>,
     cgroup: Opt<Text>,
     start_timeout: Opt<Time>,

@@ -172,7 +172,22 @@ fn cases() -> Vec<Case> {
         case("cpu_idle", json!(true), |s| s.cpu_idle(true), json!("yes"), ("cpu_idle", "true or false")),
         case("cpu_weight", json!(50), |s| s.cpu_weight(50), json!("50"), ("cpu_weight", "expected a whole number")),
         case("cpuset", json!("0-3,7"), |s| s.cpuset("0-3,7"), json!("3-1"), ("cpuset", "ends before it begins")),
+        case(
+            "cpu_rt_runtime",
+            json!("100ms"),
+            |s| s.cpu_rt_runtime(Duration::from_millis(100)),
+            json!(-1),
+            ("cpu_rt_runtime", "negative"),
+        ),
+        case(
+            "cpu_rt_period",
+            json!("500ms"),
+            |s| s.cpu_rt_period(Duration::from_millis(500)),
+            json!([]),
+            ("cpu_rt_period", "a duration"),
+        ),
         case("pids", json!(64), |s| s.pids(64), json!("64"), ("pids", "expected a whole number")),
+        case("ptys", json!(8), |s| s.ptys(8), json!("8"), ("ptys", "expected a whole number")),
         case("io_weight", json!(50), |s| s.io_weight(50), json!("ioprio:8"), ("io_weight", "0 to 7")),
         case(
             "io_max",
@@ -180,6 +195,13 @@ fn cases() -> Vec<Case> {
             |s| s.io_max("8:0", IoMax { rbps: Some(1 << 20), wiops: Some(100), ..IoMax::default() }),
             json!({"8:0": {"bps": 1}}),
             ("io_max[\"8:0\"].bps", "rbps"),
+        ),
+        case(
+            "io_priority",
+            json!("realtime:3"),
+            |s| s.io_priority(IoPriority::Realtime(3)),
+            json!("realtime:8"),
+            ("io_priority", "\"best-effort:7\""),
         ),
         case(
             "hugepages",
@@ -233,6 +255,17 @@ fn cases() -> Vec<Case> {
             ("rlimits.nofile", "[soft, hard]"),
         ),
         case("nice", json!(-5), |s| s.nice(-5), json!(1.5), ("nice", "expected a whole number")),
+        case(
+            "scheduler",
+            json!({"policy": "deadline", "runtime": "2ms", "deadline": "10ms", "period": 1, "reset_on_fork": true}),
+            |s| {
+                let [runtime, deadline] = [2, 10].map(Duration::from_millis);
+                let policy = Policy::Deadline { runtime, deadline, period: Duration::from_secs(1) };
+                s.scheduler(Scheduler { reset_on_fork: true, ..policy.into() })
+            },
+            json!({"policy": "fifo"}),
+            ("scheduler.priority", "fifo needs it"),
+        ),
         case("oom_score_adj", json!(500), |s| s.oom_score_adj(500), json!(1e30), ("oom_score_adj", "whole number")),
         case("wall_time", json!(2), |s| s.wall_time(Duration::from_secs(2)), json!(true), ("wall_time", "")),
         case("cpu_time", json!(2), |s| s.cpu_time(Duration::from_secs(2)), json!("x"), ("cpu_time", "not a duration")),
@@ -279,6 +312,13 @@ fn cases() -> Vec<Case> {
             |s| s.readonly_paths(["/a"]),
             json!([1]),
             ("readonly_paths[0]", "a path"),
+        ),
+        case(
+            "sysctls",
+            json!({"kernel.sem": "250 32000 32 128"}),
+            |s| s.sysctl("kernel.sem", "250 32000 32 128"),
+            json!({"kernel.shmall": true}),
+            ("sysctls[\"kernel.shmall\"]", "text or a whole number"),
         ),
         case(
             "time_offsets",

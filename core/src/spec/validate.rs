@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use super::at::At;
 use super::{
-    BindSource, Capabilities, File, IdOrName, IdRange, Idmap, Mount, MountKind, NamespaceKind, NamespaceSource, Net,
-    Resource, Rlimit, RootfsKind, Spec, Stdio, Terminal, TimeOffsets, UserSpec, signal,
+    BindSource, Capabilities, File, IdOrName, IdRange, Idmap, IoPriority, Mount, MountKind, NamespaceKind,
+    NamespaceSource, Net, Resource, Rlimit, RootfsKind, Scheduler, Spec, Stdio, Terminal, TimeOffsets, UserSpec,
+    signal, sysctl,
 };
 use crate::command::Command;
 use crate::error::{Error, Result};
@@ -36,6 +37,8 @@ const MIN_SIZE: u64 = 4096;
 const MIN_MEMORY: u64 = 64 << 10;
 /// PID_MAX_LIMIT of the kernel.
 const MAX_PIDS: u64 = 4 << 20;
+/// NR_UNIX98_PTY_MAX of the kernel.
+const MAX_PTYS: u64 = 1 << 20;
 /// Half of KTIME_SEC_MAX, beyond which the kernel refuses a clock (time_namespaces(7)).
 const MAX_OFFSET_SECONDS: i64 = i64::MAX / 1_000_000_000 / 2;
 const MAX_TIMEOUT: Duration = Duration::from_secs(1_000_000_000);
@@ -91,6 +94,7 @@ impl Spec {
         self.validate_namespaces()?;
         validate_idmap(&self.idmap)?;
         self.validate_lists()?;
+        self.validate_sysctls()?;
         self.validate_contradictions()
     }
 
@@ -241,6 +245,7 @@ impl Spec {
                 return Err(at.error("is less than a microsecond").with_hint("leave it out for no burst"));
             }
         }
+        self.validate_real_time()?;
         if let Some(cpuset) = &self.cpuset {
             cpuset.validate()?;
         }
@@ -266,6 +271,12 @@ impl Spec {
         if let Some(pids) = self.pids {
             range("pids", pids, 1, MAX_PIDS)?;
         }
+        if let Some(ptys) = self.ptys {
+            range("ptys", ptys, 0, MAX_PTYS)?;
+            if ptys == 0 && self.terminal.is_some() {
+                return Err(At::Field("ptys").error("terminal takes one"));
+            }
+        }
         if let Some(size) = self.shm_size {
             range("shm_size", size, MIN_SIZE, i64::MAX as u64)?;
         }
@@ -284,6 +295,52 @@ impl Spec {
                 return Err(At::Field("time_offsets").key(clock).error(format!(
                     "{offset} ns are more than the {MAX_OFFSET_SECONDS} s either way that the kernel takes"
                 )));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_real_time(&self) -> Result<()> {
+        let at = At::Field("cpu_rt_period");
+        let period = match (self.cpu_rt_period, self.cpu_rt_runtime) {
+            (Some(_), None) => return Err(at.error("takes cpu_rt_runtime: how much of each period")),
+            (Some(period), _) if period.as_micros() > i32::MAX as u128 => {
+                return Err(at.error("is more than 2147483647 microseconds, the kernel's longest"));
+            }
+            (Some(period), _) if period.as_micros() == 0 => return Err(at.error("is less than a microsecond")),
+            (period, _) => period.unwrap_or(Self::CPU_RT_PERIOD),
+        };
+        let Some(runtime) = self.cpu_rt_runtime else { return Ok(()) };
+        let at = At::Field("cpu_rt_runtime");
+        if runtime.as_micros() == 0 {
+            return Err(at.error("is less than a microsecond").with_hint("leave it out for no budget"));
+        }
+        if runtime > period {
+            return Err(at.error(format!("{runtime:?} is more than cpu_rt_period, {period:?}")));
+        }
+        Ok(())
+    }
+
+    fn validate_sysctls(&self) -> Result<()> {
+        let field = At::Field("sysctls");
+        let mut paths = BTreeMap::new();
+        for (name, value) in &self.sysctls {
+            let at = field.key(name);
+            let kind = sysctl::namespace(&at, name)?;
+            sysctl::validate_value(&at, value)?;
+            if let Some(other) = paths.insert(sysctl::path(name), name) {
+                return Err(at.error(format!("is {other:?} in another form")));
+            }
+            let source = self.namespaces.get(&kind);
+            let own = match kind {
+                NamespaceKind::Net => self.net != Net::Host,
+                NamespaceKind::User => self.idmap != Idmap::Host,
+                _ => true,
+            };
+            if !own || source.is_some_and(|source| *source != NamespaceSource::New) {
+                return Err(at
+                    .error(format!("it would change a namespace ({}) that is not the container's own", kind.name()))
+                    .with_hint("leave it out, or give the container a namespace of its own"));
             }
         }
         Ok(())
@@ -388,6 +445,7 @@ impl Spec {
                     ("disk", self.disk.is_some()),
                     ("inodes", self.inodes.is_some()),
                     ("quota", !self.quota.is_empty()),
+                    ("ptys", self.ptys.is_some()),
                     ("dns", !self.dns.is_empty()),
                     ("hosts", !self.hosts.is_empty()),
                     ("masked_paths", self.masked_paths.is_some()),
@@ -429,6 +487,8 @@ struct Payload<'a> {
     streams: [(&'static str, Option<&'a Stdio>); 3],
     rlimits: &'a BTreeMap<Resource, Rlimit>,
     nice: Option<i32>,
+    scheduler: Option<Scheduler>,
+    io_priority: Option<IoPriority>,
     oom_score_adj: Option<i32>,
     capabilities: Option<&'a Capabilities>,
     pass_fds: &'a BTreeMap<RawFd, RawFd>,
@@ -453,6 +513,8 @@ macro_rules! payload {
             ],
             rlimits: &$from.rlimits,
             nice: $from.nice,
+            scheduler: $from.scheduler,
+            io_priority: $from.io_priority,
             oom_score_adj: $from.oom_score_adj,
             capabilities: $capabilities,
             pass_fds: &$from.pass_fds,
@@ -493,6 +555,12 @@ impl<'a> Payload<'a> {
         }
         if let Some(nice) = self.nice {
             range("nice", nice, -20, 19)?;
+        }
+        if let Some(scheduler) = &self.scheduler {
+            scheduler.validate()?;
+        }
+        if let Some(priority) = self.io_priority {
+            priority.validate()?;
         }
         if let Some(adjustment) = self.oom_score_adj {
             range("oom_score_adj", adjustment, -1000, 1000)?;
@@ -887,6 +955,7 @@ pub(super) fn normal(path: &[u8]) -> Vec<u8> {
 mod tests {
     use std::os::unix::ffi::OsStringExt;
 
+    use super::super::Policy;
     use super::*;
     use crate::error::ErrorKind;
 
@@ -951,6 +1020,12 @@ mod tests {
             .rlimit(Resource::Nofile, 1024)
             .rlimit(Resource::Core, Rlimit { soft: 0, hard: Rlimit::UNLIMITED })
             .nice(-20)
+            .scheduler(Policy::RoundRobin { priority: 99 })
+            .io_priority(IoPriority::BestEffort(7))
+            .cpu_rt_runtime(Duration::from_secs(1))
+            .ptys(1 << 20)
+            .sysctl("kernel.shmmax", "1")
+            .sysctl("user/max_user_namespaces", "0")
             .oom_score_adj(-1000)
             .start_timeout(Duration::from_millis(1))
             .stop_signal(64)
@@ -1021,6 +1096,27 @@ mod tests {
         refused(spec().nice(20), "nice", "20 is not in -20 to 19");
         refused(spec().oom_score_adj(1001), "oom_score_adj", "");
         refused(spec().umask(0o1000), "umask", "0o1000");
+        for priority in [0, 100] {
+            refused(spec().scheduler(Policy::Fifo { priority }), "scheduler.priority", "1 to 99");
+        }
+        let deadline = |times: [u64; 3]| {
+            let [runtime, deadline, period] = times.map(Duration::from_micros);
+            spec().scheduler(Policy::Deadline { runtime, deadline, period })
+        };
+        refused(deadline([1, 2, 3]), "scheduler.runtime", "1024 ns");
+        refused(deadline([3, 2, 3]), "scheduler.deadline", "before runtime");
+        refused(deadline([2, 3, 2]), "scheduler.period", "shorter than deadline");
+        let clamps = |min, max| Scheduler { uclamp_min: min, uclamp_max: max, ..Policy::Other.into() };
+        refused(spec().scheduler(clamps(None, Some(1025))), "scheduler.uclamp_max", "0 to 1024");
+        refused(spec().scheduler(clamps(Some(2), Some(1))), "scheduler.uclamp_min", "more than uclamp_max");
+        refused(spec().io_priority(IoPriority::Realtime(8)), "io_priority", "0 to 7");
+        refused(spec().ptys(1 << 21), "ptys", "");
+        refused(spec().ptys(0).terminal(Terminal { rows: 1, cols: 1 }), "ptys", "terminal takes one");
+        refused(spec().cpu_rt_runtime(Duration::from_nanos(999)), "cpu_rt_runtime", "less than a microsecond");
+        refused(spec().cpu_rt_runtime(Duration::from_secs(2)), "cpu_rt_runtime", "more than cpu_rt_period");
+        refused(spec().cpu_rt_period(Duration::from_secs(2)), "cpu_rt_period", "takes cpu_rt_runtime");
+        let period = |period| spec().cpu_rt_runtime(Duration::from_millis(1)).cpu_rt_period(period);
+        refused(period(Duration::from_secs(2148)), "cpu_rt_period", "longest");
         for signal in [-1, 0, 65] {
             refused(spec().stop_signal(signal), "stop_signal", "1 to 64");
         }
@@ -1033,6 +1129,44 @@ mod tests {
         let caps = |bounding, ambient| spec().capabilities(Capabilities { bounding, ambient });
         refused(caps(1 << 41, 0), "capabilities", "41");
         refused(caps(1, 3), "capabilities.ambient", "dac_override is not in the bounding set");
+    }
+
+    #[test]
+    fn sysctls() {
+        let field = |name: &str| format!("sysctls[{name:?}]");
+        for (name, words) in [
+            ("kernel.hostname", "set hostname"),
+            ("kernel/domainname", "set domainname"),
+            ("kernel.pid_max", "pids"),
+            ("kernel.core_pattern", "whole machine's"),
+            ("vm.swappiness", "memory"),
+            ("fs.file-max", "nofile"),
+            ("fs.mqueue.msg_maximum", "fs.mqueue.msg_max"),
+            ("user.max_things", "user.max_user_namespaces"),
+            ("net.../../kernel.core_pattern", "not the name"),
+            ("net/../kernel/core_pattern", "not the name"),
+        ] {
+            refused(spec().sysctl(name, "1"), &field(name), words);
+        }
+        refused(spec().sysctl("net", "1"), "sysctls.net", "not the name");
+        for (value, words) in [("", "empty"), (" ", "empty"), ("1\n2", "one line"), ("1\0", "one line")] {
+            refused(spec().sysctl("kernel.shmmax", value), &field("kernel.shmmax"), words);
+        }
+        refused(spec().sysctl("kernel.shmmax", "1".repeat(256)), &field("kernel.shmmax"), "at most 255");
+        refused(
+            spec().sysctl("kernel.shmmax", "1").sysctl("kernel/shmmax", "1"),
+            &field("kernel/shmmax"),
+            "another form",
+        );
+        let joined = NamespaceSource::Host;
+        let ipc = spec().sysctl("kernel.shmmax", "1").namespace(NamespaceKind::Ipc, joined.clone());
+        refused(ipc, &field("kernel.shmmax"), "not the container's own");
+        refused(spec().sysctl("net.core.somaxconn", "1").net(Net::Host), &field("net.core.somaxconn"), "(net)");
+        let user = spec().sysctl("user.max_user_namespaces", "1").idmap(Idmap::Host);
+        refused(user, &field("user.max_user_namespaces"), "(user)");
+        assert_eq!(sysctl::path("net.ipv4.conf.eth0/5.forwarding"), "net/ipv4/conf/eth0.5/forwarding");
+        assert_eq!(sysctl::path("net/ipv4/conf/eth0.5/forwarding"), "net/ipv4/conf/eth0.5/forwarding");
+        spec().sysctl("net.ipv4.conf.all.forwarding", "1").validate().unwrap();
     }
 
     #[test]

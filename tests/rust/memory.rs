@@ -175,7 +175,7 @@ fn swap_is_used_up_to_its_limit() {
     // Some of it has to go out.
     assert_eq!(fill(&container, 36).out, "36");
     let some = peak();
-    assert!(some >= 4 * MIB && some <= SWAP, "{some}");
+    assert!((4 * MIB..=SWAP).contains(&some), "{some}");
     assert_eq!(container.usage().unwrap().memory_oom_kills, Some(0));
     // More than both limits together.
     let ran = fill(&container, 52);

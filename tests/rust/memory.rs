@@ -145,7 +145,8 @@ fn a_bound_slows_down_and_does_not_kill() {
         return skip("cgroup v1 cannot slow a group down at a bound");
     }
     let container = start(json!({"memory": "256M", "memory_high": "32M", "swap": 0}));
-    assert_eq!(fill(&container, 36).out, "36");
+    // A little more than that: the more, the longer it is held.
+    assert_eq!(fill(&container, 32).out, "32");
     let usage = container.usage().unwrap();
     assert_eq!(usage.memory_oom_kills, Some(0));
     assert!(usage.memory_peak > Some(32 * MIB), "{usage:?}");

@@ -144,12 +144,19 @@ fn a_bound_slows_down_and_does_not_kill() {
     if !on_v2() {
         return skip("cgroup v1 cannot slow a group down at a bound");
     }
-    let container = start(json!({"memory": "256M", "memory_high": "32M", "swap": 0}));
-    // A little more than that: the more, the longer it is held.
+    let need = || {
+        let free = start(json!({"memory": "256M", "swap": 0}));
+        assert_eq!(fill(&free, 32).out, "32");
+        let peak = free.usage().unwrap().memory_peak.unwrap();
+        free.close(None).unwrap();
+        peak
+    };
+    // The first may also have brought perl's own pages into the cache.
+    let peak = need().min(need());
+    // A mebibyte less than it needs: the more, the longer it is held.
+    let container = start(json!({"memory": "256M", "memory_high": peak - MIB, "swap": 0}));
     assert_eq!(fill(&container, 32).out, "32");
-    let usage = container.usage().unwrap();
-    assert_eq!(usage.memory_oom_kills, Some(0));
-    assert!(usage.memory_peak > Some(32 * MIB), "{usage:?}");
+    assert_eq!(container.usage().unwrap().memory_oom_kills, Some(0));
     assert!(counted(&container, "memory.events", "high") > 0);
     let waited = fs::read_to_string(group_of(&container, "memory", "memory").0.join("memory.pressure")).unwrap();
     assert!(waited.lines().all(|line| !line.ends_with("total=0")), "{waited}");

@@ -10,7 +10,7 @@
 //! | request | descriptors | records on the channel |
 //! |---|---|---|
 //! | `HELLO` | channel, host pidfd or -, exec lock or -, claims | `READY` or `FAILED` |
-//! | `SHARE` | one directory, kept for undo plans | none |
+//! | `SHARE` | one directory, kept for undo plans; channel or - | `KEPT`, if there is a channel |
 //! | `START` | channel, plan, status pipe, then the plan's slots | `CREATED` + pidfd of pid 1, any number of `LEFT_OUT`, `STARTED` + pidfd of the main process, then `EMPTY`; or `FAILED`, then `ENDED` |
 //! | `EXEC`  | channel, plan, then the plan's slots | `STARTED` + pidfd or `FAILED`, `EXITED` |
 //! | `CALL`  | channel, plan, then the plan's slots | what the plan sends, then `ENDED` or `FAILED` |

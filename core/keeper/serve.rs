@@ -392,9 +392,13 @@ impl Keeper {
             && (req.kind != request::START || fds.len() >= 3);
         if sound && self.is_entitled(&req, got.pid, from) {
             match req.kind {
-                request::SHARE if fds.len() == 1 && (req.key as usize) < SHARED => {
+                request::SHARE if matches!(fds.len(), 1 | 2) && (req.key as usize) < SHARED => {
                     sys::close(self.shared[req.key as usize]);
                     self.shared[req.key as usize] = fds[0];
+                    if let Some(&channel) = fds.get(1) {
+                        self.answer(channel, record::KEPT, NO_SECTION, 0, 0);
+                        sys::close(channel);
+                    }
                     return true;
                 }
                 request::START | request::EXEC | request::CALL => {

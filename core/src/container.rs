@@ -722,6 +722,9 @@ impl Container {
         let keeper = prepared.keeper.clone();
         keeper.starting.fetch_add(1, Ordering::Relaxed);
         let result = Self::launch(spec, prepared);
+        if result.is_err() {
+            keeper.settle();
+        }
         keeper.starting.fetch_sub(1, Ordering::Relaxed);
         result
     }
@@ -1278,9 +1281,21 @@ impl Container {
         self.open()?.group.as_ref().ok_or_else(no_group)
     }
 
-    /// Stops every process of the container until [`thaw`](Self::thaw).
+    /// Stops every process of the container until [`thaw`](Self::thaw); returns when all have stopped.
+    ///
+    /// # Errors
+    /// Unsupported without a control group that can be frozen; TimedOut when a process does not stop within 5 s, and then all
+    /// run again; ESRCH when somebody moved the processes out of the container's group.
     pub fn freeze(&self) -> Result<()> {
-        self.control_group()?.freeze()?;
+        let group = self.control_group()?;
+        group.freeze()?;
+        if !group.is_populated()? && self.is_running() {
+            group.thaw()?;
+            return Err(Error::new(ErrorKind::Os, "somebody moved the processes out of the container's control group")
+                .with_errno(libc::ESRCH)
+                .with_step("freeze")
+                .with_hint("move them back: info_json() has the path"));
+        }
         self.inner().readers.look(false);
         Ok(())
     }

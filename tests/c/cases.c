@@ -9,6 +9,7 @@
 #include <regex.h>
 #include <ringfence.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "json.h"
@@ -350,16 +351,99 @@ static void update(json test, ringfence_container *container, json change, json 
     free(text);
 }
 
+/* The processor time that each has used, once they have used so much: all of them, or together. */
+static int used(ringfence_container **all, int count, uint64_t each, uint64_t together, time_t deadline, uint64_t *now)
+{
+    for (;; usleep(10000)) {
+        uint64_t sum = 0, least = UINT64_MAX;
+        for (int i = 0; i < count; i++) {
+            ringfence_container_usage_u64(all[i], "cpu_usage_usec", &now[i], NULL);
+            sum += now[i];
+            least = now[i] < least ? now[i] : least;
+        }
+        if (least >= each && sum >= together)
+            return 1;
+        if (time(NULL) > deadline)
+            return 0;
+    }
+}
+
+/* Containers that want the same processor: the share of its time that each gets. */
+static void rivals(json test, int timeout)
+{
+    enum { MOST = 8 };
+    ringfence_container *all[MOST] = {0};
+    ringfence_error *err = NULL;
+    json specs = json_get(test, "rivals"), shares = json_get(json_get(test, "expect"), "shares");
+    size_t position = 0;
+    int count = 0;
+    time_t deadline = time(NULL) + timeout / 1000;
+    uint64_t before[MOST] = {0}, after[MOST] = {0}, together = 0, whole = 0;
+    for (json given; count < MOST && good && !*why && (given = json_next(specs, &position)).at;) {
+        char *text = strndup(given.at, given.length);
+        ringfence_spec *spec = ringfence_spec_from_json(text, &err);
+        if (!spec || ringfence_container_start(spec, &all[count], &err) < 0)
+            check(test, (json){"{}", 2}, -1, NULL, err);
+        else
+            count++;
+        ringfence_spec_free(spec);
+        free(text);
+    }
+    if (good && !*why) {
+        expect(used(all, count, 100000, 0, deadline, before), "rivals", "all run", "not in time");
+        for (int i = 0; i < count; i++)
+            together += before[i];
+        expect(used(all, count, 0, together + 3000000, deadline, after), "rivals", "3 s of processor time", "not in time");
+        for (int i = 0; i < count; i++)
+            whole += after[i] - before[i];
+        position = 0;
+        for (int i = 0; i < count; i++) {
+            char *wanted = json_text(json_next(shares, &position)), seen[32];
+            double share = 100.0 * (double)(after[i] - before[i]) / (double)whole, off = share - atof(wanted);
+            snprintf(seen, sizeof seen, "%.1f", share);
+            expect(off <= atof(wanted) / 10 && -off <= atof(wanted) / 10, "share", wanted, seen);
+            free(wanted);
+        }
+    }
+    while (count > 0)
+        ringfence_container_free(all[--count]);
+}
+
+static int is_program(const char *name)
+{
+    char *path = strdup(getenv("PATH") ? getenv("PATH") : ""), *rest = path, *directory, file[4096];
+    int found = 0;
+    while (!found && (directory = strsep(&rest, ":"))) {
+        snprintf(file, sizeof file, "%s/%s", directory, name);
+        found = !access(file, X_OK);
+    }
+    free(path);
+    return found;
+}
+
 static void run(json test, const char *tmp)
 {
     ringfence_error *err = NULL;
     ringfence_container *container = NULL;
     ringfence_output *output = NULL;
     json expected = json_get(test, "expect"), given = json_get(test, "spec"), steps = json_get(test, "commands");
-    char *spec_text = strndup(given.at, given.length), *input = json_text(json_get(test, "input"));
+    char *spec_text = strndup(given.at ? given.at : "", given.length), *input = json_text(json_get(test, "input"));
     char *seconds = json_text(json_get(test, "timeout")), *usage = NULL;
     int timeout = (seconds ? atoi(seconds) : 30) * 1000, result;
 
+    size_t at = 0;
+    for (json name; !*why && (name = json_next(json_get(test, "programs"), &at)).at;) {
+        char *program = json_text(name);
+        if (!is_program(program))
+            snprintf(why, sizeof why, "no %s here", program);
+        free(program);
+    }
+    if (json_get(test, "rivals").at)
+        rivals(test, timeout);
+    if (*why || json_get(test, "rivals").at) {
+        free(spec_text), free(input), free(seconds);
+        return;
+    }
     ringfence_spec *spec = ringfence_spec_from_json(spec_text, &err);
     if (!spec) {
         check(test, expected, -1, NULL, err);

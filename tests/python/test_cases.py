@@ -5,11 +5,15 @@ tests/run: vm=delegated
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import re
+import shutil
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +84,28 @@ def update(case: dict[str, Any], container: ringfence.Container, step: dict[str,
         check_usage(step["expect"], container)
 
 
+def rivals(case: dict[str, Any]) -> None:
+    """Containers that want the same processor: the share of its time that each gets."""
+    deadline = time.monotonic() + case["timeout"]
+    with contextlib.ExitStack() as stack:
+        try:
+            everyone = [stack.enter_context(ringfence.Container(**spec)) for spec in case["rivals"]]
+        except ringfence.Error as error:
+            check_error(case, None, error)
+
+        def used(done: Callable[[list[int]], bool]) -> list[int]:
+            while not done(now := [container.usage().cpu_usage_usec or 0 for container in everyone]):
+                assert time.monotonic() < deadline, now
+                time.sleep(0.01)
+            return now
+
+        before = used(lambda now: min(now) >= 100_000)
+        after = used(lambda now: sum(now) >= sum(before) + 3_000_000)
+    gained = [a - b for a, b in zip(after, before, strict=True)]
+    for one, share in zip(gained, case["expect"]["shares"], strict=True):
+        assert abs(100 * one / sum(gained) - share) <= share / 10, gained
+
+
 def filled_in(case: dict[str, Any], tmp: Path) -> dict[str, Any]:
     """Makes the files of the case, and replaces what stands for this machine's own."""
     text = json.dumps(case).replace("${TMP}", str(tmp))
@@ -121,6 +147,12 @@ def of_text(value: Any) -> Any:
 def run(case: dict[str, Any]) -> None:
     if case.get("as") and (case["as"] == "root") != (os.geteuid() == 0):
         pytest.skip(f"only as {case['as']}")
+    for program in case.get("programs", []):
+        if not shutil.which(program):
+            pytest.skip(f"no {program} here")
+    if "rivals" in case:
+        rivals(case)
+        return
     fields = dict(case["spec"])
     capture: dict[str, Any] = {"text": True, "timeout": case.get("timeout", 30)}
     if "commands" not in case:

@@ -5,7 +5,7 @@
 use std::ffi::CString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ringfence::spec::Stdio;
 use ringfence::{Command, Container, Error, ErrorKind, Output, Spec, errno_name};
@@ -95,7 +95,16 @@ fn run(case: &Value) -> Result<(), Verdict> {
     if case["as"].as_str().is_some_and(|wanted| wanted != caller) {
         return Err(Verdict::Skip(format!("only as {}", case["as"])));
     }
-    let timeout = Some(Duration::from_secs_f64(case["timeout"].as_f64().unwrap_or(30.0)));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = |program: &str| std::env::split_paths(&path).any(|directory| directory.join(program).is_file());
+    if let Some(program) = texts(case, "programs").iter().find(|program| !there(program)) {
+        return Err(Verdict::Skip(format!("no {program} here")));
+    }
+    let timeout = Duration::from_secs_f64(case["timeout"].as_f64().unwrap_or(30.0));
+    if let Some(specs) = case["rivals"].as_array() {
+        return rivals(case, specs, timeout);
+    }
+    let timeout = Some(timeout);
     let spec = match Spec::from_json(&case["spec"].to_string()) {
         Ok(spec) => spec,
         Err(error) => return check(case, case, Err(error)),
@@ -119,6 +128,37 @@ fn run(case: &Value) -> Result<(), Verdict> {
         }
     }
     container.close(timeout).map_err(|e| Verdict::Fail(format!("close: {e}")))
+}
+
+/// Containers that want the same processor: the share of its time that each gets.
+fn rivals(case: &Value, specs: &[Value], timeout: Duration) -> Result<(), Verdict> {
+    let mut all = Vec::new();
+    for spec in specs {
+        match Spec::from_json(&spec.to_string()).and_then(|spec| Container::start(&spec)) {
+            Ok(container) => all.push(container),
+            Err(error) => return check(case, case, Err(error)),
+        }
+    }
+    let deadline = Instant::now() + timeout;
+    let used = |done: &dyn Fn(&[u64]) -> bool| loop {
+        let now: Vec<u64> = all.iter().map(|c| c.usage().ok().and_then(|u| u.cpu_usage_usec).unwrap_or(0)).collect();
+        if done(&now) {
+            return Ok(now);
+        }
+        if Instant::now() >= deadline {
+            return Err(Verdict::Fail(format!("not in time: {now:?} us")));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let before = used(&|now| now.iter().all(|&usec| usec >= 100_000))?;
+    let after = used(&|now| now.iter().sum::<u64>() >= before.iter().sum::<u64>() + 3_000_000)?;
+    let gained: Vec<f64> = after.iter().zip(&before).map(|(after, before)| (after - before) as f64).collect();
+    let shares = case["expect"]["shares"].as_array().expect("shares").iter().map(|s| s.as_f64().expect("a number"));
+    let whole: f64 = gained.iter().sum();
+    if gained.iter().zip(shares).all(|(gained, share)| (gained / whole * 100.0 - share).abs() <= share / 10.0) {
+        return Ok(());
+    }
+    Err(Verdict::Fail(format!("expected shares of {}: {gained:?} us", case["expect"]["shares"])))
 }
 
 /// As `ringfence::run`, and the usage after the end.

@@ -53,6 +53,7 @@ const TESTS: &[Test] = &[
     ("a killed host leaves nothing, its forked workers alive", 30, host_killed_with_workers),
     ("a host killed at any moment leaves nothing", 600, host_killed_at_random),
     ("a killed keeper is reported in time, and gc ends what was left", 300, keeper_killed),
+    ("a failed start on a thread that ends takes nothing with it", 60, failed_on_a_thread),
     ("gc knows pid namespaces apart", 60, other_pid_namespaces),
     ("waits time out and can be cancelled", 30, waits),
     ("every newer system call may be missing", 300, missing_system_calls),
@@ -1122,6 +1123,33 @@ fn keeper_killed() {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+    ringfence::end_keepers();
+    before.back_within(Duration::from_secs(10));
+}
+
+/// The keeper looks at what it is sent only when the thread that sent it has ended: then it does not believe it.
+fn failed_on_a_thread() {
+    let Some(parent) = std::env::var_os("RINGFENCE_CGROUP_PARENT") else {
+        return skip("no control group for this caller");
+    };
+    let before = Seen::now();
+    let first = start(["sleep", "100"]);
+    let keeper = keepers(&before, std::slice::from_ref(&first))[0];
+    // SAFETY: signals go to a keeper that this host started.
+    let signal = |signal| assert_eq!(unsafe { libc::kill(keeper, signal) }, 0);
+    let other = spec(["sleep", "100"]).cgroup_parent(Path::new(&parent).join("other"));
+    signal(libc::SIGSTOP);
+    let refused = other.clone().cpuset("8000");
+    let failing = std::thread::spawn(move || Container::start(&refused).map(drop).expect_err("refused"));
+    let stopped = Instant::now();
+    while !failing.is_finished() && stopped.elapsed() < Duration::from_millis(300) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    signal(libc::SIGCONT);
+    assert_eq!(failing.join().expect("no panic").field(), Some("cpuset"));
+    let second = Container::start(&other).unwrap_or_else(|e| panic!("{e}"));
+    second.close(None).unwrap_or_else(|e| panic!("{e}"));
+    first.close(None).expect("close");
     ringfence::end_keepers();
     before.back_within(Duration::from_secs(10));
 }

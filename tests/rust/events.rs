@@ -394,32 +394,6 @@ fn the_hard_limit_of_memory() {
     container.close(None).expect("close");
 }
 
-/// Swap for the time of a test, in the virtual machine only: it is everybody's.
-struct Swap(PathBuf);
-
-impl Swap {
-    fn on() -> Option<Self> {
-        if !is_root() || std::env::var("RINGFENCE_TEST_TIER").as_deref() != Ok("vm") {
-            return None;
-        }
-        let swap = Self(format!("/var/tmp/ringfence-swap-{}", std::process::id()).into());
-        fs::write(&swap.0, vec![0; 64 << 20]).expect("a swap file");
-        fs::set_permissions(&swap.0, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("its mode");
-        for program in ["mkswap", "swapon"] {
-            let done = std::process::Command::new(program).arg(&swap.0).output().expect(program);
-            assert!(done.status.success(), "{program}: {done:?}");
-        }
-        Some(swap)
-    }
-}
-
-impl Drop for Swap {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("swapoff").arg(&self.0).status();
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 #[test]
 fn refused_swap_on_v2() {
     let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();

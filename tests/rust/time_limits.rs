@@ -95,6 +95,37 @@ fn who_is_frozen_uses_no_processor_time() {
     container.close(None).unwrap();
 }
 
+/// Forks as fast as it can; each process but the first is gone after one to three forks.
+const HERD: &str =
+    r#"$SIG{CHLD} = "IGNORE"; my $n = -1; while ($n--) { my $p = fork; $n = 1 + $$ % 3 if defined $p && !$p }"#;
+
+#[test]
+fn who_forks_on_and_on_is_ended_attached_and_detached() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    for (limit, value, reason) in [("wall_time", "700ms", Reason::WallTime), ("cpu_time", "1s", Reason::CpuTime)] {
+        for detach in [false, true] {
+            let name = format!("herd-{limit}-{detach}-{}", std::process::id());
+            let fields =
+                json!({"name": name, "detach": detach, "argv": ["perl", "-e", HERD], "pids": 24, limit: value});
+            let mut container = start(fields);
+            let (group, _) = group_of(&container, "pids", "pids");
+            if detach {
+                container.close(None).unwrap();
+                container = Container::by_name(&name).unwrap();
+            }
+            let status = container.main().unwrap().wait(TIMEOUT).unwrap().unwrap();
+            assert_eq!((status.signal, status.reason), (Some(libc::SIGKILL), reason), "{limit}, detached: {detach}");
+            assert!(container.wait_end(TIMEOUT).unwrap());
+            assert!(!group.exists(), "a group that is gone has no processes");
+            container.close(None).unwrap();
+            drop(container);
+        }
+    }
+    ringfence::state::gc().unwrap();
+}
+
 #[test]
 fn without_a_group_there_is_nothing_to_read() {
     if can_limit() {

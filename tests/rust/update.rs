@@ -2,6 +2,7 @@
 //!
 //! tests/run: timeout=600 vm=delegated
 
+use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::*;
@@ -47,6 +48,17 @@ fn many_threads_change_many_containers() {
         let (usage, n) = (container.usage().unwrap(), last.load(Ordering::Relaxed));
         assert_eq!((usage.memory_max, usage.pids_max), (Some((64 << 20) + (n << 12)), Some(100 + n)));
         assert_eq!(container.spec().pids, Some(100 + n));
+        // The control files themselves say so.
+        let read = |controller: &str, v1: &str, v2: &str| {
+            let (path, on_v2) = group_of(container, controller, controller);
+            fs::read_to_string(path.join(if on_v2 { v2 } else { v1 })).unwrap().trim().to_owned()
+        };
+        assert_eq!(read("memory", "memory.limit_in_bytes", "memory.max"), ((64 << 20) + (n << 12)).to_string());
+        assert_eq!(read("pids", "pids.max", "pids.max"), (100 + n).to_string());
+        let quota = read("cpu", "cpu.cfs_quota_us", "cpu.max");
+        let cpus = n.is_multiple_of(3).then(|| format!("{:.0}", (0.5 + n as f64 / 4000.0) * 100_000.0));
+        let quota = quota.split(' ').next().unwrap().replace("-1", "max");
+        assert_eq!(quota, cpus.unwrap_or_else(|| "max".to_owned()), "{n}");
     }
     for container in all {
         container.close(None).unwrap();

@@ -404,6 +404,18 @@ impl Group {
         }
     }
 
+    /// Whether there are processes in the group that can be frozen.
+    pub fn is_populated(&self) -> Result<bool> {
+        let v1 = self.v1();
+        match (&self.v2, freezer(&v1)) {
+            (Some((parent, dir)), _) => {
+                v2::is_populated(dir.as_fd()).map_err(|e| self.failed("read the state of", e, parent))
+            }
+            (None, Some(parent)) => V1Group { parent, name: &self.name }.is_populated(),
+            (None, None) => Ok(false),
+        }
+    }
+
     fn cannot_freeze(&self) -> Error {
         Error::new(ErrorKind::Unsupported, "this container is in no group that can be frozen")
             .with_step("freeze")

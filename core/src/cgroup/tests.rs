@@ -251,6 +251,37 @@ fn v1_without_a_v2_tree() {
 }
 
 #[test]
+fn v1_freezes_and_kills_what_forks() {
+    let fixture = Fixture::new();
+    let Some(layout) = only_v1() else { return };
+    if !nix::unistd::geteuid().is_root() && fixture.probe(&Limits::default()).map(|g| g.remove().unwrap()).is_none() {
+        return;
+    }
+    let group = attempt(&layout, &fixture, &Limits { pids: Some(24), ..Limits::default() }).unwrap().unwrap();
+    let _cleanup = Cleanup(&group);
+    // A byte for each fork; each process but the first is gone after one to three of them.
+    let count = tempfile::NamedTempFile::new().unwrap();
+    let herd = r#"$SIG{CHLD} = "IGNORE"; my $n = -1;
+        while ($n--) { syswrite STDOUT, "x"; my $p = fork; $n = 1 + $$ % 3 if defined $p && !$p }"#;
+    let mut child = spawn_inside(&group, &format!("exec perl -e '{herd}' >> {}", count.path().display()));
+    let written = || count.as_file().metadata().unwrap().len();
+    let grows = |before: u64| assert!(within(Duration::from_secs(20), || written() >= before + 10));
+    for round in 0..100 {
+        grows(written());
+        group.freeze().unwrap();
+        let (length, usage) = (written(), group.usage().unwrap());
+        std::thread::sleep(Duration::from_millis(3));
+        assert_eq!((written(), group.usage().unwrap().pids_current), (length, usage.pids_current), "round {round}");
+        group.thaw().unwrap();
+    }
+    group.kill().unwrap();
+    let length = written();
+    child.wait().unwrap();
+    assert!(within(Duration::from_secs(3), || group.usage().unwrap().pids_current == Some(0)));
+    assert_eq!(written(), length);
+}
+
+#[test]
 fn swap_does_not_widen_the_limit_on_v1() {
     let fixture = Fixture::new();
     let Some(group) = fixture.probe(&Limits { memory: Some(8 * MIB), ..Limits::default() }) else { return };

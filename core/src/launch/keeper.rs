@@ -4,11 +4,12 @@ use std::io::IoSlice;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::birth;
+use super::channel::Channel;
 use super::fork::{self, Owner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::{self, MAGIC, request};
@@ -47,6 +48,9 @@ pub(crate) struct Detached {
     pub claims: OwnedFd,
 }
 
+/// A keeper answers within a millisecond; one that is stopped keeps no failed start waiting for longer.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+
 #[derive(Debug)]
 pub(crate) struct Keeper {
     pub owner: Owner,
@@ -64,6 +68,8 @@ pub(crate) struct Keeper {
     next_key: AtomicU64,
     /// Directories for undo plans: the index is the keeper's.
     shared: Mutex<Vec<Arc<OwnedFd>>>,
+    /// Something was shared, and no answer shows yet that it was taken. Changed with `shared` locked.
+    unsettled: AtomicBool,
     /// Open as long as the keeper may have claims of ours.
     pub(super) claims: Option<crate::state::ids::ClaimsFile>,
     /// The task that stays as its parent, when the host is pid 1 or a subreaper.
@@ -104,6 +110,7 @@ impl Keeper {
             dead: AtomicBool::new(false),
             next_key: AtomicU64::new(1),
             shared: Mutex::new(Vec::new()),
+            unsettled: AtomicBool::new(false),
             claims: born.claims,
             _middle: Mutex::new(born.middle),
         }
@@ -130,6 +137,7 @@ impl Keeper {
             dead: AtomicBool::new(false),
             next_key: AtomicU64::new(2),
             shared: Mutex::new(Vec::new()),
+            unsettled: AtomicBool::new(false),
             claims: None,
             _middle: Mutex::new(None),
         }
@@ -229,7 +237,23 @@ impl Keeper {
             return Ok(None);
         }
         shared.push(directory.clone());
+        self.unsettled.store(true, Ordering::Relaxed);
         Ok(Some(index))
+    }
+
+    /// Returns when the keeper has looked at what was shared: it does not take it from a thread that has ended meanwhile, as one
+    /// may whose start failed. (A start that comes as far as its request waits for the answer to that.)
+    pub fn settle(&self) {
+        use std::os::fd::AsFd;
+        let shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
+        let Some(first) = shared.first().filter(|_| self.unsettled.swap(false, Ordering::Relaxed)) else { return };
+        if let Ok((answer, channel)) = Channel::pair()
+            && matches!(self.send(request::SHARE, 0, 0, 0, &[first.as_fd(), channel.as_fd()]), Ok(true))
+        {
+            drop(channel);
+            // Whatever it says, and the end of the channel too: it was looked at.
+            let _ = answer.receive(Some(Instant::now() + SETTLE_TIMEOUT), None);
+        }
     }
 
     pub fn has_room_for_shares(&self) -> bool {

@@ -198,3 +198,41 @@ pub fn status_line(text: &str, key: &str) -> String {
         .trim()
         .to_owned()
 }
+
+/// The container's group in the hierarchy of a controller (its names on v1 and v2), and whether that is v2.
+pub fn group_of(container: &Container, v1: &str, v2: &str) -> (PathBuf, bool) {
+    let info: Value = serde_json::from_str(&container.info_json()).expect("JSON");
+    let groups = info["cgroup"]["groups"].as_array().expect("groups");
+    let has = |group: &Value, name: &str| group["controllers"].as_array().expect("a list").iter().any(|c| c == name);
+    let path = |group: &Value| PathBuf::from(group["path"].as_str().expect("a path"));
+    if let Some(found) = groups.iter().find(|g| g["version"] == 1 && has(g, v1)) {
+        return (path(found), false);
+    }
+    (path(groups.iter().find(|g| g["version"] == 2 && has(g, v2)).expect("a group with the controller")), true)
+}
+
+/// Swap for the time of a test, in the virtual machine only: it is everybody's.
+pub struct Swap(PathBuf);
+
+impl Swap {
+    pub fn on() -> Option<Self> {
+        if !is_root() || std::env::var("RINGFENCE_TEST_TIER").as_deref() != Ok("vm") {
+            return None;
+        }
+        let swap = Self(format!("/var/tmp/ringfence-swap-{}", std::process::id()).into());
+        fs::write(&swap.0, vec![0; 64 << 20]).expect("a swap file");
+        fs::set_permissions(&swap.0, fs::Permissions::from_mode(0o600)).expect("its mode");
+        for program in ["mkswap", "swapon"] {
+            let done = std::process::Command::new(program).arg(&swap.0).output().expect(program);
+            assert!(done.status.success(), "{program}: {done:?}");
+        }
+        Some(swap)
+    }
+}
+
+impl Drop for Swap {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("swapoff").arg(&self.0).status();
+        let _ = fs::remove_file(&self.0);
+    }
+}

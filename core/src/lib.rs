@@ -17,6 +17,8 @@ pub mod resources {}
 pub mod spec;
 pub mod state;
 mod sys;
+/// The manager of units, where there is one.
+mod systemd;
 
 pub use cgroup::Usage;
 pub use command::Command;

@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use once_cell::sync::OnceCell;
 
 use super::birth;
 use super::fork::{self, Owner};
+use crate::cgroup::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::{self, MAGIC, request};
 
@@ -60,6 +62,8 @@ pub(crate) struct Keeper {
     pub starting: AtomicUsize,
     /// It has the directories in which groups are made by default.
     pub has_group_parents: AtomicBool,
+    /// The scope of systemd that it was put into.
+    pub scope: OnceCell<Place>,
     dead: AtomicBool,
     next_key: AtomicU64,
     /// Directories for undo plans: the index is the keeper's.
@@ -101,6 +105,7 @@ impl Keeper {
             outer: born.outer,
             starting: AtomicUsize::new(0),
             has_group_parents: AtomicBool::new(false),
+            scope: OnceCell::new(),
             dead: AtomicBool::new(false),
             next_key: AtomicU64::new(1),
             shared: Mutex::new(Vec::new()),
@@ -127,6 +132,7 @@ impl Keeper {
             outer: None,
             starting: AtomicUsize::new(0),
             has_group_parents: AtomicBool::new(false),
+            scope: OnceCell::new(),
             dead: AtomicBool::new(false),
             next_key: AtomicU64::new(2),
             shared: Mutex::new(Vec::new()),
@@ -142,6 +148,13 @@ impl Keeper {
 
     pub fn next_key(&self) -> u64 {
         self.next_key.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// It was put into this scope: the groups of its containers are made there from now on, unless a spec says where.
+    pub(super) fn enter(&self, scope: Place) -> Place {
+        let scope = self.scope.get_or_init(|| scope);
+        self.has_group_parents.store(false, Ordering::Relaxed);
+        scope.clone()
     }
 
     pub fn is_dead(&self) -> bool {

@@ -18,6 +18,7 @@
 //! | `RELEASE` | none | `ENDED`: the undo plan has run, at once or as soon as the container is empty |
 //! | `KEEP` | none | `KEPT` on the container's channel: it is recorded and outlives its host from now on |
 //! | `TIMES` | `cpu.stat` of the container's group, or none | none: its time limits are these from now on |
+//! | `HOLD` | none | none: the keeper does not go for want of containers, until it is said that it may |
 //! | `LEAVE` | none | none: the keeper goes after its last container |
 //!
 //! The main process's `EXITED` record is written to the status pipe by pid 1 of the container (its parent), or by the
@@ -28,7 +29,7 @@
 //!
 //! Every request is checked by the keeper (size, magic, number of descriptors, the asking thread's credentials, all offsets
 //! of the plan); every record is checked by the library (size, kind). Integers are native: both ends are the same build.
-//! `KILL`, `RELEASE`, `KEEP`, `TIMES` and `LEAVE` lend no authority, they only end or keep what the host has started: the kernel's word
+//! `KILL`, `RELEASE`, `KEEP`, `TIMES`, `HOLD` and `LEAVE` lend no authority, they only end or keep what the host has started: the kernel's word
 //! that the host sent them is enough. So a host may give up its privileges, or end right after it has asked.
 
 pub const MAGIC: u32 = 0x5246_4b31;
@@ -46,6 +47,7 @@ pub mod request {
     pub const RELEASE: u32 = 8;
     pub const KEEP: u32 = 9;
     pub const TIMES: u32 = 10;
+    pub const HOLD: u32 = 11;
 }
 
 /// Flags of `HELLO`.
@@ -75,7 +77,7 @@ pub struct Request {
     /// The key of the container, chosen by the host, unique for this keeper. SHARE: the index. HELLO: the inode of the host's
     /// pid namespace.
     pub key: u64,
-    /// KILL: the signal. HELLO: the host's pid.
+    /// KILL: the signal. HELLO: the host's pid. HOLD: 1, and -1 for its end.
     pub value: i32,
     /// START and TIMES: how many processors there are, which is how fast processor time can pass.
     pub cpus: u32,

@@ -117,6 +117,8 @@ pub struct Keeper {
     used: usize,
     live: usize,
     idle_since: u64,
+    /// Threads of its host that wait for somebody else before they ask for a container.
+    held: i32,
     lock_at: u64,
     shared: [i32; SHARED],
     /// Shared by a host that ended before it could be looked at: never for an undo part, only for `sweep_groups`.
@@ -153,6 +155,7 @@ impl Keeper {
             used: 0,
             live: 0,
             idle_since: sys::now_ms(),
+            held: 0,
             lock_at: 0,
             shared: [-1; SHARED],
             unproven: [-1; UNPROVEN],
@@ -259,7 +262,7 @@ impl Keeper {
                 self.exit()
             }
             let idle_end = self.idle_since + IDLE_MS;
-            if idle_end <= now && !self.detached() {
+            if idle_end <= now && self.held <= 0 && !self.detached() {
                 self.leave();
                 self.exit_if_done();
             }
@@ -447,6 +450,10 @@ impl Keeper {
                         return true;
                     }
                 }
+                request::HOLD => {
+                    self.held = self.held.saturating_add(req.value);
+                    self.idle_since = sys::now_ms();
+                }
                 request::LEAVE => self.leave(),
                 _ => {}
             }
@@ -482,7 +489,8 @@ impl Keeper {
             if pid != self.host {
                 return false;
             }
-            if matches!(req.kind, request::KILL | request::RELEASE | request::KEEP | request::TIMES | request::LEAVE) {
+            use request::{HOLD, KEEP, KILL, LEAVE, RELEASE, TIMES};
+            if matches!(req.kind, KILL | RELEASE | KEEP | TIMES | HOLD | LEAVE) {
                 return true;
             }
         }

@@ -778,8 +778,9 @@ impl Container {
         facts.may_setgroups &= joined_user_allows_setgroups(spec);
 
         let limits = Limits::of(spec);
+        let Some(place) = launch::place(&keeper, spec, &limits)? else { return Ok(Attempt::KeeperLeft) };
         if spec.cgroup_parent.is_some() || !keeper.has_group_parents.load(Ordering::Relaxed) {
-            let parents = Group::open_parents(spec.cgroup_parent.as_deref(), &limits)?;
+            let parents = Group::open_parents(&place, &limits)?;
             for parent in &parents {
                 if keeper.share(parent)?.is_none() {
                     return Ok(Attempt::KeeperLeft);
@@ -789,7 +790,7 @@ impl Container {
                 keeper.has_group_parents.store(true, Ordering::Relaxed);
             }
         }
-        let group = Group::create(spec.cgroup_parent.as_deref(), &id, &limits)?;
+        let group = Group::create_in(&place, &id, &limits)?;
         let mut making = Making { group, done: false };
         if !own_pids && !making.group.as_ref().is_some_and(Group::can_kill) {
             return Err(Error::new(

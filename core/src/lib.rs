@@ -19,6 +19,8 @@ pub mod resources {}
 pub mod spec;
 pub mod state;
 mod sys;
+/// The manager of units, where there is one.
+mod systemd;
 
 pub use cgroup::{HugePageUsage, IoUsage, NetUsage, PressureUsage, QuotaUsage, Stall, Stalls, Usage};
 pub use command::Command;

@@ -104,6 +104,11 @@ impl Limits {
         }
     }
 
+    /// The first field that needs a group, if one does.
+    pub(crate) fn first_field(&self) -> Result<Option<&'static str>> {
+        Ok(self.settings()?.first().map(|setting| setting.field))
+    }
+
     /// For processors of its own: what the groups above have to allow.
     pub(super) fn set_apart(&self, parent: &Parent) {
         if let Some(Cpuset { cpus: Some(cpus), partition: Some(_), .. }) = &self.cpuset

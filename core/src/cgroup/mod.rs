@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, ErrorKind, Result};
 use layout::{Controller, Hierarchy, Layout};
-use parent::{Parent, Place};
+use parent::Parent;
 use settings::Setting;
 use usage::{Failure, Reader};
 use v1::V1Group;
@@ -40,6 +40,8 @@ mod parent;
 mod real_time;
 /// What this machine and this caller can do, for the doctor.
 mod report;
+/// Scopes of systemd.
+pub(crate) mod scope;
 /// What limits write, and where.
 mod settings;
 /// Groups inside a container's group.
@@ -60,6 +62,7 @@ mod v2;
 pub(crate) use events::{Seen, Watch, listen};
 pub(crate) use layout::is_pure_v2;
 pub(crate) use limits::Limits;
+pub(crate) use parent::Place;
 pub(crate) use report::layout_report;
 pub(crate) use sub::PAYLOAD as SUB_PAYLOAD;
 pub(crate) use sweep::sweep;
@@ -111,13 +114,13 @@ impl V1Part {
 impl Group {
     /// Makes the groups of container `id`, with its limits set.
     ///
-    /// They stand below `parent`, a path inside each hierarchy (missing directories are made), else below what
-    /// RINGFENCE_CGROUP_PARENT says, else where the layout and the caller's rights allow it (see [`parent`](mod@parent)).
-    /// `Ok(None)`: the caller can make none, and needs none because it asked for no limit. With a limit, or with a `parent`
-    /// in the spec, that is an error which names the field and the remedy.
+    /// They stand below `place`: a path inside each hierarchy (missing directories are made), a scope of systemd, or where the
+    /// layout and the caller's rights allow it (see [`parent`](mod@parent)). `Ok(None)`: the caller can make none, and needs
+    /// none because it asked for no limit. With a limit, or with a place that the spec names, that is an error which names
+    /// the field and the remedy.
     ///
     /// The limit of tasks does not count what is moved in, only what is forked there.
-    pub fn create(parent: Option<&Path>, id: &str, limits: &Limits) -> Result<Option<Self>> {
+    pub fn create_in(place: &Place, id: &str, limits: &Limits) -> Result<Option<Self>> {
         let settings = limits.settings()?;
         if id.is_empty() || id.contains(['/', '\0', '\n']) || id.starts_with('.') {
             return Err(Error::new(
@@ -125,14 +128,13 @@ impl Group {
                 format!("{id:?} cannot be the name of a control group"),
             ));
         }
-        let place = Place::choose(parent)?;
         let optional = *limits == Limits::default() && !matches!(place, Place::Spec(_));
-        if optional && refusal_is_known(&place) {
+        if optional && refusal_is_known(place) {
             return Ok(None);
         }
         let mut attempts = 0;
         loop {
-            let result = Self::attempt(&*layout::current()?, &place, id, limits, &settings);
+            let result = Self::attempt(&*layout::current()?, place, id, limits, &settings);
             attempts += 1;
             match result {
                 Ok(Some(group)) => return Ok(Some(group)),
@@ -141,7 +143,7 @@ impl Group {
                 // This process may have been moved since the layout was read, perhaps because an error said so.
                 Ok(None) | Err(_) if attempts == 1 && layout::refresh_if_moved() => parent::forget(),
                 Ok(None) => {
-                    *refusal() = Some((place, Instant::now()));
+                    *refusal() = Some((place.clone(), Instant::now()));
                     return Ok(None);
                 }
                 result => return result,
@@ -151,13 +153,12 @@ impl Group {
 
     /// The directories in which `create` would make a group, opened and made as far as they are missing. The keeper knows them
     /// before the first group is there, so that none is left when the host is killed right after it made one.
-    pub fn open_parents(parent: Option<&Path>, limits: &Limits) -> Result<Vec<Arc<OwnedFd>>> {
-        let place = Place::choose(parent)?;
+    pub fn open_parents(place: &Place, limits: &Limits) -> Result<Vec<Arc<OwnedFd>>> {
         let layout = layout::current()?;
         let mut found: Vec<Arc<OwnedFd>> = Vec::new();
         let mut add = |h: &layout::Hierarchy, controllers| {
             // What cannot be opened is explained by `create`.
-            if let Ok(parent) = parent::find(h, &place, controllers)
+            if let Ok(parent) = parent::find(h, place, controllers)
                 && !found.iter().any(|known| Arc::ptr_eq(known, &parent.dir))
             {
                 found.push(parent.dir.clone());

@@ -5,7 +5,8 @@
 //! processes"), and the caller sits in its own group, so there the place is `ringfence` in the nearest group above that is
 //! delegated to the caller and has no processes, and for root `/ringfence`. That middle directory also keeps what it needs
 //! from being taken away: a controller that it has passed on cannot be disabled above it, which systemd would do in its
-//! slices when no unit of its own asks for the controller.
+//! slices when no unit of its own asks for the controller. Where systemd runs the machine and nothing is delegated, a scope
+//! that it makes is the place (see [`scope`](super::scope)).
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -30,17 +31,19 @@ const VARIABLE: &str = "RINGFENCE_CGROUP_PARENT";
 
 /// Who decides where groups are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// `cgroup_parent` of the spec.
     Spec(PathBuf),
     /// The environment.
     Environment(PathBuf),
+    /// A scope in which the keepers are.
+    Scope(PathBuf),
     /// The rules above.
     Default,
 }
 
 impl Place {
-    pub fn choose(parent: Option<&Path>) -> Result<Self> {
+    pub(crate) fn choose(parent: Option<&Path>) -> Result<Self> {
         if let Some(path) = parent {
             return match plain(path) {
                 Ok(path) => Ok(Self::Spec(path)),
@@ -58,10 +61,10 @@ impl Place {
         }
     }
 
-    fn explicit(&self) -> Option<&Path> {
+    pub(super) fn explicit(&self) -> Option<&Path> {
         match self {
             Self::Spec(path) | Self::Environment(path) => Some(path),
-            Self::Default => None,
+            Self::Scope(_) | Self::Default => None,
         }
     }
 }
@@ -145,7 +148,7 @@ impl Parent {
 }
 
 /// Whether a v2 group does not yet pass the controller on to its children; an error when it has none to pass on.
-fn must_enable(dir: &OwnedFd, path: &Path, controller: Controller) -> Result<bool> {
+pub(super) fn must_enable(dir: &OwnedFd, path: &Path, controller: Controller) -> Result<bool> {
     let has = |file: &str| -> Result<bool> {
         file::read(dir, file)
             .map(|text| text.split_whitespace().any(|c| c == controller.name()))
@@ -161,7 +164,13 @@ fn must_enable(dir: &OwnedFd, path: &Path, controller: Controller) -> Result<boo
         ErrorKind::Unsupported,
         format!("the {} controller is not given to {}", controller.name(), path.display()),
     )
-    .with_hint("enable it in cgroup.subtree_control of the groups above (systemd: Delegate=yes)"))
+    .with_hint(match path.iter().any(|name| name.as_encoded_bytes().starts_with(b"user@")) {
+        true => {
+            "as root: systemctl edit user@.service, [Service] Delegate=cpu cpuset io memory pids; it takes effect when the \
+             user's manager starts again"
+        }
+        false => "enable it in cgroup.subtree_control of the groups above (systemd: Delegate=yes)",
+    }))
 }
 
 fn internal_processes(path: &Path) -> Error {
@@ -285,6 +294,11 @@ fn candidates(h: &Hierarchy, root: &OwnedFd, place: &Place, controllers: bool) -
         };
         return Ok(vec![Candidate { base: PathBuf::new(), path: seen.to_owned() }]);
     }
+    if let Place::Scope(scope) = place
+        && h.v2
+    {
+        return Ok(vec![Candidate { base: scope.clone(), path: PathBuf::new() }]);
+    }
     if h.v2 && controllers {
         return Ok(vec![ringfence(v2_base(h, root)?)]);
     }
@@ -358,6 +372,22 @@ fn would_reach(
             Err(e) => return Err(Refused::Errno(e, shown)),
         }
     }
+}
+
+/// Whether there is no place by default for groups with controllers, or only the root of a tree that is somebody else's.
+pub(super) fn lacks_default(h: &Hierarchy) -> bool {
+    let known = CACHE.lock().unwrap_or_else(PoisonError::into_inner).known.iter().any(|known| {
+        known.controllers
+            && known.mount_point == h.mount_point
+            && known.place == Place::Default
+            && known.parent.path != h.mount_point.join(RINGFENCE)
+    });
+    if known {
+        return false;
+    }
+    let Ok(root) = file::open_mount(&h.mount_point) else { return false };
+    let base = v2_base(h, &root);
+    base.is_err() || base.is_ok_and(|base| base.as_os_str().is_empty() && nix::unistd::geteuid().is_root())
 }
 
 /// The group in which `ringfence` is made, relative to the mount point: see the head of this file.

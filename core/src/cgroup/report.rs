@@ -1,8 +1,10 @@
 //! What this machine and this caller can do with control groups.
 
-use super::layout::{self, Controller, Kind};
+use super::layout::{self, Controller, Hierarchy, Kind};
 use super::parent::{self, Place};
+use super::scope;
 use crate::error::Error;
+use crate::systemd;
 
 /// The layout and what works in it; see [`layout_report`].
 #[derive(Clone, Debug)]
@@ -11,14 +13,14 @@ pub(crate) struct LayoutReport {
     pub layout: &'static str,
     /// Where the hierarchies are, for people.
     pub detail: String,
-    /// The limits (`memory`, `cpus`, `pids`), then `kill` and `freeze`.
+    /// The limits (`memory`, `cpus`, `pids`), then `kill` and `freeze`; under systemd `detach`.
     pub controllers: Vec<ControllerReport>,
 }
 
 /// One thing that control groups are needed for.
 #[derive(Clone, Debug)]
 pub(crate) struct ControllerReport {
-    /// The field of the spec, or `kill`, `freeze`.
+    /// The field of the spec, or what is to be done with a container.
     pub name: &'static str,
     pub usable: bool,
     /// Where groups are made for it, or why not.
@@ -51,12 +53,32 @@ pub(crate) fn layout_report() -> LayoutReport {
         }
     };
     let place = &place;
+    // Only by default, and only where nothing else is there; asked once.
+    let manager = systemd::Manager::of_caller();
+    let by_scope = matches!(place, Ok(Place::Default)).then(scope::is_needed).filter(|&needed| needed);
+    let unit = scope::own_unit();
+    let answer = (by_scope.is_some() || unit.is_some()).then(|| manager.ping());
+    let scope_for = |h: &Hierarchy, controller: Controller| -> Option<Result<String, Error>> {
+        by_scope?;
+        match answer.as_ref()? {
+            Ok(()) => Some(scope::would_have(h, manager, controller)),
+            // Root has its place outside of all units.
+            Err(_) if manager == systemd::Manager::System => None,
+            Err(e) => Some(Err(e.clone())),
+        }
+        .map(|found| {
+            found.map(|()| format!("cgroup v2, groups in a scope of {}, from the first limit on", manager.name()))
+        })
+    };
     let limit = |controller: Controller| -> Result<String, Error> {
         let place = place.as_ref().map_err(Clone::clone)?;
         let Some(h) = layout.home(controller) else {
             let (why, remedy) = layout::absence(&layout, controller);
             return Err(Error::new(crate::ErrorKind::Unsupported, why).with_hint(remedy));
         };
+        if let Some(found) = scope_for(h, controller) {
+            return found;
+        }
         let path = parent::probe(h, place, Some(controller))?;
         Ok(format!("cgroup {}, groups in {}", if h.v2 { "v2" } else { "v1" }, path.display()))
     };
@@ -65,8 +87,11 @@ pub(crate) fn layout_report() -> LayoutReport {
         let h = layout.v2()?;
         Some(place.as_ref().map_err(Clone::clone).and_then(|place| {
             let path = parent::probe(h, place, Some(Controller::Memory).filter(|&c| h.has(c)))
-                .or_else(|_| parent::probe(h, place, None))?;
-            Ok(format!("cgroup v2, groups in {}", path.display()))
+                .or_else(|_| parent::probe(h, place, None));
+            match (path, scope_for(h, Controller::Memory)) {
+                (Err(_), Some(found)) => found,
+                (path, _) => Ok(format!("cgroup v2, groups in {}", path?.display())),
+            }
         }))
     };
     let kill = match v2_tree() {
@@ -75,13 +100,18 @@ pub(crate) fn layout_report() -> LayoutReport {
             limit(Controller::Pids).or_else(|_| limit(Controller::Memory)).map(|d| format!("by rounds of signals: {d}"))
         }
     };
-    let controllers = vec![
+    let mut controllers = vec![
         row("memory", limit(Controller::Memory)),
         row("cpus", limit(Controller::Cpu)),
         row("pids", limit(Controller::Pids)),
         row("kill", kill),
         row("freeze", v2_tree().unwrap_or_else(|| limit(Controller::Freezer))),
     ];
+    if let (Some(unit), Some(answer)) = (&unit, &answer) {
+        let found =
+            answer.clone().and_then(|()| manager.lasts()).map(|()| format!("outlives {unit}, in a scope of its own"));
+        controllers.push(row("detach", found));
+    }
     let mounts: Vec<String> =
         layout.hierarchies.iter().map(|h| format!("{} at {}", h.label(), h.mount_point.display())).collect();
     LayoutReport { layout: layout.kind().name(), detail: mounts.join(", "), controllers }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::layout::{self, Hierarchy};
 use super::parent::{self, Parent, Place, RINGFENCE};
-use super::{REMOVE_TIMEOUT, file, v2};
+use super::{REMOVE_TIMEOUT, file, scope, v2};
 use crate::cgroup::v1::V1Group;
 
 /// What [`sweep`] did.
@@ -68,6 +68,9 @@ fn places(h: &Hierarchy) -> Vec<(PathBuf, OwnedFd)> {
     }
     paths.extend(h.own.clone());
     paths.extend(parent::named());
+    if h.v2 {
+        paths.extend(scope::all(h));
+    }
     if let Ok(Place::Environment(path)) = Place::choose(None) {
         paths.push(path);
     }

@@ -12,6 +12,13 @@ use crate::ErrorKind;
 
 const MIB: u64 = 1 << 20;
 
+impl Group {
+    /// In the group that a spec or the environment names, else where the rules say.
+    fn create(parent: Option<&Path>, id: &str, limits: &Limits) -> Result<Option<Self>> {
+        Self::create_in(&Place::choose(parent)?, id, limits)
+    }
+}
+
 /// A parent directory of its own for each test, below what RINGFENCE_CGROUP_PARENT says.
 struct Fixture {
     parent: PathBuf,

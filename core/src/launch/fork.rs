@@ -1,6 +1,6 @@
 //! A forked child of the host has copies of its handles, but not its containers.
 
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use once_cell::sync::OnceCell;
 
@@ -50,6 +50,24 @@ pub(super) fn forget(fd: i32) {
 /// Whether a number is one of these sockets.
 pub(super) fn is_ours(fd: i32) -> bool {
     TO_CLOSE.iter().any(|entry| entry.load(Ordering::Relaxed) == fd)
+}
+
+/// One thread at a time. No mutex: a forked child would find it locked for ever by a thread that it does not have.
+pub(super) struct Turn(&'static AtomicU32);
+
+impl Turn {
+    /// `turn`: the process of the thread whose turn it is; 0 is none. `None`: another thread's of this process.
+    pub fn begin(turn: &'static AtomicU32) -> Option<Self> {
+        let (me, now) = (std::process::id(), turn.load(Ordering::Relaxed));
+        let free = now != me && turn.compare_exchange(now, me, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        free.then(|| Self(turn))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.store(0, Ordering::Release);
+    }
 }
 
 /// The process that a handle belongs to.

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use once_cell::sync::OnceCell;
 
 use super::birth;
 use super::channel::Channel;
 use super::fork::{self, Owner};
+use crate::cgroup::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::{self, MAGIC, request};
 
@@ -64,6 +66,8 @@ pub(crate) struct Keeper {
     pub starting: AtomicUsize,
     /// It has the directories in which groups are made by default.
     pub has_group_parents: AtomicBool,
+    /// The scope of systemd that it was put into.
+    pub scope: OnceCell<Place>,
     dead: AtomicBool,
     next_key: AtomicU64,
     /// Directories for undo plans: the index is the keeper's.
@@ -107,6 +111,7 @@ impl Keeper {
             outer: born.outer,
             starting: AtomicUsize::new(0),
             has_group_parents: AtomicBool::new(false),
+            scope: OnceCell::new(),
             dead: AtomicBool::new(false),
             next_key: AtomicU64::new(1),
             shared: Mutex::new(Vec::new()),
@@ -134,6 +139,7 @@ impl Keeper {
             outer: None,
             starting: AtomicUsize::new(0),
             has_group_parents: AtomicBool::new(false),
+            scope: OnceCell::new(),
             dead: AtomicBool::new(false),
             next_key: AtomicU64::new(2),
             shared: Mutex::new(Vec::new()),
@@ -150,6 +156,13 @@ impl Keeper {
 
     pub fn next_key(&self) -> u64 {
         self.next_key.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// It was put into this scope: the groups of its containers are made there from now on, unless a spec says where.
+    pub(super) fn enter(&self, scope: Place) -> Place {
+        let scope = self.scope.get_or_init(|| scope);
+        self.has_group_parents.store(false, Ordering::Relaxed);
+        scope.clone()
     }
 
     pub fn is_dead(&self) -> bool {

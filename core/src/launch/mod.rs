@@ -8,6 +8,7 @@ mod fork;
 mod keeper;
 mod pool;
 mod request;
+mod scope;
 
 pub(crate) use birth::{lent_ids, prospect};
 pub(crate) use channel::{Answer, Channel, deadline, poll};
@@ -15,6 +16,7 @@ pub(crate) use fork::Owner;
 pub(crate) use keeper::{Detached, Keeper, Times};
 pub(crate) use pool::{acquire, keepers, start_detached};
 pub(crate) use request::{Outcome, Request, check_open, duplicate, explain_failure, open_stream_file, wait_started};
+pub(crate) use scope::place;
 
 /// Ends this process's idle keepers and tells the others to leave after their last container. For hosts that are about to
 /// drop privileges for good: the next start begins with a new keeper that has what the host has then.

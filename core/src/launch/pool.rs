@@ -7,6 +7,7 @@ use std::time::Duration;
 use once_cell::sync::OnceCell;
 
 use super::birth;
+use super::fork::Turn;
 use super::keeper::{Detached, Keeper};
 use crate::error::Result;
 use crate::proto::request;
@@ -17,25 +18,8 @@ fn pool() -> std::sync::MutexGuard<'static, Vec<Arc<Keeper>>> {
     POOL.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-/// The process in which a keeper is being born; 0 is none. No mutex: a forked child would find it locked for ever by a thread
-/// that it does not have.
+/// The process in which a keeper is being born.
 static BIRTH: AtomicU32 = AtomicU32::new(0);
-
-struct Birth;
-
-impl Birth {
-    fn begin() -> Option<Self> {
-        let (me, now) = (std::process::id(), BIRTH.load(Ordering::Relaxed));
-        let free = now != me && BIRTH.compare_exchange(now, me, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        free.then_some(Self)
-    }
-}
-
-impl Drop for Birth {
-    fn drop(&mut self) {
-        BIRTH.store(0, Ordering::Release);
-    }
-}
 
 /// A keeper for a start. `not`: keepers that refused this thread's credentials.
 pub(crate) fn acquire(not: &[Arc<Keeper>]) -> Result<Arc<Keeper>> {
@@ -63,7 +47,7 @@ pub(crate) fn acquire(not: &[Arc<Keeper>]) -> Result<Arc<Keeper>> {
         if enough {
             break None;
         }
-        match Birth::begin() {
+        match Turn::begin(&BIRTH) {
             Some(birth) => {
                 (best, enough) = look();
                 if !enough {

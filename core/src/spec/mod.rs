@@ -230,7 +230,8 @@ documented! {
         /// Whether the container outlives the program that started it.
         ///
         /// Default: false: it is gone within a second after its handle is closed or the program ended in any way. Needs `name`.
-        /// Fixed at the start.
+        /// Where systemd runs the machine (cgroup v2) it gets a scope of its own, so that the end of the unit that started it
+        /// is not its end; without one the start fails. Fixed at the start.
         detach: bool = false, as One<Bool>;
         /// Namespaces that are not simply new: kind (`mnt pid net ipc uts user cgroup time`) -> `new`, `host`, the path of a
         /// namespace file, `fd:N`, `pid:N`, or `container:NAME`. See [`NamespaceSource`].

@@ -299,7 +299,8 @@ documented! {
         cpu_idle: bool = false, as One<Bool>;
         /// The share of contended processors, against other groups beside the container's.
         ///
-        /// Default: 100, as every group. Unit: a weight. Range: 1 to 10000. On cgroup v1 these are 1024/100 shares each.
+        /// Default: 100, as every group. Unit: a weight. Range: 1 to 10000. On cgroup v1 these are 1024/100 shares each, and a
+        /// container without any limit of processors has no group there: its processes share one by one.
         /// Can change while running. Source: the kernel's admin-guide/cgroup-v2, cpu.weight.
         cpu_weight: Option<u64> = None, as Opt<Count>;
         /// The processors on which it may run, and the memory nodes that it gets memory from. See [`Cpuset`].

@@ -715,7 +715,8 @@ fn shared_cases_are_refused_as_they_say() {
         }
         let cases: Vec<Json> =
             serde_json::from_str(&std::fs::read_to_string(&file).unwrap().replace("${TMP}", "/tmp/case")).unwrap();
-        for case in cases {
+        // Containers that run beside each other are specs of their own, none of which is refused.
+        for case in cases.into_iter().filter(|case| !case["spec"].is_null()) {
             if let Err(error) = Spec::from_json(&case["spec"].to_string()).and_then(|spec| spec.validate()) {
                 let expected = &case["expect"]["error"];
                 assert_eq!(Some(error.kind().name()), expected["kind"].as_str(), "{case}: {error}");

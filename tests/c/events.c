@@ -1,6 +1,6 @@
 /* Events of a container: read one by one, waited for with poll, until the end.
  *
- * tests/run: timeout=300 vm=root,delegated
+ * tests/run: timeout=300 vm=root
  */
 #include <errno.h>
 #include <poll.h>

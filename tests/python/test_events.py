@@ -1,6 +1,6 @@
 """Events of a container: an iterator, an asynchronous iterator, a descriptor; none is lost, Ctrl-C works.
 
-tests/run: vm=root,delegated
+tests/run: vm=delegated
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 //! Runs the language-neutral cases of tests/cases through the Rust interface.
 //!
-//! tests/run: harness=none timeout=600 vm=root,user,delegated
+//! tests/run: harness=none timeout=600 vm=root
 
 use std::ffi::CString;
 use std::fs;

@@ -1,7 +1,7 @@
 //! The contract with the host process: each test is a host of its own (this program, started once more), because what is
 //! tested is what happens to a whole process.
 //!
-//! tests/run: harness=none timeout=900
+//! tests/run: harness=none timeout=900 vm=root
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};

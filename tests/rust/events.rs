@@ -1,6 +1,6 @@
 //! Events of a container: what is told, that nothing is lost, and that the end comes last.
 //!
-//! tests/run: timeout=600 vm=root,delegated
+//! tests/run: timeout=600 vm=root
 
 use std::fs;
 use std::os::fd::AsRawFd;

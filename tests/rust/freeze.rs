@@ -1,6 +1,6 @@
 //! Freezing, thawing and killing all processes at once, while they fork.
 //!
-//! tests/run: timeout=300 vm=root,delegated
+//! tests/run: timeout=300 vm=root
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;

@@ -1,6 +1,6 @@
 //! Limits against real loads, and against what the kernel counted.
 //!
-//! tests/run: timeout=600 vm=root,delegated threads=1
+//! tests/run: timeout=600 vm=root threads=1
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -3,6 +3,7 @@
 //! tests/run: timeout=600 vm=root threads=1
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -279,18 +280,27 @@ fn what_was_saved_up_is_not_throttled() {
         return skip("no control group for this caller");
     }
     // 30 ms of work now and then: more than the 20 ms of one period, less than those and 20 ms that were saved up.
-    const SCRIPT: &str = "use POSIX; for (1..10) { select(undef, undef, undef, 0.3); \
+    const SCRIPT: &str = "use POSIX; $| = 1; print qq(ready\n); <STDIN>; \
+        for (1..10) { select(undef, undef, undef, 0.3); \
         my $end = POSIX::clock() + 30000; 1 while POSIX::clock() < $end }";
-    let throttled = |fields: Value| {
-        let spec = json!({"argv": ["perl", "-e", SCRIPT], "cpus": 0.2, "stdout": "null", "stderr": "pipe"});
-        let container = start(with(spec, fields));
-        let output = container.main().unwrap().communicate(None, TIMEOUT).unwrap();
-        assert_eq!(output.status.code, Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-        let usage = container.usage().unwrap();
+    let throttled = |burst: Option<Duration>| {
+        // The interpreter's own start is not held up.
+        let container = start(json!({"cpus": 4.0}));
+        let mut command = Command::new("perl");
+        command.args(["-e", SCRIPT]).stdin(Stdio::Pipe).stdout(Stdio::Pipe);
+        let process = container.spawn(&command).unwrap();
+        let mut ready = [0; 6];
+        fs::File::from(process.take_stdout().unwrap()).read_exact(&mut ready).expect("it is ready");
+        container.update(|spec| (spec.cpus, spec.cpu_burst) = (Some(0.2), burst)).unwrap();
+        let periods = || container.usage().unwrap().cpu_throttled_periods.unwrap();
+        let before = periods();
+        drop(process.take_stdin());
+        assert_eq!(process.wait(TIMEOUT).unwrap().unwrap().code, Some(0));
+        let after = periods();
         container.close(None).unwrap();
-        usage.cpu_throttled_periods.unwrap()
+        after - before
     };
-    let (without, with) = (throttled(json!({})), throttled(json!({"cpu_burst": "20ms"})));
+    let (without, with) = (throttled(None), throttled(Some(Duration::from_millis(20))));
     assert!(without >= 6 && with <= without / 2, "{without} periods without, {with} with");
 }
 

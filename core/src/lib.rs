@@ -12,7 +12,6 @@ mod process;
 #[allow(dead_code, reason = "the keeper uses the rest")]
 #[path = "../keeper/proto.rs"]
 mod proto;
-#[allow(dead_code, unused_imports, reason = "the fields that use it are not there yet")]
 mod quota;
 #[doc = include_str!("resources.md")]
 pub mod resources {}

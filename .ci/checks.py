@@ -15,10 +15,14 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 SUITES = TARGET / "suites"
 BIN = TARGET / "venv" / "bin"
+FLAKY = re.compile(r"^flaky: (.+)$")
 TOTALS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$")
 HEADER = ROOT / "include" / "ringfence.h"
 
 Count = tuple[int, int, int]
+
+# Tests that passed only the second time, of all runs of suites.
+flaky: list[str] = []
 
 
 def stream(command: list[str], env: dict[str, str] | None = None) -> tuple[int, list[str]]:
@@ -48,6 +52,7 @@ def tests(*command: str) -> Callable[[], Count]:
 
     def run() -> Count:
         code, lines = stream(list(command))
+        flaky.extend(f"{' '.join(command[-1:])}: {found[1]}" for found in map(FLAKY.match, lines) if found)
         for line in reversed(lines):
             found = TOTALS.match(line)
             if found:
@@ -170,6 +175,31 @@ def leak_check() -> Count:
     return (0, 1, 0) if problems else (1, 0, 0)
 
 
+def second_try() -> Count:
+    """A test that fails once is told to be flaky; one that fails twice, is not run again or leaves something has failed."""
+    sys.path.insert(0, str(ROOT / "tests" / "lib"))
+    from report import FAILED, LEAKS, PASSED, Result, alone, settle
+
+    def outcome(first: list[tuple[str, str]], second: list[tuple[str, str]]) -> list[tuple[str, str, bool]]:
+        results = [Result(*one) for one in first]
+        again = alone("libtest", [one for one in results if one.outcome == FAILED])
+        settled = settle(results, [Result(*one) for one in second], bool(again))
+        return sorted((one.name, one.outcome, one.flaky) for one in settled)
+
+    stays = [("a", PASSED), ("b", FAILED)]
+    told = [
+        (outcome(stays, [("b", PASSED)]), [("a", PASSED, False), ("b", PASSED, True)]),
+        (outcome(stays, [("b", FAILED)]), [("a", PASSED, False), ("b", FAILED, False)]),
+        (outcome(stays, []), [("a", PASSED, False), ("b", FAILED, False)]),
+        (outcome(stays, [("b", PASSED), (LEAKS, FAILED)])[1:], [("b", PASSED, True), (LEAKS, FAILED, False)]),
+        (outcome([("a", PASSED), ("time limit", FAILED)], [("a", PASSED)])[1:], [("time limit", PASSED, True)]),
+        (outcome([("a", PASSED), ("time limit", FAILED)], [("a", FAILED)]), [("a", FAILED, False)]),
+    ]
+    wrong = [f"{is_now}, not {wanted}" for is_now, wanted in told if is_now != wanted]
+    print("\n".join(wrong))
+    return (0, 1, 0) if wrong else (1, 0, 0)
+
+
 def checks() -> list[tuple[str, Callable[[], Count]]]:
     python = ["tests", ".ci"] + (["python"] if (ROOT / "python" / "pyproject.toml").exists() else [])
     listed: list[tuple[str, Callable[[], Count]]] = [
@@ -188,6 +218,7 @@ def checks() -> list[tuple[str, Callable[[], Count]]]:
         ),
         ("shell scripts", shell),
         ("the leak check itself", leak_check),
+        ("the second try itself", second_try),
     ]
     if HEADER.exists():
         cbindgen = str(TARGET / "tools" / "bin" / "cbindgen")
@@ -230,6 +261,8 @@ def main() -> int:
     for name, (passed, failed, skipped), seconds in rows:
         verdict = "FAILED" if failed else "ok"
         print(f"{name:<40} {verdict:<7} {passed:5} passed {failed:4} failed {skipped:4} skipped {seconds:8.1f} s")
+    for test in flaky:
+        print(f"flaky: {test}")
     total = [sum(row[1][i] for row in rows) for i in range(3)]
     print(f"\n{total[0]} passed, {total[1]} failed, {total[2]} skipped", flush=True)
     return 1 if total[1] or not rows else 0

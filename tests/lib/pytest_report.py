@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 _PATH = os.environ.get("RINGFENCE_TEST_EVENTS")
+_ONLY = os.environ.get("RINGFENCE_TEST_ONLY")
 
 
 def _write(event: dict[str, Any]) -> None:
@@ -19,6 +20,12 @@ def _write(event: dict[str, Any]) -> None:
         os.write(fd, line.encode())
     finally:
         os.close(fd)
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    if _ONLY:
+        wanted = json.loads(_ONLY)
+        items[:] = [item for item in items if item.nodeid in wanted]
 
 
 def pytest_runtest_logstart(nodeid: str, location: Any) -> None:

@@ -9,6 +9,10 @@ from pathlib import Path
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
+# Names of results that are no tests: what a suite left, and how its process ended.
+LEAKS = "leak check"
+OF_THE_SUITE = (LEAKS, "time limit", "exit", "results", "plan", "pytest", "collection")
+
 # A test that finds by probe that this machine cannot show what it is about prints this line and returns.
 SKIP_LINE = re.compile(r"^SKIP:\s*(.*)$", re.MULTILINE)
 
@@ -20,9 +24,37 @@ class Result:
     reason: str = ""
     output: str = ""
     seconds: float = 0.0
+    # Failed the first time, alone it passed; reason and output are those of the first time.
+    flaky: bool = False
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
+
+
+def alone(kind: str, failed: list[Result]) -> list[str]:
+    """The tests that a second run is to have; empty for all of the suite."""
+    names = [result.name for result in failed if result.name != LEAKS]
+    if kind not in ("libtest", "pytest") or any(name in OF_THE_SUITE for name in names):
+        return []
+    return names
+
+
+def settle(first: list[Result], second: list[Result], part: bool) -> list[Result]:
+    """What a suite's results are after its failed tests, or (not `part`) all of them, ran once more."""
+    failed = {result.name: result for result in first if result.outcome == FAILED}
+    ran = {result.name for result in second}
+    results = [result for result in first if part and result.name not in failed and result.name not in ran]
+    for result in second:
+        before = failed.get(result.name)
+        if before and result.outcome == PASSED:
+            result.flaky, result.reason, result.output = True, before.reason, before.output
+        results.append(result)
+    # A second run that did not run a test has not shown that it passes.
+    results += [result for name, result in failed.items() if name not in ran and name not in OF_THE_SUITE]
+    gone = [result for name, result in failed.items() if name not in ran and name in OF_THE_SUITE]
+    if not any(result.flaky or result.outcome == FAILED for result in results):
+        results += [Result(r.name, PASSED, r.reason, r.output, r.seconds, flaky=True) for r in gone]
+    return results
 
 
 def libtest(output: str) -> list[Result]:

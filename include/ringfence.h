@@ -325,6 +325,11 @@ typedef struct ringfence_process ringfence_process;
 typedef struct ringfence_spec ringfence_spec;
 
 /**
+ * What is run inside by ringfence_container_enter(); `argument` is the pointer given there.
+ */
+typedef int (*ringfence_function)(void *argument);
+
+/**
  * Receives one message; `level` is one of enum ringfence_log_level, `target` the part of the library, `user` the pointer given
  * to ringfence_set_log_callback(). The strings live until it returns.
  */
@@ -759,6 +764,32 @@ int ringfence_container_log_fd(const ringfence_container *container,
 int ringfence_container_ns_fd(const ringfence_container *container,
                               const char *kind,
                               ringfence_error **err);
+
+/**
+ * Runs `function(argument)` inside the container, on a thread of its own that joins these namespaces and ends afterwards, and
+ * waits for it. `kinds` are names with commas between: "net", "net,mnt". What it returns is in `*result` (which may be NULL).
+ *
+ * With "net" the sockets that it makes are the container's, and stay so on every thread; with "mnt" paths are the container's.
+ * No process is made; threads and processes that the function makes are inside, too. It must return: no longjmp() and no C++
+ * exception out of it.
+ *
+ * Fails with RINGFENCE_KIND_INVALID_ARGUMENT for "pid", "user" and "time", which the kernel lets no thread of a program with
+ * several join, and for what the container shares with the program; with RINGFENCE_KIND_PERMISSION_DENIED without CAP_SYS_ADMIN.
+ */
+int ringfence_container_enter(const ringfence_container *container,
+                              const char *kinds,
+                              ringfence_function function,
+                              void *argument,
+                              int *result,
+                              ringfence_error **err);
+
+/**
+ * Joins the calling thread to these namespaces of the container for good: for a thread that ends when its work inside is done.
+ * `kinds` and errors as with ringfence_container_enter(); after an error the thread is where it was.
+ */
+int ringfence_container_join(const ringfence_container *container,
+                             const char *kinds,
+                             ringfence_error **err);
 
 /**
  * Makes a group of processes inside: the second of two levels. Its limits (JSON like {"memory": "64M", "cpu_weight": 50}, NULL for

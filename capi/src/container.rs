@@ -422,3 +422,67 @@ pub unsafe extern "C" fn ringfence_container_ns_fd(
         Ok(running(container)?.container.ns_fd(kind)?.into_raw_fd())
     })
 }
+
+/// What is run inside by ringfence_container_enter(); `argument` is the pointer given there.
+pub type ringfence_function = Option<unsafe extern "C" fn(argument: *mut c_void) -> c_int>;
+
+/// A pointer of the program, for its own function.
+struct Handed(*mut c_void);
+
+// SAFETY: only handed back to the program's function, which by the header's contract may run on another thread; the calling
+// thread waits meanwhile.
+unsafe impl Send for Handed {}
+
+fn kinds(names: *const c_char) -> Result<Vec<NamespaceKind>> {
+    NamespaceKind::from_names(text(names, "kinds")?.split(',').map(str::trim).filter(|name| !name.is_empty()))
+}
+
+/// Runs `function(argument)` inside the container, on a thread of its own that joins these namespaces and ends afterwards, and
+/// waits for it. `kinds` are names with commas between: "net", "net,mnt". What it returns is in `*result` (which may be NULL).
+///
+/// With "net" the sockets that it makes are the container's, and stay so on every thread; with "mnt" paths are the container's.
+/// No process is made; threads and processes that the function makes are inside, too. It must return: no longjmp() and no C++
+/// exception out of it.
+///
+/// Fails with RINGFENCE_KIND_INVALID_ARGUMENT for "pid", "user" and "time", which the kernel lets no thread of a program with
+/// several join, and for what the container shares with the program; with RINGFENCE_KIND_PERMISSION_DENIED without CAP_SYS_ADMIN.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_enter(
+    container: *const ringfence_container,
+    kinds: *const c_char,
+    function: ringfence_function,
+    argument: *mut c_void,
+    result: *mut c_int,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        let function = function.ok_or_else(|| invalid("function is NULL"))?;
+        let kinds = self::kinds(kinds)?;
+        let argument = Handed(argument);
+        let act = move || {
+            let Handed(argument) = { argument };
+            // SAFETY: by the header's contract the function takes this argument.
+            unsafe { function(argument) }
+        };
+        let returned = running(container)?.container.enter(&kinds, act)?;
+        if !result.is_null() {
+            // SAFETY: by the header's contract NULL or a place for an int.
+            unsafe { *result = returned };
+        }
+        Ok(0)
+    })
+}
+
+/// Joins the calling thread to these namespaces of the container for good: for a thread that ends when its work inside is done.
+/// `kinds` and errors as with ringfence_container_enter(); after an error the thread is where it was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_join(
+    container: *const ringfence_container,
+    kinds: *const c_char,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        running(container)?.container.join(&self::kinds(kinds)?)?;
+        Ok(0)
+    })
+}

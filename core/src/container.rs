@@ -34,6 +34,8 @@ use crate::sys::pidfd::pidfd_open;
 mod beancounters;
 /// The writable layer: figures and changes.
 mod disk;
+/// Threads of the host inside.
+mod enter;
 /// Groups of processes inside.
 mod groups;
 /// Network devices.
@@ -42,6 +44,7 @@ mod net;
 mod update;
 
 pub use beancounters::Beancounter;
+pub use enter::Lent;
 pub(crate) use disk::prospect as prospect_disk;
 pub use groups::ControlGroup;
 pub(crate) use groups::Sub;

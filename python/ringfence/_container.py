@@ -7,11 +7,11 @@ import os
 import subprocess
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from . import _host, _interpreter, _request, _ringfence
+from . import _enter, _host, _interpreter, _request, _ringfence
 from ._errors import Error, MissingError, forked_child
 from ._events import Events, options_of
 from ._group import ControlGroup
@@ -19,9 +19,13 @@ from ._process import Process, TextOptions
 from ._types import AnyPath, Args, Beancounter, CompletedProcess, Env, Pressure, Size, SpecFields, Stream, Usage
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing_extensions import ParamSpec, Self, Unpack
 
     from ._types import CommandFields, LimitFields
+
+    _P = ParamSpec("_P")
+
+T = TypeVar("T")
 
 _KINDS = ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time")
 
@@ -231,6 +235,35 @@ class Container:
     def ns_fd(self, kind: str) -> int:
         """A descriptor of a namespace (`net`, `mnt`, ...), the caller's to close."""
         return self._live("ns_fd").ns_fd(kind)
+
+    @overload
+    def enter(self, kinds: str | Iterable[str], function: None = None) -> _enter.Entry: ...
+    @overload
+    def enter(
+        self, kinds: str | Iterable[str], function: Callable[_P, T], *args: _P.args, **kwargs: _P.kwargs
+    ) -> T: ...
+    def enter(self, kinds: Any, function: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """This program inside, without a process.
+
+        `with container.enter("net"):` has the calling thread in the container's namespaces of these kinds (`net`, `uts`,
+        `ipc`, `cgroup`; a name or several) for the block: sockets made there are the container's, and stay so. Use no
+        `await` in the block: everything else on this thread is inside as well. A thread that cannot leave again (it gave up
+        its capabilities, say) is ended where it is, never returned.
+
+        `container.enter(kinds, function, *args, **kwargs)` calls the function on a thread of its own that is inside and
+        ends afterwards, and returns or raises what it does; here also `mnt`, with which paths are the container's. When
+        waiting for it is interrupted (Ctrl-C), the function goes on.
+
+        Errors: `invalid_argument` for `pid`, `user`, `time` (no thread of a program with several can join them) and for
+        what the container shares with this program; `permission_denied` without CAP_SYS_ADMIN; `closed`.
+        """
+        names = _enter.names_of(kinds)
+        raw = self._live("enter")
+        if function is None:
+            if args or kwargs:
+                raise TypeError("function: arguments, and no function to give them to")
+            return _enter.Entry(raw, names)
+        return _enter.call_inside(raw, names, _enter.bound(function, args, kwargs))
 
     def usage(self) -> Usage:
         """What it uses now and has used. An error of kind `unsupported` when this caller can have no control groups."""

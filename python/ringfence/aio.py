@@ -27,9 +27,11 @@ from ._process import TextOptions
 from ._types import Args, Beancounter, CompletedProcess, Entry, Event, GcReport, Plan, Pressure, Report, Size, Usage
 
 if TYPE_CHECKING:
-    from typing_extensions import Self, Unpack
+    from typing_extensions import ParamSpec, Self, Unpack
 
     from ._types import LimitFields
+
+    _P = ParamSpec("_P")
 
 __all__ = ["Container", "Events", "Process", "by_name", "doctor", "gc", "ls", "plan", "popen", "run"]
 
@@ -371,6 +373,15 @@ class Container:
 
     def ns_fd(self, kind: str) -> int:
         return self._sync.ns_fd(kind)
+
+    async def enter(
+        self, kinds: str | Iterable[str], function: Callable[_P, R], *args: _P.args, **kwargs: _P.kwargs
+    ) -> R:
+        """Calls the function inside, on a thread of its own; see `ringfence.Container.enter`. Cancelled, it goes on there.
+
+        (As a block around an `await` all other tasks would be inside, too: there is none here.)
+        """
+        return await _in_thread(lambda: self._sync.enter(kinds, function, *args, **kwargs), lambda _: None)
 
     async def popen(self, args: Args, **options: Any) -> Process:
         """Starts one more process inside."""

@@ -6,12 +6,34 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
+use ringfence::spec::NamespaceKind;
 
 use crate::call::{detached, to_python};
 use crate::events::Events;
 use crate::group::ControlGroup;
 use crate::process::Process;
 use crate::{request, wait};
+
+/// A thread inside a container, until it is given back.
+#[pyclass(unsendable, module = "ringfence._ringfence")]
+pub struct Lent(Option<ringfence::Lent>);
+
+#[pymethods]
+impl Lent {
+    fn give_back(&mut self, py: Python<'_>) {
+        struct Here(Option<ringfence::Lent>);
+        // SAFETY: `detach` asks for what can be sent to tell apart what belongs to the interpreter; it runs the closure on this thread.
+        unsafe impl Send for Here {}
+        impl Here {
+            fn leave(&mut self) {
+                self.0 = None;
+            }
+        }
+        let mut here = Here(self.0.take());
+        // Without the interpreter's lock: a thread that cannot be given back ends in this.
+        py.detach(move || here.leave());
+    }
+}
 
 /// The handle of a container.
 #[pyclass(frozen, module = "ringfence._ringfence")]
@@ -150,6 +172,15 @@ impl Container {
     fn ns_fd(&self, py: Python<'_>, kind: &str) -> PyResult<i32> {
         let kind = request::namespace_kind(kind).map_err(|error| to_python(py, &error))?;
         detached(py, || self.0.ns_fd(kind)).map(IntoRawFd::into_raw_fd)
+    }
+    /// Joins the calling thread for good.
+    fn join(&self, py: Python<'_>, kinds: Vec<String>) -> PyResult<()> {
+        detached(py, || self.0.join(&NamespaceKind::from_names(kinds.iter().map(String::as_str))?))
+    }
+    /// Lends the calling thread.
+    fn lend(&self, py: Python<'_>, kinds: Vec<String>) -> PyResult<Lent> {
+        let lent = NamespaceKind::from_names(kinds.iter().map(String::as_str)).and_then(|kinds| self.0.lend(&kinds));
+        lent.map(|lent| Lent(Some(lent))).map_err(|error| to_python(py, &error))
     }
     fn info(&self, py: Python<'_>) -> String {
         py.detach(|| self.0.info_json())

@@ -18,7 +18,7 @@ mod _ringfence {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use crate::container::Container;
+    use crate::container::{Container, Lent};
     #[pymodule_export]
     use crate::events::Events;
     #[pymodule_export]

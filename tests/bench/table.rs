@@ -1,4 +1,5 @@
-//! The tables of `make bench`: starts of ringfence beside the kernel's floor, bwrap and runc; snapshots of usage beside plain reads.
+//! The tables of `make bench`: starts of ringfence beside the kernel's floor, bwrap and runc; snapshots of usage beside plain
+//! reads; sockets inside beside setns(2) by hand, fork and nsenter.
 //!
 //! A worker process per host size (an empty one, one with much touched heap) makes one measurement per request; the
 //! coordinator asks for one of each subject in turn, so that whatever else the machine does meets all of them alike.
@@ -6,10 +7,12 @@
 use std::ffi::{CString, c_char};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use ringfence::spec::NamespaceKind;
 use ringfence::{Container, Spec};
 
 /// What is measured, in the order of a round.
@@ -33,6 +36,15 @@ const USAGE: &[Subject] = &[
     Subject { name: "usage", label: "ringfence: usage of one container", every: 1 },
     Subject { name: "usage-100", label: "ringfence: usage of 100 containers, per container", every: 4 },
     Subject { name: "usage-1000", label: "ringfence: usage of 1,000 containers, per container", every: 40 },
+];
+
+/// One socket in the network namespace of a running container.
+const ENTER: &[Subject] = &[
+    Subject { name: "enter-floor", label: "floor: setns + socket + setns back, descriptors kept open", every: 1 },
+    Subject { name: "enter-lent", label: "ringfence: lend net + socket, until given back", every: 1 },
+    Subject { name: "enter", label: "ringfence: enter net on a thread of its own + socket", every: 1 },
+    Subject { name: "enter-fork", label: "fork + setns + socket + exit + wait", every: 1 },
+    Subject { name: "enter-nsenter", label: "nsenter --net true, by pid", every: 4 },
 ];
 
 struct Subject {
@@ -159,6 +171,48 @@ fn measure(name: &str, payload: &str, running: &mut Option<Container>) -> Result
             let bundle = bundle(payload)?;
             let id = format!("ringfence-bench-{}", std::process::id());
             timed(|| peer(Command::new("runc").args(["run", "--bundle", &bundle, &id])))
+        }
+        _ if name.starts_with("enter") => enter(name, &resident(running)?),
+        _ => Err(format!("unknown subject {name}")),
+    }
+}
+
+/// A socket in the container's network, in one of the ways to come there.
+fn enter(name: &str, container: &Container) -> Result<Duration, String> {
+    let net = container.ns_fd(NamespaceKind::Net).map_err(|e| e.to_string())?;
+    let own = std::fs::File::open("/proc/thread-self/ns/net").map_err(|e| e.to_string())?;
+    let join = |namespace: &dyn AsRawFd| {
+        // SAFETY: no pointers.
+        match unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } {
+            0 => Ok(()),
+            _ => Err(format!("setns: {}", std::io::Error::last_os_error())),
+        }
+    };
+    let socket = || std::net::UdpSocket::bind("127.0.0.1:0").map(drop).map_err(|e| e.to_string());
+    match name {
+        "enter-floor" => timed(|| {
+            join(&net)?;
+            let made = socket();
+            join(&own)?;
+            made
+        }),
+        "enter-lent" => timed(|| {
+            let _lent = container.lend(&[NamespaceKind::Net]).map_err(|e| e.to_string())?;
+            socket()
+        }),
+        "enter" => timed(|| container.enter(&[NamespaceKind::Net], socket).map_err(|e| e.to_string())?),
+        // SAFETY: this process has one thread, and the child only calls the kernel.
+        "enter-fork" => timed(|| match unsafe { libc::fork() } {
+            0 => {
+                let made = join(&net).and_then(|()| socket());
+                // SAFETY: as a child ends that must not run what its parent registered.
+                unsafe { libc::_exit(i32::from(made.is_err())) }
+            }
+            pid => reap(pid),
+        }),
+        "enter-nsenter" => {
+            let pid = container.pid().to_string();
+            timed(|| peer(Command::new("nsenter").args(["--target", &pid, "--net", "/bin/true"])))
         }
         _ => Err(format!("unknown subject {name}")),
     }
@@ -456,28 +510,36 @@ fn coordinate(options: &Options) {
             }
         }
     }
+    let rounds = options.rounds.min(400);
+    let enter_rows = series(&mut empty, ENTER, rounds, warm_up, options);
     let memory = if options.wants("exec") { empty.ask("memory") } else { Err("needs the container of `exec`".into()) };
     empty.end();
     heavy.end();
     // By itself, because it ends with a thousand containers.
     let mut usage = Worker::start(0, &options.payload);
-    let mut usage_rows: Vec<Series> =
-        USAGE.iter().map(|s| Series { label: s.label.into(), ..Series::default() }).collect();
-    let rounds = options.rounds.min(400);
+    let usage_rows = series(&mut usage, USAGE, rounds, warm_up, options);
+    usage.end();
+    print!("{}", table(&rows, &heavy_rows));
+    print!("\n{}", fine_table(&usage_rows));
+    print!("\n{}", fine_table(&enter_rows));
+    print!("{}", goals(&rows, &heavy_rows, &usage_rows, memory));
+}
+
+/// Measures subjects that take microseconds.
+fn series(worker: &mut Worker, subjects: &[Subject], rounds: usize, warm_up: usize, options: &Options) -> Vec<Series> {
+    let mut rows: Vec<Series> =
+        subjects.iter().map(|s| Series { label: s.label.into(), ..Series::default() }).collect();
     for round in 0..rounds + warm_up {
-        for (subject, row) in USAGE.iter().zip(&mut usage_rows) {
+        for (subject, row) in subjects.iter().zip(&mut rows) {
             if round % subject.every == 0 && options.wants(subject.name) {
-                row.sample(&mut usage, subject.name);
+                row.sample(worker, subject.name);
             }
         }
         if round + 1 == warm_up {
-            usage_rows.iter_mut().for_each(|row| row.samples.clear());
+            rows.iter_mut().for_each(|row| row.samples.clear());
         }
     }
-    usage.end();
-    print!("{}", table(&rows, &heavy_rows));
-    print!("\n{}", usage_table(&usage_rows));
-    print!("{}", goals(&rows, &heavy_rows, &usage_rows, memory));
+    rows
 }
 
 fn find<'a>(rows: &'a [Series], list: &[&str], name: &str) -> Option<&'a Series> {
@@ -512,7 +574,8 @@ fn table(rows: &[Series], heavy: &[Series]) -> String {
     out
 }
 
-fn usage_table(rows: &[Series]) -> String {
+/// Microseconds; the first row is the floor.
+fn fine_table(rows: &[Series]) -> String {
     let mut out = String::new();
     let width = rows.iter().map(|r| r.label.len()).max().unwrap_or(0);
     let floor = rows.first().filter(|row| row.measured()).map(|row| row.quantile(0.5));

@@ -41,6 +41,11 @@ static int is(int failed, ringfence_kind kind)
         ok(first && !(call), "%s", #call);                                                                                     \
     } while (0)
 
+static int nothing(void *argument)
+{
+    return argument != NULL;
+}
+
 static void nulls(void)
 {
     ringfence_spec *spec = ringfence_spec_new();
@@ -92,6 +97,10 @@ static void nulls(void)
     refuses(ringfence_container_log_read(NULL, 0, bytes, sizeof bytes, place));
     refuses(ringfence_container_log_read(container, 0, NULL, 4, place));
     refuses(ringfence_container_ns_fd(NULL, "net", place));
+    refuses(ringfence_container_join(NULL, "net", place));
+    refuses(ringfence_container_enter(NULL, "net", nothing, NULL, NULL, place));
+    refuses(ringfence_container_enter(container, "net", NULL, NULL, NULL, place));
+    refuses(ringfence_container_enter(container, NULL, nothing, NULL, NULL, place));
     ok(ringfence_container_name(NULL) == NULL && ringfence_container_id(NULL) == NULL, "container name and id of NULL");
     ok(ringfence_container_pid(NULL) == -1 && ringfence_container_pidfd(NULL) == -1 &&
            ringfence_container_events_fd(NULL) == -1 && ringfence_container_is_running(NULL) == -1,

@@ -8,7 +8,7 @@ use super::at::At;
 use super::codec::{Codec, Count, FilePath, Text};
 use super::json::{self, Json, json, wrong_type};
 use super::suggest;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// The kinds of namespaces(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,6 +53,21 @@ impl NamespaceKind {
     /// The kind of that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The kinds of those names.
+    ///
+    /// # Errors
+    /// InvalidArgument with field `kinds`.
+    pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Vec<Self>> {
+        let kind = |name: &str| {
+            Self::from_name(name).ok_or_else(|| {
+                Error::new(ErrorKind::InvalidArgument, format!("there is no kind of namespace {name:?}"))
+                    .with_field("kinds")
+                    .with_hint("the kinds are mnt, pid, net, ipc, uts, user, cgroup and time")
+            })
+        };
+        names.into_iter().map(kind).collect()
     }
 }
 

@@ -276,6 +276,10 @@ fn use_after_close() {
     closed("usage", container.usage().expect_err("usage"));
     closed("freeze", container.freeze().expect_err("freeze"));
     closed("ns_fd", container.ns_fd(ringfence::spec::NamespaceKind::Net).expect_err("ns_fd"));
+    let net = [ringfence::spec::NamespaceKind::Net];
+    closed("enter", container.enter(&net, || ()).expect_err("enter"));
+    closed("join", container.join(&net).expect_err("join"));
+    closed("lend", container.lend(&net).expect_err("lend"));
     closed("log", container.log(0).expect_err("log"));
     assert!(!container.is_running());
     // A process handle outlives its container's.
@@ -301,6 +305,10 @@ fn every_call_in_a_forked_child() {
         echild("freeze", container.freeze().expect_err("freeze"));
         echild("thaw", container.thaw().expect_err("thaw"));
         echild("ns_fd", container.ns_fd(ringfence::spec::NamespaceKind::Net).expect_err("ns_fd"));
+        let net = [ringfence::spec::NamespaceKind::Net];
+        echild("enter", container.enter(&net, || ()).expect_err("enter"));
+        echild("join", container.join(&net).expect_err("join"));
+        echild("lend", container.lend(&net).expect_err("lend"));
         echild("log", container.log(0).expect_err("log"));
         echild("wait", process.wait(None).expect_err("wait"));
         echild("try_wait", process.try_wait().expect_err("try_wait"));

@@ -792,6 +792,47 @@ int ringfence_container_join(const ringfence_container *container,
                              ringfence_error **err);
 
 /**
+ * Makes a socket in the container's network with the rights of its root: for packet and raw sockets, AF_NETLINK, any port, by
+ * every caller. Arguments as for socket(). The descriptor is the caller's (CLOEXEC, blocking unless SOCK_NONBLOCK is given); it
+ * belongs to that network wherever it is used.
+ */
+int ringfence_container_socket(const ringfence_container *container,
+                               int domain,
+                               int kind,
+                               int protocol,
+                               ringfence_error **err);
+
+/**
+ * A stream socket that listens in the container. `address` is numeric ("127.0.0.1:80", "[::]:80", "localhost:80"; port 0 for
+ * any), a path inside, or "@name" (abstract). SO_REUSEADDR is set. The descriptor is the caller's (CLOEXEC, blocking).
+ */
+int ringfence_container_listen(const ringfence_container *container,
+                               const char *address,
+                               int backlog,
+                               ringfence_error **err);
+
+/**
+ * A stream socket that is connected to a server in the container; `address` as for ringfence_container_listen(). Waits
+ * `timeout_ms` (-1: as long as the kernel tries); then fails with RINGFENCE_KIND_TIMED_OUT. The descriptor is the caller's
+ * (CLOEXEC, blocking).
+ */
+int ringfence_container_connect(const ringfence_container *container,
+                                const char *address,
+                                int timeout_ms,
+                                ringfence_error **err);
+
+/**
+ * Opens a path as the container sees it, with the rights of its root, below its root whatever links it has there. `flags` and
+ * `mode` as for open(). Never waits for the other end of a FIFO. The descriptor is the caller's (CLOEXEC); do not trust what it
+ * reads.
+ */
+int ringfence_container_open_path(const ringfence_container *container,
+                                  const char *path,
+                                  int flags,
+                                  uint32_t mode,
+                                  ringfence_error **err);
+
+/**
  * Makes a group of processes inside: the second of two levels. Its limits (JSON like {"memory": "64M", "cpu_weight": 50}, NULL for
  * none) hold within those of the container, its weights count against the container's other groups.
  *

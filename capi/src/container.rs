@@ -1,7 +1,8 @@
 //! `ringfence_container`: the handle of a container.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, OsStr, c_char, c_int, c_void};
 use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::Arc;
 
@@ -484,5 +485,71 @@ pub unsafe extern "C" fn ringfence_container_join(
     border(err, -1, || {
         running(container)?.container.join(&self::kinds(kinds)?)?;
         Ok(0)
+    })
+}
+
+/// Makes a socket in the container's network with the rights of its root: for packet and raw sockets, AF_NETLINK, any port, by
+/// every caller. Arguments as for socket(). The descriptor is the caller's (CLOEXEC, blocking unless SOCK_NONBLOCK is given); it
+/// belongs to that network wherever it is used.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_socket(
+    container: *const ringfence_container,
+    domain: c_int,
+    kind: c_int,
+    protocol: c_int,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || Ok(running(container)?.container.socket(domain, kind, protocol)?.into_raw_fd()))
+}
+
+/// A stream socket that listens in the container. `address` is numeric ("127.0.0.1:80", "[::]:80", "localhost:80"; port 0 for
+/// any), a path inside, or "@name" (abstract). SO_REUSEADDR is set. The descriptor is the caller's (CLOEXEC, blocking).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_listen(
+    container: *const ringfence_container,
+    address: *const c_char,
+    backlog: c_int,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        let backlog = u32::try_from(backlog).map_err(|_| invalid("backlog is negative"))?;
+        Ok(running(container)?.container.listen(text(address, "address")?, backlog)?.into_raw_fd())
+    })
+}
+
+/// A stream socket that is connected to a server in the container; `address` as for ringfence_container_listen(). Waits
+/// `timeout_ms` (-1: as long as the kernel tries); then fails with RINGFENCE_KIND_TIMED_OUT. The descriptor is the caller's
+/// (CLOEXEC, blocking).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_connect(
+    container: *const ringfence_container,
+    address: *const c_char,
+    timeout_ms: c_int,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        let timeout = timeout(timeout_ms)?;
+        Ok(running(container)?.container.connect(text(address, "address")?, timeout)?.into_raw_fd())
+    })
+}
+
+/// Opens a path as the container sees it, with the rights of its root, below its root whatever links it has there. `flags` and
+/// `mode` as for open(). Never waits for the other end of a FIFO. The descriptor is the caller's (CLOEXEC); do not trust what it
+/// reads.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_open_path(
+    container: *const ringfence_container,
+    path: *const c_char,
+    flags: c_int,
+    mode: u32,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        if path.is_null() {
+            return Err(invalid("path is NULL"));
+        }
+        // SAFETY: by the header's contract a NUL-terminated string.
+        let path = OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes());
+        Ok(running(container)?.container.open_path(path, flags, mode)?.into_raw_fd())
     })
 }

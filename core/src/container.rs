@@ -40,6 +40,8 @@ mod enter;
 mod groups;
 /// Network devices.
 mod net;
+/// Sockets and files inside, for the host.
+mod reach;
 /// Changes of a running container.
 mod update;
 
@@ -1510,7 +1512,7 @@ impl Inner {
     }
 
     fn open_joined(&self, joining: &Joining, path: &[u8], flags: i32) -> Result<OwnedFd> {
-        let (compiled, needs) = crate::plan::exec::open(joining, path, flags, self.may_setgroups);
+        let (compiled, needs) = crate::plan::reach::open(joining, path, flags, 0, self.may_setgroups);
         let (_, _, fds) =
             self.ask(request::CALL, None, (&compiled, &needs), &[None, None, None], None, record::ENDED)?;
         fds.into_iter()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import socket as sockets
 import subprocess
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import IO, TYPE_CHECKING, Any, TypeVar, overload
 
-from . import _enter, _host, _interpreter, _request, _ringfence
+from . import _enter, _host, _interpreter, _reach, _request, _ringfence
 from ._errors import Error, MissingError, forked_child
 from ._events import Events, options_of
 from ._group import ControlGroup
@@ -264,6 +265,53 @@ class Container:
                 raise TypeError("function: arguments, and no function to give them to")
             return _enter.Entry(raw, names)
         return _enter.call_inside(raw, names, _enter.bound(function, args, kwargs))
+
+    def socket(
+        self,
+        family: int = sockets.AF_INET,
+        type: int = sockets.SOCK_STREAM,
+        proto: int = 0,
+    ) -> sockets.socket:
+        """A socket in the container's network, made with the rights of its root; wherever it is used it belongs there.
+
+        Arguments as for `sockets.socket`. So every caller has packet and raw sockets, netlink, and ports below 1024 (with `listen`).
+        """
+        return _reach.made(self._live("socket").socket(family, type, proto))
+
+    def listen(self, address: tuple[str, int] | str, *, backlog: int = 128) -> sockets.socket:
+        """A listening stream socket inside: `("127.0.0.1", 80)`, `("::", 80)`, a path inside, or `@name` (abstract).
+
+        Hosts are numeric, or `localhost`; "" is 0.0.0.0, port 0 any.
+        """
+        return _reach.made(self._live("listen").listen(_reach.address(address), _reach.backlog(backlog)))
+
+    def connect(self, address: tuple[str, int] | str, timeout: float | None = None) -> sockets.socket:
+        """A stream socket that is connected to a server inside; addresses as for `listen`.
+
+        `timeout` (seconds) is for the connection, and is the socket's afterwards, as with `socket.create_connection`.
+        """
+        return _reach.connect(self._live("connect"), address, timeout)
+
+    def open_path(self, path: AnyPath, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+        """A descriptor of a path as the container sees it, the caller's to close; flags and mode as for `os.open`.
+
+        It is opened with the rights of the container's root, below its root whatever links are there. What is read is the
+        container's word: do not trust it.
+        """
+        return self._live("open_path").open_path(path, flags, mode)
+
+    def open(
+        self,
+        path: AnyPath,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> IO[Any]:
+        """As the builtin `open`, for a path as the container sees it; see `open_path`."""
+        name = os.fsdecode(path)
+        return open(name, mode, buffering, encoding, errors, newline, opener=self.open_path)
 
     def usage(self) -> Usage:
         """What it uses now and has used. An error of kind `unsupported` when this caller can have no control groups."""

@@ -12,19 +12,33 @@ from __future__ import annotations
 import asyncio
 import os
 import signal as signals
+import socket as sockets
 import subprocess
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from . import _container, _events, _machine, _run
+from . import _container, _events, _machine, _reach, _run
 from ._container import Namespace
 from ._errors import Error, TimedOutError
 from ._group import ControlGroup
 from ._process import Process as _Process
 from ._process import TextOptions
-from ._types import Args, Beancounter, CompletedProcess, Entry, Event, GcReport, Plan, Pressure, Report, Size, Usage
+from ._types import (
+    AnyPath,
+    Args,
+    Beancounter,
+    CompletedProcess,
+    Entry,
+    Event,
+    GcReport,
+    Plan,
+    Pressure,
+    Report,
+    Size,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Self, Unpack
@@ -382,6 +396,54 @@ class Container:
         (As a block around an `await` all other tasks would be inside, too: there is none here.)
         """
         return await _in_thread(lambda: self._sync.enter(kinds, function, *args, **kwargs), lambda _: None)
+
+    async def socket(
+        self,
+        family: int = sockets.AF_INET,
+        type: int = sockets.SOCK_STREAM,
+        proto: int = 0,
+    ) -> sockets.socket:
+        """A socket in the container's network; non-blocking, for the loop. See `ringfence.Container.socket`."""
+        return await self._socket(lambda: self._sync.socket(family, type, proto))
+
+    async def listen(self, address: tuple[str, int] | str, *, backlog: int = 128) -> sockets.socket:
+        """A listening socket inside, non-blocking: for `asyncio.start_server(..., sock=)`."""
+        return await self._socket(lambda: self._sync.listen(address, backlog=backlog))
+
+    async def connect(self, address: tuple[str, int] | str) -> sockets.socket:
+        """A connected socket, non-blocking: for `asyncio.open_connection(sock=)`. `asyncio.wait_for` bounds it."""
+        if not (isinstance(address, tuple) and _reach.is_ip(address)):
+            return await self._socket(lambda: self._sync.connect(address))
+        ready = await self.socket(sockets.AF_INET6 if ":" in address[0] else sockets.AF_INET)
+        try:
+            await asyncio.get_running_loop().sock_connect(ready, _reach.numeric(address))
+        except BaseException:
+            ready.close()
+            raise
+        return ready
+
+    async def _socket(self, make: Callable[[], sockets.socket]) -> sockets.socket:
+        made = await _in_thread(make, sockets.socket.close)
+        made.setblocking(False)
+        return made
+
+    async def open_path(self, path: AnyPath, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+        """A descriptor of a path as the container sees it; see `ringfence.Container.open_path`."""
+        return await _in_thread(lambda: self._sync.open_path(path, flags, mode), os.close)
+
+    async def open(
+        self,
+        path: AnyPath,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> IO[Any]:
+        """An ordinary file object (its reads and writes are this thread's) for a path as the container sees it."""
+        return await _in_thread(
+            lambda: self._sync.open(path, mode, buffering, encoding, errors, newline), lambda file: file.close()
+        )
 
     async def popen(self, args: Args, **options: Any) -> Process:
         """Starts one more process inside."""

@@ -182,6 +182,20 @@ impl Container {
         let lent = NamespaceKind::from_names(kinds.iter().map(String::as_str)).and_then(|kinds| self.0.lend(&kinds));
         lent.map(|lent| Lent(Some(lent))).map_err(|error| to_python(py, &error))
     }
+    fn socket(&self, py: Python<'_>, domain: i32, kind: i32, protocol: i32) -> PyResult<i32> {
+        detached(py, || self.0.socket(domain, kind, protocol)).map(IntoRawFd::into_raw_fd)
+    }
+    fn listen(&self, py: Python<'_>, address: &str, backlog: u32) -> PyResult<i32> {
+        detached(py, || self.0.listen(address, backlog)).map(IntoRawFd::into_raw_fd)
+    }
+    #[pyo3(signature = (address, timeout=None))]
+    fn connect(&self, py: Python<'_>, address: &str, timeout: Option<f64>) -> PyResult<i32> {
+        let timeout = duration(timeout)?;
+        detached(py, || self.0.connect(address, timeout)).map(IntoRawFd::into_raw_fd)
+    }
+    fn open_path(&self, py: Python<'_>, path: std::path::PathBuf, flags: i32, mode: u32) -> PyResult<i32> {
+        detached(py, || self.0.open_path(&path, flags, mode)).map(IntoRawFd::into_raw_fd)
+    }
     fn info(&self, py: Python<'_>) -> String {
         py.detach(|| self.0.info_json())
     }

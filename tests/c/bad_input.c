@@ -98,6 +98,13 @@ static void nulls(void)
     refuses(ringfence_container_log_read(container, 0, NULL, 4, place));
     refuses(ringfence_container_ns_fd(NULL, "net", place));
     refuses(ringfence_container_join(NULL, "net", place));
+    refuses(ringfence_container_socket(NULL, 2, 1, 0, place));
+    refuses(ringfence_container_listen(NULL, "127.0.0.1:80", 1, place));
+    refuses(ringfence_container_listen(container, NULL, 1, place));
+    refuses(ringfence_container_connect(NULL, "127.0.0.1:80", -1, place));
+    refuses(ringfence_container_connect(container, NULL, -1, place));
+    refuses(ringfence_container_open_path(NULL, "/", 0, 0, place));
+    refuses(ringfence_container_open_path(container, NULL, 0, 0, place));
     refuses(ringfence_container_enter(NULL, "net", nothing, NULL, NULL, place));
     refuses(ringfence_container_enter(container, "net", NULL, NULL, NULL, place));
     refuses(ringfence_container_enter(container, NULL, nothing, NULL, NULL, place));

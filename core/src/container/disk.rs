@@ -432,7 +432,7 @@ impl Inner {
 
     /// A task that joins for a moment on the library's own behalf: not in the container's groups, where it could be frozen, or be
     /// one too many.
-    fn outside_of_groups(&self) -> Joining {
+    pub(super) fn outside_of_groups(&self) -> Joining {
         Joining { group_dir: false, group_tasks: 0, ..self.joining() }
     }
 

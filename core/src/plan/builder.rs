@@ -63,7 +63,8 @@ pub(crate) mod call {
         MOUNT_SETATTR = SYS_mount_setattr "mount_setattr"; MOUNT = SYS_mount "mount"; UMOUNT2 = SYS_umount2 "umount2";
         PIVOT_ROOT = SYS_pivot_root "pivot_root"; FCHDIR = SYS_fchdir "fchdir"; CHDIR = SYS_chdir "chdir";
         UNSHARE = SYS_unshare "unshare"; SETNS = SYS_setns "setns"; SETHOSTNAME = SYS_sethostname "sethostname";
-        SETDOMAINNAME = SYS_setdomainname "setdomainname"; SOCKET = SYS_socket "socket"; IOCTL = SYS_ioctl "ioctl";
+        SETDOMAINNAME = SYS_setdomainname "setdomainname"; SOCKET = SYS_socket "socket"; BIND = SYS_bind "bind"; LISTEN = SYS_listen "listen";
+        CONNECT = SYS_connect "connect"; SETSOCKOPT = SYS_setsockopt "setsockopt"; IOCTL = SYS_ioctl "ioctl";
         SETGROUPS = SYS_setgroups "setgroups"; SETRESUID = SYS_setresuid "setresuid"; SETRESGID = SYS_setresgid "setresgid";
         SETSID = SYS_setsid "setsid"; DUP3 = SYS_dup3 "dup3"; FCNTL = SYS_fcntl "fcntl"; UMASK = SYS_umask "umask";
         PRLIMIT64 = SYS_prlimit64 "prlimit64"; SETPRIORITY = SYS_setpriority "setpriority"; PRCTL = SYS_prctl "prctl";

@@ -1,4 +1,4 @@
-//! Plans that join a running container: one more process, or a descriptor opened inside.
+//! Plans that join a running container: one more process.
 
 use super::builder::{Arg, Builder, Compiled, call};
 use super::facts::Need;
@@ -16,7 +16,7 @@ pub(crate) struct Joining {
 }
 
 impl Joining {
-    fn prepare(&self, b: &mut Builder, needs: &mut Vec<Need>) {
+    pub(super) fn prepare(&self, b: &mut Builder, needs: &mut Vec<Need>) {
         b.section(section::PREPARE);
         b.field("cgroup");
         if self.group_dir {
@@ -62,30 +62,5 @@ pub(crate) fn resize_tmpfs(joining: &Joining, options: &[(&'static str, String)]
     }
     let zero = || Arg::Imm(0);
     b.op(call::FSCONFIG, [Arg::Slot(context), CMD_RECONFIGURE.into(), zero(), zero(), zero()]).path("tmpfs");
-    (b.build(), needs)
-}
-
-/// Opens a file as the container sees it, with its root's rights, and sends the descriptor.
-pub(crate) fn open(joining: &Joining, path: &[u8], flags: i32, may_setgroups: bool) -> (Compiled, Vec<Need>) {
-    let mut b = Builder::new();
-    let mut needs = Vec::new();
-    joining.prepare(&mut b, &mut needs);
-    b.section(section::PAYLOAD);
-    b.field("open");
-    if may_setgroups {
-        b.op(call::SETGROUPS, [0.into(), 0.into()]);
-    }
-    let (uid, gid) = joining.root;
-    b.op(call::SETRESGID, [gid.into(), gid.into(), gid.into()]);
-    b.op(call::SETRESUID, [uid.into(), uid.into(), uid.into()]);
-    const RESOLVE_NO_MAGICLINKS: u64 = 2;
-    const RESOLVE_IN_ROOT: u64 = 16;
-    let how = b.words(&[(flags | libc::O_CLOEXEC) as u64, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS]);
-    let (slash, text) = (b.text("/"), b.text(path));
-    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
-    let root = b.op(call::OPENAT, [libc::AT_FDCWD.into(), slash, flags.into()]).path("/").keep();
-    let shown = String::from_utf8_lossy(path).into_owned();
-    let file = b.op(call::OPENAT2, [Arg::Slot(root), text, how, 24.into()]).path(shown).keep();
-    b.op(call::SEND_FD, [Arg::Slot(file), 0.into()]);
     (b.build(), needs)
 }

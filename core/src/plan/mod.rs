@@ -17,6 +17,8 @@ pub(crate) mod exec;
 pub(crate) mod facts;
 /// From a fresh child to the program.
 pub(crate) mod process;
+/// Sockets and files inside, for the host.
+pub(crate) mod reach;
 #[cfg(test)]
 mod tests;
 

@@ -280,6 +280,10 @@ fn use_after_close() {
     closed("enter", container.enter(&net, || ()).expect_err("enter"));
     closed("join", container.join(&net).expect_err("join"));
     closed("lend", container.lend(&net).expect_err("lend"));
+    closed("socket", container.socket(libc::AF_INET, libc::SOCK_STREAM, 0).expect_err("socket"));
+    closed("listen", container.listen("127.0.0.1:80", 1).expect_err("listen"));
+    closed("connect", container.connect("127.0.0.1:80", None).expect_err("connect"));
+    closed("open_path", container.open_path("/", 0, 0).expect_err("open_path"));
     closed("log", container.log(0).expect_err("log"));
     assert!(!container.is_running());
     // A process handle outlives its container's.
@@ -309,6 +313,10 @@ fn every_call_in_a_forked_child() {
         echild("enter", container.enter(&net, || ()).expect_err("enter"));
         echild("join", container.join(&net).expect_err("join"));
         echild("lend", container.lend(&net).expect_err("lend"));
+        echild("socket", container.socket(libc::AF_INET, libc::SOCK_STREAM, 0).expect_err("socket"));
+        echild("listen", container.listen("127.0.0.1:80", 1).expect_err("listen"));
+        echild("connect", container.connect("127.0.0.1:80", None).expect_err("connect"));
+        echild("open_path", container.open_path("/", 0, 0).expect_err("open_path"));
         echild("log", container.log(0).expect_err("log"));
         echild("wait", process.wait(None).expect_err("wait"));
         echild("try_wait", process.try_wait().expect_err("try_wait"));

@@ -547,7 +547,14 @@ impl Keeper {
     }
 
     fn find(&mut self, key: u64) -> Option<usize> {
-        (0..self.used).find(|&i| self.task(i).kind == request::START && self.task(i).key == key)
+        let index = (0..self.used).find(|&i| self.task(i).kind == request::START && self.task(i).key == key)?;
+        let task = self.task(index);
+        // Its host may hear of the start from pid 1 itself, before the stage that made pid 1 has been reaped here.
+        let child = task.plan.header().child_pid;
+        if task.pid == 0 && !task.reaped && child > 0 {
+            task.pid = child;
+        }
+        Some(index)
     }
 
     fn begin(&mut self, req: &Request, fds: &[i32]) {

@@ -206,6 +206,7 @@ fn an_image_goes_when_the_host_is_killed() {
 struct Host {
     child: process::Child,
     read_device: String,
+    keeper: i32,
 }
 
 impl Host {
@@ -222,7 +223,10 @@ impl Host {
         let said = lines.by_ref().map_while(Result::ok).find(|line| line.contains("started ") || line.contains("SKIP"));
         let said = said.expect("a word of the host");
         match said.split_once("started ") {
-            Some((_, device)) => Some(Self { child, read_device: device.trim().to_owned() }),
+            Some((_, words)) => {
+                let (device, keeper) = words.trim().split_once(' ').expect("a device and a pid");
+                Some(Self { child, read_device: device.to_owned(), keeper: keeper.parse().unwrap() })
+            }
             None => {
                 println!("{said}");
                 child.wait().unwrap();
@@ -236,7 +240,8 @@ impl Host {
 fn host_of_another_test() {
     let Ok(fields) = std::env::var(Host::NAME) else { return };
     let Some(container) = try_start(serde_json::from_str(&fields).unwrap()) else { return };
-    println!("started {}", device_of(&container));
+    let info: Value = serde_json::from_str(&container.info_json()).unwrap();
+    println!("started {} {}", device_of(&container), info["keeper_pid"]);
     std::thread::sleep(Duration::from_secs(60));
     container.close(None).unwrap();
 }
@@ -346,6 +351,32 @@ fn a_subvolume_of_btrfs_stops_at_its_limit() {
     assert_eq!((error.field(), error.errno()), (Some("disk"), libc::EBUSY), "{error}");
     container.close(None).unwrap();
     assert_eq!(max(), "none", "lifted");
+
+    // What its administrator had limited before is limited so again.
+    fs::remove_file(dir.join("upper/srv/b")).unwrap();
+    let limit = |bytes: &str| run(&["qgroup", "limit", bytes, dir.to_str().unwrap()]);
+    limit(&(100 * MIB).to_string());
+    let container = start(fields.clone());
+    assert_eq!(max(), (20 * MIB).to_string());
+    container.update(|spec| spec.disk = Some((40 * MIB).into())).unwrap();
+    assert_eq!(max(), (40 * MIB).to_string());
+    container.close(None).unwrap();
+    assert_eq!(max(), (100 * MIB).to_string(), "the administrator's");
+    // Also after a keeper that was killed could restore nothing.
+    let Some(mut host) = Host::start(fields.clone()) else { panic!("it starts") };
+    assert_eq!(max(), (20 * MIB).to_string());
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(host.keeper), nix::sys::signal::Signal::SIGKILL).unwrap();
+    host.child.kill().unwrap();
+    host.child.wait().unwrap();
+    ringfence::gc().unwrap();
+    assert_eq!(max(), (20 * MIB).to_string(), "nobody was left to lift it");
+    start(fields.clone()).close(None).unwrap();
+    assert_eq!(max(), (100 * MIB).to_string(), "the administrator's");
+    limit("none");
+    let container = start(with(fields.clone(), json!({"disk": 64 * MIB})));
+    fill(&container, "/srv/b", None);
+    container.close(None).unwrap();
+    assert_eq!(max(), "none");
 
     let error = refused(with(fields.clone(), json!({"argv": ["true"]})));
     assert_eq!((error.field(), error.errno()), (Some("disk"), libc::EDQUOT), "{error}");

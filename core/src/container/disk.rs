@@ -212,7 +212,7 @@ fn project_calls(id: u32, bounds: &Bounds, path: PathBuf) -> QuotaCalls {
         let (command, id, dqblk) = project::setting(Owner::Project(id), bounds);
         QuotaCall::QuotactlFd { command, id, dqblk }
     };
-    QuotaCalls { set: call(bounds), lift: call(&Bounds::default()), path }
+    QuotaCalls { set: call(bounds), lift: call(&Bounds::default()), mark: None, path }
 }
 
 fn btrfs_calls(dir: &File, bytes: Option<u64>, path: PathBuf) -> Result<QuotaCalls> {
@@ -220,7 +220,10 @@ fn btrfs_calls(dir: &File, bytes: Option<u64>, path: PathBuf) -> Result<QuotaCal
         let (request, limit) = btrfs::setting(dir.as_fd(), bytes).map_err(|error| located(error, &path))?;
         Ok::<_, Error>(QuotaCall::Ioctl { request, limit })
     };
-    Ok(QuotaCalls { set: call(bytes)?, lift: call(None)?, path })
+    // An administrator's limit comes back at the end.
+    let former = btrfs::former(dir.as_fd()).map_err(|error| located(error, &path))?;
+    let mark = Some((btrfs::FORMER, btrfs::former_text(former)));
+    Ok(QuotaCalls { set: call(bytes)?, lift: call(former)?, mark, path })
 }
 
 fn prepare_directory(spec: &Spec, asked: DiskBackend) -> Result<Prepared> {
@@ -232,6 +235,7 @@ fn prepare_directory(spec: &Spec, asked: DiskBackend) -> Result<Prepared> {
         (DiskFact::Btrfs, btrfs_calls(&dir, bounds.bytes, path)?)
     } else {
         let claim = || {
+            project::survey(dir.as_fd())?;
             let id = project::own(dir.as_fd())?;
             let left = project::assign(dir.as_fd(), id)?;
             if left > 0 {

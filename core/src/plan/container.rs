@@ -242,10 +242,21 @@ impl<'a> ContainerPlan<'a> {
         let Some(calls) = self.facts.quota_calls.clone() else { return false };
         self.b.field("disk");
         let dir = self.need(Need::Disk);
+        let shown = calls.path.to_string_lossy();
+        if let Some((name, value)) = &calls.mark {
+            let (name, data) = (self.b.text(name.to_bytes()), self.b.bytes(value.as_bytes()));
+            let args = [Arg::Slot(dir), name, data, (value.len() as u64).into(), 0.into()];
+            self.b.op(call::FSETXATTR, args).path(&*shown);
+        }
         self.quota_call(dir, &calls.set, &calls.path);
         self.b.kept_slot = Some(dir);
         self.b.section(section::LIFT);
-        self.quota_call(slot::KEPT as u16, &calls.lift, &calls.path);
+        let kept = slot::KEPT as u16;
+        self.quota_call(kept, &calls.lift, &calls.path);
+        if let Some((name, _)) = &calls.mark {
+            let name = self.b.text(name.to_bytes());
+            self.b.op(call::FREMOVEXATTR, [Arg::Slot(kept), name]).path(&*shown).ok(&[libc::ENODATA]);
+        }
         self.b.section(section::PREPARE);
         true
     }

@@ -163,9 +163,12 @@ fn not_foreign(id: u32) -> Result<()> {
     if id == 0 || is_ours(id) {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::AlreadyExists, format!("it is in project {id}, a foreign project: somebody else's limit"))
-        .with_errno(libc::EEXIST)
-        .with_hint("take another directory, or end that project's use of it: chattr -R -p 0 -P DIRECTORY"))
+    Err(Error::new(
+        ErrorKind::AlreadyExists,
+        format!("it is in project {id}, a foreign project: somebody else's limit"),
+    )
+    .with_errno(libc::EEXIST)
+    .with_hint("take another directory, or end that project's use of it: chattr -R -p 0 -P DIRECTORY"))
 }
 
 /// The project of `dir`, which has it from now on, without bounds: one of ours that it has already, else one that is free. A
@@ -370,11 +373,7 @@ fn walk(top: BorrowedFd<'_>, visit: &mut dyn FnMut(Found<'_>) -> Result<()>) -> 
 }
 
 /// Visits one entry of `dir`; the descriptor of a directory.
-fn enter(
-    dir: BorrowedFd<'_>,
-    name: &CStr,
-    visit: &mut dyn FnMut(Found<'_>) -> Result<()>,
-) -> Result<Option<OwnedFd>> {
+fn enter(dir: BorrowedFd<'_>, name: &CStr, visit: &mut dyn FnMut(Found<'_>) -> Result<()>) -> Result<Option<OwnedFd>> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_NO_XDEV);

@@ -82,8 +82,8 @@ fn open_dir(path: &Path) -> OwnedFd {
     open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).unwrap()
 }
 
-fn path_of(fd: &OwnedFd) -> PathBuf {
-    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into()
+fn path_of(fd: impl AsFd) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_fd().as_raw_fd()).into()
 }
 
 /// A shell in a directory, as this user without CAP_SYS_RESOURCE, by which root would pass the limits of ext4.
@@ -570,7 +570,8 @@ fn a_tree_joins_a_project_however_deep_until_that_is_a_trap() {
     assert_eq!(id_of(&outside), 0, "a symbolic link is not followed");
 
     let deeper = nested(innermost.try_clone().unwrap(), 400);
-    for error in [project::survey(dir.as_fd()).unwrap_err(), project::assign(dir.as_fd(), 5 + project::FIRST).unwrap_err()]
+    for error in
+        [project::survey(dir.as_fd()).unwrap_err(), project::assign(dir.as_fd(), 5 + project::FIRST).unwrap_err()]
     {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         assert!(error.to_string().contains("more than 200 directories"), "{error}");

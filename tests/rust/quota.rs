@@ -671,6 +671,34 @@ fn a_forked_child_holds_no_layer() {
     }
 }
 
+/// A forked child that waits until this is dropped.
+struct Waiting(libc::pid_t);
+
+impl Waiting {
+    fn fork() -> Self {
+        // SAFETY: the child only waits to be killed.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            loop {
+                // SAFETY: no preconditions.
+                unsafe { libc::pause() };
+            }
+        }
+        assert!(child > 0);
+        Self(child)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // SAFETY: a child of this process that nobody has waited for.
+        unsafe {
+            libc::kill(self.0, libc::SIGKILL);
+            libc::waitpid(self.0, std::ptr::null_mut(), 0);
+        }
+    }
+}
+
 #[test]
 fn forks_for_another_test() {
     if std::env::var_os(FORKS).is_none() {
@@ -680,25 +708,14 @@ fn forks_for_another_test() {
     let Some(container) = try_start(with(image(32 * MIB, "ext4"), json!({"name": name}))) else { return };
     container.usage().unwrap();
     let device = device_of(&container);
-    // SAFETY: the child only waits to be killed.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        loop {
-            // SAFETY: no preconditions.
-            unsafe { libc::pause() };
-        }
-    }
-    assert!(child > 0);
+    let child = Waiting::fork();
     container.close(TIMEOUT).unwrap();
     until("the loop device is free", || !is_attached(&device));
     // Its name can be had again, although the child lives.
     start(json!({"name": name})).close(TIMEOUT).unwrap();
-    // SAFETY: a child of this process that has not been waited for.
-    unsafe {
-        assert_eq!(libc::kill(child, 0), 0);
-        libc::kill(child, libc::SIGKILL);
-        libc::waitpid(child, std::ptr::null_mut(), 0);
-    }
+    // SAFETY: no pointers; signal 0 only asks.
+    assert_eq!(unsafe { libc::kill(child.0, 0) }, 0, "it has waited all the time");
+    drop(child);
     println!("both are gone");
 }
 

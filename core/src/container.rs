@@ -44,8 +44,8 @@ mod net;
 mod update;
 
 pub use beancounters::Beancounter;
-pub use enter::Lent;
 pub(crate) use disk::prospect as prospect_disk;
+pub use enter::Lent;
 pub use groups::ControlGroup;
 pub(crate) use groups::Sub;
 

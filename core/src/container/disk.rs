@@ -216,13 +216,13 @@ fn project_calls(id: u32, bounds: &Bounds, path: PathBuf) -> QuotaCalls {
     QuotaCalls { set: call(bounds), lift: call(&Bounds::default()), mark: None, path }
 }
 
-fn btrfs_calls(dir: &File, bytes: Option<u64>, path: PathBuf) -> Result<QuotaCalls> {
+fn btrfs_calls(dir: BorrowedFd<'_>, bytes: Option<u64>, path: PathBuf) -> Result<QuotaCalls> {
     let call = |bytes| {
-        let (request, limit) = btrfs::setting(dir.as_fd(), bytes).map_err(|error| located(error, &path))?;
+        let (request, limit) = btrfs::setting(dir, bytes).map_err(|error| located(error, &path))?;
         Ok::<_, Error>(QuotaCall::Ioctl { request, limit })
     };
     // An administrator's limit comes back at the end.
-    let former = btrfs::former(dir.as_fd()).map_err(|error| located(error, &path))?;
+    let former = btrfs::former(dir).map_err(|error| located(error, &path))?;
     let mark = Some((btrfs::FORMER, btrfs::former_text(former)));
     Ok(QuotaCalls { set: call(bytes)?, lift: call(former)?, mark, path })
 }
@@ -231,9 +231,10 @@ fn prepare_directory(spec: &Spec, asked: DiskBackend) -> Result<Prepared> {
     let (dir, backend, path) = choose(spec, asked)?;
     let bounds = bounds(spec);
     take(&dir, &path)?;
+    let dir = HostOnly::new(dir.into());
     let (kind, calls) = if backend == DiskBackend::Btrfs {
         over(btrfs::used(dir.as_fd()).map_err(|error| located(error, &path))?, &bounds, &path)?;
-        (DiskFact::Btrfs, btrfs_calls(&dir, bounds.bytes, path)?)
+        (DiskFact::Btrfs, btrfs_calls(dir.as_fd(), bounds.bytes, path)?)
     } else {
         let claim = || {
             project::survey(dir.as_fd())?;
@@ -249,7 +250,7 @@ fn prepare_directory(spec: &Spec, asked: DiskBackend) -> Result<Prepared> {
         over(used, &bounds, &path)?;
         (DiskFact::Project(id), project_calls(id, &bounds, path))
     };
-    Ok(Prepared { kind: Some(kind), calls: Some(calls), fd: Some(OwnedFd::from(dir).into()) })
+    Ok(Prepared { kind: Some(kind), calls: Some(calls), fd: Some(dir) })
 }
 
 /// What [`prepare`] would come to, with nothing made and nothing changed. The project of a directory that has none is shown as
@@ -265,7 +266,7 @@ pub(crate) fn prospect(spec: &Spec) -> Result<(DiskFact, Option<QuotaCalls>)> {
     let name = |error: Error| if error.field().is_none() { error.with_field(field(spec)) } else { error };
     let (dir, backend, path) = choose(spec, backend).map_err(name)?;
     if backend == DiskBackend::Btrfs {
-        return Ok((DiskFact::Btrfs, Some(btrfs_calls(&dir, bounds(spec).bytes, path).map_err(name)?)));
+        return Ok((DiskFact::Btrfs, Some(btrfs_calls(dir.as_fd(), bounds(spec).bytes, path).map_err(name)?)));
     }
     let id = project::of(dir.as_fd()).map_err(name)?.unwrap_or(project::FIRST);
     Ok((DiskFact::Project(id), Some(project_calls(id, &bounds(spec), path))))

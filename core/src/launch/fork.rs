@@ -29,10 +29,12 @@ struct Block {
 }
 
 impl Block {
-    const NEW: Self = Self { entries: [const { AtomicU64::new(FREE) }; 128], next: AtomicPtr::new(null_mut()) };
+    const fn new() -> Self {
+        Self { entries: [const { AtomicU64::new(FREE) }; 128], next: AtomicPtr::new(null_mut()) }
+    }
 }
 
-static FIRST: Block = Block::NEW;
+static FIRST: Block = Block::new();
 
 const FREE: u64 = 0;
 
@@ -65,7 +67,7 @@ fn enter(token: u64) -> &'static AtomicU64 {
             }
             last = block;
         }
-        let new = Box::into_raw(Box::new(Block::NEW));
+        let new = Box::into_raw(Box::new(Block::new()));
         if last.next.compare_exchange(null_mut(), new, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             // SAFETY: another thread was faster; nobody has seen this one.
             drop(unsafe { Box::from_raw(new) });

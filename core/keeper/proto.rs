@@ -10,7 +10,7 @@
 //! | request | descriptors | records on the channel |
 //! |---|---|---|
 //! | `HELLO` | channel, host pidfd or -, exec lock or -, claims | `READY` or `FAILED` |
-//! | `SHARE` | one directory, kept for undo plans; channel or - | `KEPT`, if there is a channel |
+//! | `SHARE` | one directory, kept for undo plans; channel | `KEPT` or `REFUSED` |
 //! | `START` | channel, plan, status pipe, then the plan's slots | `CREATED` + pidfd of pid 1, any number of `LEFT_OUT`, `STARTED` + pidfd of the main process, then `EMPTY`; or `FAILED`, then `ENDED` |
 //! | `EXEC`  | channel, plan, then the plan's slots | `STARTED` + pidfd or `FAILED`, `EXITED` |
 //! | `CALL`  | channel, plan, then the plan's slots | what the plan sends, then `ENDED` or `FAILED` |
@@ -107,7 +107,7 @@ pub mod record {
     pub const REFUSED: u32 = 8;
     /// START: no process of the container is left.
     pub const EMPTY: u32 = 9;
-    /// The answer to KEEP. Without it the host could not tell whether its container will outlive it.
+    /// The answer to KEEP, and to SHARE. Without it the host could not tell whether its container will outlive it.
     pub const KEPT: u32 = 10;
     /// Operation `op` of `section` says that its part could not be had, and that the start goes on without it.
     pub const LEFT_OUT: u32 = 11;

@@ -395,13 +395,11 @@ impl Keeper {
             && (req.kind != request::START || fds.len() >= 3);
         if sound && self.is_entitled(&req, got.pid, from) {
             match req.kind {
-                request::SHARE if matches!(fds.len(), 1 | 2) && (req.key as usize) < SHARED => {
+                request::SHARE if fds.len() == 2 && (req.key as usize) < SHARED => {
                     sys::close(self.shared[req.key as usize]);
                     self.shared[req.key as usize] = fds[0];
-                    if let Some(&channel) = fds.get(1) {
-                        self.answer(channel, record::KEPT, NO_SECTION, 0, 0);
-                        sys::close(channel);
-                    }
+                    self.answer(fds[1], record::KEPT, NO_SECTION, 0, 0);
+                    sys::close(fds[1]);
                     return true;
                 }
                 request::START | request::EXEC | request::CALL => {
@@ -457,9 +455,13 @@ impl Keeper {
                 request::LEAVE => self.leave(),
                 _ => {}
             }
-        } else if sound && req.kind == request::SHARE && fds.len() == 1 && got.pid == self.host {
-            if let Some(free) = self.unproven.iter_mut().find(|fd| **fd < 0) {
+        } else if sound && req.kind == request::SHARE && fds.len() == 2 && got.pid == self.host {
+            self.answer(fds[1], record::REFUSED, NO_SECTION, keeper_step::BAD_REQUEST, nr::EPERM);
+            // A host that has ended meanwhile may have made groups in it before.
+            let gone = self.read_authority(got.pid, req.tid, &mut [0u8; AUTHORITY]) == 0;
+            if gone && let Some(free) = self.unproven.iter_mut().find(|fd| **fd < 0) {
                 *free = fds[0];
+                sys::close(fds[1]);
                 return true;
             }
         } else if needs_channel && !fds.is_empty() {
@@ -547,7 +549,14 @@ impl Keeper {
     }
 
     fn find(&mut self, key: u64) -> Option<usize> {
-        (0..self.used).find(|&i| self.task(i).kind == request::START && self.task(i).key == key)
+        let index = (0..self.used).find(|&i| self.task(i).kind == request::START && self.task(i).key == key)?;
+        let task = self.task(index);
+        // Its host may hear of the start from pid 1 itself, before the stage that made pid 1 has been reaped here.
+        let child = task.plan.header().child_pid;
+        if task.pid == 0 && !task.reaped && child > 0 {
+            task.pid = child;
+        }
+        Some(index)
     }
 
     fn begin(&mut self, req: &Request, fds: &[i32]) {

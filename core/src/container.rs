@@ -46,8 +46,8 @@ mod reach;
 mod update;
 
 pub use beancounters::Beancounter;
-pub use enter::Lent;
 pub(crate) use disk::prospect as prospect_disk;
+pub use enter::Lent;
 pub use groups::ControlGroup;
 pub(crate) use groups::Sub;
 
@@ -131,6 +131,9 @@ impl Inner {
                     Answer::Record(record, _) if record.kind == record::EMPTY => {
                         end.empty = true;
                         end.limit = record.limit;
+                        // The end of it comes only after this thread's RELEASE. Without the lock, because a look can take as long
+                        // as a slow disk does, and others only want to know whether it runs.
+                        drop(end);
                         // The last look; then the keeper may remove the groups.
                         self.readers.look(true);
                         if let Some(group) = &self.group
@@ -144,17 +147,18 @@ impl Inner {
                         continue;
                     }
                     Answer::Record(record, _) if record.kind == record::ENDED => {
-                        self.close_layer();
                         end.ended = Some(record);
                         end.limit = end.limit.max(record.limit);
                         drop(end);
+                        self.close_layer();
                         self.release();
                         self.wait_keeper_gone();
                         return Ok(true);
                     }
                     Answer::End => {
-                        self.close_layer();
                         end.keeper_died = true;
+                        drop(end);
+                        self.close_layer();
                         return Ok(true);
                     }
                     Answer::Record(..) => continue,
@@ -676,6 +680,15 @@ enum Attempt {
     KeeperLeft,
 }
 
+/// The index of a directory in the keeper's table, or what becomes of the attempt without one.
+fn share(keeper: &Arc<Keeper>, directory: &Arc<OwnedFd>) -> Result<std::result::Result<usize, Attempt>> {
+    Ok(match keeper.share(directory)? {
+        launch::Shared::At(index) => Ok(index),
+        launch::Shared::Refused => Err(Attempt::Refused(keeper.clone())),
+        launch::Shared::Left => Err(Attempt::KeeperLeft),
+    })
+}
+
 impl Container {
     /// Starts a container; its main process, when `argv` is not empty, has been executed when this returns.
     ///
@@ -727,9 +740,6 @@ impl Container {
         let keeper = prepared.keeper.clone();
         keeper.starting.fetch_add(1, Ordering::Relaxed);
         let result = Self::launch(spec, prepared);
-        if result.is_err() {
-            keeper.settle();
-        }
         keeper.starting.fetch_sub(1, Ordering::Relaxed);
         result
     }
@@ -748,7 +758,7 @@ impl Container {
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|e| Error::io("dup", &e));
         let detached = launch::Detached {
             listen: name.listen()?,
-            name_lock: copy(name.lock_fd())?,
+            name_lock: copy(name.lock_fd())?.into(),
             status: name.open_status()?,
             log: match &log {
                 Some(log) => copy(log.as_fd())?,
@@ -756,8 +766,8 @@ impl Container {
             },
             log_file: name.open_log()?,
             claims: match ids.detached_claims.take() {
-                Some(fd) => fd,
-                None => null()?,
+                Some(fd) => fd.into(),
+                None => null()?.into(),
             },
         };
         let keeper = launch::start_detached(detached)?;
@@ -787,8 +797,8 @@ impl Container {
         if spec.cgroup_parent.is_some() || !keeper.has_group_parents.load(Ordering::Relaxed) {
             let parents = Group::open_parents(&place, &limits)?;
             for parent in &parents {
-                if keeper.share(parent)?.is_none() {
-                    return Ok(Attempt::KeeperLeft);
+                if let Err(not_taken) = share(&keeper, parent)? {
+                    return Ok(not_taken);
                 }
             }
             if spec.cgroup_parent.is_none() && !parents.is_empty() {
@@ -812,7 +822,10 @@ impl Container {
             facts.group_dir = group.v2_dir().is_some();
             facts.group_tasks = group.v1().len();
             for parent in group.parents() {
-                let Some(index) = keeper.share(parent)? else { return Ok(Attempt::KeeperLeft) };
+                let index = match share(&keeper, parent)? {
+                    Ok(index) => index,
+                    Err(not_taken) => return Ok(not_taken),
+                };
                 facts.undo_groups.push((index, group.name().to_owned()));
             }
             if !own_pids && facts.group_dir {
@@ -822,14 +835,17 @@ impl Container {
         }
         if let Some(name) = name.as_ref().filter(|_| !spec.detach) {
             let (names, undo) = name.undo(&id)?;
-            let Some(index) = keeper.share(&names)? else { return Ok(Attempt::KeeperLeft) };
+            let index = match share(&keeper, &names)? {
+                Ok(index) => index,
+                Err(not_taken) => return Ok(not_taken),
+            };
             facts.undo_name = Some((index, undo));
         }
         facts.pure_v2 = crate::cgroup::is_pure_v2();
         facts.disk = disk.kind.unwrap_or_default();
         facts.quota_calls = disk.calls.clone();
         // An image and a directory of the host are at hand.
-        facts.watch_disk = !spec.detach && spec.limits_disk() && disk.kind == Some(DiskFact::Tmpfs);
+        facts.watch_disk = disk.kind == Some(DiskFact::Tmpfs);
         let (compiled, needs) = crate::plan::container::compile(spec, &facts);
 
         let (channel, there) = Channel::pair()?;
@@ -901,7 +917,11 @@ impl Container {
             })
             .fold(0, |flags, kind| flags | clone_flag(kind));
         let may_setgroups = facts.may_setgroups;
-        let chosen = Chosen { mode: ids.mode, maps: ids.maps.clone(), why: ids.why.clone(), left_out, disk: disk.kind };
+        let sent_disk = fds.iter().position(|(number, _)| *number == DISK).map(|i| fds.swap_remove(i).1);
+        let at_home = sent_disk.as_ref().map(AsFd::as_fd).or(disk.fd.as_ref().map(AsFd::as_fd));
+        let home = at_home.and_then(|fd| disk::Home::of(fd).ok());
+        let (mode, maps, why) = (ids.mode, ids.maps.clone(), ids.why.clone());
+        let chosen = Chosen { mode, maps, why, left_out, disk: disk.kind, home };
         let default_ids = facts::default_ids(spec, keeper.outer.as_ref());
         if let Some(name) = &name {
             let mut record = chosen.describe(spec, &id, pid, &keeper, group.as_ref());
@@ -934,8 +954,9 @@ impl Container {
             }
             other => other,
         };
-        let at_hand = if spec.detach { None } else { disk.for_figures() };
-        let disk_fd = fds.iter().position(|(number, _)| *number == DISK).map(|i| fds.swap_remove(i).1).or(at_hand);
+        // Others need it only when they are to be limited, and then find it by what was noted of it.
+        let watched = !spec.detach && spec.limits_disk();
+        let disk_fd = sent_disk.or_else(|| disk.for_figures()).filter(|_| watched);
         let inner = Arc::new(Inner {
             owner: Owner::this(),
             id,
@@ -952,7 +973,7 @@ impl Container {
             cancel: process::event()?,
             group,
             subs: Mutex::default(),
-            layer: disk::Layer::new(disk.kind, disk_fd),
+            layer: disk::Layer::new(disk.kind, home, disk_fd),
             net: Mutex::default(),
             readers: Readers::default(),
             claims: Mutex::new(ids.claims),
@@ -1063,7 +1084,7 @@ impl Container {
             cancel: process::event()?,
             group,
             subs: Mutex::default(),
-            layer: disk::Layer::new(disk::recorded(&data["disk"]), None),
+            layer: disk::Layer::new(disk::recorded(&data["disk"]), disk::Home::recorded(&data["disk"]), None),
             net: Mutex::default(),
             readers: Readers::default(),
             claims: Mutex::default(),
@@ -1595,6 +1616,7 @@ struct Chosen {
     why: Option<String>,
     left_out: Vec<std::path::PathBuf>,
     disk: Option<DiskFact>,
+    home: Option<disk::Home>,
 }
 
 impl Chosen {
@@ -1630,7 +1652,7 @@ impl Chosen {
             },
             "namespaces": namespaces,
             "cgroup": group.map_or(Value::Null, Group::describe),
-            "disk": disk::describe(self.disk),
+            "disk": disk::describe(self.disk, self.home),
             "left_out": self.left_out.iter().map(|p| p.to_string_lossy()).collect::<Vec<_>>(),
         })
     }

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::fd::AsRawFd;
 
 use common::*;
-use ringfence::spec::NamespaceKind;
+use ringfence::spec::{NamespaceKind, Stdio};
 use ringfence::{Command, Container, ErrorKind};
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
@@ -214,6 +214,35 @@ fn what_is_no_namespace() {
     // Of another kind than the field says.
     let error = refused(json!({"argv": ["true"], "namespaces": {"net": "/proc/self/ns/uts"}}));
     assert_eq!((error.field(), error.errno()), (Some("namespaces.net"), libc::EINVAL), "{error}");
+}
+
+/// A container that joins namespaces is made by a stage, which may still be there when the start is answered.
+#[test]
+fn commands_right_after_the_start() {
+    let name = format!("stages-{}", std::process::id());
+    let first = start(json!({"name": name}));
+    let source = format!("container:{name}");
+    let staged = [
+        json!({"namespaces": {"net": source}}),
+        json!({"namespaces": {"user": source}}),
+        json!({"namespaces": {"user": source, "net": source, "ipc": source, "uts": source}}),
+        json!({"time_offsets": {"monotonic": 1}}),
+        // The stage itself says that the payload runs, and ends after that.
+        json!({"namespaces": {"net": source}, "init": false, "argv": ["sleep", "1000"]}),
+        json!({"namespaces": {"user": source}, "init": false, "argv": ["sleep", "1000"]}),
+    ];
+    let mut command = Command::new("true");
+    command.stdin(Stdio::Null).stdout(Stdio::Null).stderr(Stdio::Null);
+    for round in 0..25 {
+        for fields in &staged {
+            let container = start(fields.clone());
+            let process = container.spawn(&command).unwrap_or_else(|e| panic!("{round}: {fields}: {e}"));
+            let status = process.wait(TIMEOUT).expect("wait").expect("its end");
+            assert_eq!(status.code, Some(0), "{round}: {fields}: {status:?}");
+            container.close(None).expect("close");
+        }
+    }
+    first.close(None).expect("close");
 }
 
 const SERVER: &str = "

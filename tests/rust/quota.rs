@@ -206,6 +206,7 @@ fn an_image_goes_when_the_host_is_killed() {
 struct Host {
     child: process::Child,
     read_device: String,
+    keeper: i32,
 }
 
 impl Host {
@@ -222,7 +223,10 @@ impl Host {
         let said = lines.by_ref().map_while(Result::ok).find(|line| line.contains("started ") || line.contains("SKIP"));
         let said = said.expect("a word of the host");
         match said.split_once("started ") {
-            Some((_, device)) => Some(Self { child, read_device: device.trim().to_owned() }),
+            Some((_, words)) => {
+                let (device, keeper) = words.trim().split_once(' ').expect("a device and a pid");
+                Some(Self { child, read_device: device.to_owned(), keeper: keeper.parse().unwrap() })
+            }
             None => {
                 println!("{said}");
                 child.wait().unwrap();
@@ -236,7 +240,8 @@ impl Host {
 fn host_of_another_test() {
     let Ok(fields) = std::env::var(Host::NAME) else { return };
     let Some(container) = try_start(serde_json::from_str(&fields).unwrap()) else { return };
-    println!("started {}", device_of(&container));
+    let info: Value = serde_json::from_str(&container.info_json()).unwrap();
+    println!("started {} {}", device_of(&container), info["keeper_pid"]);
     std::thread::sleep(Duration::from_secs(60));
     container.close(None).unwrap();
 }
@@ -353,11 +358,29 @@ fn a_subvolume_of_btrfs_stops_at_its_limit() {
 
     // Also when nobody is left to lift it but the keeper.
     let bigger = with(fields, json!({"disk": 64 * MIB}));
-    let Some(mut host) = Host::start(bigger) else { panic!("it starts") };
+    let Some(mut host) = Host::start(bigger.clone()) else { panic!("it starts") };
     assert_eq!(max(), (64 * MIB).to_string());
     host.child.kill().unwrap();
     host.child.wait().unwrap();
     until("the limit is lifted", || max() == "none");
+
+    // What its administrator had limited before is limited so again.
+    run(&["qgroup", "limit", &(100 * MIB).to_string(), dir.to_str().unwrap()]);
+    let container = start(bigger.clone());
+    assert_eq!(max(), (64 * MIB).to_string());
+    container.update(|spec| spec.disk = Some((70 * MIB).into())).unwrap();
+    assert_eq!(max(), (70 * MIB).to_string());
+    container.close(None).unwrap();
+    assert_eq!(max(), (100 * MIB).to_string(), "the administrator's");
+    // Also after a keeper that was killed could restore nothing.
+    let Some(mut host) = Host::start(bigger.clone()) else { panic!("it starts") };
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(host.keeper), nix::sys::signal::Signal::SIGKILL).unwrap();
+    host.child.kill().unwrap();
+    host.child.wait().unwrap();
+    ringfence::gc().unwrap();
+    assert_eq!(max(), (64 * MIB).to_string(), "nobody was left to lift it");
+    start(bigger).close(None).unwrap();
+    assert_eq!(max(), (100 * MIB).to_string(), "the administrator's");
     fs::read_dir(&dir).unwrap();
 }
 
@@ -542,6 +565,158 @@ fn by_name_and_from_another_program() {
     until("the loop device is free", || !is_attached(&device));
     found.close(None).unwrap();
     ringfence::gc().unwrap();
+}
+
+/// A quota is only set where the layer was at the start, not on what is at its place now.
+#[test]
+fn what_is_mounted_over_dev_later_is_not_limited() {
+    let name = format!("over-{}", process::id());
+    for detach in [false, true] {
+        let container = start(json!({"name": name, "detach": detach}));
+        let mut mount = Command::new("sh");
+        // Later commands open what they have as standard input.
+        let script = "touch /tmp/n && mount --bind /dev/null /tmp/n && mount -t tmpfs -o size=64M none /dev && touch /dev/null \
+                      && mount --bind /tmp/n /dev/null";
+        mount.args(["-c", script]);
+        mount.capabilities = Some(spec(json!({"capabilities": {"add": ["sys_admin"]}})).capabilities);
+        mount.stdin(Stdio::Null).stdout(Stdio::Null);
+        let ran = exec_in(&container, &mount);
+        assert_eq!(ran.status.code, Some(0), "{}", ran.err);
+        let size = || sh_in(&container, "stat -f -c '%b %S' /dev");
+        let before = size();
+        let refused = |container: &Container| {
+            let error = container.update(|spec| spec.disk = Some((4 * MIB).into())).unwrap_err();
+            assert_eq!((error.field(), error.errno()), (Some("disk"), libc::ESTALE), "{error}");
+            assert!(container.spec().disk.is_none());
+        };
+        refused(&container);
+        if detach {
+            let again = Container::by_name(&name).unwrap();
+            refused(&again);
+        }
+        assert_eq!(size(), before);
+        sh_in(&container, "true");
+        container.kill().unwrap();
+        assert!(container.wait_end(TIMEOUT).unwrap());
+        container.close(None).unwrap();
+        ringfence::gc().unwrap();
+    }
+}
+
+/// Nothing but the limited directory takes what is written, as far as the library mounts it.
+#[test]
+fn dev_beside_a_limited_directory_is_limited() {
+    if !is_root() {
+        return skip("quotas take root");
+    }
+    let mounted = Mounted::new("btrfs", 256 * MIB, &["-q"], "defaults").unwrap();
+    let btrfs = |args: &[&str]| {
+        let output = process::Command::new("btrfs").args(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let dir = mounted.dir.join("layer");
+    btrfs(&["subvolume", "create", dir.to_str().unwrap()]);
+    btrfs(&["quota", "enable", mounted.dir.to_str().unwrap()]);
+    btrfs(&["quota", "rescan", "-w", mounted.dir.to_str().unwrap()]);
+    let fields = upper(&lower(), &dir, json!({"disk": 20 * MIB, "shm_size": "1M"}));
+    let file = "x".repeat(3_000_000);
+    let container = start(with(fields, json!({"files": {"/srv/given": file}})));
+    let (written, errno) = fill(&container, "/dev/a", None);
+    assert_eq!(errno, libc::ENOSPC);
+    assert!((63 * MIB..=64 * MIB).contains(&written), "{written}");
+    for (path, most) in [("/run/a", 20 * MIB), ("/tmp/a", 20 * MIB), ("/dev/shm/a", MIB)] {
+        let (written, errno) = fill(&container, path, None);
+        assert!(errno != 0 && written <= most, "{path}: {written}");
+        sh_in(&container, &format!("rm {path}"));
+    }
+    container.close(None).unwrap();
+}
+
+/// Closing a device that was open for writing makes udev look at what is on it.
+#[test]
+fn a_look_does_not_open_the_device_for_writing() {
+    if !is_root() {
+        return skip("an image takes root");
+    }
+    use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+    for (filesystem, size) in [("ext4", 32 * MIB), ("btrfs", 320 * MIB)] {
+        let Some(container) = try_start(image(size, filesystem)) else { continue };
+        let device = device_of(&container);
+        let watch = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).unwrap();
+        watch.add_watch(&*format!("/dev/{device}"), AddWatchFlags::IN_CLOSE).unwrap();
+        container.usage().unwrap();
+        let events: Vec<_> = watch.read_events().unwrap().into_iter().map(|event| event.mask).collect();
+        assert!(!events.is_empty(), "{filesystem}: it looked");
+        assert!(!events.contains(&AddWatchFlags::IN_CLOSE_WRITE), "{filesystem}: {events:?}");
+        container.close(None).unwrap();
+    }
+}
+
+const FORKS: &str = "RINGFENCE_QUOTA_FORKS";
+
+#[test]
+fn a_forked_child_holds_no_layer() {
+    if !is_root() {
+        return skip("an image takes root");
+    }
+    let ran = process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "forks_for_another_test", "--nocapture"])
+        .env(FORKS, "1")
+        .output()
+        .unwrap();
+    let out = String::from_utf8_lossy(&ran.stdout);
+    match out.lines().find(|line| line.contains("SKIP")) {
+        Some(line) => println!("{line}"),
+        None => assert!(ran.status.success() && out.contains("both are gone"), "{out}{ran:?}"),
+    }
+}
+
+/// A forked child that waits until this is dropped.
+struct Waiting(libc::pid_t);
+
+impl Waiting {
+    fn fork() -> Self {
+        // SAFETY: the child only waits to be killed.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            loop {
+                // SAFETY: no preconditions.
+                unsafe { libc::pause() };
+            }
+        }
+        assert!(child > 0);
+        Self(child)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // SAFETY: a child of this process that nobody has waited for.
+        unsafe {
+            libc::kill(self.0, libc::SIGKILL);
+            libc::waitpid(self.0, std::ptr::null_mut(), 0);
+        }
+    }
+}
+
+#[test]
+fn forks_for_another_test() {
+    if std::env::var_os(FORKS).is_none() {
+        return;
+    }
+    let name = format!("forks-{}", process::id());
+    let Some(container) = try_start(with(image(32 * MIB, "ext4"), json!({"name": name}))) else { return };
+    container.usage().unwrap();
+    let device = device_of(&container);
+    let child = Waiting::fork();
+    container.close(TIMEOUT).unwrap();
+    until("the loop device is free", || !is_attached(&device));
+    // Its name can be had again, although the child lives.
+    start(json!({"name": name})).close(TIMEOUT).unwrap();
+    // SAFETY: no pointers; signal 0 only asks.
+    assert_eq!(unsafe { libc::kill(child.0, 0) }, 0, "it has waited all the time");
+    drop(child);
+    println!("both are gone");
 }
 
 #[test]

@@ -4,16 +4,17 @@ use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstat};
 use nix::sys::statfs::{BTRFS_SUPER_MAGIC, fstatfs};
 use serde_json::{Value, json};
 
 use super::{Inner, lock};
 use crate::cgroup::{QuotaUsage, Usage};
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch::HostOnly;
 use crate::plan::container::tmpfs_limits;
 use crate::plan::exec::Joining;
 use crate::plan::facts::{DiskFact, QuotaCall, QuotaCalls};
@@ -29,7 +30,7 @@ pub(super) struct Prepared {
     pub kind: Option<DiskFact>,
     pub calls: Option<QuotaCalls>,
     /// The image's mount, or the host's directory; locked as long as somebody limits it.
-    pub fd: Option<OwnedFd>,
+    pub fd: Option<HostOnly>,
 }
 
 impl Prepared {
@@ -212,26 +213,31 @@ fn project_calls(id: u32, bounds: &Bounds, path: PathBuf) -> QuotaCalls {
         let (command, id, dqblk) = project::setting(Owner::Project(id), bounds);
         QuotaCall::QuotactlFd { command, id, dqblk }
     };
-    QuotaCalls { set: call(bounds), lift: call(&Bounds::default()), path }
+    QuotaCalls { set: call(bounds), lift: call(&Bounds::default()), mark: None, path }
 }
 
-fn btrfs_calls(dir: &File, bytes: Option<u64>, path: PathBuf) -> Result<QuotaCalls> {
+fn btrfs_calls(dir: BorrowedFd<'_>, bytes: Option<u64>, path: PathBuf) -> Result<QuotaCalls> {
     let call = |bytes| {
-        let (request, limit) = btrfs::setting(dir.as_fd(), bytes).map_err(|error| located(error, &path))?;
+        let (request, limit) = btrfs::setting(dir, bytes).map_err(|error| located(error, &path))?;
         Ok::<_, Error>(QuotaCall::Ioctl { request, limit })
     };
-    Ok(QuotaCalls { set: call(bytes)?, lift: call(None)?, path })
+    // An administrator's limit comes back at the end.
+    let former = btrfs::former(dir).map_err(|error| located(error, &path))?;
+    let mark = Some((btrfs::FORMER, btrfs::former_text(former)));
+    Ok(QuotaCalls { set: call(bytes)?, lift: call(former)?, mark, path })
 }
 
 fn prepare_directory(spec: &Spec, asked: DiskBackend) -> Result<Prepared> {
     let (dir, backend, path) = choose(spec, asked)?;
     let bounds = bounds(spec);
     take(&dir, &path)?;
+    let dir = HostOnly::new(dir.into());
     let (kind, calls) = if backend == DiskBackend::Btrfs {
         over(btrfs::used(dir.as_fd()).map_err(|error| located(error, &path))?, &bounds, &path)?;
-        (DiskFact::Btrfs, btrfs_calls(&dir, bounds.bytes, path)?)
+        (DiskFact::Btrfs, btrfs_calls(dir.as_fd(), bounds.bytes, path)?)
     } else {
         let claim = || {
+            project::survey(dir.as_fd())?;
             let id = project::own(dir.as_fd())?;
             let left = project::assign(dir.as_fd(), id)?;
             if left > 0 {
@@ -244,7 +250,7 @@ fn prepare_directory(spec: &Spec, asked: DiskBackend) -> Result<Prepared> {
         over(used, &bounds, &path)?;
         (DiskFact::Project(id), project_calls(id, &bounds, path))
     };
-    Ok(Prepared { kind: Some(kind), calls: Some(calls), fd: Some(dir.into()) })
+    Ok(Prepared { kind: Some(kind), calls: Some(calls), fd: Some(dir) })
 }
 
 /// What [`prepare`] would come to, with nothing made and nothing changed. The project of a directory that has none is shown as
@@ -260,7 +266,7 @@ pub(crate) fn prospect(spec: &Spec) -> Result<(DiskFact, Option<QuotaCalls>)> {
     let name = |error: Error| if error.field().is_none() { error.with_field(field(spec)) } else { error };
     let (dir, backend, path) = choose(spec, backend).map_err(name)?;
     if backend == DiskBackend::Btrfs {
-        return Ok((DiskFact::Btrfs, Some(btrfs_calls(&dir, bounds(spec).bytes, path).map_err(name)?)));
+        return Ok((DiskFact::Btrfs, Some(btrfs_calls(dir.as_fd(), bounds(spec).bytes, path).map_err(name)?)));
     }
     let id = project::of(dir.as_fd()).map_err(name)?.unwrap_or(project::FIRST);
     Ok((DiskFact::Project(id), Some(project_calls(id, &bounds(spec), path))))
@@ -294,13 +300,42 @@ fn over(used: Used, bounds: &Bounds, path: &Path) -> Result<()> {
     }
 }
 
+/// Which file system the layer is on, and which directory it is: noted at the start. Quotas are only ever set there, whatever is
+/// mounted over it, or named as it, later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Home {
+    device: u64,
+    inode: u64,
+}
+
+impl Home {
+    /// Of the layer's directory, or of its /dev.
+    pub fn of(fd: BorrowedFd<'_>) -> Result<Self> {
+        let found = fstat(fd).map_err(|errno| Error::os("fstat", errno as i32))?;
+        Ok(Self { device: found.st_dev, inode: found.st_ino })
+    }
+
+    /// What [`describe`] wrote.
+    pub fn recorded(data: &Value) -> Option<Self> {
+        Some(Self { device: data["device"].as_u64()?, inode: data["inode"].as_u64()? })
+    }
+
+    /// A private layer is looked at through /dev, which is one of its directories.
+    fn has(self, kind: DiskFact, found: Self) -> bool {
+        let private = matches!(kind, DiskFact::Tmpfs | DiskFact::Image);
+        self.device == found.device && (private || self.inode == found.inode)
+    }
+}
+
 /// What limits the writable layer of one container.
 #[derive(Debug, Default)]
 pub(super) struct Layer {
     /// `None`: nothing that could be limited, because the root file system is a directory of the host that was not from the start.
     pub kind: Option<DiskFact>,
-    /// Of an attached container, for figures and for a last look; closed at its end, because it holds the file system.
-    fd: Mutex<Option<OwnedFd>>,
+    home: Option<Home>,
+    /// Of an attached container, for figures and for a last look; closed at its end, because it holds the file system. Nobody
+    /// looks at the disk with this locked: a disk that is slow would hold up whoever waits for the end.
+    fd: Mutex<Option<Arc<HostOnly>>>,
     last: Mutex<Option<Figures>>,
 }
 
@@ -312,15 +347,16 @@ struct Figures {
 }
 
 impl Layer {
-    pub fn new(kind: Option<DiskFact>, fd: Option<OwnedFd>) -> Self {
-        Self { kind, fd: Mutex::new(fd), last: Mutex::default() }
+    pub fn new(kind: Option<DiskFact>, home: Option<Home>, fd: Option<OwnedFd>) -> Self {
+        let fd = fd.map(|fd| Arc::new(HostOnly::new(fd)));
+        Self { kind, home, fd: Mutex::new(fd), last: Mutex::default() }
     }
 
     /// Looks once more, and lets go of the file system.
     pub fn close(&self, spec: &Spec) {
         let fd = lock(&self.fd).take();
         if let (Some(fd), Some(kind)) = (fd, self.kind)
-            && let Ok(figures) = figures(kind, fd.as_fd(), spec)
+            && let Ok(figures) = figures(kind, (*fd).as_fd(), spec)
         {
             *lock(&self.last) = Some(figures);
         }
@@ -376,12 +412,17 @@ fn backend(kind: DiskFact) -> DiskBackend {
 }
 
 /// For whoever reads what was chosen, and for other programs that take up a detached container.
-pub(super) fn describe(kind: Option<DiskFact>) -> Value {
-    match kind {
-        None => Value::Null,
-        Some(DiskFact::Project(id)) => json!({"backend": "project", "project": id}),
-        Some(kind) => json!({"backend": backend(kind).name()}),
+pub(super) fn describe(kind: Option<DiskFact>, home: Option<Home>) -> Value {
+    let Some(kind) = kind else { return Value::Null };
+    let mut out = json!({"backend": backend(kind).name()});
+    if let DiskFact::Project(id) = kind {
+        out["project"] = json!(id);
     }
+    if let Some(Home { device, inode }) = home {
+        out["device"] = json!(device);
+        out["inode"] = json!(inode);
+    }
+    out
 }
 
 /// What [`describe`] wrote.
@@ -412,9 +453,27 @@ fn fits(used: Used, bounds: &Bounds, [bytes_field, inodes_field]: [&str; 2]) -> 
 
 impl Inner {
     /// The layer, or something on its file system.
+    ///
+    /// # Errors
+    /// NotFound with ESTALE: it is another file system, or another directory, than at the start.
     fn open_layer(&self, kind: DiskFact) -> Result<OwnedFd> {
+        let found = self.open_layer_s_place(kind)?;
+        let now = Home::of(found.as_fd())?;
+        if self.layer.home.is_some_and(|home| home.has(kind, now)) {
+            return Ok(found);
+        }
+        let what = match kind {
+            DiskFact::Tmpfs | DiskFact::Image => "something else is mounted at the container's /dev now",
+            DiskFact::Project(_) | DiskFact::Btrfs => "the directory is another one now",
+        };
+        Err(Error::new(ErrorKind::NotFound, what)
+            .with_errno(libc::ESTALE)
+            .with_hint("only what was limited from the start is changed; a process with CAP_SYS_ADMIN can hide it"))
+    }
+
+    fn open_layer_s_place(&self, kind: DiskFact) -> Result<OwnedFd> {
         match kind {
-            // As the container has it at /dev, which it can neither change nor mount over.
+            // As the container has it at /dev, which only a process with CAP_SYS_ADMIN can mount over.
             DiskFact::Tmpfs | DiskFact::Image => {
                 self.open_joined(&self.outside_of_groups(), b"/dev", libc::O_RDONLY | libc::O_DIRECTORY)
             }
@@ -437,13 +496,10 @@ impl Inner {
     }
 
     fn with_layer<T>(&self, kind: DiskFact, act: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
-        let held = lock(&self.layer.fd);
-        match &*held {
-            Some(fd) => act(fd.as_fd()),
-            None => {
-                drop(held);
-                act(self.open_layer(kind)?.as_fd())
-            }
+        let held = lock(&self.layer.fd).clone();
+        match held {
+            Some(fd) => act((*fd).as_fd()),
+            None => act(HostOnly::new(self.open_layer(kind)?).as_fd()),
         }
     }
 
@@ -503,7 +559,11 @@ impl Inner {
         if now.disk == new.disk && now.inodes == new.inodes && now.quota == new.quota {
             return Ok(());
         }
-        let name = if now.disk != new.disk { "disk" } else { "inodes" };
+        let name = match () {
+            () if now.disk != new.disk => "disk",
+            () if now.inodes != new.inodes => "inodes",
+            () => "quota",
+        };
         let Some(kind) = self.layer.kind else {
             return Err(unsupported(
                 "a directory of the host can be limited from the start of the container on only",
@@ -539,7 +599,9 @@ impl Inner {
             }
         }
         let (compiled, needs) = crate::plan::exec::resize_tmpfs(&self.outside_of_groups(), &options);
-        self.ask(request::CALL, None, (&compiled, &needs), &[None, None, None], None, record::ENDED)?;
+        let given = self.with_layer(DiskFact::Tmpfs, |fd| fd.try_clone_to_owned().map_err(|e| Error::io("dup", &e)))?;
+        let given = [Some(given), None, None];
+        self.ask(request::CALL, None, (&compiled, &needs), &given, None, record::ENDED)?;
         Ok(())
     }
 

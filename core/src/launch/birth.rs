@@ -11,7 +11,6 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use once_cell::sync::OnceCell;
 
 use super::channel::{Answer, Channel, deadline};
-use super::fork;
 use super::keeper::{Detached, Keeper, Outer, bytes_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::{self, MAGIC, Record, Request, hello, keeper_step, record, request};
@@ -262,7 +261,6 @@ pub(crate) fn lent_ids() -> Option<u32> {
 }
 
 pub(super) fn start(detached: Option<Detached>) -> Result<Keeper> {
-    fork::watch();
     Middle::collect();
     let privileged = is_privileged();
     if privileged {
@@ -379,7 +377,7 @@ fn greet(
     // Without a state directory no id ranges are claimed, and a start that needs one says so.
     let claims = crate::state::ids::claims_fd().ok();
     let null = null.as_fd();
-    let detached_or_null = |fd: fn(&Detached) -> &OwnedFd| detached.map_or(null, |d| fd(d).as_fd());
+    let detached_or_null = |fd: fn(&Detached) -> BorrowedFd<'_>| detached.map_or(null, fd);
     let fds = [
         there.as_fd(),
         if detached.is_some() { null } else { host.as_fd() },
@@ -390,11 +388,11 @@ fn greet(
         },
         proc.as_fd(),
         exe.as_fd(),
-        detached_or_null(|d| &d.listen),
-        detached_or_null(|d| &d.name_lock),
-        detached_or_null(|d| &d.status),
-        detached_or_null(|d| &d.log),
-        detached_or_null(|d| &d.log_file),
+        detached_or_null(|d| d.listen.as_fd()),
+        detached_or_null(|d| d.name_lock.as_fd()),
+        detached_or_null(|d| d.status.as_fd()),
+        detached_or_null(|d| d.log.as_fd()),
+        detached_or_null(|d| d.log_file.as_fd()),
     ];
     let message = Hello {
         request: Request {

@@ -1,7 +1,7 @@
 //! One keeper, seen from its host.
 
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -10,11 +10,11 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use once_cell::sync::OnceCell;
 
 use super::birth;
-use super::channel::Channel;
-use super::fork::{self, Owner};
+use super::channel::{Answer, Channel};
+use super::fork::{HostOnly, Owner};
 use crate::cgroup::Place;
 use crate::error::{Error, ErrorKind, Result};
-use crate::proto::{self, MAGIC, request};
+use crate::proto::{self, MAGIC, record, request};
 
 /// What an ordinary user's keeper could map in its outer user namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,21 +42,32 @@ impl Outer {
 #[derive(Debug)]
 pub(crate) struct Detached {
     pub listen: OwnedFd,
-    pub name_lock: OwnedFd,
+    pub name_lock: HostOnly,
     pub status: OwnedFd,
     pub log: OwnedFd,
     pub log_file: OwnedFd,
     /// Claims of id ranges on an open file of its own.
-    pub claims: OwnedFd,
+    pub claims: HostOnly,
 }
 
-/// A keeper answers within a millisecond; one that is stopped keeps no failed start waiting for longer.
-const SETTLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A keeper answers within a millisecond; one that is stopped keeps no start waiting for longer.
+const SHARE_TIMEOUT: Duration = crate::Spec::START_TIMEOUT;
+
+/// What came of sharing a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shared {
+    /// Its index in the keeper's table.
+    At(usize),
+    /// This thread has not the keeper's rights.
+    Refused,
+    /// The keeper has left or died.
+    Left,
+}
 
 #[derive(Debug)]
 pub(crate) struct Keeper {
     pub owner: Owner,
-    socket: OwnedFd,
+    socket: HostOnly,
     pub pid: i32,
     /// In ticks since boot: with the pid, who it is.
     pub start_time: u64,
@@ -72,8 +83,6 @@ pub(crate) struct Keeper {
     next_key: AtomicU64,
     /// Directories for undo plans: the index is the keeper's.
     shared: Mutex<Vec<Arc<OwnedFd>>>,
-    /// Something was shared, and no answer shows yet that it was taken. Changed with `shared` locked.
-    unsettled: AtomicBool,
     /// Open as long as the keeper may have claims of ours.
     pub(super) claims: Option<crate::state::ids::ClaimsFile>,
     /// The task that stays as its parent, when the host is pid 1 or a subreaper.
@@ -101,10 +110,9 @@ impl Times {
 
 impl Keeper {
     pub(super) fn new(socket: OwnedFd, pid: i32, born: birth::Born) -> Self {
-        fork::close_in_children(socket.as_raw_fd());
         Self {
             owner: Owner::this(),
-            socket,
+            socket: socket.into(),
             pid,
             start_time: 0,
             privileged: born.outer.is_none(),
@@ -115,7 +123,6 @@ impl Keeper {
             dead: AtomicBool::new(false),
             next_key: AtomicU64::new(1),
             shared: Mutex::new(Vec::new()),
-            unsettled: AtomicBool::new(false),
             claims: born.claims,
             _middle: Mutex::new(born.middle),
         }
@@ -132,7 +139,7 @@ impl Keeper {
     pub fn connected(socket: OwnedFd, pid: i32, start_time: u64, privileged: bool) -> Self {
         Self {
             owner: Owner::this(),
-            socket,
+            socket: socket.into(),
             pid,
             start_time,
             privileged,
@@ -143,7 +150,6 @@ impl Keeper {
             dead: AtomicBool::new(false),
             next_key: AtomicU64::new(2),
             shared: Mutex::new(Vec::new()),
-            unsettled: AtomicBool::new(false),
             claims: None,
             _middle: Mutex::new(None),
         }
@@ -217,7 +223,7 @@ impl Keeper {
         let control: &[ControlMessage] = if raw.is_empty() { &[] } else { &rights };
         loop {
             let iov = [IoSlice::new(bytes)];
-            match sendmsg::<()>(self.socket.as_raw_fd(), &iov, control, MsgFlags::MSG_NOSIGNAL, None) {
+            match sendmsg::<()>(self.socket.as_fd().as_raw_fd(), &iov, control, MsgFlags::MSG_NOSIGNAL, None) {
                 Ok(_) => return Ok(true),
                 Err(nix::errno::Errno::EINTR) => {}
                 Err(nix::errno::Errno::EPIPE | nix::errno::Errno::ECONNRESET | nix::errno::Errno::ENOTCONN) => {
@@ -234,49 +240,42 @@ impl Keeper {
         }
     }
 
-    /// The index of a directory in the keeper's table; it is sent there the first time.
-    pub fn share(&self, directory: &Arc<OwnedFd>) -> Result<Option<usize>> {
+    /// The index of a directory in the keeper's table; it is sent there the first time, and is there when this returns: the
+    /// keeper says whether it took it, because it takes none from a thread with other rights than its own.
+    pub fn share(&self, directory: &Arc<OwnedFd>) -> Result<Shared> {
         let mut shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(index) = shared.iter().position(|known| Arc::ptr_eq(known, directory)) {
-            return Ok(Some(index));
+            return Ok(Shared::At(index));
         }
         let index = shared.len();
         if index >= 32 {
             return Err(Error::new(ErrorKind::Exhausted, "too many different cgroup parents in one process")
                 .with_field("cgroup_parent"));
         }
-        use std::os::fd::AsFd;
-        if !self.send(request::SHARE, index as u64, 0, 0, &[directory.as_fd()])? {
-            return Ok(None);
+        let (answer, there) = Channel::pair()?;
+        if !self.send(request::SHARE, index as u64, 0, 0, &[directory.as_fd(), there.as_fd()])? {
+            return Ok(Shared::Left);
         }
-        shared.push(directory.clone());
-        self.unsettled.store(true, Ordering::Relaxed);
-        Ok(Some(index))
-    }
-
-    /// Returns when the keeper has looked at what was shared: it does not take it from a thread that has ended meanwhile, as one
-    /// may whose start failed. (A start that comes as far as its request waits for the answer to that.)
-    pub fn settle(&self) {
-        use std::os::fd::AsFd;
-        let shared = self.shared.lock().unwrap_or_else(|e| e.into_inner());
-        let Some(first) = shared.first().filter(|_| self.unsettled.swap(false, Ordering::Relaxed)) else { return };
-        if let Ok((answer, channel)) = Channel::pair()
-            && matches!(self.send(request::SHARE, 0, 0, 0, &[first.as_fd(), channel.as_fd()]), Ok(true))
-        {
-            drop(channel);
-            // Whatever it says, and the end of the channel too: it was looked at.
-            let _ = answer.receive(Some(Instant::now() + SETTLE_TIMEOUT), None);
+        drop(there);
+        match answer.receive(Some(Instant::now() + SHARE_TIMEOUT), None)? {
+            Answer::Record(answer, _) if answer.kind == record::KEPT => {
+                shared.push(directory.clone());
+                Ok(Shared::At(index))
+            }
+            Answer::Record(..) => Ok(Shared::Refused),
+            // It died, or left before it saw the request.
+            Answer::End => {
+                self.mark_dead();
+                Ok(Shared::Left)
+            }
+            Answer::Nothing | Answer::Cancelled => {
+                Err(Error::new(ErrorKind::TimedOut, "the keeper did not answer in time").with_errno(libc::ETIMEDOUT))
+            }
         }
     }
 
     pub fn has_room_for_shares(&self) -> bool {
         self.shared.lock().unwrap_or_else(|e| e.into_inner()).len() < 24
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        fork::forget(self.socket.as_raw_fd());
     }
 }
 

@@ -12,8 +12,8 @@ mod scope;
 
 pub(crate) use birth::{lent_ids, prospect};
 pub(crate) use channel::{Answer, Channel, deadline, poll};
-pub(crate) use fork::Owner;
-pub(crate) use keeper::{Detached, Keeper, Times};
+pub(crate) use fork::{HostOnly, Owner};
+pub(crate) use keeper::{Detached, Keeper, Shared, Times};
 pub(crate) use pool::{acquire, keepers, start_detached};
 pub(crate) use request::{Outcome, Request, check_open, duplicate, explain_failure, open_stream_file, wait_started};
 pub(crate) use scope::place;
@@ -39,6 +39,6 @@ pub(crate) fn prospective_facts(spec: &crate::Spec) -> crate::Result<crate::plan
     facts.streams = [stream(&spec.stdin, Null), stream(&spec.stdout, Given), stream(&spec.stderr, Given)];
     facts.pure_v2 = crate::cgroup::is_pure_v2();
     (facts.disk, facts.quota_calls) = crate::container::prospect_disk(spec)?;
-    facts.watch_disk = !spec.detach && spec.limits_disk() && facts.disk == crate::plan::facts::DiskFact::Tmpfs;
+    facts.watch_disk = spec.disk_backend() == crate::spec::DiskBackend::Tmpfs;
     Ok(facts)
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::channel::{Answer, Channel, deadline};
+use super::fork::HostOnly;
 use super::keeper::{Keeper, Times};
 use crate::cgroup::Group;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,7 +21,8 @@ use crate::proto::{Record, keeper_step, record, section};
 
 /// A descriptor of the request: opened for it, or borrowed.
 enum Given<'a> {
-    Own(OwnedFd),
+    /// Clones of the host's mounts among them: a forked worker would keep their file systems busy.
+    Own(HostOnly),
     Borrowed(BorrowedFd<'a>),
 }
 
@@ -96,13 +98,13 @@ impl Request<'_> {
                     .map_err(|_| Error::spec(&**field, "a path has a NUL byte"))?;
                 let flags = TREE_CLONE | if *recursive { RECURSIVE } else { 0 };
                 open_tree(libc::AT_FDCWD, &text, flags)
-                    .map(Given::Own)
+                    .map(|fd| Given::Own(fd.into()))
                     .map_err(|e| e.with_field(&**field).with_path(path.to_string_lossy()))
             }
             Need::TreeOfFd { fd, recursive, field } => {
                 let flags = TREE_CLONE | libc::AT_EMPTY_PATH | if *recursive { RECURSIVE } else { 0 };
                 open_tree(*fd, &CString::default(), flags)
-                    .map(Given::Own)
+                    .map(|fd| Given::Own(fd.into()))
                     .map_err(|e| e.with_field(&**field).with_path(format!("fd {fd}")))
             }
             Need::Disk => self.disk.map(Given::Borrowed).ok_or_else(|| missing("a writable layer")),
@@ -123,7 +125,7 @@ impl Request<'_> {
                         .with_kind(ErrorKind::InvalidArgument));
                 }
                 // SAFETY: just made, nobody else's.
-                Ok(Given::Own(unsafe { OwnedFd::from_raw_fd(copy) }))
+                Ok(Given::Own(unsafe { OwnedFd::from_raw_fd(copy) }.into()))
             }
         }
     }

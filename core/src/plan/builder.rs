@@ -71,6 +71,7 @@ pub(crate) mod call {
         CAPSET = SYS_capset "capset"; EXECVE = SYS_execve "execve"; WRITE = SYS_write "write";
         SCHED_SETAFFINITY = SYS_sched_setaffinity "sched_setaffinity"; SCHED_SETATTR = SYS_sched_setattr "sched_setattr";
         IOPRIO_SET = SYS_ioprio_set "ioprio_set";
+        FSETXATTR = SYS_fsetxattr "fsetxattr"; FREMOVEXATTR = SYS_fremovexattr "fremovexattr";
     }
     /// The same number on every architecture; libc does not have it everywhere.
     pub(crate) const QUOTACTL_FD: Call = Call(crate::sys::quota::SYS_QUOTACTL_FD as u32, "quotactl_fd");

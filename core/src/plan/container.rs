@@ -63,10 +63,15 @@ pub(crate) fn clone_flag(kind: Ns) -> u64 {
 /// The number of the descriptor of the writable layer, beside the terminal's.
 pub(crate) const DISK: u32 = 2;
 
+const PAGE: u64 = 4096;
+
+/// The size of the private tmpfs, in which /dev is, where a directory of the host is the writable layer: in bytes, without what
+/// `files` has. Nodes and links take nothing of it; it is for programs that put a file there.
+const BESIDE: u64 = 64 << 20;
+
 /// The size of the private tmpfs and the number of its inodes, as options of tmpfs. Sizes are rounded down to what it counts in,
 /// so that it never holds more.
 pub(crate) fn tmpfs_limits(spec: &Spec) -> Vec<(&'static str, String)> {
-    const PAGE: u64 = 4096;
     let size = spec.disk.as_ref().map(|disk| ("size", (disk.size & !(PAGE - 1)).to_string()));
     let inodes = spec.inodes.map(|count| ("nr_inodes", count.to_string()));
     size.into_iter().chain(inodes).collect()
@@ -242,10 +247,21 @@ impl<'a> ContainerPlan<'a> {
         let Some(calls) = self.facts.quota_calls.clone() else { return false };
         self.b.field("disk");
         let dir = self.need(Need::Disk);
+        let shown = calls.path.to_string_lossy();
+        if let Some((name, value)) = &calls.mark {
+            let (name, data) = (self.b.text(name.to_bytes()), self.b.bytes(value.as_bytes()));
+            let args = [Arg::Slot(dir), name, data, (value.len() as u64).into(), 0.into()];
+            self.b.op(call::FSETXATTR, args).path(&*shown);
+        }
         self.quota_call(dir, &calls.set, &calls.path);
         self.b.kept_slot = Some(dir);
         self.b.section(section::LIFT);
-        self.quota_call(slot::KEPT as u16, &calls.lift, &calls.path);
+        let kept = slot::KEPT as u16;
+        self.quota_call(kept, &calls.lift, &calls.path);
+        if let Some((name, _)) = &calls.mark {
+            let name = self.b.text(name.to_bytes());
+            self.b.op(call::FREMOVEXATTR, [Arg::Slot(kept), name]).path(&*shown).ok(&[libc::ENODATA]);
+        }
         self.b.section(section::PREPARE);
         true
     }
@@ -556,7 +572,13 @@ impl<'a> ContainerPlan<'a> {
                 return image;
             }
             DiskFact::Tmpfs => options.extend(tmpfs_limits(self.spec)),
-            DiskFact::Project(_) | DiskFact::Btrfs => {}
+            // What is not in the limited directory may not be a way to store without a limit. `files` are in it too.
+            DiskFact::Project(_) | DiskFact::Btrfs => {
+                let pages = |file: &crate::spec::File| (file.data.len() as u64).next_multiple_of(PAGE);
+                let files: u64 = self.spec.files.values().map(pages).sum();
+                options.push(("size", (BESIDE + files).to_string()));
+                options.push(("nr_inodes", (BESIDE / PAGE + self.spec.files.len() as u64).to_string()));
+            }
         }
         if options.len() > 1 {
             self.b.field(if self.spec.disk.is_some() { "disk" } else { "inodes" });

@@ -43,10 +43,12 @@ pub(crate) fn process(joining: &Joining, process: &ProcessPlan<'_>) -> (Compiled
     (b.build(), needs)
 }
 
-/// Gives the container's private tmpfs another size or number of inodes: only its own user namespace may. The mount at /dev is
-/// of that tmpfs, and its root is its own, which fspick(2) wants; nobody inside can mount anything over it.
+/// Gives the container's private tmpfs another size or number of inodes: only its own user namespace may. Stream 0 is the mount
+/// that the container has at /dev: it is of that tmpfs, and its root is its own, which fspick(2) wants. (By its path, it could
+/// be whatever a process with CAP_SYS_ADMIN has mounted there.)
 pub(crate) fn resize_tmpfs(joining: &Joining, options: &[(&'static str, String)]) -> (Compiled, Vec<Need>) {
     const CLOEXEC: i32 = 1;
+    const EMPTY_PATH: i32 = 8;
     const SET_STRING: i32 = 1;
     const CMD_RECONFIGURE: i32 = 7;
     let mut b = Builder::new();
@@ -54,8 +56,9 @@ pub(crate) fn resize_tmpfs(joining: &Joining, options: &[(&'static str, String)]
     joining.prepare(&mut b, &mut needs);
     b.section(section::PAYLOAD);
     b.field("disk");
-    let path = b.text("/dev");
-    let context = b.op(call::FSPICK, [libc::AT_FDCWD.into(), path, CLOEXEC.into()]).path("/dev").keep();
+    let (dev, path) = (need(&mut needs, Need::Stream(0)), b.text(""));
+    let flags = CLOEXEC | EMPTY_PATH;
+    let context = b.op(call::FSPICK, [Arg::Slot(dev), path, flags.into()]).path("/dev").keep();
     for (key, value) in options {
         let (key, value) = (b.text(key), b.text(value));
         b.op(call::FSCONFIG, [Arg::Slot(context), SET_STRING.into(), key, value, 0.into()]).path("tmpfs");

@@ -1,5 +1,6 @@
 //! What a plan is made from besides the spec: what the machine offers and the caller has. Plain data, gathered elsewhere.
 
+use std::ffi::CStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -171,6 +172,9 @@ pub(crate) enum QuotaCall {
 pub(crate) struct QuotaCalls {
     pub set: QuotaCall,
     pub lift: QuotaCall,
+    /// An extended attribute that the directory has meanwhile: what `lift` goes back to, for whoever comes after a keeper that was
+    /// killed.
+    pub mark: Option<(&'static CStr, String)>,
     /// The directory, for errors.
     pub path: PathBuf,
 }

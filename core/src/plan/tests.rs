@@ -119,7 +119,7 @@ fn golden_limited_directory() {
         let (command, id, dqblk) = crate::quota::project::setting(owner, &bounds(bytes));
         QuotaCall::QuotactlFd { command, id, dqblk }
     };
-    let calls = QuotaCalls { set: call(Some(1 << 30)), lift: call(None), path: "/srv/layer".into() };
+    let calls = QuotaCalls { set: call(Some(1 << 30)), lift: call(None), mark: None, path: "/srv/layer".into() };
     let facts = Facts { disk: DiskFact::Project(0x5246_0007), quota_calls: Some(calls), ..root_facts() };
     check("limited-directory", &Plan::compile(&spec, &facts));
 }

@@ -3,6 +3,7 @@
 //! Who can call ioctls on the file system itself can make a subvolume in the subvolume, which is counted for itself: what runs
 //! in a container must see it through an overlay only, which passes no such ioctl on.
 
+use std::ffi::CStr;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -11,7 +12,7 @@ use nix::sys::statfs::fstatfs;
 
 use super::{Bounds, Used, magic, opened, unsupported};
 use crate::error::{Error, ErrorKind, Result};
-use crate::sys::btrfs as sys;
+use crate::sys::{btrfs as sys, xattr};
 
 /// The inode of a subvolume's root.
 const ROOT: u64 = 256;
@@ -98,10 +99,40 @@ pub(crate) fn used(dir: BorrowedFd<'_>) -> Result<Used> {
             Error::new(ErrorKind::NotFound, format!("the subvolume {id} has no qgroup")).with_errno(libc::ENOENT)
         );
     };
-    let limit = item(dir, (0, QGROUP_LIMIT, id))?;
-    let bound = limit.filter(|limit| number(limit, 0) & LIMIT_MAX_RFER != 0).map(|limit| number(&limit, 1));
+    let bound = bound(dir, id)?;
     let bytes = counted_now(dir, id).unwrap_or_else(|| number(&info, 1));
     Ok(Used { bytes, inodes: 0, bytes_max: bound, inodes_max: None })
+}
+
+fn bound(dir: BorrowedFd<'_>, id: u64) -> Result<Option<u64>> {
+    let limit = item(dir, (0, QGROUP_LIMIT, id))?;
+    Ok(limit.filter(|limit| number(limit, 0) & LIMIT_MAX_RFER != 0).map(|limit| number(&limit, 1)))
+}
+
+/// An extended attribute of a subvolume that a container limits: the bound that it had before, which it gets again. Who finds
+/// it there while nobody has the directory's lock comes after a keeper that was killed.
+pub(crate) const FORMER: &CStr = c"trusted.ringfence.qgroup";
+
+/// The value of [`FORMER`] for a bound.
+pub(crate) fn former_text(bound: Option<u64>) -> String {
+    bound.map_or("none".to_owned(), |bytes| bytes.to_string())
+}
+
+/// The bound that the subvolume whose root `dir` is has while no container limits it: its administrator's.
+pub(crate) fn former(dir: BorrowedFd<'_>) -> Result<Option<u64>> {
+    let dir = opened(dir)?;
+    let dir = dir.as_fd();
+    let noted = xattr::get(dir, FORMER).ok().and_then(|value| String::from_utf8(value).ok());
+    match noted.as_deref() {
+        Some("none") => return Ok(None),
+        Some(text) => {
+            if let Ok(bytes) = text.parse() {
+                return Ok(Some(bytes));
+            }
+        }
+        None => {}
+    }
+    bound(dir, subvolume(dir)?)
 }
 
 /// What the limit is compared with, from /sys/fs/btrfs (Linux 5.9).

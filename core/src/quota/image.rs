@@ -23,6 +23,7 @@ use nix::unistd::{AccessFlags, UnlinkatFlags, access, fchownat, ftruncate, unlin
 
 use super::{Bounds, Filesystem, Owner, Used, kernel, magic, opened, project, unsupported};
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch::HostOnly;
 use crate::plan::env::PATH;
 use crate::spec::{Idmap, Spec};
 use crate::sys::loopdev::{self, Info, LO_FLAGS_AUTOCLEAR};
@@ -53,7 +54,7 @@ const RESERVE: &CStr = c".ringfence-inodes";
 #[derive(Debug)]
 pub(crate) struct Image {
     /// The mount, attached nowhere. Its top directory is root's, with mode 0755, and empty.
-    pub mount: OwnedFd,
+    pub mount: HostOnly,
 }
 
 impl Filesystem {
@@ -170,6 +171,7 @@ pub(crate) fn make(place: &Path, filesystem: Filesystem, bounds: &Bounds, quotas
 
     let device = Loop::attach(&file, bytes, bounds.inodes)?;
     let mount = mount(filesystem, &device.path, filesystem.options(quotas))
+        .map(HostOnly::new)
         .map_err(|error| if quotas { lacks_users(filesystem).unwrap_or(error) } else { error })?;
     if quotas {
         project::limits(mount.as_fd(), Owner::User(1))?;
@@ -442,14 +444,14 @@ fn inodes(mount: impl AsFd) -> Result<(u64, u64)> {
 }
 
 /// Takes `count` inodes out of reach.
-fn reserve(mount: &OwnedFd, count: impl FnOnce() -> Result<u64>) -> Result<()> {
+fn reserve(mount: impl AsFd, count: impl FnOnce() -> Result<u64>) -> Result<()> {
     let fail = |step: &str, errno: Errno| Error::os(step, errno as i32).with_path(RESERVE.to_string_lossy());
-    match mkdirat(mount, RESERVE, Mode::S_IRWXU) {
+    match mkdirat(&mount, RESERVE, Mode::S_IRWXU) {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(errno) => return Err(fail("mkdirat", errno)),
     }
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let dir = openat(mount, RESERVE, flags, Mode::empty()).map_err(|errno| fail("openat", errno))?;
+    let dir = openat(&mount, RESERVE, flags, Mode::empty()).map_err(|errno| fail("openat", errno))?;
     let count = count()?;
     let generation = super::random();
     // Of nobody, so that nobody's quota has them.
@@ -471,7 +473,7 @@ fn reserve(mount: &OwnedFd, count: impl FnOnce() -> Result<u64>) -> Result<()> {
 /// A loop device of ours.
 #[derive(Debug)]
 pub(super) struct Loop {
-    device: OwnedFd,
+    device: HostOnly,
     pub path: PathBuf,
 }
 
@@ -493,7 +495,7 @@ impl Loop {
             let fail = |step: &str, errno: i32| Error::os(step, errno).with_path(path.to_string_lossy());
             match open(&path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()) {
                 Ok(device) => match loopdev::configure(device.as_fd(), file.as_fd(), &info) {
-                    Ok(()) => return Ok(Self { device, path }),
+                    Ok(()) => return Ok(Self { device: device.into(), path }),
                     Err(libc::EBUSY) => {}
                     Err(errno) => return Err(fail("ioctl(LOOP_CONFIGURE)", errno)),
                 },
@@ -529,8 +531,10 @@ impl Loop {
             (Path::new("/dev").join(name), Some(device))
         };
         let fail = |step: &str, errno: i32| Error::os(step, errno).with_path(path.to_string_lossy());
-        let device =
-            open(&path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).map_err(|errno| fail("open", errno as i32))?;
+        // For reading, also to change its size, for which CAP_SYS_ADMIN is enough: each close of a device that was open for
+        // writing makes udev look at it again.
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let device = open(&path, flags, Mode::empty()).map_err(|errno| fail("open", errno as i32))?;
         let number = fstat(&device).map_err(|errno| fail("fstat", errno as i32))?.st_rdev;
         let info = match loopdev::status(device.as_fd()) {
             Ok(info)
@@ -543,7 +547,7 @@ impl Loop {
             Ok(_) | Err(libc::ENOTTY | libc::ENXIO) => return Err(not_ours()),
             Err(errno) => return Err(fail("ioctl(LOOP_GET_STATUS64)", errno)),
         };
-        Ok((Self { device, path }, info))
+        Ok((Self { device: device.into(), path }, info))
     }
 
     fn size(&self) -> Result<u64> {

@@ -4,12 +4,12 @@
 //! user namespace can change it, so that what runs in a container with a user namespace cannot leave its project. On ext4 a
 //! process with CAP_SYS_RESOURCE over the first user namespace passes every limit: a container must not have it.
 
-use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::sys::statfs::fstatfs;
 
@@ -115,7 +115,7 @@ fn is_xfs(dir: BorrowedFd<'_>) -> Result<bool> {
 
 /// The project that new files in `dir` belong to.
 pub(crate) fn of(dir: BorrowedFd<'_>) -> Result<Option<u32>> {
-    let attr = sys::get_fsxattr(opened(dir)?.as_fd()).map_err(|errno| Error::os("ioctl(FS_IOC_FSGETXATTR)", errno))?;
+    let attr = attributes(opened(dir)?.as_fd())?;
     Ok((attr.xflags & FS_XFLAG_PROJINHERIT != 0 && attr.projid != 0).then_some(attr.projid))
 }
 
@@ -139,12 +139,48 @@ pub(crate) fn claim(dir: BorrowedFd<'_>, bounds: &Bounds) -> Result<u32> {
         .with_errno(libc::EAGAIN))
 }
 
+/// Refuses a directory in which something is in a project that ringfence did not choose: the project of an administrator
+/// has a meaning, and bounds, of its own. Also one that is too deep for [`assign`]. Nothing is changed.
+///
+/// # Errors
+/// AlreadyExists: a foreign project. Unsupported: more than 200 directories deep.
+pub(crate) fn survey(dir: BorrowedFd<'_>) -> Result<()> {
+    walk(opened(dir)?.as_fd(), &mut |found| {
+        let id = match found {
+            Found::Directory(file) | Found::File(file) => attributes(file)?.projid,
+            // Before Linux 6.17 nobody can tell, nor give it another.
+            Found::Other(dir, name) => sys::project_at(dir, name).unwrap_or(0),
+        };
+        not_foreign(id)
+    })
+}
+
+fn is_ours(id: u32) -> bool {
+    (FIRST..FIRST + IDS).contains(&id)
+}
+
+fn not_foreign(id: u32) -> Result<()> {
+    if id == 0 || is_ours(id) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::AlreadyExists,
+        format!("it is in project {id}, a foreign project: somebody else's limit"),
+    )
+    .with_errno(libc::EEXIST)
+    .with_hint("take another directory, or end that project's use of it: chattr -R -p 0 -P DIRECTORY"))
+}
+
 /// The project of `dir`, which has it from now on, without bounds: one of ours that it has already, else one that is free. A
 /// directory inside another that has a project of ours gets one of its own.
+///
+/// # Errors
+/// AlreadyExists: it has a foreign project, see [`survey`].
 pub(crate) fn own(dir: BorrowedFd<'_>) -> Result<u32> {
-    let above = nix::fcntl::openat(dir, "..", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+    not_foreign(attributes(opened(dir)?.as_fd())?.projid)?;
+    let above = openat(dir, "..", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(|errno| Error::os("openat", errno as i32).with_path(".."))?;
-    let ours = of(dir)?.filter(|id| (FIRST..FIRST + IDS).contains(id));
+    let ours = of(dir)?.filter(|&id| is_ours(id));
     if let Some(id) = ours.filter(|&id| of(above.as_fd()).ok().flatten() != Some(id)) {
         return Ok(id);
     }
@@ -227,53 +263,39 @@ pub(crate) fn setting(owner: Owner, bounds: &Bounds) -> (u32, u32, [u8; 72]) {
 ///
 /// # Errors
 /// Among others EDQUOT: what is there is more than the project may have. Then all has the project again that `dir` had.
+/// AlreadyExists and Unsupported as [`survey`] says.
 pub(crate) fn assign(dir: BorrowedFd<'_>, id: u32) -> Result<u64> {
     let dir = opened(dir)?;
     let dir = dir.as_fd();
-    let before = sys::get_fsxattr(dir).map_err(|errno| Error::os("ioctl(FS_IOC_FSGETXATTR)", errno))?;
+    let before = attributes(dir)?;
     let mut left = 0;
     give(dir, id, true, &mut left).map(|()| left).inspect_err(|_| {
         let _ = give(dir, before.projid, before.xflags & FS_XFLAG_PROJINHERIT != 0, &mut 0);
     })
 }
 
-/// The directory before what is in it: what is made there meanwhile has the project already.
 fn give(dir: BorrowedFd<'_>, id: u32, inherit: bool, left: &mut u64) -> Result<()> {
-    change(dir, id, inherit)?;
-    for name in names(dir)? {
-        // Only regular files and directories are really opened: to open a device or a FIFO does something.
-        let how = OpenHow::new()
-            .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
-            .resolve(ResolveFlag::RESOLVE_NO_XDEV);
-        let fail = |step: &str, errno: Errno| Error::os(step, errno as i32).with_path(name.to_string_lossy());
-        let found = match openat2(dir, &*name, how) {
-            Ok(found) => found,
-            // Removed meanwhile, or a mount.
-            Err(Errno::ENOENT | Errno::EXDEV) => continue,
-            Err(errno) => return Err(fail("openat2", errno)),
-        };
-        let mode = fstat(&found).map_err(|errno| fail("fstat", errno))?.st_mode & SFlag::S_IFMT.bits();
-        let is_dir = mode == SFlag::S_IFDIR.bits();
-        if !is_dir && mode != SFlag::S_IFREG.bits() {
-            match sys::set_project_at(dir, &name, id) {
-                Ok(()) | Err(libc::ENOENT) => {}
-                Err(libc::ENOSYS | libc::EOPNOTSUPP | libc::ENOTTY) => *left += 1,
-                Err(errno) => return Err(fail("file_setattr", Errno::from_raw(errno))),
+    walk(dir, &mut |found| match found {
+        Found::Directory(file) => change(file, id, inherit),
+        Found::File(file) => change(file, id, false),
+        Found::Other(dir, name) => match sys::set_project_at(dir, name, id) {
+            Ok(()) | Err(libc::ENOENT) => Ok(()),
+            Err(libc::ENOSYS | libc::EOPNOTSUPP | libc::ENOTTY) => {
+                *left += 1;
+                Ok(())
             }
-            continue;
-        }
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOATIME | OFlag::O_CLOEXEC;
-        let file = open(&*format!("/proc/self/fd/{}", found.as_raw_fd()), flags, Mode::empty())
-            .map_err(|errno| fail("open", errno))?;
-        drop(found);
-        let done = if is_dir { give(file.as_fd(), id, inherit, left) } else { change(file.as_fd(), id, false) };
-        done.map_err(|error| if error.path().is_none() { error.with_path(name.to_string_lossy()) } else { error })?;
-    }
-    Ok(())
+            Err(errno) => Err(Error::os("file_setattr", errno)),
+        },
+    })
+}
+
+fn attributes(file: BorrowedFd<'_>) -> Result<FsXattr> {
+    sys::get_fsxattr(file).map_err(|errno| Error::os("ioctl(FS_IOC_FSGETXATTR)", errno))
 }
 
 fn change(file: BorrowedFd<'_>, id: u32, inherit: bool) -> Result<()> {
-    let before = sys::get_fsxattr(file).map_err(|errno| Error::os("ioctl(FS_IOC_FSGETXATTR)", errno))?;
+    let before = attributes(file)?;
+    not_foreign(before.projid)?;
     let flag = if inherit { FS_XFLAG_PROJINHERIT } else { 0 };
     let after = FsXattr { projid: id, xflags: before.xflags & !FS_XFLAG_PROJINHERIT | flag, ..before };
     if after == before {
@@ -284,6 +306,122 @@ fn change(file: BorrowedFd<'_>, id: u32, inherit: bool) -> Result<()> {
             .with_detail("what is there already is more than the bounds allow"),
         _ => Error::os("ioctl(FS_IOC_FSSETXATTR)", errno),
     })
+}
+
+/// Directories in directories that [`walk`] enters. Whoever has more of them has made a trap, or a loop of hard links on a
+/// broken file system; paths of that depth can hardly be named.
+const DEPTH: usize = 200;
+
+/// What [`walk`] comes by.
+enum Found<'a> {
+    Directory(BorrowedFd<'a>),
+    File(BorrowedFd<'a>),
+    /// A symbolic link, socket, FIFO or device, by its directory and name: to open a device or a FIFO does something.
+    Other(BorrowedFd<'a>, &'a CStr),
+}
+
+/// A directory that is being walked through.
+struct Level {
+    name: CString,
+    identity: (u64, u64),
+    rest: std::vec::IntoIter<CString>,
+}
+
+impl Level {
+    fn of(dir: BorrowedFd<'_>, name: CString) -> Result<Self> {
+        Ok(Self { name, identity: identity(dir)?, rest: names(dir)?.into_iter() })
+    }
+}
+
+fn identity(file: impl AsFd) -> Result<(u64, u64)> {
+    let found = fstat(file).map_err(|errno| Error::os("fstat", errno as i32))?;
+    Ok((found.st_dev, found.st_ino))
+}
+
+/// Visits `top` and all below it: a directory before what is in it, so that what is made there meanwhile has been given its
+/// directory's project already. Symbolic links are not followed, other mounts not entered.
+///
+/// However deep it is, three descriptors are open at most, and the stack does not grow.
+fn walk(top: BorrowedFd<'_>, visit: &mut dyn FnMut(Found<'_>) -> Result<()>) -> Result<()> {
+    visit(Found::Directory(top))?;
+    let mut levels = vec![Level::of(top, CString::default())?];
+    // The last level's directory, below `top`.
+    let mut below: Option<OwnedFd> = None;
+    while let Some(level) = levels.last_mut() {
+        let dir = below.as_ref().map_or(top, AsFd::as_fd);
+        let Some(name) = level.rest.next() else {
+            levels.pop();
+            below = match levels.last() {
+                Some(level) if levels.len() > 1 => Some(above(dir, level)?),
+                _ => None,
+            };
+            continue;
+        };
+        let enter = enter(dir, &name, visit).map_err(|error| at_path(error, &levels, &name))?;
+        let Some(entered) = enter else { continue };
+        if levels.len() > DEPTH {
+            let error = unsupported(
+                format!("more than {DEPTH} directories are in each other: deeper ones are not entered"),
+                "make it flatter",
+            );
+            return Err(at_path(error, &levels, &name));
+        }
+        levels.push(Level::of(entered.as_fd(), name)?);
+        below = Some(entered);
+    }
+    Ok(())
+}
+
+/// Visits one entry of `dir`; the descriptor of a directory.
+fn enter(dir: BorrowedFd<'_>, name: &CStr, visit: &mut dyn FnMut(Found<'_>) -> Result<()>) -> Result<Option<OwnedFd>> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_XDEV);
+    let fail = |step: &str, errno: Errno| Error::os(step, errno as i32);
+    let found = match openat2(dir, name, how) {
+        Ok(found) => found,
+        // Removed meanwhile, or a mount.
+        Err(Errno::ENOENT | Errno::EXDEV) => return Ok(None),
+        Err(errno) => return Err(fail("openat2", errno)),
+    };
+    let mode = fstat(&found).map_err(|errno| fail("fstat", errno))?.st_mode & SFlag::S_IFMT.bits();
+    let is_dir = mode == SFlag::S_IFDIR.bits();
+    if !is_dir && mode != SFlag::S_IFREG.bits() {
+        return visit(Found::Other(dir, name)).map(|()| None);
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOATIME | OFlag::O_CLOEXEC;
+    let file = open(&*format!("/proc/self/fd/{}", found.as_raw_fd()), flags, Mode::empty())
+        .map_err(|errno| fail("open", errno))?;
+    if is_dir {
+        visit(Found::Directory(file.as_fd()))?;
+        return Ok(Some(file));
+    }
+    visit(Found::File(file.as_fd())).map(|()| None)
+}
+
+/// The directory that `dir` was entered from.
+fn above(dir: BorrowedFd<'_>, level: &Level) -> Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let above = openat(dir, c"..", flags, Mode::empty()).map_err(|errno| Error::os("openat", errno as i32))?;
+    if identity(&above)? != level.identity {
+        return Err(Error::new(ErrorKind::Os, "somebody moved a directory while all in it were given their project")
+            .with_errno(libc::EAGAIN)
+            .with_path(level.name.to_string_lossy()));
+    }
+    Ok(above)
+}
+
+/// The path below the walk's top is added, where there is none.
+fn at_path(error: Error, levels: &[Level], name: &CStr) -> Error {
+    if error.path().is_some() {
+        return error;
+    }
+    let mut path = String::new();
+    for level in &levels[1..] {
+        path += &level.name.to_string_lossy();
+        path.push('/');
+    }
+    error.with_path(path + &name.to_string_lossy())
 }
 
 fn names(dir: BorrowedFd<'_>) -> Result<Vec<CString>> {

@@ -82,8 +82,8 @@ fn open_dir(path: &Path) -> OwnedFd {
     open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).unwrap()
 }
 
-fn path_of(fd: &OwnedFd) -> PathBuf {
-    format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()).into()
+fn path_of(fd: impl AsFd) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_fd().as_raw_fd()).into()
 }
 
 /// A shell in a directory, as this user without CAP_SYS_RESOURCE, by which root would pass the limits of ext4.
@@ -491,6 +491,93 @@ fn special_files_join_a_project_where_the_kernel_lets_them() {
     // Linux 6.17.
     let can = crate::sys::quota::set_project_at(dir.as_fd(), c"link", 7).is_ok();
     assert_eq!(left, if can { 0 } else { 2 });
+}
+
+/// xfs has project ids also where the kernel has no quota of it.
+fn with_ids_of_projects() -> Option<Mounted> {
+    privileged()?;
+    Mounted::new(Filesystem::Xfs, &["-q"], &[])
+}
+
+fn id_of(path: &Path) -> u32 {
+    let file = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+    crate::sys::quota::get_fsxattr(file.as_fd()).unwrap().projid
+}
+
+fn set_id(path: &Path, projid: u32) {
+    let file = open(path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
+    let before = crate::sys::quota::get_fsxattr(file.as_fd()).unwrap();
+    let after = crate::sys::quota::FsXattr { projid, ..before };
+    crate::sys::quota::set_fsxattr(file.as_fd(), &after).unwrap();
+}
+
+#[test]
+fn a_project_of_somebody_else_is_left_alone() {
+    let Some(mounted) = with_ids_of_projects() else { return };
+    let dir = mounted.dir("layer");
+    let path = mounted.path().join("layer");
+    fs::create_dir_all(path.join("a/b")).unwrap();
+    fs::write(path.join("a/b/theirs"), "x").unwrap();
+    fs::write(path.join("a/other"), "x").unwrap();
+    project::survey(dir.as_fd()).unwrap();
+    let refused = |error: Error, at: Option<&str>| {
+        assert_eq!((error.kind(), error.path()), (ErrorKind::AlreadyExists, at), "{error}");
+        assert!(error.to_string().contains("foreign project"), "{error}");
+    };
+    // Deep inside, and what is around it stays as it was.
+    set_id(&path.join("a/b/theirs"), 77);
+    refused(project::survey(dir.as_fd()).unwrap_err(), Some("a/b/theirs"));
+    refused(project::assign(dir.as_fd(), project::FIRST).unwrap_err(), Some("a/b/theirs"));
+    assert_eq!(id_of(&path.join("a/b/theirs")), 77);
+    for at in ["", "a", "a/b", "a/other"] {
+        assert_eq!(id_of(&path.join(at)), 0, "{at}");
+    }
+    // The directory itself, whether or not new files inherit it.
+    set_id(&path.join("a/b/theirs"), 0);
+    set_id(&path, 77);
+    refused(project::survey(dir.as_fd()).unwrap_err(), None);
+    refused(project::own(dir.as_fd()).unwrap_err(), None);
+    assert_eq!(id_of(&path), 77);
+    // One that a container had before is ours to give away.
+    set_id(&path, project::FIRST + 5);
+    project::survey(dir.as_fd()).unwrap();
+    project::assign(dir.as_fd(), project::FIRST + 6).unwrap();
+    for at in ["", "a", "a/b", "a/b/theirs", "a/other"] {
+        assert_eq!(id_of(&path.join(at)), project::FIRST + 6, "{at}");
+    }
+}
+
+/// A directory in each directory, `depth` times; the innermost.
+fn nested(top: OwnedFd, depth: usize) -> OwnedFd {
+    (0..depth).fold(top, |dir, _| {
+        nix::sys::stat::mkdirat(&dir, "d", Mode::S_IRWXU).unwrap();
+        openat(&dir, "d", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).unwrap()
+    })
+}
+
+#[test]
+fn a_tree_joins_a_project_however_deep_until_that_is_a_trap() {
+    let Some(mounted) = with_ids_of_projects() else { return };
+    let ids = |dir: &OwnedFd| crate::sys::quota::get_fsxattr(dir.as_fd()).unwrap().projid;
+    let dir = mounted.dir("layer");
+    let outside = mounted.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    symlink(&outside, mounted.path().join("layer/link")).unwrap();
+    let innermost = nested(dir.try_clone().unwrap(), 200);
+    project::survey(dir.as_fd()).unwrap();
+    project::assign(dir.as_fd(), project::FIRST).unwrap();
+    assert_eq!(ids(&innermost), project::FIRST);
+    assert_eq!(id_of(&outside), 0, "a symbolic link is not followed");
+
+    let deeper = nested(innermost.try_clone().unwrap(), 400);
+    for error in
+        [project::survey(dir.as_fd()).unwrap_err(), project::assign(dir.as_fd(), 5 + project::FIRST).unwrap_err()]
+    {
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("more than 200 directories"), "{error}");
+    }
+    assert_eq!(ids(&innermost), project::FIRST, "all has its project again");
+    assert_eq!(ids(&deeper), project::FIRST, "as it was made");
 }
 
 #[test]

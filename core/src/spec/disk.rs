@@ -342,6 +342,9 @@ impl super::Spec {
             DiskBackend::Tmpfs if has(CAP_SYS_ADMIN) => {
                 Some(format!("{} can mount the layer again with another size", named(CAP_SYS_ADMIN)))
             }
+            DiskBackend::Image if has(CAP_SYS_ADMIN) => {
+                Some(format!("{} can mount something over the image that has no limit", named(CAP_SYS_ADMIN)))
+            }
             _ if self.has_user_namespace() => None,
             DiskBackend::Tmpfs => None,
             _ if has(CAP_SYS_ADMIN) => {

@@ -18,8 +18,8 @@ use nix::sys::stat::Mode;
 
 use super::dir::Place;
 use super::locks;
-use super::private_fd::{self, PrivateFd};
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch::HostOnly;
 
 /// First id, and the number of ids, of the pool for containers: 524288..=1879048191.
 const POOL_START: u32 = 524_288;
@@ -54,7 +54,7 @@ impl Drop for IdClaim {
     fn drop(&mut self) {
         let Some(held) = &self.held else { return };
         // A forked child shares the description: unlocking there would free the range of its parent's container.
-        if held.claims.file.is_ours() {
+        if held.claims.file.is_open() {
             let mut inner = held.claims.lock();
             locks::release(&held.claims.file, held.kind.byte(held.at), held.len as i64);
             inner.taken(held.kind).set(held.at..held.at + held.len, false);
@@ -99,11 +99,6 @@ pub(crate) fn claim_within_detached(pool: u32) -> Result<(IdClaim, OwnedFd)> {
     current()?.claim_within_detached(pool)
 }
 
-/// In a forked child of the host: lets go of the parent's claims and locks. Async-signal-safe.
-pub(crate) fn after_fork_child() {
-    private_fd::after_fork_child();
-}
-
 /// The open file is kept by the claims and by the keepers' connections, so that an idle process has no descriptor of ours.
 fn current() -> Result<Arc<Claims>> {
     static CURRENT: Mutex<Weak<Claims>> = Mutex::new(Weak::new());
@@ -111,7 +106,7 @@ fn current() -> Result<Arc<Claims>> {
     let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(claims) = current.upgrade()
         && claims.place == place
-        && claims.file.is_ours()
+        && claims.file.is_open()
     {
         return Ok(claims);
     }
@@ -139,7 +134,7 @@ impl Kind {
 #[derive(Debug)]
 struct Claims {
     place: Place,
-    file: PrivateFd,
+    file: HostOnly,
     inner: Mutex<Inner>,
 }
 
@@ -165,7 +160,7 @@ impl Inner {
 
 impl Claims {
     fn open(place: Place) -> Result<Self> {
-        let file = PrivateFd::new(open_file(&place)?);
+        let file = HostOnly::new(open_file(&place)?);
         // Processes begin at different places, so that they need not try each other's ranges first.
         let next = std::process::id() as usize * 61 % RANGES;
         let inner = Inner { ranges: Bits::new(RANGES), blocks: Bits::new(BLOCKS), next, known: Known::default() };

@@ -8,9 +8,7 @@ pub(crate) mod ids;
 mod locks;
 /// Names and records.
 pub(crate) mod names;
-mod private_fd;
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -21,6 +19,7 @@ use serde_json::Value;
 use self::dir::Place;
 use self::names::{Life, Names};
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch::HostOnly;
 
 /// When a process started, in clock ticks since boot.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
@@ -33,7 +32,7 @@ pub(crate) fn pid_namespace() -> u64 {
 }
 
 /// A lock among all processes that have this state directory, until it is dropped.
-pub(crate) struct Exclusive(OwnedFd);
+pub(crate) struct Exclusive(HostOnly);
 
 impl Exclusive {
     /// Waits at most 10 s; what is done under such a lock takes milliseconds.
@@ -42,6 +41,7 @@ impl Exclusive {
         let path = || dir.path.join(name).to_string_lossy().into_owned();
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = openat(&dir.fd, name, flags, Mode::from_bits_truncate(0o600))
+            .map(HostOnly::new)
             .map_err(|errno| Error::os("open", errno as i32).with_path(path()))?;
         let patience = Instant::now() + Duration::from_secs(10);
         while !locks::acquire(&file, 0, 1)

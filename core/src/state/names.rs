@@ -27,8 +27,8 @@ use serde_json::Value;
 use super::dir::{Place, StateDir};
 use super::identity::{self, Identity};
 use super::locks;
-use super::private_fd::PrivateFd;
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch::HostOnly;
 use crate::plan::facts::UndoName;
 use crate::spec::name_syntax;
 
@@ -59,7 +59,7 @@ pub(crate) struct NameClaim {
     names: Names,
     name: String,
     dir: OwnedFd,
-    lock: PrivateFd,
+    lock: HostOnly,
     detached: bool,
     created: f64,
     kept: bool,
@@ -266,7 +266,7 @@ impl Names {
         };
         let lock = match open_file(&dir, LOCK, OFlag::O_RDWR | OFlag::O_CREAT) {
             Err(Errno::ENOENT) => return Ok(Attempt::Gone),
-            other => PrivateFd::new(other?),
+            other => HostOnly::new(other?),
         };
         if !locks::acquire(&lock, 0, 1)? {
             return Ok(Attempt::Held);
@@ -365,7 +365,7 @@ impl Names {
 }
 
 enum Attempt {
-    Ours(OwnedFd, PrivateFd),
+    Ours(OwnedFd, HostOnly),
     Held,
     /// It was removed meanwhile.
     Gone,
@@ -483,7 +483,7 @@ impl NameClaim {
 impl Drop for NameClaim {
     fn drop(&mut self) {
         // In a forked child the lock is closed, and the name is the parent's.
-        if !self.kept && self.lock.is_ours() {
+        if !self.kept && self.lock.is_open() {
             // What cannot be removed now is found by the next claim of this name, or by gc.
             let _ = self.names.remove(&self.name, &self.dir);
         }

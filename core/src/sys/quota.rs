@@ -125,30 +125,41 @@ pub(crate) fn set_fsxattr(fd: BorrowedFd<'_>, attr: &FsXattr) -> Result<(), i32>
     unsafe { call(libc::SYS_ioctl, [fd.as_raw_fd() as usize, FS_IOC_FSSETXATTR, attr]) }.map(drop)
 }
 
-/// file_setattr(2), Linux 6.17: the project id of a file that cannot be opened (a symbolic link, socket, FIFO or device).
-pub(crate) fn set_project_at(dir: BorrowedFd<'_>, name: &CStr, id: u32) -> Result<(), i32> {
-    const SYS_FILE_GETATTR: libc::c_long = 468;
-    const SYS_FILE_SETATTR: libc::c_long = 469;
-    /// struct file_attr.
-    #[repr(C)]
-    #[derive(Default)]
-    struct FileAttr {
-        xflags: u64,
-        extsize: u32,
-        nextents: u32,
-        projid: u32,
-        cowextsize: u32,
-    }
-    let mut attr = FileAttr::default();
+/// struct file_attr.
+#[repr(C)]
+#[derive(Default)]
+struct FileAttr {
+    xflags: u64,
+    extsize: u32,
+    nextents: u32,
+    projid: u32,
+    cowextsize: u32,
+}
+
+/// file_getattr(2) or file_setattr(2), Linux 6.17, of a file that cannot be opened (a symbolic link, socket, FIFO or device).
+fn file_attr(number: libc::c_long, dir: BorrowedFd<'_>, name: &CStr, attr: &mut FileAttr) -> Result<(), i32> {
     let [dir, name, size] = [dir.as_raw_fd() as usize, name.as_ptr() as usize, size_of::<FileAttr>()];
     let flags = libc::AT_SYMLINK_NOFOLLOW as usize;
-    // SAFETY: a C string, and a struct of the size given for the kernel to write and then to read.
-    unsafe {
-        call(SYS_FILE_GETATTR, [dir, name, &raw mut attr as usize, size, flags])?;
-        attr.projid = id;
-        call(SYS_FILE_SETATTR, [dir, name, &raw const attr as usize, size, flags])?;
-    }
-    Ok(())
+    // SAFETY: a C string, and a struct of the size given, which the kernel writes or reads.
+    unsafe { call(number, [dir, name, std::ptr::from_mut(attr) as usize, size, flags]) }.map(drop)
+}
+
+const SYS_FILE_GETATTR: libc::c_long = 468;
+const SYS_FILE_SETATTR: libc::c_long = 469;
+
+/// The project id of a file that cannot be opened.
+pub(crate) fn project_at(dir: BorrowedFd<'_>, name: &CStr) -> Result<u32, i32> {
+    let mut attr = FileAttr::default();
+    file_attr(SYS_FILE_GETATTR, dir, name, &mut attr)?;
+    Ok(attr.projid)
+}
+
+/// Sets it.
+pub(crate) fn set_project_at(dir: BorrowedFd<'_>, name: &CStr, id: u32) -> Result<(), i32> {
+    let mut attr = FileAttr::default();
+    file_attr(SYS_FILE_GETATTR, dir, name, &mut attr)?;
+    attr.projid = id;
+    file_attr(SYS_FILE_SETATTR, dir, name, &mut attr)
 }
 
 /// The call that [`lift`](crate::quota::project::lift) describes, for tests.

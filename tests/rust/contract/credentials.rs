@@ -4,6 +4,7 @@ use super::*;
 
 pub const TESTS: &[Test] = &[
     ("a thread that dropped its privileges has none of the keeper's", 60, dropped_privileges),
+    ("a directory that a thread with other rights shares leaves no gap", 60, shared_with_other_rights),
     ("end_keepers makes the next start begin a new keeper", 60, ended_keepers),
 ];
 
@@ -54,6 +55,44 @@ fn dropped_privileges() {
     // The others have what they had.
     assert!(container.command("true").output().expect("a command").status.success());
     container.close(Some(Duration::from_secs(5))).expect("close");
+}
+
+/// What a start on another thread could not share with this keeper, the keeper still knows when its own thread shares it:
+/// otherwise it could not remove the groups that are made there.
+fn shared_with_other_rights() {
+    // SAFETY: geteuid has no preconditions.
+    if unsafe { libc::geteuid() } != 0 {
+        return skip("only root can take other groups");
+    }
+    let Some(above) = std::env::var_os("RINGFENCE_CGROUP_PARENT") else { return skip("needs a control group") };
+    let first = container_of_nothing();
+    let keeper = info(&first, "keeper_pid");
+    let parent = std::path::Path::new(&above).join(format!("gap-{}", std::process::id()));
+    let there = Spec { cgroup_parent: Some(parent), ..spec(["sleep", "100"]) };
+    let elsewhere = there.clone();
+    std::thread::spawn(move || {
+        let group = NOBODY as u32;
+        // SAFETY: one group, and the raw call changes this thread's only.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_setgroups, 1, &raw const group) }, 0);
+        let container = Container::start(&elsewhere).expect("a keeper of its own");
+        container.close(Some(Duration::from_secs(20))).expect("close");
+    })
+    .join()
+    .expect("the thread with another group");
+    let container = Container::start(&there).expect("a start");
+    assert_eq!(info(&container, "keeper_pid"), keeper, "the first keeper started it");
+    let groups: Vec<std::path::PathBuf> = info(&container, "cgroup")["groups"]
+        .as_array()
+        .expect("groups")
+        .iter()
+        .map(|group| group["path"].as_str().expect("a path").into())
+        .collect();
+    assert!(!groups.is_empty() && groups.iter().all(|group| group.exists()), "{groups:?}");
+    container.close(Some(Duration::from_secs(20))).expect("close");
+    for group in groups {
+        assert!(!group.exists(), "{} is left", group.display());
+    }
+    first.close(Some(Duration::from_secs(20))).expect("close");
 }
 
 fn ended_keepers() {

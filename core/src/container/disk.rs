@@ -4,7 +4,7 @@ use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -300,7 +300,7 @@ pub(super) struct Layer {
     /// `None`: nothing that could be limited, because the root file system is a directory of the host that was not from the start.
     pub kind: Option<DiskFact>,
     /// Of an attached container, for figures and for a last look; closed at its end, because it holds the file system.
-    fd: Mutex<Option<OwnedFd>>,
+    fd: Mutex<Option<Arc<OwnedFd>>>,
     last: Mutex<Option<Figures>>,
 }
 
@@ -313,7 +313,7 @@ struct Figures {
 
 impl Layer {
     pub fn new(kind: Option<DiskFact>, fd: Option<OwnedFd>) -> Self {
-        Self { kind, fd: Mutex::new(fd), last: Mutex::default() }
+        Self { kind, fd: Mutex::new(fd.map(Arc::new)), last: Mutex::default() }
     }
 
     /// Looks once more, and lets go of the file system.
@@ -344,7 +344,7 @@ fn of_owner(used: Used) -> QuotaUsage {
 }
 
 /// A tmpfs is as large as it may be.
-fn tmpfs_used(fd: BorrowedFd<'_>) -> Result<Used> {
+pub(super) fn tmpfs_used(fd: BorrowedFd<'_>) -> Result<Used> {
     let found = fstatfs(fd).map_err(|errno| Error::os("fstatfs", errno as i32))?;
     let block = found.block_size() as u64;
     Ok(Used {
@@ -432,18 +432,16 @@ impl Inner {
 
     /// A task that joins for a moment on the library's own behalf: not in the container's groups, where it could be frozen, or be
     /// one too many.
-    fn outside_of_groups(&self) -> Joining {
+    pub(super) fn outside_of_groups(&self) -> Joining {
         Joining { group_dir: false, group_tasks: 0, ..self.joining() }
     }
 
     fn with_layer<T>(&self, kind: DiskFact, act: impl FnOnce(BorrowedFd<'_>) -> Result<T>) -> Result<T> {
-        let held = lock(&self.layer.fd);
-        match &*held {
+        // Not under the lock: to make an image larger takes a while, and others want figures meanwhile.
+        let held = lock(&self.layer.fd).clone();
+        match held {
             Some(fd) => act(fd.as_fd()),
-            None => {
-                drop(held);
-                act(self.open_layer(kind)?.as_fd())
-            }
+            None => act(self.open_layer(kind)?.as_fd()),
         }
     }
 
@@ -528,6 +526,18 @@ impl Inner {
                     btrfs::set(dir, &bounds(new))
                 })
                 .map_err(named),
+        }
+    }
+
+    /// Undoes [`change_disk`](Self::change_disk), but for the size of an image.
+    pub(super) fn take_disk_back(&self, now: &Spec, new: &Spec) -> Result<()> {
+        let grew = self.layer.kind == Some(DiskFact::Image) && now.disk != new.disk;
+        let disk = if grew { new.disk.clone() } else { now.disk.clone() };
+        self.change_disk(new, &Spec { disk, ..now.clone() })?;
+        if grew {
+            Err(Error::os("change the limit", libc::EBUSY).with_detail("an image cannot be made smaller"))
+        } else {
+            Ok(())
         }
     }
 

@@ -17,6 +17,8 @@ pub(crate) mod exec;
 pub(crate) mod facts;
 /// From a fresh child to the program.
 pub(crate) mod process;
+/// Kernel parameters.
+mod sysctl;
 #[cfg(test)]
 mod tests;
 

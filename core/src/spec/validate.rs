@@ -455,7 +455,8 @@ impl Spec {
                 return Err(Error::spec(*field, what).with_hint(format!("leave out {field} or {namespace}")));
             }
         }
-        self.validate_disk_contradictions()
+        self.validate_disk_contradictions()?;
+        self.validate_passed_limits()
     }
 }
 

@@ -267,8 +267,9 @@ pub unsafe extern "C" fn ringfence_container_thaw(
 /// Changes limits while it runs: JSON like {"memory": "512M", "pids": null} is layered over its spec; null takes a limit away.
 ///
 /// All of it or nothing: when one limit is refused, the others get back what they were. Fails with RINGFENCE_KIND_INVALID_SPEC
-/// for fields that are fixed at the start, with errno EBUSY and field "memory" when more is used than the new limit and
-/// cannot be reclaimed. Concurrent calls take turns.
+/// for fields that are fixed at the start and for limits that do not hold for a command that was started before
+/// (CAP_SYS_ADMIN), with errno EBUSY when more is used of memory, disk, inodes, shm_size or ptys than the new limit and cannot
+/// be reclaimed. Concurrent calls take turns; meanwhile the spec is the former one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_container_update(
     container: *const ringfence_container,

@@ -58,6 +58,14 @@ struct Task {
     times: Times,
 }
 
+impl Task {
+    /// The process of it that was not reaped. A stage may have told the host of it and not be reaped itself.
+    fn living(&self) -> Option<i32> {
+        let pid = if self.pid == 0 { self.plan.header().child_pid } else { self.pid };
+        (pid > 0 && !self.reaped).then_some(pid)
+    }
+}
+
 /// Time limits of a container. All times are those of `now_ms`.
 #[derive(Clone, Copy)]
 struct Times {
@@ -408,9 +416,8 @@ impl Keeper {
                 }
                 request::KILL => {
                     if let Some(index) = self.find(req.key) {
-                        let task = self.task(index);
-                        if task.pid > 0 && !task.reaped {
-                            sys::kill(task.pid, req.value);
+                        if let Some(pid) = self.task(index).living() {
+                            sys::kill(pid, req.value);
                         }
                     }
                 }
@@ -549,14 +556,7 @@ impl Keeper {
     }
 
     fn find(&mut self, key: u64) -> Option<usize> {
-        let index = (0..self.used).find(|&i| self.task(i).kind == request::START && self.task(i).key == key)?;
-        let task = self.task(index);
-        // Its host may hear of the start from pid 1 itself, before the stage that made pid 1 has been reaped here.
-        let child = task.plan.header().child_pid;
-        if task.pid == 0 && !task.reaped && child > 0 {
-            task.pid = child;
-        }
-        Some(index)
+        (0..self.used).find(|&i| self.task(i).kind == request::START && self.task(i).key == key)
     }
 
     fn begin(&mut self, req: &Request, fds: &[i32]) {
@@ -571,9 +571,9 @@ impl Keeper {
         };
         sys::close(fds[1]);
         let start = req.kind == request::START;
-        let container = if start { None } else { self.find(req.key) };
+        let container = if start { None } else { self.find(req.key).and_then(|i| self.task(i).living()) };
         let index = (0..self.used).find(|&i| self.task(i).kind == 0).unwrap_or(self.used);
-        let refusal = if !start && container.is_none_or(|i| self.task(i).pid == 0 || self.task(i).reaped) {
+        let refusal = if !start && container.is_none() {
             Some((keeper_step::NO_CONTAINER, nr::ESRCH))
         } else if index >= TASKS {
             Some((keeper_step::TABLE_FULL, nr::ENFILE))
@@ -599,9 +599,8 @@ impl Keeper {
             plan.set_slot(slot::FIRST + i as u32, fd.into());
         }
         let mut init_pidfd = -1;
-        if let Some(container) = container {
+        if let Some(pid) = container {
             // The keeper is its parent and has not reaped it: the number cannot have been given to another.
-            let pid = self.task(container).pid;
             init_pidfd = sc!(nr::PIDFD_OPEN, pid, 0) as i32;
             plan.set_slot(slot::INIT, init_pidfd.into());
         }
@@ -691,8 +690,7 @@ impl Keeper {
 
     fn kill(&mut self, index: usize) {
         let task = *self.task(index);
-        let late = task.plan.header().child_pid;
-        for pid in [task.pid, task.helper, if task.pid == 0 && !task.reaped { late } else { 0 }] {
+        for pid in [task.living().unwrap_or(0), task.helper] {
             if pid > 0 {
                 sys::kill(pid, nr::SIGKILL);
             }

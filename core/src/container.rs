@@ -42,6 +42,8 @@ mod groups;
 mod net;
 /// Sockets and files inside, for the host.
 mod reach;
+/// Pseudoterminals, /dev/shm and kernel parameters.
+mod parameters;
 /// Changes of a running container.
 mod update;
 
@@ -76,6 +78,11 @@ pub(crate) struct Inner {
     spec: Spec,
     /// As it is after updates.
     spec_now: Mutex<Spec>,
+    /// Held during an update: one at a time.
+    updating: Mutex<()>,
+    granted: Mutex<update::Granted>,
+    /// Of an attached container; the record of a detached one has them.
+    before: Mutex<parameters::Before>,
     keeper: Arc<Keeper>,
     key: u64,
     pid: i32,
@@ -343,6 +350,11 @@ impl Inner {
         }
     }
 
+    fn info(&self) -> &Value {
+        let describe = || self.chosen.describe(&self.spec, &self.id, self.pid, &self.keeper, self.group.as_ref());
+        self.info.get_or_init(describe)
+    }
+
     fn joining(&self) -> Joining {
         Joining {
             namespaces: self.namespaces,
@@ -425,6 +437,9 @@ impl Drop for Handle {
 pub struct Container {
     handle: Arc<Handle>,
 }
+
+/// A process's pidfd, and numbered descriptors that the plan sent.
+type Answered = (Option<OwnedFd>, Vec<(u32, OwnedFd)>);
 
 /// The ends of the three streams that the payload gets, and the host's.
 struct Opened {
@@ -878,9 +893,7 @@ impl Container {
             &compiled,
             &needs,
         )?;
-        if !sent {
-            return Ok(Attempt::KeeperLeft);
-        }
+        let Some(plan) = sent else { return Ok(Attempt::KeeperLeft) };
         // The other ends: an end of file has to mean that nobody inside has them any more.
         drop((there, status_there, streams.given));
 
@@ -907,6 +920,8 @@ impl Container {
         let created =
             created.ok_or_else(|| Error::new(ErrorKind::Internal, "the keeper gave no pidfd of the container"))?;
         making.done = true;
+        let before = plan.found(&compiled);
+        drop(plan);
         let pid = process::pid_of(created.as_fd());
         let group = making.group.take();
         let own = NamespaceKind::ALL
@@ -930,6 +945,7 @@ impl Container {
             record["namespaces_flags"] = json!(own);
             record["may_setgroups"] = json!(may_setgroups);
             record["default_ids"] = json!(default_ids);
+            record[parameters::BEFORE] = json!(before);
             record["spec"] = serde_json::from_str(&spec.to_json()).unwrap_or(Value::Null);
             record["command"] = spec.argv.iter().map(|a| a.to_string_lossy()).collect();
             name.write_record(record)?;
@@ -962,6 +978,9 @@ impl Container {
             id,
             spec: spec.clone(),
             spec_now: Mutex::new(spec.clone()),
+            updating: Mutex::default(),
+            granted: Mutex::default(),
+            before: Mutex::new(before),
             keeper,
             key,
             pid,
@@ -1072,6 +1091,9 @@ impl Container {
             owner: Owner::this(),
             id: data["id"].as_str().unwrap_or_default().to_owned(),
             spec_now: Mutex::new(spec.clone()),
+            updating: Mutex::default(),
+            granted: Mutex::new(update::Granted::recorded(data)),
+            before: Mutex::default(),
             spec,
             keeper,
             key: 1,
@@ -1354,9 +1376,7 @@ impl Container {
     /// What was chosen for the container, as JSON: id, pid, idmap (mode, maps in the keeper's ids, why not more), control
     /// groups, what limits the writable layer, namespaces, what of the host's tree was left out.
     pub fn info_json(&self) -> String {
-        let inner = self.inner();
-        let describe = || inner.chosen.describe(&inner.spec, &inner.id, inner.pid, &inner.keeper, inner.group.as_ref());
-        inner.info.get_or_init(describe).to_string()
+        self.inner().info().to_string()
     }
 
     /// What the main process wrote to streams that are a `log`, from byte `from` on.
@@ -1399,11 +1419,6 @@ fn log_length(log: &OwnedFd) -> u64 {
 impl Inner {
     fn spawn(self: &Arc<Self>, command: &Command) -> Result<Process> {
         command.validate()?;
-        if let Some(capabilities) = &command.capabilities
-            && let Some(why) = lock(&self.spec_now).passes_disk_limits(capabilities)
-        {
-            return Err(Error::spec("capabilities", why).with_hint("the container limits its writable layer"));
-        }
         if self.keeper.is_dead() {
             return Err(self.keeper_is_gone());
         }
@@ -1450,6 +1465,9 @@ impl Inner {
         );
         let counted = sub.clone().filter(|sub| sub.group.oom_kills().is_some());
         let oom = OomCount { before: self.oom_kills(counted.as_deref()), sub: counted };
+        if let Some(capabilities) = &command.capabilities {
+            self.grant(capabilities)?;
+        }
         let (channel, pidfd, fds) = {
             let given = &streams.given;
             self.ask(request::EXEC, command.start_timeout, (&compiled, &needs), given, sub.as_deref(), record::STARTED)
@@ -1490,6 +1508,20 @@ impl Inner {
         sub: Option<&groups::Sub>,
         until: u32,
     ) -> Result<(Channel, Option<OwnedFd>, Vec<(u32, OwnedFd)>)> {
+        let (_, channel) = self.request(kind, timeout, (compiled, needs), given, sub)?;
+        let (pidfd, fds) = self.answer(&channel, timeout, until, compiled)?;
+        Ok((channel, pidfd, fds))
+    }
+
+    /// A request that joins, sent.
+    fn request(
+        &self,
+        kind: u32,
+        timeout: Option<Duration>,
+        (compiled, needs): (&crate::plan::builder::Compiled, &[crate::plan::facts::Need]),
+        given: &[Option<OwnedFd>; 3],
+        sub: Option<&groups::Sub>,
+    ) -> Result<(launch::PlanFile, Channel)> {
         let (channel, there) = Channel::pair()?;
         let timeout = timeout.unwrap_or(Spec::START_TIMEOUT);
         let v1 = self.group.as_ref().map(Group::v1).unwrap_or_default();
@@ -1503,12 +1535,20 @@ impl Inner {
             namespaces: &[],
         }
         .send(&self.keeper, kind, self.key, Some(timeout), there.as_fd(), None, compiled, needs)?;
-        drop(there);
-        if !sent {
-            return Err(self.keeper_is_gone());
-        }
-        match launch::wait_started(&channel, Some(timeout), until, &compiled.asks)? {
-            Outcome::Started { pidfd, fds, .. } => Ok((channel, pidfd, fds)),
+        sent.map(|plan| (plan, channel)).ok_or_else(|| self.keeper_is_gone())
+    }
+
+    /// Waits for the record that says that the request worked.
+    fn answer(
+        &self,
+        channel: &Channel,
+        timeout: Option<Duration>,
+        until: u32,
+        compiled: &crate::plan::builder::Compiled,
+    ) -> Result<Answered> {
+        let timeout = timeout.unwrap_or(Spec::START_TIMEOUT);
+        match launch::wait_started(channel, Some(timeout), until, &compiled.asks)? {
+            Outcome::Started { pidfd, fds, .. } => Ok((pidfd, fds)),
             Outcome::Failed(failed) => Err(self.explain(&failed, compiled)),
             Outcome::Refused => Err(Error::new(
                 ErrorKind::PermissionDenied,

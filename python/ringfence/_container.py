@@ -478,9 +478,10 @@ class Container:
     def update(self, **limits: Unpack[LimitFields]) -> None:
         """Changes limits while it runs, as in `c.update(memory="512M", cpus=None)`; None takes a limit away.
 
-        All of it or nothing: when one limit is refused, the others get back what they were. May be called from any thread.
-        Raises `SpecError` for fields that are fixed at the start, and `ringfence.Error` with errno EBUSY when more memory is
-        used than the new limit and cannot be reclaimed.
+        All of it or nothing: when one limit is refused, the others get back what they were. May be called from any thread;
+        meanwhile the spec is the former one. Raises `SpecError` for fields that are fixed at the start, and for limits that
+        do not hold for a command that was started before (CAP_SYS_ADMIN); `ringfence.Error` with errno EBUSY when more is
+        used of `memory`, `disk`, `inodes`, `shm_size` or `ptys` than the new limit and cannot be reclaimed.
         """
         self._live("update").update(_request.update_fields(limits))
 

@@ -131,6 +131,12 @@ class LimitFields(TypedDict, total=False):
     inodes: int | None
     #: `uid:N` or `gid:N` -> size, or `disk` and `inodes`.
     quota: Mapping[str, Size | Mapping[str, Size] | None] | None
+    #: Pseudoterminals that may be open at once.
+    ptys: int | None
+    #: Kernel parameters of its own namespaces: name -> value. None for a value puts back what it was before.
+    sysctls: Mapping[str, str | int | None] | None
+    #: Of /dev/shm; 64 MiB by default.
+    shm_size: Size | None
     #: How long the container may run; then it is killed.
     wall_time: Seconds | None
     #: How much processor time it may use; then it is killed.
@@ -155,12 +161,6 @@ class SpecFields(CommandFields, LimitFields, total=False):
     mounts: Iterable[AnyPath | Mapping[str, Any]]
     #: Path inside -> bytes or text, or (bytes or text, mode).
     files: Mapping[Any, str | bytes | tuple[str | bytes, int]]
-    #: Pseudoterminals that may be open at once.
-    ptys: int
-    #: Kernel parameters of its own namespaces: name -> value.
-    sysctls: Mapping[str, str | int]
-    #: Of /dev/shm.
-    shm_size: Size
     #: False makes the payload pid 1.
     init: bool
     #: Bound of a `log` stream.

@@ -78,6 +78,25 @@ def test_reclaim() -> None:
         assert taken is False
 
 
+def test_objects_of_the_kernel() -> None:
+    with ringfence.Container(sysctls={"kernel.shmmni": 7}) as container:
+        script = "stat -f -c %b /dev/shm; cat /proc/sys/kernel/shmmni /proc/sys/kernel/msgmax"
+
+        def seen() -> str:
+            return container.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+
+        container.update(ptys=3, shm_size="1M", sysctls={"kernel.shmmni": 8, "kernel.msgmax": "99"})
+        assert seen() == "256\n8\n99\n"
+        with pytest.raises(ringfence.Error) as caught:
+            container.update(shm_size="2M", ptys=4, sysctls={"kernel.shmmni": None, "kernel.msgmax": "much"})
+        assert (caught.value.field, caught.value.errno) == ('sysctls["kernel.msgmax"]', errno.EINVAL)
+        assert seen() == "256\n8\n99\n"
+        assert container.spec["ptys"] == 3
+        container.update(ptys=None, shm_size=None, sysctls={"kernel.shmmni": None, "kernel.msgmax": None})
+        assert seen() == "16384\n4096\n8192\n"
+        assert container.spec == {}
+
+
 @pytest.mark.needs("pids")
 def test_coroutines() -> None:
     async def change() -> None:

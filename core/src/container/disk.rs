@@ -18,7 +18,6 @@ use crate::launch::HostOnly;
 use crate::plan::container::tmpfs_limits;
 use crate::plan::exec::Joining;
 use crate::plan::facts::{DiskFact, QuotaCall, QuotaCalls};
-use crate::proto::{record, request};
 use crate::quota::{Bounds, Owner, Used, btrfs, image, project};
 use crate::spec::{Disk, DiskBackend, Filesystem, IdQuota, NamespaceKind, NamespaceSource, QuotaId, RootfsKind, Spec};
 use crate::sys::rights::{self, CAP_SYS_RESOURCE};
@@ -380,7 +379,7 @@ fn of_owner(used: Used) -> QuotaUsage {
 }
 
 /// A tmpfs is as large as it may be.
-fn tmpfs_used(fd: BorrowedFd<'_>) -> Result<Used> {
+pub(super) fn tmpfs_used(fd: BorrowedFd<'_>) -> Result<Used> {
     let found = fstatfs(fd).map_err(|errno| Error::os("fstatfs", errno as i32))?;
     let block = found.block_size() as u64;
     Ok(Used {
@@ -591,6 +590,18 @@ impl Inner {
         }
     }
 
+    /// Undoes [`change_disk`](Self::change_disk), but for the size of an image.
+    pub(super) fn take_disk_back(&self, now: &Spec, new: &Spec) -> Result<()> {
+        let grew = self.layer.kind == Some(DiskFact::Image) && now.disk != new.disk;
+        let disk = if grew { new.disk.clone() } else { now.disk.clone() };
+        self.change_disk(new, &Spec { disk, ..now.clone() })?;
+        if grew {
+            Err(Error::os("change the limit", libc::EBUSY).with_detail("an image cannot be made smaller"))
+        } else {
+            Ok(())
+        }
+    }
+
     fn resize_tmpfs(&self, now: &Spec, new: &Spec) -> Result<()> {
         let mut options = tmpfs_limits(new);
         for (option, _) in tmpfs_limits(now) {
@@ -598,11 +609,8 @@ impl Inner {
                 options.push((option, unlimited(option)));
             }
         }
-        let (compiled, needs) = crate::plan::exec::resize_tmpfs(&self.outside_of_groups(), &options);
-        let given = self.with_layer(DiskFact::Tmpfs, |fd| fd.try_clone_to_owned().map_err(|e| Error::io("dup", &e)))?;
-        let given = [Some(given), None, None];
-        self.ask(request::CALL, None, (&compiled, &needs), &given, None, record::ENDED)?;
-        Ok(())
+        // By the descriptor: what is at /dev by now may be whatever a process with CAP_SYS_ADMIN has mounted there.
+        self.with_layer(DiskFact::Tmpfs, |dev| self.reconfigure("disk", dev, &options))
     }
 
     /// The kernel's EINVAL is for a size, or a number of inodes, that is less than what is used.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use super::update::{LIVE, OF_THE_CONTAINER, layer};
+use super::update::{LIVE, OF_THE_CONTAINER, Undo, layer};
 use super::{Container, Inner, lock};
 use crate::cgroup::{Group, Limits, SUB_PAYLOAD, Usage};
 use crate::command::Command;
@@ -19,6 +19,14 @@ pub(crate) struct Sub {
     pub group: Group,
     /// Its limits, as a spec that has nothing else.
     limits: Mutex<Spec>,
+    /// Held during an update: one at a time.
+    updating: Mutex<()>,
+}
+
+impl Sub {
+    fn new(group: Group, limits: Spec) -> Arc<Self> {
+        Arc::new(Self { group, limits: Mutex::new(limits), updating: Mutex::default() })
+    }
 }
 
 pub(super) type Subs = Mutex<BTreeMap<String, Arc<Sub>>>;
@@ -72,7 +80,7 @@ fn make(inner: &Inner, container: &Container, name: &str, limits: &Spec) -> Resu
     }
     let mut subs = lock(&inner.subs);
     let group = container.group_of(limits)?.sub(name, &Limits::of(limits))?;
-    let sub = Arc::new(Sub { group, limits: Mutex::new(limits.clone()) });
+    let sub = Sub::new(group, limits.clone());
     record(inner, name, Some(limits))?;
     subs.insert(name.to_owned(), sub.clone());
     Ok(sub)
@@ -90,7 +98,7 @@ fn check(limits: &Spec) -> Result<()> {
 /// For other programs that take up a detached container.
 fn record(inner: &Inner, name: &str, limits: Option<&Spec>) -> Result<()> {
     let Some(container) = inner.spec.name.as_deref().filter(|_| inner.spec.detach) else { return Ok(()) };
-    names::change_record(container, &inner.id, |data| {
+    let change = |data: &mut Value| {
         if !data["groups"].is_object() {
             data["groups"] = Value::Object(serde_json::Map::new());
         }
@@ -102,7 +110,8 @@ fn record(inner: &Inner, name: &str, limits: Option<&Spec>) -> Result<()> {
             None => groups.remove(name),
         };
         Ok(())
-    })
+    };
+    names::change_record(container, &inner.id, change, |(), error| error)
 }
 
 fn recorded(inner: &Inner, name: &str) -> Option<Spec> {
@@ -132,7 +141,7 @@ impl Inner {
             name_syntax(name).ok()?;
             let limits = recorded(self, name)?;
             let group = self.group.as_ref()?.open_sub(name)?;
-            Some(Arc::new(Sub { group, limits: Mutex::new(limits) }))
+            Some(Sub::new(group, limits))
         };
         let sub = opened().ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("there is no group {name:?} in this container"))
@@ -176,9 +185,9 @@ impl ControlGroup {
     fn change(&self, change: impl FnOnce(&mut Spec) -> Result<()>) -> Result<()> {
         let inner = self.container.open()?;
         let context = |e: Error| e.with_context(format!("update group {:?}", self.name));
-        let mut now = lock(&self.sub.limits);
+        let _one_at_a_time = lock(&self.sub.updating);
         // Other programs may have changed it since.
-        let before = recorded(inner, &self.name).unwrap_or_else(|| now.clone());
+        let before = recorded(inner, &self.name).unwrap_or_else(|| self.limits());
         let new = layer(&before, change).map_err(context)?;
         check(&new).map_err(context)?;
         if inner.has_ended() {
@@ -187,9 +196,12 @@ impl ControlGroup {
         // A controller has to be the container's before it can be the group's.
         let container = self.container.group_of(&new).map_err(context)?;
         container.provide_for(&self.sub.group, &Limits::of(&new)).map_err(context)?;
-        self.sub.group.update(&Limits::of(&before), &Limits::of(&new)).map_err(context)?;
-        record(inner, &self.name, Some(&new)).map_err(context)?;
-        *now = new;
+        let (old_limits, limits) = (Limits::of(&before), Limits::of(&new));
+        self.sub.group.update(&old_limits, &limits).map_err(context)?;
+        let mut undo = Undo::default();
+        undo.note("limits of the group", || self.sub.group.update(&limits, &old_limits));
+        record(inner, &self.name, Some(&new)).map_err(|error| context(undo.run(error)))?;
+        *lock(&self.sub.limits) = new;
         Ok(())
     }
 

@@ -15,7 +15,9 @@ pub(crate) use channel::{Answer, Channel, deadline, poll};
 pub(crate) use fork::{HostOnly, Owner};
 pub(crate) use keeper::{Detached, Keeper, Shared, Times};
 pub(crate) use pool::{acquire, keepers, start_detached};
-pub(crate) use request::{Outcome, Request, check_open, duplicate, explain_failure, open_stream_file, wait_started};
+pub(crate) use request::{
+    Outcome, PlanFile, Request, check_open, duplicate, explain_failure, open_stream_file, wait_started,
+};
 pub(crate) use scope::place;
 
 /// Ends this process's idle keepers and tells the others to leave after their last container. For hosts that are about to

@@ -1,9 +1,11 @@
 //! One request to a keeper: the plan's descriptors opened, the message sent, the answers turned into results and errors.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -17,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::plan::attribute::Attribute;
 use crate::plan::builder::Compiled;
 use crate::plan::facts::Need;
-use crate::proto::{Record, keeper_step, record, section};
+use crate::proto::{Record, Span, keeper_step, record, section};
 
 /// A descriptor of the request: opened for it, or borrowed.
 enum Given<'a> {
@@ -130,7 +132,7 @@ impl Request<'_> {
         }
     }
 
-    /// Sends it. `Ok(false)`: the keeper has left.
+    /// Sends it. `Ok(None)`: the keeper has left.
     #[allow(clippy::too_many_arguments)]
     pub fn send(
         &self,
@@ -142,7 +144,7 @@ impl Request<'_> {
         status: Option<BorrowedFd<'_>>,
         compiled: &Compiled,
         needs: &[Need],
-    ) -> Result<bool> {
+    ) -> Result<Option<PlanFile>> {
         // `nslots` of the header: the fourth number.
         let slots = compiled.buffer.get(12..16).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
         if slots > crate::proto::slot::MAX {
@@ -158,7 +160,25 @@ impl Request<'_> {
         fds.extend(status);
         fds.extend(given.iter().map(AsFd::as_fd));
         let timeout = timeout.map_or(0, |t| u32::try_from(t.as_millis()).unwrap_or(u32::MAX).max(1));
-        keeper.send_limited(kind, key, 0, timeout, self.times, &fds)
+        let sent = keeper.send_limited(kind, key, 0, timeout, self.times, &fds)?;
+        Ok(sent.then_some(PlanFile(file)))
+    }
+}
+
+/// A plan that was sent: whoever runs it writes to it.
+pub(crate) struct PlanFile(std::fs::File);
+
+impl PlanFile {
+    /// What the plan read, by name; without what could not be read, or not in full.
+    pub fn found(&self, compiled: &Compiled) -> BTreeMap<String, String> {
+        let text = |span: &Span| {
+            let mut bytes = vec![0; span.len as usize];
+            self.0.read_exact_at(&mut bytes, span.off.into()).ok()?;
+            let end = bytes.iter().position(|&byte| byte == 0).filter(|&end| end > 0 && end + 1 < bytes.len())?;
+            String::from_utf8(bytes[..end].to_vec()).ok()
+        };
+        let found = compiled.found.iter().filter_map(|(name, span)| Some((name.clone(), text(span)?)));
+        found.map(|(name, text)| (name, text.trim_end_matches('\n').to_owned())).collect()
     }
 }
 

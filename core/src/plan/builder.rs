@@ -69,6 +69,7 @@ pub(crate) mod call {
         SETSID = SYS_setsid "setsid"; DUP3 = SYS_dup3 "dup3"; FCNTL = SYS_fcntl "fcntl"; UMASK = SYS_umask "umask";
         PRLIMIT64 = SYS_prlimit64 "prlimit64"; SETPRIORITY = SYS_setpriority "setpriority"; PRCTL = SYS_prctl "prctl";
         CAPSET = SYS_capset "capset"; EXECVE = SYS_execve "execve"; WRITE = SYS_write "write";
+        PREAD64 = SYS_pread64 "read";
         SCHED_SETAFFINITY = SYS_sched_setaffinity "sched_setaffinity"; SCHED_SETATTR = SYS_sched_setattr "sched_setattr";
         IOPRIO_SET = SYS_ioprio_set "ioprio_set";
         FSETXATTR = SYS_fsetxattr "fsetxattr"; FREMOVEXATTR = SYS_fremovexattr "fremovexattr";
@@ -113,6 +114,11 @@ impl Step<'_> {
         }
         self
     }
+    /// Every errno is no failure.
+    pub fn ok_all(self) -> Self {
+        self.op.ok[0] = proto::ANY;
+        self
+    }
     pub fn path(self, path: impl Into<String>) -> Self {
         self.tag.path = Some(path.into());
         self
@@ -148,6 +154,7 @@ pub(crate) struct Builder {
     pub gid_map: Vec<u8>,
     pub idmaps: Vec<proto::IdmapEntry>,
     asks: Vec<Attribute>,
+    found: Vec<(String, Span)>,
     /// The field that the next operations are for.
     pub field: Arc<str>,
     at: usize,
@@ -167,6 +174,7 @@ impl Builder {
             gid_map: Vec::new(),
             idmaps: Vec::new(),
             asks: Vec::new(),
+            found: Vec::new(),
             field: "".into(),
             at: section::PREPARE,
         }
@@ -253,6 +261,14 @@ impl Builder {
         Arg::Data(at as u64)
     }
 
+    /// Room for text that an operation of the plan reads; see [`Compiled::found`].
+    pub fn room(&mut self, name: &str, len: usize) -> Arg {
+        let room = self.bytes(&vec![0; len]);
+        let Arg::Data(off) = room else { unreachable!("bytes gives an offset") };
+        self.found.push((name.to_owned(), Span { off: off as u32, len: len as u32 }));
+        room
+    }
+
     /// A NUL-ended string; NUL bytes inside were refused by validation.
     pub fn text(&mut self, text: impl AsRef<[u8]>) -> Arg {
         let at = self.data.len();
@@ -317,7 +333,7 @@ impl Builder {
         self.data.resize(self.data.len() + self.nslots as usize * 8, 0);
         header.total = self.data.len() as u32;
         self.data[..size_of::<Header>()].copy_from_slice(as_bytes(&header));
-        Compiled { buffer: self.data, ops: self.ops, asks: self.asks }
+        Compiled { buffer: self.data, ops: self.ops, asks: self.asks, found: self.found }
     }
 }
 
@@ -333,6 +349,9 @@ pub(crate) struct Compiled {
     pub ops: [Vec<(Op, Tag)>; section::COUNT],
     /// What a process of the plan may ask the host to do to it.
     pub asks: Vec<Attribute>,
+    /// What the plan reads while it runs: name and place in the buffer, NUL-ended. Empty when it could not be read; full to its
+    /// end when it is longer.
+    pub found: Vec<(String, Span)>,
 }
 
 impl Compiled {

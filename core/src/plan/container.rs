@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::builder::{Arg, Builder, call};
 use super::facts::{DiskFact, Facts, HostEntry, Need, QuotaCall, UndoName};
 use super::process::{ProcessPlan, need};
+use super::sysctl;
 use crate::proto::{IdmapEntry, plan_flag, section, slot};
 use crate::spec::{BindSource, MountKind, NamespaceKind as Ns, NamespaceSource, Net, RootfsKind, Spec};
 
@@ -24,7 +25,6 @@ const NODEV: u64 = 4;
 const NOEXEC: u64 = 8;
 const RESOLVE_NO_MAGICLINKS: u64 = 2;
 const RESOLVE_NO_SYMLINKS: u64 = 4;
-const RESOLVE_BENEATH: u64 = 8;
 const RESOLVE_IN_ROOT: u64 = 16;
 
 /// Hidden by `rootfs: host` because they are covered by file systems of the container's own.
@@ -75,6 +75,27 @@ pub(crate) fn tmpfs_limits(spec: &Spec) -> Vec<(&'static str, String)> {
     let size = spec.disk.as_ref().map(|disk| ("size", (disk.size & !(PAGE - 1)).to_string()));
     let inodes = spec.inodes.map(|count| ("nr_inodes", count.to_string()));
     size.into_iter().chain(inodes).collect()
+}
+
+/// The group of terminals, where the container has it.
+pub(crate) const TTY: u32 = 5;
+
+/// The options of a devpts of the container: its own at /dev/pts, or one of `mounts`. A change of one of them has to give all,
+/// because what it leaves out gets the kernel's default.
+pub(crate) fn devpts_options(spec: &Spec, has_tty: bool, own: bool) -> Vec<(&'static str, String)> {
+    let mut options = vec![("ptmxmode", "0666".to_owned()), ("mode", "0620".to_owned())];
+    // A joined user namespace may not have the group.
+    let joined = !matches!(namespace_source(spec, Ns::User), NamespaceSource::New | NamespaceSource::Host);
+    if own && has_tty && !joined {
+        options.push(("gid", TTY.to_string()));
+    }
+    options.extend(spec.ptys.map(|ptys| ("max", ptys.to_string())));
+    options
+}
+
+/// The size of /dev/shm.
+pub(crate) fn shm_size(spec: &Spec) -> u64 {
+    spec.shm_size.unwrap_or(Spec::SHM_SIZE)
 }
 
 /// Something that will be mounted once the new root is in place.
@@ -333,8 +354,7 @@ impl<'a> ContainerPlan<'a> {
         }
     }
 
-    /// Written with the rights of the namespaces' root, and before anything of the container could read them. Which namespace
-    /// a file below /proc/sys is of, the kernel takes from whoever opens it.
+    /// Written with the rights of the namespaces' root, and before anything of the container could read them.
     fn sysctls(&mut self) {
         if self.spec.sysctls.is_empty() {
             return;
@@ -342,29 +362,11 @@ impl<'a> ContainerPlan<'a> {
         self.b.field("sysctls");
         let fresh = self.is_new(Ns::Mnt) && self.is_new(Ns::Pid);
         let proc = if fresh { self.new_fs("proc", &[], NOSUID | NODEV | NOEXEC) } else { slot::PROC as u16 };
-        let how = self.how(libc::O_RDWR | CLOEXEC, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
         for (name, value) in &self.spec.sysctls {
-            let path = crate::spec::sysctl::path(name);
-            let shown = format!("/proc/sys/{path}");
             self.b.field(format!("sysctls[{name:?}]"));
-            let text = self.b.text(format!("sys/{path}"));
-            let file = self
-                .b
-                .op(call::OPENAT2, [Arg::Slot(proc), text, how, 24.into()])
-                .path(&*shown)
-                .hint("this kernel does not have it in the container's namespace, or not for writing")
-                .keep();
-            let data = self.b.text(value);
-            let length = || Arg::Imm(value.len() as u64);
-            self.b
-                .op(call::WRITE_ALL, [Arg::Slot(file), data, length()])
-                .path(&*shown)
-                .hint("the kernel does not take this value");
-            self.b
-                .op(call::COMPARE, [Arg::Slot(file), data, length()])
-                .path(shown)
-                .hint("the kernel made another value of it, or this one cannot be read back");
-            self.b.op(call::CLOSE, [Arg::Slot(file)]);
+            let parameter = sysctl::open(&mut self.b, proc, &crate::spec::sysctl::path(name));
+            parameter.set(&mut self.b, value);
+            parameter.close(&mut self.b);
         }
         if fresh {
             self.b.op(call::CLOSE, [Arg::Slot(proc)]);
@@ -733,29 +735,18 @@ impl<'a> ContainerPlan<'a> {
             self.later(tree, path, false, true);
         }
         self.b.field("/dev/pts");
-        let mut options = vec![("ptmxmode", "0666".to_owned()), ("mode", "0620".to_owned())];
-        const TTY: u32 = 5;
-        // A joined user namespace may not have it.
-        let joined = !matches!(namespace_source(self.spec, Ns::User), NamespaceSource::New | NamespaceSource::Host);
-        if !joined && self.facts.idmaps.as_ref().is_none_or(|m| m.has_gid(TTY)) {
-            options.push(("gid", TTY.to_string()));
-        }
-        options.extend(self.most_ptys());
-        let pts = self.new_fs("devpts", &options, NOSUID | NOEXEC);
+        let has_tty = self.facts.idmaps.as_ref().is_none_or(|maps| maps.has_gid(TTY));
+        let pts = self.new_fs("devpts", &devpts_options(self.spec, has_tty, true), NOSUID | NOEXEC);
         self.later(pts, "/dev/pts", true, true);
         self.b.field("shm_size");
-        let size = self.spec.shm_size.unwrap_or(Spec::SHM_SIZE);
-        let shm = self.new_fs("tmpfs", &[("mode", "1777".into()), ("size", size.to_string())], NOSUID | NODEV | NOEXEC);
+        let size = shm_size(self.spec).to_string();
+        let shm = self.new_fs("tmpfs", &[("mode", "1777".into()), ("size", size)], NOSUID | NODEV | NOEXEC);
         self.later(shm, "/dev/shm", true, true);
         if self.is_new(Ns::Ipc) {
             self.b.field("/dev/mqueue");
             let mqueue = self.new_fs("mqueue", &[], NOSUID | NODEV | NOEXEC);
             self.later(mqueue, "/dev/mqueue", true, true);
         }
-    }
-
-    fn most_ptys(&self) -> Option<(&'static str, String)> {
-        self.spec.ptys.map(|ptys| ("max", ptys.to_string()))
     }
 
     fn has_mount_at(&self, target: &str) -> bool {
@@ -835,11 +826,7 @@ impl<'a> ContainerPlan<'a> {
                 MountKind::Proc => self.proc(),
                 MountKind::Sysfs => self.sysfs(mount.readonly),
                 MountKind::Mqueue => self.new_fs("mqueue", &[], readonly | common | NOEXEC),
-                MountKind::Devpts => {
-                    let mut options = vec![("ptmxmode", "0666".to_owned()), ("mode", "0620".to_owned())];
-                    options.extend(self.most_ptys());
-                    self.new_fs("devpts", &options, NOSUID | NOEXEC)
-                }
+                MountKind::Devpts => self.new_fs("devpts", &devpts_options(self.spec, false, false), NOSUID | NOEXEC),
                 MountKind::Cgroup => self.new_fs("cgroup2", &[], readonly | common | NOEXEC),
             };
             self.later(tree, mount.target.clone(), directory, false);

@@ -3,6 +3,7 @@
 use super::builder::{Arg, Builder, Compiled, call};
 use super::facts::Need;
 use super::process::{ProcessPlan, need};
+use super::sysctl;
 use crate::proto::{section, slot};
 
 /// What joining needs to know about the container.
@@ -32,6 +33,16 @@ impl Joining {
             b.op(call::SETNS, [Arg::Slot(slot::INIT as u16), self.namespaces.into()]).path("pid 1 of the container");
         }
     }
+
+    /// The ids of the container's root, with all rights in its user namespace.
+    pub(super) fn become_root(&self, b: &mut Builder, may_setgroups: bool) {
+        if may_setgroups {
+            b.op(call::SETGROUPS, [0.into(), 0.into()]);
+        }
+        let (uid, gid) = self.root;
+        b.op(call::SETRESGID, [gid.into(), gid.into(), gid.into()]);
+        b.op(call::SETRESUID, [uid.into(), uid.into(), uid.into()]);
+    }
 }
 
 /// One more process in a running container.
@@ -43,27 +54,77 @@ pub(crate) fn process(joining: &Joining, process: &ProcessPlan<'_>) -> (Compiled
     (b.build(), needs)
 }
 
-/// Gives the container's private tmpfs another size or number of inodes: only its own user namespace may. Stream 0 is the mount
-/// that the container has at /dev: it is of that tmpfs, and its root is its own, which fspick(2) wants. (By its path, it could
-/// be whatever a process with CAP_SYS_ADMIN has mounted there.)
-pub(crate) fn resize_tmpfs(joining: &Joining, options: &[(&'static str, String)]) -> (Compiled, Vec<Need>) {
-    const CLOEXEC: i32 = 1;
+/// Gives a file system of the container other options. The request brings it, its root open, in the place of the first stream:
+/// what a path inside leads to, the container could have changed.
+pub(crate) fn reconfigure(joining: &Joining, field: &str, options: &[(&str, String)]) -> (Compiled, Vec<Need>) {
     const EMPTY_PATH: i32 = 8;
-    const SET_STRING: i32 = 1;
-    const CMD_RECONFIGURE: i32 = 7;
     let mut b = Builder::new();
     let mut needs = Vec::new();
     joining.prepare(&mut b, &mut needs);
     b.section(section::PAYLOAD);
-    b.field("disk");
-    let (dev, path) = (need(&mut needs, Need::Stream(0)), b.text(""));
-    let flags = CLOEXEC | EMPTY_PATH;
-    let context = b.op(call::FSPICK, [Arg::Slot(dev), path, flags.into()]).path("/dev").keep();
+    b.field(field);
+    let root = need(&mut needs, Need::Stream(0));
+    let empty = b.text("");
+    let flags = FSPICK_CLOEXEC | EMPTY_PATH;
+    let context = b.op(call::FSPICK, [Arg::Slot(root), empty, flags.into()]).keep();
+    configure(&mut b, context, options);
+    (b.build(), needs)
+}
+
+const FSPICK_CLOEXEC: i32 = 1;
+
+/// Sets options of a file system that is in use, and has them take effect.
+fn configure(b: &mut Builder, context: u16, options: &[(&str, String)]) {
+    const SET_STRING: i32 = 1;
+    const CMD_RECONFIGURE: i32 = 7;
     for (key, value) in options {
+        let shown = format!("{key}={value}");
         let (key, value) = (b.text(key), b.text(value));
-        b.op(call::FSCONFIG, [Arg::Slot(context), SET_STRING.into(), key, value, 0.into()]).path("tmpfs");
+        b.op(call::FSCONFIG, [Arg::Slot(context), SET_STRING.into(), key, value, 0.into()]).path(shown);
     }
     let zero = || Arg::Imm(0);
-    b.op(call::FSCONFIG, [Arg::Slot(context), CMD_RECONFIGURE.into(), zero(), zero(), zero()]).path("tmpfs");
+    b.op(call::FSCONFIG, [Arg::Slot(context), CMD_RECONFIGURE.into(), zero(), zero(), zero()]).path("reconfigure");
+}
+
+/// Changes kernel parameters of the container's namespaces: name in the spec, path below /proc/sys, value. All are opened, and
+/// what they were noted, before the first is written. The keeper's /proc serves: inside there may be none, or a masked one.
+pub(crate) fn set_sysctls(
+    joining: &Joining,
+    may_setgroups: bool,
+    changes: &[(String, String, String)],
+) -> (Compiled, Vec<Need>) {
+    sysctls(joining, may_setgroups, changes, sysctl::Parameter::set)
+}
+
+/// As [`set_sysctls`], for those that do not have their value already.
+pub(crate) fn put_sysctls_back(
+    joining: &Joining,
+    may_setgroups: bool,
+    changes: &[(String, String, String)],
+) -> (Compiled, Vec<Need>) {
+    sysctls(joining, may_setgroups, changes, sysctl::Parameter::put_back)
+}
+
+fn sysctls(
+    joining: &Joining,
+    may_setgroups: bool,
+    changes: &[(String, String, String)],
+    write: fn(&sysctl::Parameter, &mut Builder, &str),
+) -> (Compiled, Vec<Need>) {
+    let mut b = Builder::new();
+    let mut needs = Vec::new();
+    joining.prepare(&mut b, &mut needs);
+    b.section(section::PAYLOAD);
+    b.field("sysctls");
+    joining.become_root(&mut b, may_setgroups);
+    let mut open = Vec::new();
+    for (name, path, value) in changes {
+        b.field(format!("sysctls[{name:?}]"));
+        open.push((b.field.clone(), sysctl::open(&mut b, slot::PROC as u16, path), value));
+    }
+    for (field, parameter, value) in open {
+        b.field(field);
+        write(&parameter, &mut b, value);
+    }
     (b.build(), needs)
 }

@@ -19,6 +19,8 @@ pub(crate) mod facts;
 pub(crate) mod process;
 /// Sockets and files inside, for the host.
 pub(crate) mod reach;
+/// Kernel parameters.
+mod sysctl;
 #[cfg(test)]
 mod tests;
 

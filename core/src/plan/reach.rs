@@ -26,12 +26,7 @@ fn begin(joining: &Joining, may_setgroups: bool) -> (Builder, Vec<Need>) {
     joining.prepare(&mut b, &mut needs);
     b.section(section::PAYLOAD);
     b.field("user");
-    if may_setgroups {
-        b.op(call::SETGROUPS, [0.into(), 0.into()]);
-    }
-    let (uid, gid) = joining.root;
-    b.op(call::SETRESGID, [gid.into(), gid.into(), gid.into()]);
-    b.op(call::SETRESUID, [uid.into(), uid.into(), uid.into()]);
+    joining.become_root(&mut b, may_setgroups);
     (b, needs)
 }
 

@@ -23,6 +23,11 @@ impl Capabilities {
     /// All 41 that Linux has (since 5.9).
     pub const ALL: u64 = (1 << NAMES.len()) - 1;
 
+    /// Every one that a process can come to have.
+    pub(crate) fn all(&self) -> u64 {
+        self.bounding | self.ambient
+    }
+
     /// The names of a set, in the order of their numbers, without `CAP_`, in lower case.
     pub fn names(set: u64) -> impl Iterator<Item = &'static str> {
         NAMES.into_iter().enumerate().filter(move |(number, _)| set & (1 << number) != 0).map(|(_, name)| name)

@@ -9,7 +9,7 @@ use super::codec::{Codec, Count, FilePath, Size};
 use super::json::{self, Json, json, wrong_type};
 use super::shape::Key;
 use super::user::MAX_ID;
-use super::{Capabilities, Idmap, NamespaceKind, NamespaceSource, RootfsKind};
+use super::{Idmap, NamespaceKind, NamespaceSource, RootfsKind};
 use crate::error::{Error, Result};
 use crate::sys::rights::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
 
@@ -329,11 +329,34 @@ impl super::Spec {
         self.idmap != Idmap::Host && source != Some(&NamespaceSource::Host)
     }
 
-    /// What a process with these capabilities could pass the limits of the writable layer with, as the reason why it cannot have it.
-    pub(crate) fn passes_disk_limits(&self, capabilities: &Capabilities) -> Option<String> {
+    /// The capabilities that some limit does not hold for.
+    pub(crate) const LIMIT_PASSING: u64 = 1 << CAP_SYS_ADMIN | 1 << CAP_SYS_RESOURCE;
+
+    /// The limit that a process with one of these capabilities could pass, and how it could.
+    pub(crate) fn passes_limits(&self, capabilities: u64) -> Option<(&'static str, String)> {
+        if let Some(why) = self.passes_disk_limits(capabilities) {
+            return Some((self.disk_field(), why));
+        }
+        if self.shm_size.is_some() && capabilities & 1 << CAP_SYS_ADMIN != 0 {
+            return Some(("shm_size", "CAP_SYS_ADMIN can mount /dev/shm again with another size".to_owned()));
+        }
+        None
+    }
+
+    /// The first field that limits the writable layer.
+    fn disk_field(&self) -> &'static str {
+        if self.disk.is_some() {
+            "disk"
+        } else if self.inodes.is_some() {
+            "inodes"
+        } else {
+            "quota"
+        }
+    }
+
+    fn passes_disk_limits(&self, capabilities: u64) -> Option<String> {
         let backend = self.disk_backend();
-        let all = capabilities.bounding | capabilities.ambient;
-        let has = |number: u32| all & 1 << number != 0;
+        let has = |number: u32| capabilities & 1 << number != 0;
         if !self.limits_disk() {
             return None;
         }
@@ -357,6 +380,14 @@ impl super::Spec {
         }
     }
 
+    /// Limits that would not hold for the payload.
+    pub(super) fn validate_passed_limits(&self) -> Result<()> {
+        match self.passes_limits(self.capabilities.all()) {
+            Some((field, why)) => Err(Error::spec(field, why).with_hint("drop it from capabilities")),
+            None => Ok(()),
+        }
+    }
+
     /// Limits of the writable layer that are each fine, but not with the others, or not with this root file system.
     pub(super) fn validate_disk_contradictions(&self) -> Result<()> {
         if !self.limits_disk() {
@@ -364,13 +395,7 @@ impl super::Spec {
         }
         let (private, backend) = (self.has_private_layer(), self.disk_backend());
         let at = At::Field("disk");
-        let field = if self.disk.is_some() {
-            "disk"
-        } else if self.inodes.is_some() {
-            "inodes"
-        } else {
-            "quota"
-        };
+        let field = self.disk_field();
         let image = self.disk.as_ref().filter(|_| backend == DiskBackend::Image);
         let filesystem = image.map(|disk| disk.filesystem.unwrap_or(Disk::FILESYSTEM));
         if !self.quota.is_empty() && !matches!(filesystem, Some(Filesystem::Ext4 | Filesystem::Xfs)) {
@@ -396,9 +421,6 @@ impl super::Spec {
         }
         if self.inodes.is_some() && (backend == DiskBackend::Btrfs || filesystem == Some(Filesystem::Btrfs)) {
             return Err(Error::spec("inodes", "btrfs makes inodes as it needs them and cannot limit them"));
-        }
-        if let Some(why) = self.passes_disk_limits(&self.capabilities) {
-            return Err(Error::spec(field, why).with_hint("drop it from capabilities"));
         }
         // Running containers are changed and looked at through the mount that is made there.
         match self

@@ -197,8 +197,9 @@ documented! {
         files: BTreeMap<PathBuf, File> = BTreeMap::new(), as Map<PathBuf, File>;
         /// The size of /dev/shm.
         ///
-        /// Default: 64 MiB. Unit: bytes. Range: 4096 and more (0 would mean unbounded to tmpfs). Fixed at the start.
-        /// Source: shm_overview(7), tmpfs(5).
+        /// Default: 64 MiB. Unit: bytes. Range: 4096 and more (0 would mean unbounded to tmpfs). Excludes CAP_SYS_ADMIN in
+        /// `capabilities`, which could change it; a tmpfs of `mounts` promises no size. Can change while running, not below what
+        /// is used. Source: shm_overview(7), tmpfs(5).
         shm_size: Option<u64> = None, as Opt<Size>;
         /// Whether pid 1 is ringfence's own init, which reaps orphans, starts the payload and lets a container live without a
         /// main process.
@@ -331,8 +332,8 @@ documented! {
         /// one more fails with ENOSPC.
         ///
         /// Default: what the machine has left for all (kernel.pty.max less kernel.pty.reserve, which is kept for the host's own).
-        /// Range: 0 to 1048576. Needs a mount namespace of its own. Fixed at the start.
-        /// Source: the kernel's filesystems/devpts, max.
+        /// Range: 1 to 1048576 (0 would mean no limit to devpts). Needs a mount namespace of its own. Can change while running, not
+        /// below what is open. Source: the kernel's filesystems/devpts, max.
         ptys: Option<u64> = None, as Opt<Count>;
         /// The share of contended block devices, against other groups beside the container's.
         ///
@@ -468,8 +469,8 @@ documented! {
         ///
         /// Default: the kernel's for new namespaces. Range: `net.*`; of `kernel.*` and `fs.mqueue.*` those of SysV and POSIX IPC;
         /// `user.max_*`. The namespace (net, ipc, user) has to be new; what is the whole machine's is refused. Written before
-        /// anything of the container runs, and read back. Fixed at the start. Source: sysctl(8), network_namespaces(7),
-        /// ipc_namespaces(7), namespaces(7).
+        /// anything of the container runs, and read back. Can change while running: what is taken away gets the value back that it
+        /// had before it was set. Source: sysctl(8), network_namespaces(7), ipc_namespaces(7), namespaces(7).
         sysctls: BTreeMap<String, String> = BTreeMap::new(), as Named<sysctl::Value>;
         /// What is added to the container's monotonic and boot-time clocks. See [`TimeOffsets`].
         ///

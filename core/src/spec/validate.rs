@@ -272,10 +272,8 @@ impl Spec {
             range("pids", pids, 1, MAX_PIDS)?;
         }
         if let Some(ptys) = self.ptys {
-            range("ptys", ptys, 0, MAX_PTYS)?;
-            if ptys == 0 && self.terminal.is_some() {
-                return Err(At::Field("ptys").error("terminal takes one"));
-            }
+            // devpts takes 0 for no limit at all.
+            range("ptys", ptys, 1, MAX_PTYS)?;
         }
         if let Some(size) = self.shm_size {
             range("shm_size", size, MIN_SIZE, i64::MAX as u64)?;
@@ -457,7 +455,8 @@ impl Spec {
                 return Err(Error::spec(*field, what).with_hint(format!("leave out {field} or {namespace}")));
             }
         }
-        self.validate_disk_contradictions()
+        self.validate_disk_contradictions()?;
+        self.validate_passed_limits()
     }
 }
 
@@ -1111,7 +1110,7 @@ mod tests {
         refused(spec().scheduler(clamps(Some(2), Some(1))), "scheduler.uclamp_min", "more than uclamp_max");
         refused(spec().io_priority(IoPriority::Realtime(8)), "io_priority", "0 to 7");
         refused(spec().ptys(1 << 21), "ptys", "");
-        refused(spec().ptys(0).terminal(Terminal { rows: 1, cols: 1 }), "ptys", "terminal takes one");
+        refused(spec().ptys(0), "ptys", "");
         refused(spec().cpu_rt_runtime(Duration::from_nanos(999)), "cpu_rt_runtime", "less than a microsecond");
         refused(spec().cpu_rt_runtime(Duration::from_secs(2)), "cpu_rt_runtime", "more than cpu_rt_period");
         refused(spec().cpu_rt_period(Duration::from_secs(2)), "cpu_rt_period", "takes cpu_rt_runtime");

@@ -128,8 +128,14 @@ impl OnDisk {
     }
 }
 
-/// Changes what others can read about the detached container `id`; programs that do so take turns.
-pub(crate) fn change_record<T>(name: &str, id: &str, change: impl FnOnce(&mut Value) -> Result<T>) -> Result<T> {
+/// Changes what others can read about the detached container `id`; programs that do so take turns. When the record cannot be
+/// written, `take_back` gets what `change` came to while it is this program's turn still.
+pub(crate) fn change_record<T>(
+    name: &str,
+    id: &str,
+    change: impl FnOnce(&mut Value) -> Result<T>,
+    take_back: impl FnOnce(T, Error) -> Error,
+) -> Result<T> {
     let names = Names::open(&Place::now())?;
     let path = names.path.join(name);
     let closed = || Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH);
@@ -144,8 +150,10 @@ pub(crate) fn change_record<T>(name: &str, id: &str, change: impl FnOnce(&mut Va
         return Err(closed());
     }
     let result = change(&mut disk.data)?;
-    disk.write(&dir, &path)?;
-    Ok(result)
+    match disk.write(&dir, &path) {
+        Ok(()) => Ok(result),
+        Err(error) => Err(take_back(result, error)),
+    }
 }
 
 /// Makes `name` this container's own, for this user. An ended container of that name is forgotten.

@@ -47,11 +47,18 @@ pub fn remove(dir: i32, name: *const u8) -> i64 {
 
 fn remove_to(dir: i32, name: *const u8, depth: u32) -> i64 {
     let r = sc!(nr::UNLINKAT, dir, name, AT_REMOVEDIR);
-    if r != -i64::from(nr::EBUSY) || depth == 0 {
+    // Of a read-only mount the kernel says so before it looks whether there is anything to remove.
+    let read_only = r == -i64::from(nr::EROFS);
+    if !read_only && (r != -i64::from(nr::EBUSY) || depth == 0) {
         return r;
     }
-    let group = sc!(nr::OPENAT, dir, name, nr::O_RDONLY | nr::O_CLOEXEC) as i32;
+    let group = sc!(nr::OPENAT, dir, name, nr::O_RDONLY | nr::O_CLOEXEC);
     if group < 0 {
+        return if group == -i64::from(nr::ENOENT) { group } else { r };
+    }
+    let group = group as i32;
+    if read_only {
+        sys::close(group);
         return r;
     }
     let mut inside = false;
@@ -73,7 +80,12 @@ pub fn remove_made(mut dir: i32) {
             return;
         }
         let above = sc!(nr::OPENAT, dir, c"..".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
-        if above < 0 || sc!(nr::UNLINKAT, above, name.as_ptr(), AT_REMOVEDIR) < 0 {
+        if above < 0 {
+            return;
+        }
+        // Somebody may have removed it already, and not the one above.
+        let removed = sc!(nr::UNLINKAT, above, name.as_ptr(), AT_REMOVEDIR);
+        if removed < 0 && removed != -i64::from(nr::ENOENT) {
             return;
         }
         dir = above as i32;

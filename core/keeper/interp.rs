@@ -129,11 +129,13 @@ impl Plan {
         }
     }
 
-    /// Runs a section; false after a failure, which is then in the header. `from` is for undo plans that wait for something.
+    /// Runs a section; false after a failure, which is then in the header. It ends there, but for the removal of control
+    /// groups: one that cannot be removed keeps no other from going.
     pub fn run(&self, which: usize) -> bool {
         let span = self.header().sections[which];
         let mut exec_errno = nr::ENOENT;
         let mut index = 0;
+        let mut whole = true;
         while index < span.len {
             let op = self.op(span, index);
             self.header().progress = (which as u32) << 24 | (index & 0xff_ffff);
@@ -141,8 +143,16 @@ impl Plan {
             if result < 0 && result >= -4095 {
                 let errno = -result as u16;
                 if !op.ok.iter().any(|&ok| ok == errno || ok == ANY) {
+                    let other_groups_go = which == section::UNDO && op.nr == pseudo::REMOVE_GROUP;
+                    if other_groups_go && errno == nr::EBUSY as u16 {
+                        // Of several failures the one that is worth another try.
+                        self.header().fail_errno = 0;
+                    }
                     self.fail(which as u32, index, result);
-                    return false;
+                    if !other_groups_go {
+                        return false;
+                    }
+                    whole = false;
                 }
                 if op.nr == nr::EXECVE || op.nr == nr::EXECVEAT {
                     // As execvp does: a file that may not be executed is worth more than one that is not there.
@@ -162,7 +172,7 @@ impl Plan {
                 index += 1 + u32::from(op.skip_success) + extra;
             }
         }
-        true
+        whole
     }
 
     fn step(&self, op: &Op, exec_errno: &mut i32) -> i64 {

@@ -808,8 +808,9 @@ impl Container {
         facts.may_setgroups &= joined_user_allows_setgroups(spec);
 
         let limits = Limits::of(spec);
+        let whereabouts = crate::cgroup::whereabouts();
         let Some(place) = launch::place(&keeper, spec, &limits)? else { return Ok(Attempt::KeeperLeft) };
-        if spec.cgroup_parent.is_some() || !keeper.has_group_parents.load(Ordering::Relaxed) {
+        if spec.cgroup_parent.is_some() || keeper.group_parents.load(Ordering::Relaxed) != whereabouts {
             let parents = Group::open_parents(&place, &limits)?;
             for parent in &parents {
                 if let Err(not_taken) = share(&keeper, parent)? {
@@ -817,7 +818,7 @@ impl Container {
                 }
             }
             if spec.cgroup_parent.is_none() && !parents.is_empty() {
-                keeper.has_group_parents.store(true, Ordering::Relaxed);
+                keeper.group_parents.store(whereabouts, Ordering::Relaxed);
             }
         }
         let group = Group::create_in(&place, &id, &limits)?;
@@ -1277,10 +1278,13 @@ impl Container {
                 .with_context(format!("close container {}", inner.id))
                 .with_field("disk")
                 .with_hint("the next container that limits this directory sets its own")),
-            Some(record) if record.errno != 0 => Err(Error::os("rmdir", record.errno)
-                .with_context(format!("close container {}", inner.id))
-                .with_field("cgroup")
-                .with_hint("gc() tries again")),
+            Some(record) if record.errno != 0 => {
+                crate::state::give_up_groups(&inner.id);
+                Err(Error::os("rmdir", record.errno)
+                    .with_context(format!("close container {}", inner.id))
+                    .with_field("cgroup")
+                    .with_hint("gc() tries again"))
+            }
             _ => Ok(()),
         }
     }
@@ -1338,14 +1342,15 @@ impl Container {
     pub fn freeze(&self) -> Result<()> {
         let group = self.control_group()?;
         group.freeze()?;
-        if !group.is_populated()? && self.is_running() {
+        let inner = self.inner();
+        if !group.holds(inner.pid) && self.is_running() {
             group.thaw()?;
             return Err(Error::new(ErrorKind::Os, "somebody moved the processes out of the container's control group")
                 .with_errno(libc::ESRCH)
                 .with_step("freeze")
                 .with_hint("move them back: info_json() has the path"));
         }
-        self.inner().readers.look(false);
+        inner.readers.look(false);
         Ok(())
     }
 
@@ -1509,8 +1514,22 @@ impl Inner {
         until: u32,
     ) -> Result<(Channel, Option<OwnedFd>, Vec<(u32, OwnedFd)>)> {
         let (_, channel) = self.request(kind, timeout, (compiled, needs), given, sub)?;
-        let (pidfd, fds) = self.answer(&channel, timeout, until, compiled)?;
+        let answered = self.answer(&channel, timeout, until, compiled);
+        let (pidfd, fds) = answered.map_err(|e| self.explain_group(e, sub))?;
         Ok((channel, pidfd, fds))
+    }
+
+    /// Files of a control group that is not there any more fail with errnos of their own.
+    fn explain_group(&self, error: Error, sub: Option<&groups::Sub>) -> Error {
+        let group = sub.map(|sub| &sub.group).or(self.group.as_ref());
+        let missing = matches!(error.errno(), libc::ENOENT | libc::ENODEV) && error.kind() != ErrorKind::Closed;
+        if !missing || !group.is_some_and(Group::is_gone) {
+            return error;
+        }
+        Error::new(ErrorKind::NotFound, "somebody removed the control group")
+            .with_errno(error.errno())
+            .with_field("cgroup")
+            .with_hint("nothing can be started in it any more: close the container")
     }
 
     /// A request that joins, sent.

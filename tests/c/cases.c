@@ -44,6 +44,27 @@ static char *replace(char *text, const char *what, const char *with)
     return text;
 }
 
+/* The number of a block device of this machine: the first by name. */
+static void a_disk(char number[32])
+{
+    struct dirent **found;
+    int count = scandir("/sys/block", &found, NULL, alphasort);
+    number[0] = 0;
+    for (int i = 0; i < count; i++) {
+        char path[300];
+        snprintf(path, sizeof path, "/sys/block/%s/dev", found[i]->d_name);
+        FILE *file = found[i]->d_name[0] != '.' && !number[0] ? fopen(path, "r") : NULL;
+        if (file) {
+            if (fgets(number, 32, file))
+                number[strcspn(number, "\n")] = 0;
+            fclose(file);
+        }
+        free(found[i]);
+    }
+    if (count >= 0)
+        free(found);
+}
+
 static char *fill_in(json value, const char *tmp)
 {
     static const char *kinds[] = {"mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time"};
@@ -56,7 +77,9 @@ static char *fill_in(json value, const char *tmp)
         link[length < 0 ? 0 : length] = 0;
         text = replace(text, what, link);
     }
-    return text;
+    char disk[32];
+    a_disk(disk);
+    return replace(text, "${DISK}", disk);
 }
 
 /* Makes the directories above a path, then the file, or the directory if there is no text. */

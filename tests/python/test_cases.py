@@ -111,7 +111,8 @@ def filled_in(case: dict[str, Any], tmp: Path) -> dict[str, Any]:
     text = json.dumps(case).replace("${TMP}", str(tmp))
     for kind in NAMESPACES:
         text = text.replace(f"${{NS_{kind}}}", os.readlink(f"/proc/self/ns/{kind}"))
-    filled: dict[str, Any] = json.loads(text)
+    disks = sorted(Path("/sys/block").glob("*/dev"))
+    filled: dict[str, Any] = json.loads(text.replace("${DISK}", disks[0].read_text().strip() if disks else ""))
     for name, content in filled.get("tmp", {}).items():
         path = tmp / name
         if content is None:

@@ -55,6 +55,15 @@ fn main() {
     std::process::exit(i32::from(failed > 0));
 }
 
+/// The number of a block device of this machine: the first by name.
+fn a_disk() -> String {
+    let mut disks: Vec<PathBuf> =
+        fs::read_dir("/sys/block").into_iter().flatten().flatten().map(|e| e.path()).collect();
+    disks.sort();
+    let number = disks.first().and_then(|disk| fs::read_to_string(disk.join("dev")).ok());
+    number.unwrap_or_default().trim().to_owned()
+}
+
 /// Makes the temporary directory of the case, fills in what the case says about this machine, runs it.
 fn in_place(case: &Value) -> Result<(), Verdict> {
     let tmp = tempfile::Builder::new().prefix("case-").tempdir().expect("a temporary directory");
@@ -64,7 +73,7 @@ fn in_place(case: &Value) -> Result<(), Verdict> {
         let own = fs::read_link(format!("/proc/self/ns/{}", kind.name())).unwrap_or_default();
         text = text.replace(&format!("${{NS_{}}}", kind.name()), &own.to_string_lossy());
     }
-    let case: Value = serde_json::from_str(&text).expect("JSON after filling in");
+    let case: Value = serde_json::from_str(&text.replace("${DISK}", &a_disk())).expect("JSON after filling in");
     for (path, content) in case["tmp"].as_object().into_iter().flatten() {
         let path = tmp.path().join(path);
         match content.as_str() {

@@ -321,6 +321,80 @@ impl Drop for Daemon {
     }
 }
 
+/// Files of the user's manager and its bus, for the time of a test.
+struct Configured(Vec<&'static str>);
+
+impl Configured {
+    fn new(files: &[(&'static str, &str)]) -> Self {
+        let this = Self(files.iter().map(|(path, _)| *path).collect());
+        for (path, text) in files {
+            fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Self::read_again();
+        this
+    }
+
+    fn read_again() {
+        let bus =
+            ["--user", "call", "org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "ReloadConfig"];
+        assert!(as_user(1000, "busctl").args(bus).status().unwrap().success());
+        assert!(as_user(1000, "systemctl").args(["--user", "daemon-reload"]).status().unwrap().success());
+    }
+}
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            fs::remove_file(path).unwrap();
+        }
+        Self::read_again();
+    }
+}
+
+#[test]
+fn a_bus_that_forbids() {
+    let policy = r#"<busconfig><policy context="mandatory">
+        <deny send_interface="org.freedesktop.systemd1.Manager" send_member="StartTransientUnit"/>
+        </policy></busconfig>"#;
+    let forbidden = Configured::new(&[("/etc/dbus-1/session.d/ringfence-test.conf", policy)]);
+    let output = case_in(session(), "refused");
+    assert_eq!(said(&output, "kind"), "PermissionDenied", "{output}");
+    assert!(said(&output, "error").contains("AccessDenied"), "{output}");
+    assert!(said(&output, "error").contains("Delegate=yes"), "{output}");
+    drop(forbidden);
+    nothing_is_left();
+}
+
+#[test]
+fn a_scope_that_comes_late() {
+    // The scope waits for a unit that takes its time.
+    let late = Configured::new(&[
+        ("/etc/systemd/user/ringfence-.scope.d/late.conf", "[Unit]\nWants=rf-slow.service\nAfter=rf-slow.service\n"),
+        ("/etc/systemd/user/rf-slow.service", "[Service]\nType=oneshot\nExecStart=/bin/sleep 12\n"),
+    ]);
+    let output = case_in(session(), "late");
+    assert!(said(&output, "error").contains("has not started the scope yet"), "{output}");
+    drop(late);
+    nothing_is_left();
+}
+
+#[test]
+fn a_scope_that_cannot_be_started() {
+    let broken = Configured::new(&[
+        (
+            "/etc/systemd/user/ringfence-.scope.d/broken.conf",
+            "[Unit]\nRequires=rf-fails.service\nAfter=rf-fails.service\n",
+        ),
+        ("/etc/systemd/user/rf-fails.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n"),
+    ]);
+    let output = case_in(session(), "refused");
+    assert_eq!(said(&output, "kind"), "PermissionDenied", "{output}");
+    assert!(said(&output, "error").contains("journalctl"), "{output}");
+    drop(broken);
+    nothing_is_left();
+}
+
 #[test]
 fn root_does_without_a_bus() {
     struct Bus;
@@ -522,6 +596,19 @@ fn child_case() {
             println!("error {error}");
             assert_eq!(error.field(), Some("cpuset"), "{error}");
             ringfence::end_keepers();
+        }
+        "late" => {
+            let patience = Duration::from_secs(3);
+            let error = Container::start(&Spec::new().memory(64 << 20).start_timeout(patience)).unwrap_err();
+            println!("error {error}");
+            assert_eq!((error.field(), error.kind()), (Some("memory"), ErrorKind::TimedOut), "{error}");
+            // The same scope is waited for, and is the only one.
+            let c = Container::start(&Spec::new().memory(64 << 20).start_timeout(Duration::from_secs(60))).unwrap();
+            let scope = Path::new(&group_of(c.pid())).parent().unwrap().to_str().unwrap().to_owned();
+            assert_eq!(scopes(), [PathBuf::from(format!("{TREE}{scope}"))]);
+            assert_eq!(file(&scope, "keeper/cgroup.procs").lines().count(), 1);
+            assert_eq!(file(&group_of(c.pid()), "memory.max"), (64 << 20).to_string());
+            end(vec![c], &scope);
         }
         "wait" => {
             let c = start(json!({"memory": "64M"}));

@@ -8,6 +8,7 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
@@ -68,6 +69,17 @@ pub(crate) use sub::PAYLOAD as SUB_PAYLOAD;
 pub(crate) use sweep::sweep;
 pub(crate) use usage::Controls;
 pub use usage::{HugePageUsage, IoUsage, NetUsage, PressureUsage, QuotaUsage, Stall, Stalls, Usage};
+
+/// Follows this process when somebody has moved it since the layout was read, so that the limits of the group in which it is
+/// now hold for its containers too. The result is another number after each move.
+pub(crate) fn whereabouts() -> u64 {
+    static MOVES: AtomicU64 = AtomicU64::new(1);
+    if layout::refresh_if_moved() {
+        parent::forget();
+        MOVES.fetch_add(1, Ordering::Relaxed);
+    }
+    MOVES.load(Ordering::Relaxed)
+}
 
 /// How long a freeze may take. A task stops within microseconds; one in an uninterruptible sleep does not stop at all.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -132,6 +144,7 @@ impl Group {
         if optional && refusal_is_known(place) {
             return Ok(None);
         }
+        let made = parent::made_so_far();
         let mut attempts = 0;
         loop {
             let result = Self::attempt(&*layout::current()?, place, id, limits, &settings);
@@ -146,7 +159,10 @@ impl Group {
                     *refusal() = Some((place.clone(), Instant::now()));
                     return Ok(None);
                 }
-                result => return result,
+                Err(e) => {
+                    parent::remove_made_since(made);
+                    return Err(e);
+                }
             }
         }
     }
@@ -204,12 +220,17 @@ impl Group {
             }
         }
 
+        // A place that is none is the fault of who named it, whatever limit wanted it.
+        let blame = |e: Error, field: &'static str| match e.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::Unsupported => e.with_field(field),
+            _ => place.blame(e.with_field(field)),
+        };
         if let Some(h) = layout.v2() {
             let here = wanted.iter().filter(|(c, field)| h.has(*c) && (field.is_some() || c.counts(true)));
             match making.v2(h, place, here) {
                 Ok(()) => {}
-                Err((e, Some(field))) => return Err(e.with_field(field)),
-                Err((e, None)) => refused(&mut first_refusal, e)?,
+                Err((e, Some(field))) => return Err(blame(e, field)),
+                Err((e, None)) => refused(&mut first_refusal, e).map_err(|e| place.blame(e))?,
             }
         }
         for (controller, field) in wanted {
@@ -219,14 +240,14 @@ impl Group {
             }
             match (making.v1(h, place), field) {
                 (Ok(()), _) => {}
-                (Err(e), Some(field)) => return Err(e.with_field(field)),
-                (Err(e), None) => refused(&mut first_refusal, e)?,
+                (Err(e), Some(field)) => return Err(blame(e, field)),
+                (Err(e), None) => refused(&mut first_refusal, e).map_err(|e| place.blame(e))?,
             }
         }
         if making.v2.is_none() {
             for h in [Controller::Cpuacct, Controller::Freezer].iter().filter_map(|&c| layout.home(c)) {
                 if let Err(e) = making.v1(h, place) {
-                    refused(&mut first_refusal, e)?;
+                    refused(&mut first_refusal, e).map_err(|e| place.blame(e))?;
                 }
             }
         }
@@ -405,16 +426,22 @@ impl Group {
         }
     }
 
-    /// Whether there are processes in the group that can be frozen.
-    pub fn is_populated(&self) -> Result<bool> {
-        let v1 = self.v1();
-        match (&self.v2, freezer(&v1)) {
-            (Some((parent, dir)), _) => {
-                v2::is_populated(dir.as_fd()).map_err(|e| self.failed("read the state of", e, parent))
-            }
-            (None, Some(parent)) => V1Group { parent, name: &self.name }.is_populated(),
-            (None, None) => Ok(false),
-        }
+    /// Whether a process is where a freeze reaches it.
+    pub fn holds(&self, pid: i32) -> bool {
+        let v2 = self.v2.is_some();
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        text.lines().any(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+            let here = if v2 { controllers.is_empty() } else { controllers.split(',').any(|c| c == "freezer") };
+            here && path.split('/').any(|name| name == self.name)
+        })
+    }
+
+    /// Whether somebody removed the group, or one of those of v1.
+    pub fn is_gone(&self) -> bool {
+        self.join_dir().is_some_and(|dir| !file::exists(dir, "cgroup.procs"))
+            || self.v1().iter().any(|part| !file::exists(&part.parent.dir, &self.name))
     }
 
     fn cannot_freeze(&self) -> Error {
@@ -482,7 +509,8 @@ impl Group {
     }
 
     fn failed(&self, step: &str, errno: Errno, parent: &Parent) -> Error {
-        Error::os(step, errno as i32).with_path(parent.path.join(&self.name).to_string_lossy())
+        let error = failed_at(step, errno, &parent.path.join(&self.name));
+        if errno == Errno::ENOENT { error.with_detail("somebody removed the control group") } else { error }
     }
 }
 
@@ -532,17 +560,15 @@ fn gone(e: Errno, path: &Path) -> Error {
 impl V1Part {
     /// A group that is there.
     fn open(parent: Arc<Parent>, name: &str) -> Result<Self> {
-        let tasks = file::open_file(&parent.dir, &format!("{name}/tasks"), OFlag::O_WRONLY).map_err(|e| {
-            Error::os("open", e as i32).with_path(parent.path.join(name).join("tasks").to_string_lossy())
-        })?;
+        let tasks = file::open_file(&parent.dir, &format!("{name}/tasks"), OFlag::O_WRONLY)
+            .map_err(|e| failed_at("open", e, &parent.path.join(name).join("tasks")))?;
         Ok(Self { parent, tasks })
     }
 
     /// Makes the group.
     fn make(parent: Arc<Parent>, name: &str) -> Result<Self> {
-        file::make_dir(&parent.dir, OsStr::new(name)).map_err(|e| {
-            Error::os("make the control group", e as i32).with_path(parent.path.join(name).to_string_lossy())
-        })?;
+        file::make_dir(&parent.dir, OsStr::new(name))
+            .map_err(|e| failed_at("make the control group", e, &parent.path.join(name)))?;
         let undo = |e: Error| {
             let _ = unlinkat(&parent.dir, name, UnlinkatFlags::RemoveDir);
             e
@@ -556,8 +582,19 @@ impl V1Part {
     }
 }
 
+/// What the kernel said of a group or a file in it, and what that means.
 fn failed_at(step: &str, errno: Errno, path: &Path) -> Error {
-    Error::os(step, errno as i32).with_path(path.to_string_lossy())
+    let error = Error::os(step, errno as i32).with_path(path.to_string_lossy());
+    match errno {
+        Errno::EROFS => error
+            .with_kind(ErrorKind::PermissionDenied)
+            .with_hint("its hierarchy is mounted read-only: in a container ask for a writable one"),
+        Errno::EAGAIN => error.with_hint(
+            "a group above may have no more groups in it: see cgroup.max.descendants and cgroup.max.depth there",
+        ),
+        Errno::ENODEV => error.with_detail("somebody removed the control group"),
+        _ => error,
+    }
 }
 
 fn has(parent: &Parent, controller: &str) -> bool {
@@ -635,8 +672,7 @@ impl Making<'_> {
                 Err(_) => {}
             }
         }
-        let shown = || parent.path.join(self.id).to_string_lossy().into_owned();
-        let failed = |step: &str, e: Errno| (Error::os(step, e as i32).with_path(shown()), needed);
+        let failed = |step: &str, e: Errno| (failed_at(step, e, &parent.path.join(self.id)), needed);
         file::make_dir(&parent.dir, OsStr::new(self.id)).map_err(|e| failed("make the control group", e))?;
         match file::open_dir(&parent.dir, Path::new(self.id)) {
             Ok(dir) => self.v2 = Some((parent, dir)),

@@ -61,6 +61,15 @@ impl Place {
         }
     }
 
+    /// For an error of the place itself: who named it.
+    pub(super) fn blame(&self, error: Error) -> Error {
+        match self {
+            Self::Spec(_) => error.with_field("cgroup_parent"),
+            Self::Environment(_) if error.hint().is_none() => error.with_hint(format!("{VARIABLE} names the place")),
+            _ => error,
+        }
+    }
+
     pub(super) fn explicit(&self) -> Option<&Path> {
         match self {
             Self::Spec(path) | Self::Environment(path) => Some(path),
@@ -123,6 +132,11 @@ impl Parent {
             if !must_enable(dir, path, controller)? {
                 continue;
             }
+            // The kernel lets a group with processes pass on cpu, cpuset and pids; that makes a threaded one of it, in which no
+            // process can be born.
+            if !is_empty(dir) {
+                return Err(internal_processes(path));
+            }
             file::write(dir, "cgroup.subtree_control", &format!("+{}", controller.name())).map_err(|e| match e {
                 Errno::EBUSY => internal_processes(path),
                 e => at(&format!("enable {} in", controller.name()), e, &path.join("cgroup.subtree_control"))
@@ -174,6 +188,8 @@ pub(super) fn must_enable(dir: &OwnedFd, path: &Path, controller: Controller) ->
 }
 
 fn internal_processes(path: &Path) -> Error {
+    // Without the slash at the end that the root of a mount brings.
+    let path: PathBuf = path.components().collect();
     let path = path.display();
     Error::new(
         ErrorKind::Unsupported,
@@ -263,9 +279,19 @@ pub(super) fn forget() {
 /// They stay while the process may make more groups, because making them anew for each container would cost as much as the
 /// groups themselves. The kernel refuses to remove one in which another process has groups.
 pub(crate) fn remove_made_directories() {
+    remove_made_since(0);
+}
+
+/// How many directories this process has made: a mark for [`remove_made_since`].
+pub(super) fn made_so_far() -> usize {
+    CACHE.lock().unwrap_or_else(PoisonError::into_inner).made.len()
+}
+
+/// As [`remove_made_directories`], for those after a mark: after a failure no keeper knows of them.
+pub(super) fn remove_made_since(mark: usize) {
     let mut cache = CACHE.lock().unwrap_or_else(PoisonError::into_inner);
     let before = cache.made.len();
-    for index in (0..before).rev() {
+    for index in (mark.min(before)..before).rev() {
         let made = &cache.made[index];
         match unlinkat(&made.dir, made.name.as_os_str(), UnlinkatFlags::RemoveDir) {
             Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => drop(cache.made.remove(index)),
@@ -309,11 +335,16 @@ fn candidates(h: &Hierarchy, root: &OwnedFd, place: &Place, controllers: bool) -
 
 fn open(h: &Hierarchy, place: &Place, controllers: bool, made: &mut Vec<Made>) -> Result<Parent> {
     let root = file::open_mount(&h.mount_point).map_err(|e| at("open", e, &h.mount_point))?;
+    let before = made.len();
     let mut result = None;
     for candidate in candidates(h, &root, place, controllers)? {
         match reach(h, &root, &candidate, controllers, made) {
             Ok(parent) => return Ok(parent),
             Err(e) => result = Some(denied(h, e, &candidate.base.join(&candidate.path))),
+        }
+        // Nobody else knows of what was made on a way that led nowhere.
+        for made in made.drain(before..).rev() {
+            let _ = unlinkat(&made.dir, made.name.as_os_str(), UnlinkatFlags::RemoveDir);
         }
     }
     Err(result.expect("there is always a candidate"))

@@ -30,9 +30,7 @@ pub(crate) struct ControllerReport {
 
 /// Looks, and changes nothing: no group is made, no controller enabled.
 pub(crate) fn layout_report() -> LayoutReport {
-    if layout::refresh_if_moved() {
-        parent::forget();
-    }
+    super::whereabouts();
     let layout = match layout::current() {
         Ok(layout) => layout,
         Err(e) => {

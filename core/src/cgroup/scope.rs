@@ -30,23 +30,17 @@ fn tree(layout: &Layout) -> Option<&Hierarchy> {
 /// Whether groups with controllers need a scope: this caller can make none by default, or only (as root) outside of all units,
 /// in the root of the tree, which is systemd's.
 pub(crate) fn is_needed() -> bool {
+    super::whereabouts();
     let needed = || -> Option<bool> {
         let layout = layout::current().ok()?;
         Some(parent::lacks_default(tree(&layout)?))
     };
-    let mut answer = needed();
-    if answer == Some(true) && layout::refresh_if_moved() {
-        parent::forget();
-        answer = needed();
-    }
-    answer == Some(true)
+    needed() == Some(true)
 }
 
 /// The unit that this process runs in: its end is the end of every process in it. `None` where there is no systemd.
 pub(crate) fn own_unit() -> Option<String> {
-    if layout::refresh_if_moved() {
-        parent::forget();
-    }
+    super::whereabouts();
     let layout = layout::current().ok()?;
     systemd::unit_of(tree(&layout)?.own.as_deref()?).map(str::to_owned)
 }

@@ -455,7 +455,7 @@ impl Step<'_> {
     }
 
     fn failed(&self, step: &str, errno: Errno) -> Error {
-        let error = Error::os(step, errno as i32).with_field(self.field).with_path(self.shown().to_string_lossy());
+        let error = super::failed_at(step, errno, &self.shown()).with_field(self.field);
         match self.write.refused.iter().find(|(e, _)| *e == errno as i32) {
             Some((_, hint)) => error.with_hint(*hint),
             None => error,

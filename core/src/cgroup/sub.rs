@@ -38,7 +38,7 @@ impl Group {
         let mut made = Made { name, v2: None, v1: Vec::new(), done: false };
         if let Some((parent, dir)) = &self.v2 {
             let path = parent.path.join(&self.name);
-            let given = file::read(dir, "cgroup.controllers").map_err(|e| failed_at("read", e, &path))?;
+            let given = file::read(dir, "cgroup.controllers").map_err(|e| self.failed("read", e, parent))?;
             let passed: Vec<Controller> = Controller::LIMITING
                 .into_iter()
                 .filter(|c| c.counts(true) || settings.iter().any(|s| s.controller == *c))

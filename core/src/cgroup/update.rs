@@ -85,7 +85,7 @@ impl Group {
             return self.join_late(spare).map_err(field);
         }
         let Some((parent, dir)) = &self.v2 else { return Err(nowhere(setting)) };
-        let given = file::read(dir, "cgroup.controllers").map_err(|e| field(failed_at("read", e, &parent.path)))?;
+        let given = file::read(dir, "cgroup.controllers").map_err(|e| field(self.failed("read", e, parent)))?;
         if given.split_whitespace().any(|name| name == controller.name()) {
             return Ok(());
         }

@@ -96,10 +96,6 @@ impl V1Group<'_> {
         Ok(true)
     }
 
-    pub fn is_populated(&self) -> Result<bool> {
-        Ok(!self.pids()?.is_empty())
-    }
-
     fn pids(&self) -> Result<Vec<i32>> {
         match file::pids(self.parent.dir.as_fd(), OsStr::new(self.name)) {
             Ok(pids) => Ok(pids),

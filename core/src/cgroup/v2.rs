@@ -47,7 +47,3 @@ pub(super) fn set_frozen(dir: BorrowedFd<'_>, frozen: bool, timeout: Duration) -
 pub(super) fn is_frozen(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
     Ok(file::keyed(&file::read(dir, "cgroup.events")?, "frozen") == Some(1))
 }
-
-pub(super) fn is_populated(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
-    Ok(file::keyed(&file::read(dir, "cgroup.events")?, "populated") == Some(1))
-}

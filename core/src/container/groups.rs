@@ -79,7 +79,10 @@ fn make(inner: &Inner, container: &Container, name: &str, limits: &Spec) -> Resu
         return Err(Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH));
     }
     let mut subs = lock(&inner.subs);
-    let group = container.group_of(limits)?.sub(name, &Limits::of(limits))?;
+    let group = container.group_of(limits)?.sub(name, &Limits::of(limits)).map_err(|e| match e.field() {
+        None if e.kind() != ErrorKind::AlreadyExists => e.with_field("cgroup"),
+        _ => e,
+    })?;
     let sub = Sub::new(group, limits.clone());
     record(inner, name, Some(limits))?;
     subs.insert(name.to_owned(), sub.clone());

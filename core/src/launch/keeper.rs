@@ -76,7 +76,7 @@ pub(crate) struct Keeper {
     pub outer: Option<Outer>,
     pub starting: AtomicUsize,
     /// It has the directories in which groups are made by default.
-    pub has_group_parents: AtomicBool,
+    pub group_parents: AtomicU64,
     /// The scope of systemd that it was put into.
     pub scope: OnceCell<Place>,
     dead: AtomicBool,
@@ -118,7 +118,7 @@ impl Keeper {
             privileged: born.outer.is_none(),
             outer: born.outer,
             starting: AtomicUsize::new(0),
-            has_group_parents: AtomicBool::new(false),
+            group_parents: AtomicU64::new(0),
             scope: OnceCell::new(),
             dead: AtomicBool::new(false),
             next_key: AtomicU64::new(1),
@@ -145,7 +145,7 @@ impl Keeper {
             privileged,
             outer: None,
             starting: AtomicUsize::new(0),
-            has_group_parents: AtomicBool::new(false),
+            group_parents: AtomicU64::new(0),
             scope: OnceCell::new(),
             dead: AtomicBool::new(false),
             next_key: AtomicU64::new(2),
@@ -167,7 +167,7 @@ impl Keeper {
     /// It was put into this scope: the groups of its containers are made there from now on, unless a spec says where.
     pub(super) fn enter(&self, scope: Place) -> Place {
         let scope = self.scope.get_or_init(|| scope);
-        self.has_group_parents.store(false, Ordering::Relaxed);
+        self.group_parents.store(0, Ordering::Relaxed);
         scope.clone()
     }
 

@@ -3,8 +3,10 @@
 //! Three traces lead to it: the records of named containers, control groups that carry their keeper's identity in their
 //! name, and processes that are pid 1 of a container without a keeper above them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::AsFd;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -81,8 +83,19 @@ fn collect_name(names: &Names, name: &str, ended_too: bool, report: &mut GcRepor
     }
 }
 
-/// Whether a group `rf-PIDNAMESPACE-PID-STARTTIME-N` belongs to a keeper that is gone.
+/// Ids of containers of this process that have ended and whose groups their keeper could not remove.
+static GIVEN_UP: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Leaves the groups of an ended container of this process to [`gc`](super::gc).
+pub(crate) fn give_up_groups(id: &str) {
+    GIVEN_UP.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
+}
+
+/// Whether a group `rf-PIDNAMESPACE-PID-STARTTIME-N` belongs to a keeper that is gone, or was given up by this process.
 fn is_stale(id: &str) -> bool {
+    if GIVEN_UP.lock().unwrap_or_else(PoisonError::into_inner).contains(id) {
+        return true;
+    }
     let parts: Vec<u64> =
         id.strip_prefix("rf-").unwrap_or_default().split('-').map_while(|part| part.parse().ok()).collect();
     let &[namespace, pid, start_time, n] = &parts[..] else { return false };

@@ -17,6 +17,7 @@ use nix::sys::stat::Mode;
 use serde_json::Value;
 
 use self::dir::Place;
+pub(crate) use self::gc::give_up_groups;
 use self::names::{Life, Names};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::HostOnly;

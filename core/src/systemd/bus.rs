@@ -4,6 +4,7 @@
 //! inside somebody else's program must not (and cgroups-rs speaks to the system bus only): so the transport is this one, and
 //! whoever waits drives it.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -28,6 +29,8 @@ pub(super) struct Bus {
     connection: Connection,
     wire: Wire,
     deadline: Instant,
+    /// Whether there was an answer to the last call.
+    pub answered: Cell<bool>,
 }
 
 impl Bus {
@@ -35,7 +38,7 @@ impl Bus {
         let wire = Wire(Arc::new(Inner { socket: open(path, deadline)?, waiting: Mutex::default() }));
         let builder = Builder::socket(wire.clone()).internal_executor(false);
         let connection = drive(&wire, deadline, builder.build())?;
-        Ok(Self { connection, wire, deadline })
+        Ok(Self { connection, wire, deadline, answered: Cell::new(false) })
     }
 
     /// A method of systemd's manager.
@@ -52,7 +55,7 @@ impl Bus {
             body,
         );
         let executor = self.connection.executor().clone();
-        drive(&self.wire, self.deadline, async {
+        let result = drive(&self.wire, self.deadline, async {
             let mut call = pin!(call);
             // What reads the replies is a task of the connection.
             let mut tasks = pin!(async {
@@ -65,7 +68,9 @@ impl Bus {
                 ready => ready,
             })
             .await
-        })
+        });
+        self.answered.set(matches!(result, Ok(_) | Err(zbus::Error::MethodError(..))));
+        result
     }
 }
 

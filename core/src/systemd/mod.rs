@@ -21,6 +21,8 @@ use bus::Bus;
 
 /// How long a question may take. It takes a few milliseconds; a manager that is busy (it reloads) some hundreds.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// sd-bus-errors of systemd.
+const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 /// After a conversation that took longer than it might nobody waits again for this long.
 const DEAF: Duration = Duration::from_secs(30);
 /// What a stopped scope gives its processes between SIGTERM and SIGKILL; systemd's own default, 90 s, would hold up a
@@ -127,8 +129,11 @@ impl Manager {
         properties.push(("CollectMode", Value::from("inactive-or-failed")));
         let auxiliary: &[(&str, Vec<Property<'_>>)] = &[];
         self.talk(patience, |bus, deadline| {
-            bus.call("StartTransientUnit", &(unit, "fail", &properties, auxiliary))
-                .map_err(|e| self.refused("StartTransientUnit", &e).with_path(unit))?;
+            match bus.call("StartTransientUnit", &(unit, "fail", &properties, auxiliary)) {
+                // Asked for before, by a start that did not wait as long as the manager took.
+                Err(e) if is_error(&e, UNIT_EXISTS) => {}
+                result => drop(result.map_err(|e| self.refused("StartTransientUnit", &e).with_path(unit))?),
+            }
             // The answer is a job, which is done when the process has been moved.
             let mut pause = Duration::from_micros(200);
             let mut asked = Instant::now();
@@ -137,7 +142,11 @@ impl Manager {
                     return Ok(group);
                 }
                 if Instant::now() >= deadline {
-                    return Err(self.late().with_path(unit));
+                    let what = format!("{} has not started the scope yet", self.name());
+                    return Err(Error::new(ErrorKind::TimedOut, what)
+                        .with_errno(libc::ETIMEDOUT)
+                        .with_path(unit)
+                        .with_hint("the next start waits for it again; systemctl list-jobs says what it waits for"));
                 }
                 if asked.elapsed() > Duration::from_millis(100) {
                     asked = Instant::now();
@@ -181,10 +190,16 @@ impl Manager {
             return Err(self.late());
         }
         let deadline = Instant::now() + patience;
+        let mut answers = false;
         let result = Bus::connect(&self.socket(), deadline)
             .map_err(|e| self.refused("connect to the message bus", &e).with_path(self.socket().to_string_lossy()))
-            .and_then(|bus| converse(&bus, deadline));
-        if result.as_ref().is_err_and(|e| e.kind() == ErrorKind::TimedOut) {
+            .and_then(|bus| {
+                let result = converse(&bus, deadline);
+                answers = bus.answered.get();
+                result
+            });
+        // One that answers, and is late with what it was asked for, is not deaf.
+        if !answers && result.as_ref().is_err_and(|e| e.kind() == ErrorKind::TimedOut) {
             *since() = Some(Instant::now());
         }
         result

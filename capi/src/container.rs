@@ -418,9 +418,7 @@ pub unsafe extern "C" fn ringfence_container_ns_fd(
     err: *mut *mut ringfence_error,
 ) -> c_int {
     border(err, -1, || {
-        let name = text(kind, "kind")?;
-        let kind =
-            NamespaceKind::from_name(name).ok_or_else(|| invalid(format!("there is no kind of namespace {name:?}")))?;
+        let kind = NamespaceKind::parse(text(kind, "kind")?)?;
         Ok(running(container)?.container.ns_fd(kind)?.into_raw_fd())
     })
 }

@@ -30,6 +30,9 @@ mod command;
 
 mod process;
 
+/// Namespaces that exist, by descriptors.
+mod namespace;
+
 mod machine;
 
 mod log;

@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::events::{EventOptions, Events, Readers, Shared};
 use crate::launch::facts::{self, IdChoice, UserFiles};
 use crate::launch::{self, Answer, Channel, Keeper, Outcome, Owner, Request, Times};
+use crate::namespace::Namespace;
 use crate::plan::container::{DISK, clone_flag, namespace_source};
 use crate::plan::exec::Joining;
 use crate::plan::facts::{DiskFact, StreamFact};
@@ -1376,6 +1377,14 @@ impl Container {
                 .with_path(path)
                 .with_hint("reading another process's namespaces needs the right to trace it")),
         }
+    }
+
+    /// One of its namespaces, which lives on as long as the value.
+    ///
+    /// # Errors
+    /// Closed when it has ended; PermissionDenied when the caller may not trace its processes.
+    pub fn namespace(&self, kind: NamespaceKind) -> Result<Namespace> {
+        Namespace::of_fd(self.ns_fd(kind)?.as_raw_fd())
     }
 
     /// What was chosen for the container, as JSON: id, pid, idmap (mode, maps in the keeper's ids, why not more), control

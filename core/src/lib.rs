@@ -7,6 +7,7 @@ pub mod doctor;
 mod error;
 mod events;
 mod launch;
+mod namespace;
 pub mod plan;
 mod process;
 #[allow(dead_code, reason = "the keeper uses the rest")]
@@ -28,6 +29,7 @@ pub use doctor::doctor;
 pub use error::{Error, ErrorKind, Result, errno_name};
 pub use events::{Event, EventKind, EventOptions, Events, Pressure, PressureLevel, PressureResource};
 pub use launch::end_keepers;
+pub use namespace::{Namespace, NamespaceEntry, namespaces};
 pub use plan::plan;
 pub use process::{ExitStatus, Output, Process, Reason};
 pub use spec::Spec;

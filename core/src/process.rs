@@ -218,12 +218,18 @@ pub(crate) fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> 
 
 /// The pid behind a pidfd, as this process's /proc shows it; 0 when it has been reaped already.
 pub(crate) fn pid_of(pidfd: BorrowedFd<'_>) -> i32 {
+    pid_behind(pidfd).unwrap_or(0)
+}
+
+/// [`pid_of`] of what may be another kind of descriptor (`None`); -1 when the process has been reaped already, 0 when it has no
+/// number here.
+pub(crate) fn pid_behind(pidfd: BorrowedFd<'_>) -> Option<i32> {
     use std::io::Read;
     let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
     let mut text = [0u8; 512];
     let n = std::fs::File::open(path).and_then(|mut file| file.read(&mut text)).unwrap_or(0);
     let text = std::str::from_utf8(&text[..n]).unwrap_or_default();
-    text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok()).unwrap_or(0)
+    text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
 }
 
 impl Process {

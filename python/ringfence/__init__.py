@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError, SubprocessError, TimeoutExpired
 
-from ._container import Container, Namespace
+from ._container import Container
 from ._errors import Error, SpecError
 from ._events import Events
 from ._group import ControlGroup
-from ._machine import doctor, end_keepers, gc, ls, plan, schema
+from ._machine import doctor, end_keepers, gc, ls, namespaces, plan, schema
+from ._namespace import Namespace
 from ._process import Process
 from ._ringfence import __version__
 from ._run import popen, run
@@ -32,6 +33,7 @@ from ._types import (
     HugePageUsage,
     IoUsage,
     LimitFields,
+    NamespaceEntry,
     NetUsage,
     Plan,
     Pressure,
@@ -66,6 +68,7 @@ __all__ = [
     "IoUsage",
     "LimitFields",
     "Namespace",
+    "NamespaceEntry",
     "NetUsage",
     "Plan",
     "Pressure",
@@ -86,6 +89,7 @@ __all__ = [
     "end_keepers",
     "gc",
     "ls",
+    "namespaces",
     "plan",
     "popen",
     "run",

@@ -15,7 +15,21 @@ from dataclasses import asdict
 from types import FrameType
 from typing import Any, NoReturn
 
-from . import Container, Error, Process, SpecError, __version__, _machine, _request, _ringfence, _table, _terminal, _top
+from . import (
+    Container,
+    Error,
+    Process,
+    SpecError,
+    __version__,
+    _machine,
+    _request,
+    _ringfence,
+    _table,
+    _terminal,
+    _top,
+    _tree,
+)
+from ._namespace import KINDS
 from ._process import TextOptions
 from ._types import Plan, Request
 
@@ -90,6 +104,15 @@ def _parser() -> argparse.ArgumentParser:
     beancounters.add_argument("container", metavar="NAME")
     beancounters.add_argument("-v", "--verbose", action="store_true", help="with where each figure comes from")
     _json(beancounters)
+    ns = command(
+        "ns",
+        "list the namespaces of the machine as a tree",
+        "The namespaces of the machine that this user may see, each below the user namespace that owns it, also those without "
+        "a process: then it is said what keeps them.",
+    )
+    ns.add_argument("-k", "--kind", action="append", choices=KINDS, help="only these; may be repeated")
+    ns.add_argument("--tree", choices=("owner", "parent", "none"), default="owner", help="default: owner")
+    _json(ns)
     plan = command("plan", "show what run would do, step by step, without doing it")
     plan.add_argument("-t", "--tty", action="store_true", help="with a terminal")
     plan.add_argument("-d", "--detach", action="store_true", help="detached")
@@ -391,6 +414,19 @@ def _age(seconds: float) -> str:
     return f"{int(max(seconds, 0))}s"
 
 
+def _ns(arguments: argparse.Namespace) -> int:
+    entries = _machine.namespaces()
+    if arguments.kind:
+        entries = [entry for entry in entries if entry.kind in arguments.kind]
+    if arguments.json:
+        print(json.dumps([asdict(entry) for entry in entries], indent=2))
+    elif arguments.tree == "none":
+        _table.show(_tree.HEADERS, [_tree.row(entry) for entry in entries])
+    else:
+        _table.show(_tree.HEADERS, _tree.rows(entries, arguments.tree))
+    return 0
+
+
 def _plan(arguments: argparse.Namespace) -> int:
     request = _spec_request(arguments, _main_streams(arguments))
     text, shown = _ringfence.plan(request)
@@ -444,6 +480,7 @@ _COMMANDS = {
     "top": _show_top,
     "stats": _stats,
     "beancounters": _beancounters,
+    "ns": _ns,
     "plan": _plan,
     "doctor": _doctor,
     "gc": _gc,

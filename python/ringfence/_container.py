@@ -8,7 +8,7 @@ import socket as sockets
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeVar, overload
 
@@ -16,6 +16,7 @@ from . import _enter, _host, _interpreter, _reach, _request, _ringfence
 from ._errors import Error, MissingError, forked_child
 from ._events import Events, options_of
 from ._group import ControlGroup
+from ._namespace import ContainerNamespaces, Namespace
 from ._process import Process, TextOptions
 from ._types import AnyPath, Args, Beancounter, CompletedProcess, Env, Pressure, Size, SpecFields, Stream, Usage
 
@@ -27,49 +28,6 @@ if TYPE_CHECKING:
     _P = ParamSpec("_P")
 
 T = TypeVar("T")
-
-_KINDS = ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time")
-
-
-class Namespace:
-    """One namespace of a container."""
-
-    def __init__(self, container: Container, kind: str) -> None:
-        self._container = container
-        #: `net`, `mnt`, ...
-        self.kind = kind
-
-    def open(self) -> int:
-        """A descriptor of it, the caller's to close: for setns(2) and the ioctls of ioctl_nsfs(2)."""
-        return self._container.ns_fd(self.kind)
-
-    @property
-    def id(self) -> int:
-        """The inode of the namespace, as /proc/PID/ns shows it."""
-        fd = self.open()
-        try:
-            return os.fstat(fd).st_ino
-        finally:
-            os.close(fd)
-
-    def __repr__(self) -> str:
-        return f"<Namespace {self.kind} of {self._container!r}>"
-
-
-class _Namespaces(Mapping[str, Namespace]):
-    def __init__(self, container: Container) -> None:
-        self._container = container
-
-    def __getitem__(self, kind: str) -> Namespace:
-        if kind not in _KINDS:
-            raise KeyError(kind)
-        return Namespace(self._container, kind)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_KINDS)
-
-    def __len__(self) -> int:
-        return len(_KINDS)
 
 
 class Container:
@@ -229,9 +187,9 @@ class Container:
 
     @property
     def namespaces(self) -> Mapping[str, Namespace]:
-        """Its namespaces by kind: `c.namespaces["net"].id`."""
+        """Its namespaces by kind: `c.namespaces["net"].inode`. Each lives on as long as the object that is asked for."""
         self._live("namespaces")
-        return _Namespaces(self)
+        return ContainerNamespaces(self)
 
     def ns_fd(self, kind: str) -> int:
         """A descriptor of a namespace (`net`, `mnt`, ...), the caller's to close."""

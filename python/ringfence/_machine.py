@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from . import _request, _ringfence
-from ._types import AnyPath, Args, Entry, Env, Finding, GcReport, Plan, Report, Stream
+from ._types import AnyPath, Args, Entry, Env, Finding, GcReport, NamespaceEntry, Plan, Report, Stream
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,6 +61,15 @@ def plan(
 def ls() -> list[Entry]:
     """The named containers of this user, running and ended."""
     return [Entry(*row) for row in _ringfence.ls()]
+
+
+def namespaces() -> list[NamespaceEntry]:
+    """All namespaces of the machine that the caller may see, by kind and inode, with their processes and relations.
+
+    Also those without a process, which a bind mount, an open descriptor or a namespace below them keeps. It reads /proc from end
+    to end: some 40 us for each thread of the machine, 5 us for each open descriptor.
+    """
+    return [NamespaceEntry(**row) for row in json.loads(_ringfence.namespaces())]
 
 
 def gc() -> GcReport:

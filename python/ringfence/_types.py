@@ -540,6 +540,34 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class NamespaceEntry:
+    """One namespace of the machine, and what keeps it."""
+
+    #: `mnt`, `pid`, `net`, `ipc`, `uts`, `user`, `cgroup` or `time`.
+    kind: str
+    #: As /proc/PID/ns shows it.
+    inode: int
+    #: The device of its file, `st_dev`.
+    device: int
+    #: The kernel's number of it, where there is one; see `Namespace.id`.
+    id: int | None
+    #: Who made the user namespace that it is, or that owns it; None when that is hidden from this caller.
+    owner_uid: int | None
+    #: The inode of the user namespace that owns it; None for the first one, and when it is hidden from this caller.
+    owner: int | None
+    #: The inode of the parent of a user or pid namespace; None when there is none, or it is hidden from this caller.
+    parent: int | None
+    #: The processes that are in it with at least one thread, in order.
+    members: list[int]
+    #: The command line of the first of them, or its name in brackets.
+    command: str | None
+    #: The processes that hold a descriptor of it, or whose next child is born in it.
+    held_by: list[int]
+    #: Where it is mounted, in any mount namespace.
+    mounts: list[str]
+
+
+@dataclass(frozen=True)
 class GcReport:
     """What was found without its keeper and ended."""
 

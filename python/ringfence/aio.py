@@ -20,9 +20,9 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from . import _container, _events, _machine, _reach, _run
-from ._container import Namespace
 from ._errors import Error, TimedOutError
 from ._group import ControlGroup
+from ._namespace import Namespace
 from ._process import Process as _Process
 from ._process import TextOptions
 from ._types import (
@@ -33,6 +33,7 @@ from ._types import (
     Entry,
     Event,
     GcReport,
+    NamespaceEntry,
     Plan,
     Pressure,
     Report,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     _P = ParamSpec("_P")
 
-__all__ = ["Container", "Events", "Process", "by_name", "doctor", "gc", "ls", "plan", "popen", "run"]
+__all__ = ["Container", "Events", "Process", "by_name", "doctor", "gc", "ls", "namespaces", "plan", "popen", "run"]
 
 R = TypeVar("R")
 
@@ -638,6 +639,11 @@ async def plan(argv: Args | None = None, **options: Any) -> Plan:
 async def ls() -> list[Entry]:
     """The named containers of this user."""
     return await asyncio.to_thread(_machine.ls)
+
+
+async def namespaces() -> list[NamespaceEntry]:
+    """All namespaces of the machine that the caller may see."""
+    return await asyncio.to_thread(_machine.namespaces)
 
 
 async def gc() -> GcReport:

@@ -11,6 +11,7 @@ use ringfence::spec::NamespaceKind;
 use crate::call::{detached, to_python};
 use crate::events::Events;
 use crate::group::ControlGroup;
+use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::{request, wait};
 
@@ -170,8 +171,10 @@ impl Container {
     }
     /// A descriptor of one of its namespaces, the caller's.
     fn ns_fd(&self, py: Python<'_>, kind: &str) -> PyResult<i32> {
-        let kind = request::namespace_kind(kind).map_err(|error| to_python(py, &error))?;
-        detached(py, || self.0.ns_fd(kind)).map(IntoRawFd::into_raw_fd)
+        detached(py, || self.0.ns_fd(NamespaceKind::parse(kind)?)).map(IntoRawFd::into_raw_fd)
+    }
+    fn namespace(&self, py: Python<'_>, kind: &str) -> PyResult<Namespace> {
+        detached(py, || self.0.namespace(NamespaceKind::parse(kind)?)).map(Namespace)
     }
     /// Joins the calling thread for good.
     fn join(&self, py: Python<'_>, kinds: Vec<String>) -> PyResult<()> {

@@ -8,6 +8,7 @@ mod events;
 mod group;
 mod log;
 mod machine;
+mod namespace;
 mod process;
 mod request;
 mod wait;
@@ -27,6 +28,8 @@ mod _ringfence {
     use crate::log::set_log_level;
     #[pymodule_export]
     use crate::machine::{check, doctor, end_keepers, gc, ls, plan, schema};
+    #[pymodule_export]
+    use crate::namespace::{Namespace, namespaces};
     #[pymodule_export]
     use crate::process::{ExitStatus, Process};
     #[pymodule_export]

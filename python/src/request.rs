@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
-use ringfence::spec::{File, NamespaceKind};
+use ringfence::spec::File;
 use ringfence::{Command, Spec};
 
 use crate::call::to_python;
@@ -94,12 +94,4 @@ pub fn command(request: &Bound<'_, PyDict>) -> PyResult<Command> {
         },
     )?;
     Ok(command)
-}
-
-/// `net`, `mnt`, ...
-pub fn namespace_kind(name: &str) -> ringfence::Result<NamespaceKind> {
-    NamespaceKind::from_name(name).ok_or_else(|| {
-        ringfence::Error::new(ringfence::ErrorKind::InvalidArgument, format!("{name:?} is not a kind of namespace"))
-            .with_hint("the kinds are mnt, pid, net, ipc, uts, user, cgroup and time")
-    })
 }

@@ -108,6 +108,13 @@ static void nulls(void)
     refuses(ringfence_container_enter(NULL, "net", nothing, NULL, NULL, place));
     refuses(ringfence_container_enter(container, "net", NULL, NULL, NULL, place));
     refuses(ringfence_container_enter(container, NULL, nothing, NULL, NULL, place));
+    refuses(ringfence_container_ns_fd(container, NULL, place));
+    refuses(ringfence_namespace_fd(NULL, "net", place));
+    refuses(ringfence_namespace_owner_fd(-1, place));
+    refuses(ringfence_namespace_parent_fd(-1, place));
+    refuses(ringfence_namespace_pid_in(-1, 1, place));
+    refuses(ringfence_namespace_pid_from(-1, 1, place));
+    refuses_pointer(ringfence_namespace_json(-1, place));
     ok(ringfence_container_name(NULL) == NULL && ringfence_container_id(NULL) == NULL, "container name and id of NULL");
     ok(ringfence_container_pid(NULL) == -1 && ringfence_container_pidfd(NULL) == -1 &&
            ringfence_container_events_fd(NULL) == -1 && ringfence_container_is_running(NULL) == -1,

@@ -267,7 +267,7 @@ def test_the_machine() -> None:
 
 
 def test_the_same_names() -> None:
-    functions = {"run", "popen", "by_name", "doctor", "plan", "ls", "gc"}
+    functions = {"run", "popen", "by_name", "doctor", "plan", "ls", "gc", "namespaces"}
     assert functions | {"Container", "Events", "Process"} == set(aio.__all__)
     assert all(inspect.iscoroutinefunction(getattr(aio, name)) for name in functions)
     methods = {n for n in dir(ringfence.Container) if not n.startswith("_")}

@@ -127,8 +127,8 @@ def test_namespaces(container: ringfence.Container) -> None:
     for kind in ("mnt", "net", "ipc", "uts", "user"):
         namespace = container.namespaces[kind]
         inside = container.run(["readlink", f"/proc/self/ns/{kind}"], capture_output=True, text=True).stdout.strip()
-        assert inside == f"{kind}:[{namespace.id}]"
-        assert namespace.id != os.stat(f"/proc/self/ns/{kind}").st_ino
+        assert inside == f"{kind}:[{namespace.inode}]"
+        assert namespace.inode != os.stat(f"/proc/self/ns/{kind}").st_ino
     fd = container.namespaces["net"].open()
     assert not os.get_inheritable(fd)
     os.close(fd)
@@ -140,7 +140,7 @@ def test_namespaces(container: ringfence.Container) -> None:
 
 def test_a_namespace_of_another_container(container: ringfence.Container) -> None:
     with ringfence.Container(namespaces={"ipc": container, "user": container}) as other:
-        assert other.namespaces["ipc"].id == container.namespaces["ipc"].id
+        assert other.namespaces["ipc"] == container.namespaces["ipc"]
 
 
 @pytest.mark.needs("memory", "pids")

@@ -1,5 +1,6 @@
 //! Namespaces: kinds and where they come from.
 
+use std::ffi::OsStr;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -55,19 +56,25 @@ impl NamespaceKind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
+    /// [`from_name`](Self::from_name) for an argument of a call.
+    ///
+    /// # Errors
+    /// InvalidArgument with field `kind`.
+    pub fn parse(name: &str) -> Result<Self> {
+        Self::from_name(name).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidArgument, format!("there is no kind of namespace {name:?}"))
+                .with_field("kind")
+                .with_errno(libc::EINVAL)
+                .with_hint("the kinds are mnt, pid, net, ipc, uts, user, cgroup and time")
+        })
+    }
+
     /// The kinds of those names.
     ///
     /// # Errors
     /// InvalidArgument with field `kinds`.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Vec<Self>> {
-        let kind = |name: &str| {
-            Self::from_name(name).ok_or_else(|| {
-                Error::new(ErrorKind::InvalidArgument, format!("there is no kind of namespace {name:?}"))
-                    .with_field("kinds")
-                    .with_hint("the kinds are mnt, pid, net, ipc, uts, user, cgroup and time")
-            })
-        };
-        names.into_iter().map(kind).collect()
+        names.into_iter().map(|name| Self::parse(name).map_err(|e| e.with_field("kinds"))).collect()
     }
 }
 
@@ -86,6 +93,18 @@ pub enum NamespaceSource {
     Pid(i32),
     /// The namespace of another container, by name.
     Container(String),
+}
+
+impl NamespaceSource {
+    /// From the text that a spec has, for an argument of a call.
+    ///
+    /// # Errors
+    /// InvalidArgument (`source`).
+    pub fn parse(text: &OsStr) -> Result<Self> {
+        let at = At::Field("source");
+        let read = Self::text(text.as_bytes(), &at).and_then(|json| Self::read(&json, &at));
+        read.map_err(|e| e.with_kind(ErrorKind::InvalidArgument))
+    }
 }
 
 /// The network of a container.

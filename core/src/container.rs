@@ -1651,6 +1651,14 @@ impl Drop for Making {
 
 fn explain(failed: &Record, compiled: &crate::plan::builder::Compiled, spec: &Spec, _keeper: &Keeper) -> Error {
     let error = launch::explain_failure(failed, compiled);
+    if error.errno() == libc::ENOENT && error.field() == Some("namespaces") {
+        // cgroup2's mount option nsdelegate: the kernel finds no group there for who is born.
+        return error
+            .with_kind(ErrorKind::Unsupported)
+            .with_field("cgroup_parent")
+            .with_detail("the control group is outside of this program's cgroup namespace, or somebody removed it")
+            .with_hint("mount the tree anew in that namespace (mount -t cgroup2 none /sys/fs/cgroup)");
+    }
     if spec.limits_disk() && matches!(error.errno(), libc::ENOSPC | libc::EDQUOT) {
         let field = if spec.disk.is_some() && spec.inodes.is_none() { "disk" } else { "inodes" };
         return error.with_field(field).with_hint(

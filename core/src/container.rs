@@ -41,10 +41,10 @@ mod enter;
 mod groups;
 /// Network devices.
 mod net;
-/// Sockets and files inside, for the host.
-mod reach;
 /// Pseudoterminals, /dev/shm and kernel parameters.
 mod parameters;
+/// Sockets and files inside, for the host.
+mod reach;
 /// Changes of a running container.
 mod update;
 

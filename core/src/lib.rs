@@ -4,6 +4,8 @@ pub mod cgroup;
 mod command;
 mod container;
 pub mod doctor;
+#[doc = include_str!("entering.md")]
+pub mod entering {}
 mod error;
 mod events;
 mod launch;

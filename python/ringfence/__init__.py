@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError, SubprocessError, TimeoutExpired
 
+from ._call import CallError
 from ._container import Container
 from ._errors import Error, SpecError
 from ._events import Events
+from ._executor import ContainerExecutor
 from ._group import ControlGroup
 from ._machine import doctor, end_keepers, gc, ls, namespaces, plan, schema
 from ._namespace import Namespace
@@ -53,10 +55,12 @@ __all__ = [
     "PIPE",
     "STDOUT",
     "Beancounter",
+    "CallError",
     "CalledProcessError",
     "CommandFields",
     "CompletedProcess",
     "Container",
+    "ContainerExecutor",
     "ControlGroup",
     "Entry",
     "Error",

@@ -10,9 +10,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, TypeVar, overload
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast, overload
 
-from . import _enter, _host, _interpreter, _reach, _request, _ringfence
+from . import _call, _enter, _host, _interpreter, _reach, _request, _ringfence
 from ._errors import Error, MissingError, forked_child
 from ._events import Events, options_of
 from ._group import ControlGroup
@@ -388,6 +388,51 @@ class Container:
         """
         with self.popen(args, **run_options(input, capture_output, options)) as process:
             return finish(process, input, timeout, check)
+
+    def call(
+        self,
+        function: Callable[..., T],
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        trusted: bool = False,
+        python: AnyPath | None = None,
+        options: CommandFields | None = None,
+        **kwargs: Any,
+    ) -> T:
+        """Calls `function(*args, **kwargs)` in a fresh interpreter inside; returns its value or raises its exception.
+
+        The exception's `__cause__` has the traceback from inside. Function and arguments go in by pickle, or by cloudpickle
+        where that is installed here and inside: then also lambdas and what `__main__` defines. Modules are found along this
+        program's `sys.path`, as far as the container has those directories. The interpreter is `python`, else this one (a
+        container of its own has it where it is hidden with `share_python=True`). It has no standard input; what it prints goes where this
+        program's output goes. `options` are those of `popen`: `cgroup`, `env`, `user`, `rlimits`, ...
+
+        What comes out was written inside. Only plain values (numbers, text, bytes, containers of them, dates, paths, ...) and
+        the built-in exceptions are taken, because to load any other pickle is to run what it says; other exceptions become a
+        `CallError` that names them. `trusted=True` takes everything: for containers in which runs nothing that you would not run
+        here. (To give the function arguments of these names, use `functools.partial`.)
+
+        Raises `subprocess.TimeoutExpired` when the seconds pass, and `CallError` when the interpreter ends without a
+        result, with its `returncode` and `reason`, `out_of_memory` for one.
+        """
+        result = self._call(_call.Call(function, args, kwargs, python, trusted), timeout, options or {})
+        return cast("T", result)
+
+    def _call(self, call: _call.Call, timeout: float | None, options: Mapping[str, Any]) -> Any:
+        try:
+            given: dict[str, Any] = {"stdin": subprocess.DEVNULL, **options}
+            with self.popen(call.args, pass_fds=call.pass_fds, **given) as process:
+                try:
+                    returncode = process.wait(timeout)
+                except BaseException as error:
+                    process._abandon()
+                    if isinstance(error, subprocess.TimeoutExpired):
+                        raise subprocess.TimeoutExpired(call.args[:1], timeout or 0.0) from None
+                    raise
+            return call.result(returncode, process.reason)
+        finally:
+            call.close()
 
     # --- its life
 

@@ -17,9 +17,9 @@ import subprocess
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
-from . import _container, _events, _machine, _reach, _run
+from . import _call, _container, _events, _machine, _reach, _run
 from ._errors import Error, TimedOutError
 from ._group import ControlGroup
 from ._namespace import Namespace
@@ -445,6 +445,30 @@ class Container:
         return await _in_thread(
             lambda: self._sync.open(path, mode, buffering, encoding, errors, newline), lambda file: file.close()
         )
+
+    async def call(
+        self,
+        function: Callable[..., R],
+        /,
+        *args: Any,
+        timeout: float | None = None,
+        trusted: bool = False,
+        python: AnyPath | None = None,
+        options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> R:
+        """Calls the function in a fresh interpreter inside; see `ringfence.Container.call`. Cancelled, it kills that process."""
+        call = _call.Call(function, args, kwargs, python, trusted)
+        try:
+            given: dict[str, Any] = {"stdin": subprocess.DEVNULL, **(options or {})}
+            async with await self.popen(call.args, pass_fds=call.pass_fds, **given) as process:
+                try:
+                    returncode = await asyncio.wait_for(process.wait(), timeout)
+                except asyncio.TimeoutError:
+                    raise subprocess.TimeoutExpired(call.args[:1], timeout or 0.0) from None
+            return cast("R", call.result(returncode, process.reason))
+        finally:
+            call.close()
 
     async def popen(self, args: Args, **options: Any) -> Process:
         """Starts one more process inside."""

@@ -1,0 +1,204 @@
+"""Functions of this program in a fresh interpreter inside a container.
+
+The function and its arguments go in by pickle (cloudpickle where it is installed, which also takes lambdas and functions of
+`__main__`). What comes out was written inside, where somebody else may have written it: unless the caller says that the
+container is trusted, only plain values and the built-in exceptions are taken from it, because to load any other pickle is to run
+what it says.
+"""
+
+from __future__ import annotations
+
+import builtins
+import fcntl
+import importlib
+import io
+import os
+import pickle
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ._types import AnyPath
+
+#: As much as a result may be, in bytes.
+MOST = 256 << 20
+
+# What runs inside: sys.path as here, the main module under another name (as multiprocessing's `spawn` does), then the call.
+_INSIDE = """
+import os, pickle, sys, traceback
+def given(fd):
+    with open(fd, "rb", closefd=False) as file:
+        file.seek(0)
+        return file.read()
+def named(error):
+    return type(error).__module__, type(error).__qualname__, str(error)
+def shown(error):
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+work, out = int(sys.argv[1]), int(sys.argv[2])
+del sys.argv[1:]
+preparation, work_to_do = pickle.loads(given(work))
+os.close(work)
+value, failure, text = None, None, ""
+try:
+    if preparation:
+        import multiprocessing.spawn
+        multiprocessing.spawn.prepare(preparation)
+    function, args, kwargs = pickle.loads(work_to_do)
+    value = pickle.dumps(function(*args, **kwargs), protocol=5)
+except BaseException as error:
+    failure, text = named(error), shown(error)
+    try:
+        value = pickle.dumps(error, protocol=5)
+        pickle.loads(value)
+    except BaseException:
+        value = pickle.dumps(None)
+with open(out, "wb", closefd=False) as file:
+    file.write(pickle.dumps((failure, text), protocol=5) + value)
+"""
+
+# Plain data beyond what pickle has codes for; nothing here that makes much of little.
+_PLAIN = {
+    ("builtins", "complex"),
+    ("collections", "OrderedDict"),
+    ("collections", "deque"),
+    ("datetime", "date"),
+    ("datetime", "datetime"),
+    ("datetime", "time"),
+    ("datetime", "timedelta"),
+    ("datetime", "timezone"),
+    ("decimal", "Decimal"),
+    ("pathlib", "PosixPath"),
+    ("pathlib", "PurePosixPath"),
+    ("uuid", "UUID"),
+}
+
+
+class CallError(RuntimeError):
+    """A function inside did not come to an end, or its result could not be taken.
+
+    returncode: of its interpreter, -N for a signal, None when that is not what failed.
+    reason: why the process ended: `exited`, `signaled`, `out_of_memory`, ...
+    """
+
+    def __init__(self, message: str, returncode: int | None = None, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.returncode = returncode
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (str(self), self.returncode, self.reason))
+
+
+class RemoteTraceback(Exception):
+    """The cause of an exception that was raised inside: its traceback there, as text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+class _Plain(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _PLAIN:
+            return super().find_class(module, name)
+        found = getattr(builtins, name, None) if module == "builtins" else None
+        if isinstance(found, type) and issubclass(found, Exception):
+            return found
+        raise pickle.UnpicklingError(f"{module}.{name} is no plain value")
+
+
+def _memory(name: str, data: bytes = b"") -> int:
+    """A file in memory; with data it can be changed by nobody any more."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        if data:
+            with open(fd, "wb", closefd=False) as file:
+                file.write(data)
+            seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        else:
+            # So that it cannot be sealed against whoever writes later.
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _pickled(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+    try:
+        dumps = importlib.import_module("cloudpickle").dumps
+    except ImportError:
+        dumps = pickle.dumps
+    data: bytes = dumps((function, args, kwargs))
+    return data
+
+
+class Call:
+    """One call: what is given to a process inside, and what is made of what it leaves."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        python: AnyPath | None,
+        trusted: bool,
+    ) -> None:
+        if not callable(function):
+            raise TypeError(f"function: {type(function).__name__} cannot be called")
+        import multiprocessing.spawn
+
+        work = _pickled(function, args, kwargs)
+        preparation = multiprocessing.spawn.get_preparation_data("ringfence")
+        # What is for children of multiprocessing only; and the main module where nothing is of it.
+        mine = ("sys_path", "sys_argv") + (
+            ("init_main_from_name", "init_main_from_path") if b"__main__" in work else ()
+        )
+        preparation = {key: value for key, value in preparation.items() if key in mine}
+        self._trusted = trusted
+        self._name = getattr(function, "__qualname__", repr(function))
+        self._work = _memory("ringfence-call", pickle.dumps((preparation, work)))
+        try:
+            self._out = _memory("ringfence-result")
+        except BaseException:
+            os.close(self._work)
+            raise
+        program = os.fsdecode(python) if python is not None else sys.executable or "python3"
+        self.args = [program, "-c", _INSIDE, str(self._work), str(self._out)]
+        self.pass_fds = (self._work, self._out)
+
+    def close(self) -> None:
+        """Lets go of what was given."""
+        os.close(self._work)
+        os.close(self._out)
+
+    def result(self, returncode: int | None, reason: str | None) -> Any:
+        """What the function returned, or its exception."""
+        size = os.fstat(self._out).st_size
+        if returncode != 0 or size == 0:
+            how = f"{reason}, returncode {returncode}" if reason else f"returncode {returncode}"
+            raise CallError(f"{self._name}: its interpreter ended without a result ({how})", returncode, reason)
+        if size > MOST:
+            raise CallError(f"{self._name}: its result has {size} bytes, more than {MOST}")
+        data = io.BytesIO(os.pread(self._out, size, 0))
+        try:
+            failure, text = _Plain(data).load()
+            module, name, message = failure or ("", "", "")
+        except Exception as error:
+            raise CallError(f"{self._name}: something else wrote to its result: {error}") from None
+        try:
+            value = pickle.load(data) if self._trusted else _Plain(data).load()
+        except Exception as error:
+            if not failure:
+                hint = "" if self._trusted else "; trusted=True takes every value"
+                raise CallError(f"{self._name}: its result cannot be taken: {error}{hint}") from None
+            value = None
+        if not failure:
+            return value
+        if not isinstance(value, Exception):
+            value = CallError(f"{self._name} raised {module}.{name}: {message}")
+        raise value from RemoteTraceback(str(text))

@@ -834,6 +834,22 @@ int ringfence_container_open_path(const ringfence_container *container,
                                   ringfence_error **err);
 
 /**
+ * Its processes as a JSON list (ringfence_string_free()), by their numbers inside: objects with pid (as this program knows it),
+ * pid_inside, parent_inside, state (a letter of proc_pid_stat(5)), name, argv, uid, threads, memory (resident bytes), cpu_usec and
+ * cgroup. Each was looked at while a pidfd held its number.
+ *
+ * Fails with RINGFENCE_KIND_UNSUPPORTED when the container has no pid namespace of its own.
+ */
+char *ringfence_container_processes_json(const ringfence_container *container,
+                                         ringfence_error **err);
+
+/**
+ * A pidfd (the caller's, CLOEXEC) of the process that has the number `pid_inside` in the container. Fails with
+ * RINGFENCE_KIND_NOT_FOUND when there is none.
+ */
+int ringfence_container_pidfd_of(const ringfence_container *container, int pid_inside, ringfence_error **err);
+
+/**
  * Makes a group of processes inside: the second of two levels. Its limits (JSON like {"memory": "64M", "cpu_weight": 50}, NULL for
  * none) hold within those of the container, its weights count against the container's other groups.
  *

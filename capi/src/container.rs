@@ -7,7 +7,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use ringfence::spec::NamespaceKind;
-use ringfence::{Beancounter, Container, Error, ErrorKind, Result, Usage};
+use ringfence::{Beancounter, Container, Error, ErrorKind, ProcessEntry, Result, Usage};
 
 use crate::border::{border, border_for, c_string, give_string, invalid, length, output, quietly, text, timeout};
 use crate::command::{ringfence_command, with_command};
@@ -551,4 +551,28 @@ pub unsafe extern "C" fn ringfence_container_open_path(
         let path = OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes());
         Ok(running(container)?.container.open_path(path, flags, mode)?.into_raw_fd())
     })
+}
+
+/// Its processes as a JSON list (ringfence_string_free()), by their numbers inside: objects with pid (as this program knows it),
+/// pid_inside, parent_inside, state (a letter of proc_pid_stat(5)), name, argv, uid, threads, memory (resident bytes), cpu_usec and
+/// cgroup. Each was looked at while a pidfd held its number.
+///
+/// Fails with RINGFENCE_KIND_UNSUPPORTED when the container has no pid namespace of its own.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_processes_json(
+    container: *const ringfence_container,
+    err: *mut *mut ringfence_error,
+) -> *mut c_char {
+    border(err, ptr::null_mut(), || Ok(give_string(ProcessEntry::to_json(&running(container)?.container.processes()?))))
+}
+
+/// A pidfd (the caller's, CLOEXEC) of the process that has the number `pid_inside` in the container. Fails with
+/// RINGFENCE_KIND_NOT_FOUND when there is none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_pidfd_of(
+    container: *const ringfence_container,
+    pid_inside: c_int,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || Ok(running(container)?.container.pidfd_of(pid_inside)?.into_raw_fd()))
 }

@@ -43,6 +43,8 @@ mod groups;
 mod net;
 /// Pseudoterminals, /dev/shm and kernel parameters.
 mod parameters;
+/// The processes of a container.
+mod processes;
 /// Sockets and files inside, for the host.
 mod reach;
 /// Changes of a running container.
@@ -53,6 +55,7 @@ pub(crate) use disk::prospect as prospect_disk;
 pub use enter::Lent;
 pub use groups::ControlGroup;
 pub(crate) use groups::Sub;
+pub use processes::ProcessEntry;
 
 /// How long an implicit end (a drop, a failed start) may take.
 const SHORT: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -104,6 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     beancounters.add_argument("container", metavar="NAME")
     beancounters.add_argument("-v", "--verbose", action="store_true", help="with where each figure comes from")
     _json(beancounters)
+    ps = command("ps", "list the processes of a named container, with their numbers inside and outside")
+    ps.add_argument("container", metavar="NAME")
+    _json(ps)
     ns = command(
         "ns",
         "list the namespaces of the machine as a tree",
@@ -368,6 +372,28 @@ def _ls(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _ps(arguments: argparse.Namespace) -> int:
+    with Container.by_name(arguments.container) as container:
+        entries = container.processes()
+    if arguments.json:
+        print(json.dumps([asdict(entry) for entry in entries], indent=2))
+        return 0
+    rows = [
+        [
+            (str(entry.pid_inside), ""),
+            (str(entry.pid), "dim"),
+            (str(entry.uid), ""),
+            (entry.state, {"R": "green", "D": "red", "Z": "red"}.get(entry.state, "")),
+            (_top.size(entry.memory), ""),
+            (f"{entry.cpu_usec / 1e6:.2f}", ""),
+            (shlex.join(entry.argv) or f"[{entry.name}]", ""),
+        ]
+        for entry in entries
+    ]
+    _table.show(("PID", "OUTSIDE", "UID", "STATE", "MEMORY", "CPU", "COMMAND"), rows)
+    return 0
+
+
 def _show_top(arguments: argparse.Namespace) -> int:
     watch = _top.Watch()
     try:
@@ -480,6 +506,7 @@ _COMMANDS = {
     "top": _show_top,
     "stats": _stats,
     "beancounters": _beancounters,
+    "ps": _ps,
     "ns": _ns,
     "plan": _plan,
     "doctor": _doctor,

@@ -18,7 +18,19 @@ from ._events import Events, options_of
 from ._group import ControlGroup
 from ._namespace import ContainerNamespaces, Namespace
 from ._process import Process, TextOptions
-from ._types import AnyPath, Args, Beancounter, CompletedProcess, Env, Pressure, Size, SpecFields, Stream, Usage
+from ._types import (
+    AnyPath,
+    Args,
+    Beancounter,
+    CompletedProcess,
+    Env,
+    Pressure,
+    ProcessEntry,
+    Size,
+    SpecFields,
+    Stream,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Self, Unpack
@@ -190,6 +202,17 @@ class Container:
         """Its namespaces by kind: `c.namespaces["net"].inode`. Each lives on as long as the object that is asked for."""
         self._live("namespaces")
         return ContainerNamespaces(self)
+
+    def processes(self) -> list[ProcessEntry]:
+        """Its processes by their numbers inside, those of containers in it as well. Reads all of /proc.
+
+        An error of kind `unsupported` when it has no pid namespace of its own.
+        """
+        return [ProcessEntry(**entry) for entry in json.loads(self._live("processes").processes())]
+
+    def pidfd_of(self, pid_inside: int) -> int:
+        """A pidfd, the caller's to close, of the process with this number inside."""
+        return self._live("pidfd_of").pidfd_of(pid_inside)
 
     def ns_fd(self, kind: str) -> int:
         """A descriptor of a namespace (`net`, `mnt`, ...), the caller's to close."""

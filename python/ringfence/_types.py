@@ -568,6 +568,34 @@ class NamespaceEntry:
 
 
 @dataclass(frozen=True)
+class ProcessEntry:
+    """A process of a container, as it was at one moment."""
+
+    #: Its number in this program's pid namespace.
+    pid: int
+    #: Its number in the container: 1 is its pid 1.
+    pid_inside: int
+    #: The number of its parent in the container; None when that is outside.
+    parent_inside: int | None
+    #: As proc_pid_stat(5) has it: `R` running, `S` sleeping, `D` waiting for a disk, `T` stopped, `t` traced, `Z` a zombie, `I` idle.
+    state: str
+    #: The name of its first thread, at most 15 bytes.
+    name: str
+    #: Its arguments, as it shows them; empty for zombies.
+    argv: list[str]
+    #: Its user, as this program's user namespace knows it.
+    uid: int
+    #: Threads.
+    threads: int
+    #: Resident bytes; what it shares with others is counted for each.
+    memory: int
+    #: Microseconds of processor time.
+    cpu_usec: int
+    #: Its control group: of the v2 hierarchy, or of the first of v1.
+    cgroup: str | None
+
+
+@dataclass(frozen=True)
 class GcReport:
     """What was found without its keeper and ended."""
 

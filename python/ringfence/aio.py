@@ -36,6 +36,7 @@ from ._types import (
     NamespaceEntry,
     Plan,
     Pressure,
+    ProcessEntry,
     Report,
     Size,
     Usage,
@@ -385,6 +386,12 @@ class Container:
     @property
     def namespaces(self) -> Mapping[str, Namespace]:
         return self._sync.namespaces
+
+    async def processes(self) -> list[ProcessEntry]:
+        return await _in_thread(self._sync.processes, lambda _: None)
+
+    def pidfd_of(self, pid_inside: int) -> int:
+        return self._sync.pidfd_of(pid_inside)
 
     def ns_fd(self, kind: str) -> int:
         return self._sync.ns_fd(kind)

@@ -199,6 +199,12 @@ impl Container {
     fn open_path(&self, py: Python<'_>, path: std::path::PathBuf, flags: i32, mode: u32) -> PyResult<i32> {
         detached(py, || self.0.open_path(&path, flags, mode)).map(IntoRawFd::into_raw_fd)
     }
+    fn processes(&self, py: Python<'_>) -> PyResult<String> {
+        detached(py, || self.0.processes().map(|found| ringfence::ProcessEntry::to_json(&found)))
+    }
+    fn pidfd_of(&self, py: Python<'_>, pid_inside: i32) -> PyResult<i32> {
+        detached(py, || self.0.pidfd_of(pid_inside)).map(IntoRawFd::into_raw_fd)
+    }
     fn info(&self, py: Python<'_>) -> String {
         py.detach(|| self.0.info_json())
     }

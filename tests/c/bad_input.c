@@ -98,6 +98,8 @@ static void nulls(void)
     refuses(ringfence_container_log_read(container, 0, NULL, 4, place));
     refuses(ringfence_container_ns_fd(NULL, "net", place));
     refuses(ringfence_container_join(NULL, "net", place));
+    refuses_pointer(ringfence_container_processes_json(NULL, place));
+    refuses(ringfence_container_pidfd_of(NULL, 1, place));
     refuses(ringfence_container_socket(NULL, 2, 1, 0, place));
     refuses(ringfence_container_listen(NULL, "127.0.0.1:80", 1, place));
     refuses(ringfence_container_listen(container, NULL, 1, place));

@@ -1,0 +1,95 @@
+//! The processes of a container, with their numbers on both sides.
+
+use std::os::fd::AsFd;
+
+use common::*;
+use ringfence::ErrorKind;
+
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod common;
+
+#[test]
+fn both_numbers_and_what_they_are() {
+    let container = start(json!({"hostname": "inside"}));
+    let mut command = ringfence::Command::new("/bin/sh");
+    command.args(["-c", "sleep 1000 & sleep 1000; true"]);
+    let shell = container.spawn(&command).unwrap();
+    until("two sleep", || container.processes().unwrap().iter().filter(|p| p.argv == ["sleep", "1000"]).count() == 2);
+    let all = container.processes().unwrap();
+    assert_eq!(all.len(), 4, "{all:?}");
+    assert_eq!((all[0].pid_inside, all[0].pid, all[0].parent_inside), (1, container.pid(), None));
+    let of_shell = all.iter().find(|p| p.pid == shell.pid()).expect("the shell is there");
+    assert_eq!((of_shell.name.as_str(), of_shell.state, of_shell.threads), ("sh", 'S', 1), "{of_shell:?}");
+    assert_eq!(of_shell.parent_inside, None, "its parent is the keeper");
+    assert!(of_shell.memory >= 64 << 10, "{of_shell:?}");
+    for sleeper in all.iter().filter(|p| p.name == "sleep") {
+        assert_eq!(sleeper.parent_inside, Some(of_shell.pid_inside), "{sleeper:?}");
+        assert_eq!(sleeper.uid, of_shell.uid);
+        // As the container itself sees it, and as the test reads it.
+        let inside = sh_in(&container, &format!("cat /proc/{}/comm", sleeper.pid_inside));
+        assert_eq!(inside, "sleep\n");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", sleeper.pid)).expect("its status");
+        let numbers: Vec<_> = status_line(&status, "NSpid").split_whitespace().map(str::to_owned).collect();
+        assert_eq!(numbers.last(), Some(&sleeper.pid_inside.to_string()));
+        let resident: u64 = status_line(&status, "VmRSS").trim_end_matches(" kB").parse().expect("a number");
+        assert!(sleeper.memory.abs_diff(resident << 10) <= 1 << 20, "{} and {resident} KiB", sleeper.memory);
+        if can_limit() {
+            assert!(sleeper.cgroup.as_deref().expect("a group").contains(container.id()), "{sleeper:?}");
+        }
+    }
+    container.close(TIMEOUT).unwrap();
+}
+
+#[test]
+fn a_pidfd_by_the_number_inside() {
+    let container = start(json!({}));
+    let sleeper = container.spawn(ringfence::Command::new("sleep").arg("1000")).unwrap();
+    let entry = container.processes().unwrap().into_iter().find(|p| p.pid == sleeper.pid()).expect("it is there");
+    let pidfd = container.pidfd_of(entry.pid_inside).unwrap();
+    // SAFETY: no pointers but a null siginfo.
+    let sent = unsafe {
+        use std::os::fd::AsRawFd;
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), libc::SIGKILL, std::ptr::null::<u8>(), 0)
+    };
+    assert_eq!(sent, 0, "{}", std::io::Error::last_os_error());
+    assert_eq!(sleeper.wait(TIMEOUT).unwrap().expect("ended").signal, Some(libc::SIGKILL));
+    let gone = container.pidfd_of(entry.pid_inside).unwrap_err();
+    assert_eq!((gone.kind(), gone.field()), (ErrorKind::NotFound, Some("pid")), "{gone}");
+    for wrong in [0, -1] {
+        assert_eq!(container.pidfd_of(wrong).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
+    container.kill().unwrap();
+    container.wait_end(TIMEOUT).unwrap();
+    assert_eq!(container.processes().unwrap_err().kind(), ErrorKind::Closed);
+    container.close(TIMEOUT).unwrap();
+}
+
+#[test]
+fn zombies_and_stopped_ones() {
+    let container = start(json!({}));
+    let script = "sh -c 'true & exec sleep 1000' & sleep 1000 & kill -STOP $!; wait";
+    let mut command = ringfence::Command::new("/bin/sh");
+    command.args(["-c", script]);
+    container.spawn(&command).unwrap();
+    until("a zombie and a stopped one", || {
+        let states: Vec<_> = container.processes().unwrap().iter().map(|p| p.state).collect();
+        states.contains(&'Z') && states.contains(&'T')
+    });
+    let zombie = container.processes().unwrap().into_iter().find(|p| p.state == 'Z').expect("one");
+    assert_eq!((zombie.argv.len(), zombie.memory), (0, 0), "{zombie:?}");
+    container.close(TIMEOUT).unwrap();
+}
+
+#[test]
+fn without_a_pid_namespace_of_its_own() {
+    let container = match ringfence::Container::start(&spec(json!({"namespaces": {"pid": "host"}}))) {
+        Ok(container) => container,
+        Err(error) => {
+            assert_ne!(error.kind(), ErrorKind::Internal, "{error}");
+            return skip(&error.to_string());
+        }
+    };
+    let error = container.processes().unwrap_err();
+    assert_eq!((error.kind(), error.field()), (ErrorKind::Unsupported, Some("namespaces")), "{error}");
+    container.close(TIMEOUT).unwrap();
+}

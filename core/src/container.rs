@@ -142,8 +142,8 @@ impl Inner {
                     Answer::Record(record, _) if record.kind == record::EMPTY => {
                         end.empty = true;
                         end.limit = record.limit;
-                        // The end of it comes only after this thread's RELEASE. Without the lock, because a look can take as long
-                        // as a slow disk does, and others only want to know whether it runs.
+                        // Who took EMPTY has the last look, and releases after it. Without the lock, because a look can take as
+                        // long as a slow disk does, and others only want to know whether it runs.
                         drop(end);
                         // The last look; then the keeper may remove the groups.
                         self.readers.look(true);
@@ -158,11 +158,12 @@ impl Inner {
                         continue;
                     }
                     Answer::Record(record, _) if record.kind == record::ENDED => {
-                        end.ended = Some(record);
-                        end.limit = end.limit.max(record.limit);
-                        drop(end);
+                        // Under the lock: who sees the end may take the name again. (After EMPTY the layer is closed already.)
                         self.close_layer();
                         self.release();
+                        end.limit = end.limit.max(record.limit);
+                        end.ended = Some(record);
+                        drop(end);
                         self.wait_keeper_gone();
                         return Ok(true);
                     }
@@ -1256,8 +1257,8 @@ impl Container {
         sweep_lingering();
         if !inner.has_ended() {
             inner.kill()?;
-            if inner.readers.is_empty() {
-                // Nobody will ask for a last look: one message and one turn less.
+            if inner.readers.is_empty() && !lock(&inner.end).empty {
+                // Nobody will ask for a last look, and nobody has one now: one message and one turn less.
                 inner.keeper.send(request::RELEASE, inner.key, 0, 0, &[])?;
             }
         }

@@ -73,12 +73,19 @@ pub use usage::{HugePageUsage, IoUsage, NetUsage, PressureUsage, QuotaUsage, Sta
 /// Follows this process when somebody has moved it since the layout was read, so that the limits of the group in which it is
 /// now hold for its containers too. The result is another number after each move.
 pub(crate) fn whereabouts() -> u64 {
-    static MOVES: AtomicU64 = AtomicU64::new(1);
-    if layout::refresh_if_moved() {
+    follow();
+    MOVES.load(Ordering::Relaxed)
+}
+
+static MOVES: AtomicU64 = AtomicU64::new(1);
+
+fn follow() -> bool {
+    let moved = layout::refresh_if_moved();
+    if moved {
         parent::forget();
         MOVES.fetch_add(1, Ordering::Relaxed);
     }
-    MOVES.load(Ordering::Relaxed)
+    moved
 }
 
 /// How long a freeze may take. A task stops within microseconds; one in an uninterruptible sleep does not stop at all.
@@ -154,7 +161,7 @@ impl Group {
                 // Someone else's cleaning up removed an empty parent that we had open: make it again.
                 Err(e) if matches!(e.errno(), libc::ENOENT | libc::ENODEV) && attempts < 8 => parent::forget(),
                 // This process may have been moved since the layout was read, perhaps because an error said so.
-                Ok(None) | Err(_) if attempts == 1 && layout::refresh_if_moved() => parent::forget(),
+                Ok(None) | Err(_) if attempts == 1 && follow() => {}
                 Ok(None) => {
                     *refusal() = Some((place.clone(), Instant::now()));
                     return Ok(None);

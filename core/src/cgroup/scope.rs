@@ -28,9 +28,8 @@ fn tree(layout: &Layout) -> Option<&Hierarchy> {
 }
 
 /// Whether groups with controllers need a scope: this caller can make none by default, or only (as root) outside of all units,
-/// in the root of the tree, which is systemd's.
+/// in the root of the tree, which is systemd's. The caller has just called `whereabouts`.
 pub(crate) fn is_needed() -> bool {
-    super::whereabouts();
     let needed = || -> Option<bool> {
         let layout = layout::current().ok()?;
         Some(parent::lacks_default(tree(&layout)?))

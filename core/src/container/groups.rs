@@ -84,7 +84,10 @@ fn make(inner: &Inner, container: &Container, name: &str, limits: &Spec) -> Resu
         _ => e,
     })?;
     let sub = Sub::new(group, limits.clone());
-    record(inner, name, Some(limits))?;
+    if let Err(error) = record(inner, name, Some(limits)) {
+        let _ = sub.group.remove();
+        return Err(error);
+    }
     subs.insert(name.to_owned(), sub.clone());
     Ok(sub)
 }

@@ -200,7 +200,9 @@ impl Inner {
         }
         let (compiled, needs) = exec::set_sysctls(&self.outside_of_groups(), self.may_setgroups, &changes);
         let (done, found) = self.call((&compiled, &needs))?;
-        for (name, path, _) in &changes {
+        // All are opened before the first is written.
+        let written = done.as_ref().err().is_none_or(|e| matches!(e.step(), None | Some("write" | "read back")));
+        for (name, path, _) in changes.iter().filter(|_| written) {
             let known = found.get(path).cloned().or_else(|| old.get(path).map(|(_, value)| (*value).to_owned()));
             let (name, path) = (name.clone(), path.clone());
             undo.note("sysctls", move || {

@@ -149,11 +149,13 @@ impl Inner {
             refuse(&Spec::from_json(&data["spec"].to_string())?)?;
             let mut granted = lock(&self.granted);
             granted.learn(data);
-            granted.capabilities |= passing;
-            data[LENT] = Capabilities::names(granted.capabilities).collect();
+            data[LENT] = Capabilities::names(granted.capabilities | passing).collect();
             Ok(())
         };
-        names::change_record(name, &self.id, record, |(), error| error)
+        names::change_record(name, &self.id, record, |(), error| error)?;
+        // Only now: what is known here is not recorded again.
+        lock(&self.granted).capabilities |= passing;
+        Ok(())
     }
 
     fn set_times(&self, times: Times, stat: &[BorrowedFd<'_>]) -> Result<()> {

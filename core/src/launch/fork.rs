@@ -20,6 +20,7 @@ pub(crate) struct HostOnly {
     fd: ManuallyDrop<OwnedFd>,
     entry: &'static AtomicU64,
     token: u64,
+    owner: Owner,
 }
 
 /// Entries of descriptors that are open: see [`token`]. Blocks are never given back, because a handler may be reading them.
@@ -102,12 +103,13 @@ impl HostOnly {
     pub fn new(fd: OwnedFd) -> Self {
         watch();
         let token = token(fd.as_raw_fd());
-        Self { fd: ManuallyDrop::new(fd), entry: enter(token), token }
+        Self { fd: ManuallyDrop::new(fd), entry: enter(token), token, owner: Owner::this() }
     }
 
-    /// False in a forked child: there the number is closed, or already means something else.
+    /// False in a forked child, also in one for which no handler was called: there the number is closed, or means something
+    /// else, or is a copy of what is the parent's.
     pub fn is_open(&self) -> bool {
-        self.entry.load(Ordering::Relaxed) == self.token
+        self.owner.is_this() && self.entry.load(Ordering::Relaxed) == self.token
     }
 }
 
@@ -214,7 +216,8 @@ mod tests {
             // What the child opens gets a number of those, and is not closed with the parent's handle.
             // SAFETY: a path that ends with NUL; the descriptor is new.
             let own = unsafe { OwnedFd::from_raw_fd(libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY)) };
-            let own = HostOnly { token: token(own.as_raw_fd()), fd: ManuallyDrop::new(own), entry: held[0].entry };
+            let (token, entry) = (token(own.as_raw_fd()), held[0].entry);
+            let own = HostOnly { token, fd: ManuallyDrop::new(own), entry, owner: Owner::this() };
             own.entry.store(own.token, Ordering::Relaxed);
             let number = own.as_fd().as_raw_fd();
             // SAFETY: the old handles are not used again in the child.

@@ -3,7 +3,7 @@
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -50,8 +50,8 @@ pub(crate) struct Detached {
     pub claims: HostOnly,
 }
 
-/// A keeper answers within a millisecond; one that is stopped keeps no start waiting for longer.
-const SHARE_TIMEOUT: Duration = crate::Spec::START_TIMEOUT;
+/// A keeper answers within a millisecond, on a loaded machine within some hundred; one that is stopped, never.
+const SHARE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What came of sharing a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub(crate) struct Keeper {
     /// An ordinary user's.
     pub outer: Option<Outer>,
     pub starting: AtomicUsize,
-    /// It has the directories in which groups are made by default.
+    /// The `whereabouts` at which it got the directories in which groups are made by default; 0 is none.
     pub group_parents: AtomicU64,
     /// The scope of systemd that it was put into.
     pub scope: OnceCell<Place>,
@@ -274,8 +274,13 @@ impl Keeper {
         }
     }
 
+    /// Waits for nobody: another thread may have the table, and wait for the keeper.
     pub fn has_room_for_shares(&self) -> bool {
-        self.shared.lock().unwrap_or_else(|e| e.into_inner()).len() < 24
+        match self.shared.try_lock() {
+            Ok(shared) => shared.len() < 24,
+            Err(TryLockError::Poisoned(e)) => e.into_inner().len() < 24,
+            Err(TryLockError::WouldBlock) => true,
+        }
     }
 }
 

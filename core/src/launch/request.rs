@@ -322,8 +322,8 @@ pub(crate) fn open_stream_file(path: &Path, input: bool, field: &str) -> Result<
         .map_err(|e| Error::io("open", &e).with_field(field).with_path(path.to_string_lossy()))
 }
 
-/// Fails with EBADF for a number that is no open descriptor of the caller: closed, or a keeper's socket that got the number
-/// of one that was closed.
+/// Fails with EBADF for a number that is no open descriptor of the caller: closed, or one of this library's own (a
+/// keeper's socket, a lock, a layer) that got the number of one that was closed.
 pub(crate) fn check_open(fd: RawFd, field: &str) -> Result<()> {
     // SAFETY: no pointers; a number that is no descriptor gives EBADF.
     if unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0 && !super::fork::is_ours(fd) {

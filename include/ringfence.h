@@ -772,7 +772,8 @@ int ringfence_container_ns_fd(const ringfence_container *container,
  *
  * With "net" the sockets that it makes are the container's, and stay so on every thread; with "mnt" paths are the container's.
  * No process is made; threads and processes that the function makes are inside, too. It must return: no longjmp() and no C++
- * exception out of it.
+ * exception out of it. With "mnt", load and execute nothing in it: a library (by dlopen(), and so by getaddrinfo(), getpwnam(),
+ * iconv()) or a program would be the container's, with the rights of this program.
  *
  * Fails with RINGFENCE_KIND_INVALID_ARGUMENT for "pid", "user" and "time", which the kernel lets no thread of a program with
  * several join, and for what the container shares with the program; with RINGFENCE_KIND_PERMISSION_DENIED without CAP_SYS_ADMIN.

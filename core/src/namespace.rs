@@ -22,6 +22,7 @@ mod list;
 /// Process ids where the kernel has no call for it.
 mod translate;
 
+pub(crate) use list::is_short;
 pub use list::{NamespaceEntry, namespaces};
 
 /// A namespace of this machine, held by a descriptor: it exists as long as the value does, also without any process.
@@ -340,7 +341,7 @@ impl Namespace {
             "owner_uid": self.owner_uid().ok(),
             "owner": inode(self.owner()),
             "parent": inode(self.parent()),
-            "members": self.members().unwrap_or_default(),
+            "members": self.members().ok(),
         })
         .to_string()
     }

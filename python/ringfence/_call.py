@@ -14,14 +14,18 @@ import importlib
 import io
 import os
 import pickle
+import struct
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 from ._types import AnyPath
 
-#: As much as a result may be, in bytes.
-MOST = 256 << 20
+#: As much as a result may have, in bytes: of a container that is trusted, and of another. Plain values take up to some seventy
+#: times as much when they are made (a list in a list in a list).
+MOST, MOST_PLAIN = 256 << 20, 16 << 20
 
 # What runs inside: sys.path as here, the main module under another name (as multiprocessing's `spawn` does), then the call.
 _INSIDE = """
@@ -56,7 +60,7 @@ with open(out, "wb", closefd=False) as file:
     file.write(pickle.dumps((failure, text), protocol=5) + value)
 """
 
-# Plain data beyond what pickle has codes for; nothing here that makes much of little.
+# Plain data beyond what pickle has codes for.
 _PLAIN = {
     ("builtins", "complex"),
     ("collections", "OrderedDict"),
@@ -100,7 +104,29 @@ class RemoteTraceback(Exception):
         return f'\n"""\n{self.text}"""'
 
 
-class _Plain(pickle.Unpickler):
+# The unpickler that is written in Python: its memo has only what was put there, and its operations can be refused. (mypy does
+# not know it.)
+_Unpickler: Any = pickle._Unpickler
+
+
+class _Plain(_Unpickler):  # type: ignore[misc]
+    dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
+
+    def load_build(self) -> None:
+        # That sets attributes of what it gets: a class is this program's.
+        if isinstance(self.stack[-2], type):
+            raise pickle.UnpicklingError("a class is no value")
+        super().load_build()
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+    def load_bytearray8(self) -> None:
+        # As written for everybody it takes as much memory as is said before it looks how much there is.
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(min(size, MOST_PLAIN))))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in _PLAIN:
             return super().find_class(module, name)
@@ -170,9 +196,32 @@ class Call:
         program = os.fsdecode(python) if python is not None else sys.executable or "python3"
         self.args = [program, "-c", _INSIDE, str(self._work), str(self._out)]
         self.pass_fds = (self._work, self._out)
+        self._lock = threading.Lock()
+        self._in_use = self._gone = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """While the descriptors are handed over, so that another thread's `close` does not give their numbers to something else."""
+        with self._lock:
+            if self._gone:
+                raise CallError(f"{self._name}: cancelled")
+            self._in_use = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_use = False
+                if self._gone:
+                    self._let_go()
 
     def close(self) -> None:
-        """Lets go of what was given."""
+        """Lets go of what was given, now or when it is not held any more."""
+        with self._lock:
+            if not self._gone and not self._in_use:
+                self._let_go()
+            self._gone = True
+
+    def _let_go(self) -> None:
         os.close(self._work)
         os.close(self._out)
 
@@ -182,8 +231,9 @@ class Call:
         if returncode != 0 or size == 0:
             how = f"{reason}, returncode {returncode}" if reason else f"returncode {returncode}"
             raise CallError(f"{self._name}: its interpreter ended without a result ({how})", returncode, reason)
-        if size > MOST:
-            raise CallError(f"{self._name}: its result has {size} bytes, more than {MOST}")
+        most = MOST if self._trusted else MOST_PLAIN
+        if size > most:
+            raise CallError(f"{self._name}: its result has {size} bytes, more than {most}")
         data = io.BytesIO(os.pread(self._out, size, 0))
         try:
             failure, text = _Plain(data).load()

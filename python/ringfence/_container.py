@@ -234,7 +234,9 @@ class Container:
 
         `container.enter(kinds, function, *args, **kwargs)` calls the function on a thread of its own that is inside and
         ends afterwards, and returns or raises what it does; here also `mnt`, with which paths are the container's. When
-        waiting for it is interrupted (Ctrl-C), the function goes on.
+        waiting for it is interrupted (Ctrl-C), the function goes on. With `mnt`, import, load and execute nothing in it: a
+        module, a library (behind `socket.getaddrinfo` and `pwd`, too) or a program would be the container's, with the rights
+        of this program. `open` opens files, `call` and `popen` run code inside.
 
         Errors: `invalid_argument` for `pid`, `user`, `time` (no thread of a program with several can join them) and for
         what the container shares with this program; `permission_denied` without CAP_SYS_ADMIN; `closed`.

@@ -22,6 +22,12 @@ def names_of(kinds: str | Iterable[str]) -> list[str]:
     return names
 
 
+def _import_first() -> None:
+    """What the interpreter would import later, when `mnt` has it look in the container: the codec of host names."""
+    import encodings.idna  # noqa: F401
+    import stringprep  # noqa: F401
+
+
 def call_inside(container: _ringfence.Container, kinds: list[str], function: Callable[[], T]) -> T:
     """Runs `function` on a thread that joins for good, with the caller's context variables."""
     returned: list[T] = []
@@ -34,6 +40,7 @@ def call_inside(container: _ringfence.Container, kinds: list[str], function: Cal
         except BaseException as error:  # carried to the caller, whatever it is
             failed.append(error)
 
+    _import_first()
     context = contextvars.copy_context()
     # A daemon: a caller that stops waiting (Ctrl-C) must not have to wait for it at the program's end.
     thread = threading.Thread(target=context.run, args=(inside,), name="ringfence-enter", daemon=True)
@@ -59,8 +66,8 @@ class Entry:
     def __enter__(self) -> None:
         if self._lent is not None:
             raise RuntimeError("this entry is in use: call enter() for each block")
-        self._lent = self._container.lend(self._kinds)
         self._thread = threading.get_ident()
+        self._lent = self._container.lend(self._kinds)
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None

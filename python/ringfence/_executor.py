@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ._call import Call
 from ._container import Container
+from ._errors import Error
 from ._types import AnyPath
 
 if TYPE_CHECKING:
@@ -58,7 +59,12 @@ class ContainerExecutor(Executor):
 
     def _run(self, function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         call = Call(function, args, kwargs, self._python, self._trusted)
-        return cast("T", self._container()._call(call, self._timeout, {}))
+        try:
+            container = self._container()
+        except BaseException:
+            call.close()
+            raise
+        return cast("T", container._call(call, self._timeout, {}))
 
     def _container(self) -> Container:
         """This worker's, which runs."""
@@ -66,6 +72,7 @@ class ContainerExecutor(Executor):
         if container is not None and container.running:
             return container
         if container is not None:
+            self._own.container = None
             self._forget(container)
         container = Container(**self._fields)
         with self._lock:
@@ -90,5 +97,11 @@ class ContainerExecutor(Executor):
         self._pool.shutdown(wait=True)
         with self._lock:
             containers, self._containers = self._containers, []
+        failed: Error | None = None
         for container in containers:
-            container.close()
+            try:
+                container.close()
+            except Error as error:
+                failed = error
+        if failed is not None:
+            raise failed

@@ -45,6 +45,8 @@ def is_ip(given: Address) -> bool:
     if not isinstance(given, tuple):
         return False
     address(given)
+    if "%" in given[0]:
+        return False  # the name of a device, which would be looked up out here
     try:
         ipaddress.ip_address(_host(given[0]))
     except ValueError:

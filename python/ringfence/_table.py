@@ -24,8 +24,14 @@ def styled(text: str, style: str) -> str:
     return f"\x1b[{_ANSI[style]}m{text}\x1b[0m" if style else text
 
 
+def printable(text: str) -> str:
+    """The text with escapes for what is no character to be shown."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def show(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """Prints a table."""
+    """Prints a table. What processes call themselves, and where things are mounted, is others' text: no code of it reaches the terminal."""
+    rows = [[(printable(text), style) for text, style in row] for row in rows]
     if sys.stdout.isatty() and importlib.util.find_spec("rich"):
         _rich(headers, rows)
     else:

@@ -468,7 +468,13 @@ class Container:
         call = _call.Call(function, args, kwargs, python, trusted)
         try:
             given: dict[str, Any] = {"stdin": subprocess.DEVNULL, **(options or {})}
-            async with await self.popen(call.args, pass_fds=call.pass_fds, **given) as process:
+
+            def start() -> _Process[Any]:
+                with call.held():
+                    return self._sync.popen(call.args, bufsize=0, pass_fds=call.pass_fds, **given)
+
+            started = await _in_thread(start, _discard_process)
+            async with await Process._of(started, self) as process:
                 try:
                     returncode = await asyncio.wait_for(process.wait(), timeout)
                 except asyncio.TimeoutError:

@@ -36,6 +36,15 @@ impl Lent {
     }
 }
 
+/// Forgotten, it leaves as if given back: with the interpreter's lock, a thread that ends in this would end all of them.
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if self.0.is_some() {
+            Python::attach(|py| self.give_back(py));
+        }
+    }
+}
+
 /// The handle of a container.
 #[pyclass(frozen, module = "ringfence._ringfence")]
 pub struct Container(ringfence::Container);

@@ -6,6 +6,7 @@ tests/run: timeout=600 vm=root,delegated
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import decimal
 import fractions
@@ -13,6 +14,7 @@ import math
 import os
 import pathlib
 import pickle
+import resource
 import signal
 import socket
 import subprocess
@@ -24,7 +26,7 @@ from concurrent.futures import as_completed
 import pytest
 
 import ringfence
-from ringfence import aio
+from ringfence import _call, aio
 
 
 @pytest.fixture
@@ -93,6 +95,42 @@ def test_what_comes_out_is_not_run(container: ringfence.Container) -> None:
         container.call(int, python="/bin/true")
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        # Would make every path of this program /etc/shadow: attributes of a class that is its own.
+        b"\x80\x04cpathlib\nPosixPath\nN}\x8c\x04_str\x8c\x0b/etc/shadow\x73\x86b.",
+        # A memo of two thousand million entries.
+        b"\x80\x04Nr\xff\xff\xff\x7f0.",
+        # A thousand million bytes that do not come.
+        b"\x80\x05\x96\x00\xca\x9a\x3b\x00\x00\x00\x00x.",
+        TRAP,
+        b"\x80\x04cbuiltins\neval\n\x8c\x011\x85R.",
+        b"\x80\x04\x8c\x08builtins\x8c\x0dException.x\x93.",
+        b"",
+        b"nonsense",
+    ],
+)
+def test_hostile_results(data: bytes) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call = _call.Call(int, (), {}, None, False)
+    try:
+        os.write(call.pass_fds[1], pickle.dumps((None, "")) + data)
+        with contextlib.suppress(ringfence.CallError):
+            assert call.result(0, "exited") in (None, bytearray(b"x."))
+    finally:
+        call.close()
+    assert str(pathlib.Path("/tmp/mine")) == "/tmp/mine"
+    assert not os.path.exists("/tmp/ringfence-trap")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10
+
+
+def test_too_long_a_result(container: ringfence.Container) -> None:
+    with pytest.raises(ringfence.CallError, match=r"more than 16777216"):
+        container.call(bytes, 17 << 20)
+    assert len(container.call(bytes, 17 << 20, trusted=True)) == 17 << 20
+
+
 def test_ends_without_a_result(container: ringfence.Container) -> None:
     with pytest.raises(ringfence.CallError, match="signaled") as killed:
         container.call(os.kill, 0, signal.SIGKILL)
@@ -134,6 +172,13 @@ def test_asyncio() -> None:
             task = asyncio.ensure_future(container.call(time.sleep, 600))
             await asyncio.sleep(0.2)
             task.cancel()
+            # Before the process is there, while its descriptors are handed over.
+            for _ in range(10):
+                soon = asyncio.ensure_future(container.call(time.sleep, 600))
+                await asyncio.sleep(0)
+                soon.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await soon
             with pytest.raises(asyncio.CancelledError):
                 await task
 

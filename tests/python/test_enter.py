@@ -6,6 +6,8 @@ import asyncio
 import contextvars
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -121,6 +123,32 @@ def test_a_block_belongs_to_its_thread(container: ringfence.Container) -> None:
             pool.submit(entry.__exit__, None, None, None).result()
     with entry:
         pass
+
+
+OUTSIDE = """
+import os, threading, ringfence
+before = os.readlink("/proc/thread-self/ns/net")
+with ringfence.Container() as c:
+    try:
+        with c.enter("net"):
+            print("inside")
+    except PermissionError as error:
+        print(error.field, os.readlink("/proc/thread-self/ns/net") == before)
+    print(c.enter("net", os.readlink, "/proc/thread-self/ns/net") != before)
+"""
+
+
+@root
+def test_a_thread_that_could_not_come_back_is_not_lent() -> None:
+    """Root of a user namespace, with a network of the user namespace above."""
+    done = subprocess.run(
+        ["unshare", "-Ur", sys.executable, "-c", OUTSIDE],
+        env={**os.environ, "XDG_RUNTIME_DIR": os.environ["TMPDIR"]},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "kinds True\nTrue\n"), done.stderr
 
 
 def test_refusals(container: ringfence.Container) -> None:

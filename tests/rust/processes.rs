@@ -64,6 +64,30 @@ fn a_pidfd_by_the_number_inside() {
     container.close(TIMEOUT).unwrap();
 }
 
+/// What a process says of itself is not taken whole, and numbers of threads are no processes.
+#[test]
+fn long_arguments_and_threads() {
+    let container = start(json!({}));
+    let long = "x".repeat(100_000);
+    let mut command = ringfence::Command::new("/bin/sh");
+    command.args(["-c", "sleep 1000; true", &long]);
+    let shell = container.spawn(&command).unwrap();
+    let entry = container.processes().unwrap().into_iter().find(|p| p.pid == shell.pid()).expect("it is there");
+    let length: usize = entry.argv.iter().map(|word| word.len() + 1).sum();
+    assert!((4000..=4097).contains(&length), "{length}");
+    let script = "import threading, time\nt = threading.Thread(target=time.sleep, args=(1000,))\nt.start()\nprint(t.native_id, flush=True)";
+    let mut command = ringfence::Command::new("python3");
+    command.args(["-c", script]).stdout(ringfence::spec::Stdio::Pipe);
+    let python = container.spawn(&command).unwrap();
+    let mut line = String::new();
+    use std::io::BufRead;
+    let output = std::fs::File::from(python.take_stdout().expect("a pipe"));
+    std::io::BufReader::new(output).read_line(&mut line).expect("a number");
+    let error = container.pidfd_of(line.trim().parse().expect("a number")).unwrap_err();
+    assert_eq!((error.kind(), error.field()), (ErrorKind::NotFound, Some("pid")), "{error}");
+    container.close(TIMEOUT).unwrap();
+}
+
 #[test]
 fn zombies_and_stopped_ones() {
     let container = start(json!({}));

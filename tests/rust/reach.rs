@@ -74,6 +74,13 @@ fn unix_sockets_by_the_container_s_paths_and_names() {
     assert_eq!(sh_in(&container, "stat -c '%F %u %a' /tmp/ringfence-reach.sock"), "socket 0 755\n");
     let gone = container.connect("/tmp/ringfence-reach.sock", TIMEOUT).unwrap_err();
     assert_eq!(gone.errno(), libc::ECONNREFUSED, "{gone}");
+    // No link of /proc leads to what the task has open.
+    sh_in(&container, "for fd in 3 4 5 6 7 8 9 10 11 12; do ln -s /proc/self/fd/$fd/1/root/run /tmp/fd$fd; done");
+    for fd in 3..13 {
+        let away = container.listen(&format!("/tmp/fd{fd}/ringfence-reach-away.sock"), 1).unwrap_err();
+        assert!([libc::ENOENT, libc::ENOTDIR, libc::EACCES].contains(&away.errno()), "{fd}: {away}");
+    }
+    assert!(!std::path::Path::new("/run/ringfence-reach-away.sock").exists());
     let gone = container.connect("/tmp/nothing.sock", TIMEOUT).unwrap_err();
     assert_eq!((gone.errno(), gone.path()), (libc::ENOENT, Some("/tmp/nothing.sock")), "{gone}");
     for address in ["", "nonsense", "example.org:80", "127.0.0.1:99999"] {

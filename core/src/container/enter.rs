@@ -55,6 +55,10 @@ impl Container {
     /// that `act` makes are inside, too. Everything else (memory, descriptors, user, process id, limits) stays the host's:
     /// data of the container are not trusted because of where they are read. No process is made.
     ///
+    /// With `mnt`, load and execute nothing: a library (by dlopen(3), and so by getaddrinfo(3), getpwnam(3), iconv(3)) or a program that is
+    /// found by its path is the container's, and would run with this program's rights. [`open_path`](Self::open_path) opens
+    /// files, a command runs programs.
+    ///
     /// ```no_run
     /// # fn main() -> ringfence::Result<()> {
     /// use ringfence::spec::NamespaceKind;
@@ -105,7 +109,8 @@ impl Container {
     /// to be undone at the thread's end (SEM_UNDO) are undone now, and shared memory is not detached at its end any more.
     ///
     /// # Errors
-    /// As [`enter`](Self::enter), and InvalidArgument for `mnt`: a thread that had a root and a current directory in common with others does
+    /// As [`enter`](Self::enter), PermissionDenied also when the thread could not come back (its own namespace belongs to a user
+    /// namespace over which it has no rights), and InvalidArgument for `mnt`: a thread that had a root and a current directory in common with others does
     /// not get them back.
     pub fn lend(&self, kinds: &[NamespaceKind]) -> Result<Lent> {
         let flags = self.entry(kinds)?;
@@ -117,11 +122,19 @@ impl Container {
             .with_field("kinds")
             .with_hint("enter() has a thread for it that ends"));
         }
-        let mut from = Vec::with_capacity(kinds.len());
+        let mut from: Vec<(NamespaceKind, OwnedFd)> = Vec::with_capacity(kinds.len());
         for kind in JOINABLE.into_iter().filter(|kind| flags.contains(flag(*kind))) {
             let path = format!("/proc/thread-self/ns/{}", kind.name());
             let file = std::fs::File::open(&path).map_err(|e| Error::io("open", &e).with_path(path))?;
             from.push((kind, file.into()));
+        }
+        // The way back first: who may join what is its own already may come back.
+        for (kind, namespace) in &from {
+            setns(namespace, flag(*kind)).map_err(|errno| {
+                Error::os("setns", errno as i32).with_field("kinds").with_hint(
+                    "a thread comes back with CAP_SYS_ADMIN over its own namespaces; enter() has a thread that ends",
+                )
+            })?;
         }
         self.join_at_once(flags)?;
         Ok(Lent { from, _of_its_thread: PhantomData })

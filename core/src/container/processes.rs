@@ -1,13 +1,14 @@
 //! The processes of a container.
 
 use std::fs;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use serde_json::{Value, json};
 
 use super::{Container, process_runs};
 use crate::error::{Error, ErrorKind, Result};
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, is_short};
 use crate::plan::container::namespace_source;
 use crate::process::pid_of;
 use crate::spec::{NamespaceKind, NamespaceSource};
@@ -26,7 +27,7 @@ pub struct ProcessEntry {
     pub state: char,
     /// The name of its first thread, at most 15 bytes.
     pub name: String,
-    /// Its arguments, as it shows them; empty for zombies.
+    /// Its arguments, as it shows them, of which the first 4096 bytes; empty for zombies.
     pub argv: Vec<String>,
     /// Its user, as the caller's user namespace knows it.
     pub uid: u32,
@@ -61,12 +62,21 @@ impl Container {
     /// held its number, so that no figure is another process's; together they are no picture of one moment. It reads all of /proc.
     ///
     /// # Errors
-    /// Unsupported with `pid: host`, where nothing tells whose a process is; Closed.
+    /// Unsupported with `pid: host`, where nothing tells whose a process is; EMFILE, ENFILE or ENOMEM when the caller has not what
+    /// it takes to look; Closed.
     pub fn processes(&self) -> Result<Vec<ProcessEntry>> {
         let pids = self.pid_namespace()?;
         let proc = fs::read_dir("/proc").map_err(|e| Error::io("read", &e).with_path("/proc"))?;
         let all = proc.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let mut found: Vec<_> = all.filter_map(|pid| look(&pids, pid)).collect();
+        let mut found = Vec::new();
+        for pid in all {
+            match look(&pids, pid) {
+                Ok(entry) => found.push(entry),
+                // Not a part of the list as if it were the whole.
+                Err(Left::Short(errno)) => return Err(Error::os("look at a process", errno)),
+                Err(Left::Out) => {}
+            }
+        }
         if found.is_empty() && !self.is_running() {
             return Err(Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH));
         }
@@ -81,7 +91,11 @@ impl Container {
     pub fn pidfd_of(&self, pid_inside: i32) -> Result<OwnedFd> {
         let pids = self.pid_namespace()?;
         let pid = pids.pid_from(pid_inside)?;
-        let pidfd = pidfd_open(pid).map_err(|e| Error::io("pidfd_open", &e).with_field("pid"))?;
+        let pidfd = pidfd_open(pid).map_err(|e| {
+            let error = Error::io("pidfd_open", &e).with_field("pid");
+            // Numbers of threads translate, too.
+            if e.raw_os_error() == Some(libc::EINVAL) { error.with_kind(ErrorKind::NotFound) } else { error }
+        })?;
         // The number may have gone to another process between the two.
         if pids.pid_from(pid_inside).ok() == Some(pid_of(pidfd.as_fd())) {
             return Ok(pidfd);
@@ -102,36 +116,66 @@ impl Container {
     }
 }
 
+/// Why there is no entry.
+enum Left {
+    /// It is not in the namespace, or gone, or hidden.
+    Out,
+    /// The caller has no more descriptors, or memory.
+    Short(i32),
+}
+
+impl From<io::Error> for Left {
+    fn from(error: io::Error) -> Self {
+        is_short(&error).map_or(Self::Out, Self::Short)
+    }
+}
+
+impl From<Error> for Left {
+    fn from(error: Error) -> Self {
+        is_short(&io::Error::from_raw_os_error(error.errno())).map_or(Self::Out, Self::Short)
+    }
+}
+
+/// As much as is read of the arguments of a process, which can have megabytes of them.
+const MOST_ARGUMENTS: u64 = 4096;
+
 /// A process, if it is in the namespace.
-fn look(pids: &Namespace, pid: i32) -> Option<ProcessEntry> {
-    let pid_inside = pids.pid_in(pid).ok()?;
-    let pidfd = pidfd_open(pid).ok()?;
-    let read = |name: &str| fs::read(format!("/proc/{pid}/{name}")).ok();
-    let stat = String::from_utf8_lossy(&read("stat")?).into_owned();
-    let (name, mut fields) = stat_fields(&stat)?;
-    let state = fields.next()?.chars().next()?;
-    let parent = fields.next()?.parse().ok()?;
+fn look(pids: &Namespace, pid: i32) -> Result<ProcessEntry, Left> {
+    // Most are not: asked without a descriptor first, and again when that holds the number.
+    let pid_inside = pids.pid_in(pid)?;
+    let pidfd = pidfd_open(pid)?;
+    if pids.pid_in(pid)? != pid_inside {
+        return Err(Left::Out);
+    }
+    let text = |name: &str| -> Result<String, Left> {
+        Ok(String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/{name}"))?).into_owned())
+    };
+    let stat = text("stat")?;
+    let (name, mut fields) = stat_fields(&stat).ok_or(Left::Out)?;
+    let state = fields.next().and_then(|field| field.chars().next()).ok_or(Left::Out)?;
+    let parent = fields.next().and_then(|field| field.parse().ok()).filter(|parent| *parent > 0);
     // From field 5 on: utime and stime are 14 and 15, num_threads 20, rss 24.
     let numbers: Vec<u64> = fields.map(|field| field.parse().unwrap_or_default()).collect();
     let number = |field: usize| numbers.get(field - 5).copied().unwrap_or_default();
-    let argv = read("cmdline").unwrap_or_default();
-    let argv = argv.split(|&b| b == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect::<Vec<_>>();
+    let mut argv = Vec::new();
+    fs::File::open(format!("/proc/{pid}/cmdline"))?.take(MOST_ARGUMENTS).read_to_end(&mut argv)?;
+    let argv = argv.strip_suffix(b"\0").unwrap_or(&argv);
+    let words = argv.split(|&b| b == 0).map(|word| String::from_utf8_lossy(word).into_owned());
     let entry = ProcessEntry {
         pid,
         pid_inside,
-        parent_inside: Some(parent).filter(|&parent| parent > 0).and_then(|parent| pids.pid_in(parent).ok()),
+        parent_inside: parent.and_then(|parent| pids.pid_in(parent).ok()),
         state,
         name: name.to_owned(),
-        // The last one ends with a NUL, too.
-        argv: argv[..argv.len().saturating_sub(1)].to_vec(),
-        uid: effective_uid(&String::from_utf8_lossy(&read("status")?))?,
+        argv: if argv.is_empty() { Vec::new() } else { words.collect() },
+        uid: effective_uid(&text("status")?).ok_or(Left::Out)?,
         threads: number(20),
         memory: number(24) * page_size(),
         cpu_usec: (number(14) + number(15)) * 1_000_000 / ticks(),
-        cgroup: read("cgroup").and_then(|text| own_group(&String::from_utf8_lossy(&text))),
+        cgroup: text("cgroup").ok().and_then(|text| own_group(&text)),
     };
     // It has the number still, so that all of this was its own.
-    (pid_of(pidfd.as_fd()) == pid && (process_runs(&pidfd) || state == 'Z')).then_some(entry)
+    if pid_of(pidfd.as_fd()) == pid && (process_runs(&pidfd) || state == 'Z') { Ok(entry) } else { Err(Left::Out) }
 }
 
 /// The name, which may have blanks and parentheses in it, and the fields behind it.

@@ -19,6 +19,9 @@ use crate::plan::facts::Need;
 use crate::plan::reach::{self, Then};
 use crate::proto::{record, request};
 
+/// As long as the keeper can be told, more than a month.
+const FOREVER: Duration = Duration::from_millis(u32::MAX as u64 - 1);
+
 /// Where a stream socket listens or connects, as text: `127.0.0.1:80`, `[::1]:80`, `localhost:80`; `/run/x.sock`; `@abstract`.
 #[derive(Debug)]
 enum Address {
@@ -80,7 +83,7 @@ impl Container {
         let inner = self.open()?;
         let joining = inner.outside_of_groups();
         let made = reach::socket(&joining, inner.may_setgroups, (domain, kind, protocol), &Then::Nothing, "socket");
-        self.fetch(made, None)
+        self.fetch(made, None, "domain")
     }
 
     /// A stream socket that listens in the container: `127.0.0.1:80`, `[::]:80`, `localhost:80`, port 0 for any; a path inside, or `@name`
@@ -97,7 +100,7 @@ impl Container {
         let then = Then::Listen { address: to.bytes(), backlog };
         let kind = (to.domain(), libc::SOCK_STREAM, 0);
         let made = reach::socket(&inner.outside_of_groups(), inner.may_setgroups, kind, &then, address);
-        self.fetch(made, None)
+        self.fetch(made, None, "address")
     }
 
     /// A stream socket that is connected to a server in the container, or to whatever its network reaches. Addresses as for
@@ -112,7 +115,7 @@ impl Container {
             let then = Then::Connect { address: to.bytes() };
             let kind = (libc::AF_UNIX, libc::SOCK_STREAM, 0);
             let made = reach::socket(&inner.outside_of_groups(), inner.may_setgroups, kind, &then, address);
-            return self.fetch(made, timeout);
+            return self.fetch(made, Some(timeout.unwrap_or(FOREVER)), "address");
         };
         // The socket is the container's, wherever it is connected; so this thread waits, and can stop.
         let socket = self.socket(to.domain(), libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0)?;
@@ -147,7 +150,7 @@ impl Container {
         let waits = flags & (libc::O_NONBLOCK | libc::O_PATH) == 0;
         let asked = if flags & libc::O_PATH == 0 { flags | libc::O_NONBLOCK | libc::O_NOCTTY } else { flags };
         let made = reach::open(&inner.outside_of_groups(), path, asked, mode & 0o7777, inner.may_setgroups);
-        let file = self.fetch(made, None)?;
+        let file = self.fetch(made, None, "path")?;
         if waits {
             set_blocking(file.as_fd())?;
         }
@@ -155,12 +158,17 @@ impl Container {
     }
 
     /// The descriptor that a task of the keeper makes inside.
-    fn fetch(&self, (compiled, needs): (Compiled, Vec<Need>), timeout: Option<Duration>) -> Result<OwnedFd> {
+    fn fetch(
+        &self,
+        (compiled, needs): (Compiled, Vec<Need>),
+        timeout: Option<Duration>,
+        field: &str,
+    ) -> Result<OwnedFd> {
         let none = [None, None, None];
         let asked = self.open()?.ask(request::CALL, timeout, (&compiled, &needs), &none, None, record::ENDED);
         let (_, _, fds) = asked.map_err(|e| match e.kind() {
             // Its text is of a start.
-            ErrorKind::TimedOut => timed_out().with_field(e.field().unwrap_or("address").to_owned()),
+            ErrorKind::TimedOut => timed_out().with_field(field),
             _ => e,
         })?;
         let first = fds.into_iter().next().map(|(_, fd)| fd);

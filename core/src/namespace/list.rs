@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ffi::{CString, OsString};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
@@ -123,7 +123,7 @@ fn tasks(pid: i32) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Whether it is the caller who lacks something: all other errors are about what is looked at.
-fn is_short(error: &io::Error) -> Option<i32> {
+pub(crate) fn is_short(error: &io::Error) -> Option<i32> {
     error.raw_os_error().filter(|errno| matches!(*errno, libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
@@ -234,9 +234,11 @@ impl Scan {
 
     /// Adds the bind mounts of namespaces in the mount namespace of a thread.
     fn mounts(&mut self, task: &Path) {
-        let Some(text) = self.done(fs::read(task.join("mountinfo"))) else { return };
+        let Some(file) = self.done(fs::File::open(task.join("mountinfo"))) else { return };
         let mut root: Option<OwnedFd> = None;
-        for (key, kind, path) in text.split(|byte| *byte == b'\n').filter_map(mounted) {
+        // Line by line: a container can have a hundred thousand mounts.
+        let lines = BufReader::new(file).split(b'\n').map_while(io::Result::ok);
+        for (key, kind, path) in lines.filter_map(|line| mounted(&line)) {
             let found = self.seen(key, kind, || {
                 let root = match &root {
                     Some(root) => root,

@@ -3,7 +3,7 @@
 use super::builder::{Arg, Builder, Compiled, call};
 use super::exec::Joining;
 use super::facts::Need;
-use crate::proto::section;
+use crate::proto::{section, slot};
 
 /// What is done with a new socket before it is sent.
 pub(crate) enum Then {
@@ -42,6 +42,10 @@ pub(crate) fn socket(
     b.field(if matches!(then, Then::Nothing) { "domain" } else { "address" });
     let kind = kind | libc::SOCK_CLOEXEC;
     let socket = b.op(call::SOCKET, [domain.into(), kind.into(), protocol.into()]).path(shown).keep();
+    if domain == libc::AF_UNIX {
+        // bind(2) and connect(2) follow links of /proc, and this one is the keeper's.
+        b.op(call::CLOSE, [Arg::Slot(slot::PROC as u16)]);
+    }
     match then {
         Then::Nothing => {}
         Then::Listen { address, backlog } => {

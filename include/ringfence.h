@@ -1267,6 +1267,23 @@ int ringfence_namespace_pid_from(int fd,
 char *ringfence_namespaces_json(ringfence_error **err);
 
 /**
+ * Keeps the namespace of a descriptor without any process: mounts it at `path`, a file that is made for that, as `ip netns add`
+ * does in /run/netns. The spec's "namespaces", setns() and ringfence_namespace_fd() take the path, until
+ * ringfence_namespace_unpin() or a reboot.
+ *
+ * Fails with RINGFENCE_KIND_ALREADY_EXISTS when there is something, RINGFENCE_KIND_PERMISSION_DENIED without CAP_SYS_ADMIN.
+ */
+int ringfence_namespace_pin(int fd,
+                            const char *path,
+                            ringfence_error **err);
+
+/**
+ * Unmounts a namespace that is mounted at `path`, and removes the file. Fails with RINGFENCE_KIND_INVALID_ARGUMENT when none is.
+ */
+int ringfence_namespace_unpin(const char *path,
+                              ringfence_error **err);
+
+/**
  * What this machine and this user can do, why not, and what to do about it: a JSON object (ringfence_string_free()) with a
  * list of findings, each with what, ok, detail, remedy and essential. Changes nothing.
  */

@@ -99,3 +99,29 @@ pub unsafe extern "C" fn ringfence_namespace_pid_from(fd: c_int, pid: c_int, err
 pub unsafe extern "C" fn ringfence_namespaces_json(err: *mut *mut ringfence_error) -> *mut c_char {
     border(err, ptr::null_mut(), || Ok(give_string(NamespaceEntry::to_json(&ringfence::namespaces()?))))
 }
+
+/// Keeps the namespace of a descriptor without any process: mounts it at `path`, a file that is made for that, as `ip netns add`
+/// does in /run/netns. The spec's "namespaces", setns() and ringfence_namespace_fd() take the path, until
+/// ringfence_namespace_unpin() or a reboot.
+///
+/// Fails with RINGFENCE_KIND_ALREADY_EXISTS when there is something, RINGFENCE_KIND_PERMISSION_DENIED without CAP_SYS_ADMIN.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_namespace_pin(
+    fd: c_int,
+    path: *const c_char,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        Namespace::of_fd(fd)?.pin(OsStr::from_bytes(bytes(path, "path")?))?;
+        Ok(0)
+    })
+}
+
+/// Unmounts a namespace that is mounted at `path`, and removes the file. Fails with RINGFENCE_KIND_INVALID_ARGUMENT when none is.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_namespace_unpin(path: *const c_char, err: *mut *mut ringfence_error) -> c_int {
+    border(err, -1, || {
+        Namespace::unpin(OsStr::from_bytes(bytes(path, "path")?))?;
+        Ok(0)
+    })
+}

@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;
 
 use crate::container::Container;
@@ -344,6 +346,57 @@ impl Namespace {
             "members": self.members().ok(),
         })
         .to_string()
+    }
+
+    /// Keeps it without any process or descriptor: mounts it at `path`, a file that is made for that, as `ip netns add` does in
+    /// /run/netns. [`of_path`](Self::of_path), the spec's field `namespaces` and setns(2) take the path, until [`unpin`](Self::unpin) or a
+    /// reboot. Only in the mount namespace of this thread, and where its mounts propagate to.
+    ///
+    /// # Errors
+    /// AlreadyExists (`path`) when there is something; PermissionDenied without CAP_SYS_ADMIN; EINVAL (`kind`) for a mount
+    /// namespace that is not younger than the caller's, which would hold itself. Nothing is left then.
+    pub fn pin(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let at = |error: Error| error.with_field("path").with_path(path.to_string_lossy());
+        fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o444)
+            .open(path)
+            .map_err(|e| at(Error::io("open", &e)))?;
+        let source = format!("/proc/self/fd/{}", self.fd.as_raw_fd());
+        let none: Option<&str> = None;
+        mount(Some(&*source), path, none, MsFlags::MS_BIND, none).map_err(|errno| {
+            let _ = fs::remove_file(path);
+            let error = at(Error::os("mount", errno as i32));
+            match errno {
+                Errno::EPERM => {
+                    error.with_hint("to mount takes CAP_SYS_ADMIN: as an ordinary user keep the descriptor")
+                }
+                Errno::EINVAL if self.kind == NamespaceKind::Mnt => error
+                    .with_field("kind")
+                    .with_hint("only a mount namespace that is younger than the caller's can be mounted in it"),
+                _ => error,
+            }
+        })
+    }
+
+    /// Undoes [`pin`](Self::pin), also that of another program: unmounts it and removes the file. The namespace ends when nothing else
+    /// keeps it.
+    ///
+    /// # Errors
+    /// InvalidArgument (`path`) when no namespace is mounted there: then nothing is changed; PermissionDenied; NotFound.
+    pub fn unpin(path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let at = |error: Error| error.with_field("path").with_path(path.to_string_lossy());
+        Self::of_path(path)?;
+        umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).map_err(|errno| match errno {
+            Errno::EINVAL => {
+                at(Error::new(ErrorKind::InvalidArgument, "it is not mounted there").with_errno(libc::EINVAL))
+            }
+            _ => at(Error::os("umount", errno as i32)),
+        })?;
+        fs::remove_file(path).map_err(|e| at(Error::io("unlink", &e)))
     }
 
     /// A descriptor of it (CLOEXEC, the caller's), for setns(2) and the ioctls of ioctl_nsfs(2).

@@ -122,6 +122,19 @@ class Namespace:
         """The number that a process (or thread) of this pid namespace has in that of this process: the inverse of `pid_in`."""
         return self._raw.pid_from(pid)
 
+    def pin(self, path: AnyPath) -> None:
+        """Keeps it without any process: mounts it at `path`, a file that is made for that, as `ip netns add` does.
+
+        Other containers join it by the path (`namespaces={"net": "/run/netns/blue"}`), until `unpin` or a reboot. It takes
+        CAP_SYS_ADMIN.
+        """
+        self._raw.pin(os.fsdecode(path))
+
+    @staticmethod
+    def unpin(path: AnyPath) -> None:
+        """Unmounts a namespace that is mounted at `path`, and removes the file."""
+        _ringfence.Namespace.unpin(os.fsdecode(path))
+
     def open(self) -> int:
         """Another descriptor of it, the caller's to close: for setns(2) and the ioctls of ioctl_nsfs(2)."""
         return self._raw.open()

@@ -46,6 +46,13 @@ impl Namespace {
     fn own(py: Python<'_>, kind: &str) -> PyResult<Self> {
         detached(py, || ringfence::Namespace::own(NamespaceKind::parse(kind)?)).map(Self)
     }
+    fn pin(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        detached(py, || self.0.pin(&path))
+    }
+    #[staticmethod]
+    fn unpin(py: Python<'_>, path: PathBuf) -> PyResult<()> {
+        detached(py, || ringfence::Namespace::unpin(&path))
+    }
     #[getter]
     fn kind(&self) -> &'static str {
         self.0.kind().name()

@@ -148,6 +148,29 @@ static void kept(ringfence_container *container)
     err = NULL;
 }
 
+/* Mounted at a path, a namespace stays. */
+static void pinned(ringfence_container *container)
+{
+    char path[] = "/var/tmp/ringfence-pinned-XXXXXX";
+    char file[sizeof path + 8];
+    if (!mkdtemp(path))
+        return (void)ok(0, "a directory");
+    snprintf(file, sizeof file, "%s/net", path);
+    int net = ringfence_container_ns_fd(container, "net", &err);
+    int result = ringfence_namespace_pin(net, file, &err);
+    if (geteuid() == 0) {
+        ok(result == 0 && same(net, ringfence_namespace_fd(file, NULL, &err)), "pinned");
+        ok(failed(ringfence_namespace_pin(net, file, &err), RINGFENCE_KIND_ALREADY_EXISTS, "path"), "there is one");
+        ok(ringfence_namespace_unpin(file, &err) == 0, "unpinned");
+    } else {
+        ok(failed(result, RINGFENCE_KIND_PERMISSION_DENIED, "path"), "to mount takes rights");
+    }
+    ok(failed(ringfence_namespace_unpin(file, &err), RINGFENCE_KIND_NOT_FOUND, "path"), "nothing there");
+    ok(failed(ringfence_namespace_pin(-1, file, &err), RINGFENCE_KIND_INVALID_ARGUMENT, "fd"), "no descriptor");
+    close(net);
+    rmdir(path);
+}
+
 int main(void)
 {
     ringfence_container *container = NULL;
@@ -157,6 +180,7 @@ int main(void)
         return done();
     }
     of_container(container);
+    pinned(container);
     kept(container);
 
     ok(failed(ringfence_container_ns_fd(container, "disk", &err), RINGFENCE_KIND_INVALID_ARGUMENT, "kind"), "an unknown kind");

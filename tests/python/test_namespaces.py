@@ -241,3 +241,27 @@ def test_as_lsns_says() -> None:
         for kind in ("mnt", "pid", "net", "ipc", "uts", "user"):
             entry = find(entries, c.namespaces[kind])
             assert theirs[entry.inode] == (entry.owner or 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to mount takes CAP_SYS_ADMIN")
+def test_a_pinned_namespace(tmp_path: Path) -> None:
+    path = tmp_path / "net"
+    with ringfence.Container(idmap="host") as container:
+        net = container.namespaces["net"]
+        net.pin(path)
+        inode = net.inode
+        del net
+    try:
+        done = ringfence.run(
+            ["readlink", "/proc/self/ns/net"],
+            idmap="host",
+            namespaces={"net": str(path)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout == f"net:[{inode}]\n"
+    finally:
+        ringfence.Namespace.unpin(path)
+    assert not path.exists()
+    with pytest.raises(FileNotFoundError):
+        ringfence.Namespace.unpin(path)

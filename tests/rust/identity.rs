@@ -523,3 +523,40 @@ fn rights_in_namespaces_of_ones_own() {
     let said = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&done.stderr));
 }
+
+/// A network that outlives its container, for others.
+#[test]
+fn a_pinned_namespace_stays_for_others() {
+    let dir = public_tmp();
+    let path = dir.path().join("net");
+    let container = start(json!({"idmap": if is_root() { "host" } else { "auto" }}));
+    let net = container.namespace(NamespaceKind::Net).unwrap();
+    if !is_root() {
+        fails(net.pin(&path), ErrorKind::PermissionDenied, "path");
+        assert!(!path.exists(), "nothing is left");
+        fails(Namespace::unpin("/nonsense"), ErrorKind::NotFound, "path");
+        return container.close(TIMEOUT).unwrap();
+    }
+    net.pin(&path).unwrap();
+    fails(net.pin(&path), ErrorKind::AlreadyExists, "path");
+    let inode = net.inode();
+    drop(net);
+    container.close(TIMEOUT).unwrap();
+    assert_eq!(Namespace::of_path(&path).unwrap().inode(), inode);
+    let fields = json!({"idmap": "host", "namespaces": {"net": path}});
+    let first = start(fields.clone());
+    let second = start(fields);
+    let listener = std::net::TcpListener::from(first.listen("127.0.0.1:80", 1).unwrap());
+    drop(second.connect("127.0.0.1:80", TIMEOUT).unwrap());
+    drop(listener);
+    first.close(TIMEOUT).unwrap();
+    second.close(TIMEOUT).unwrap();
+    // Not what is none.
+    std::fs::write(dir.path().join("file"), "x").expect("a file");
+    fails(Namespace::unpin(dir.path().join("file")), ErrorKind::InvalidArgument, "path");
+    fails(Namespace::unpin("/proc/self/ns/net"), ErrorKind::InvalidArgument, "path");
+    Namespace::unpin(&path).unwrap();
+    assert!(!path.exists());
+    fails(Namespace::own(NamespaceKind::Mnt).unwrap().pin(&path), ErrorKind::Os, "kind");
+    assert!(!path.exists());
+}

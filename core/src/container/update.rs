@@ -340,3 +340,22 @@ impl Container {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::LIVE;
+
+    /// `annotations` limit nothing.
+    #[test]
+    fn every_limit_has_a_row_in_the_page_on_resources() {
+        let page = include_str!("../resources.md");
+        let mut rows = page.lines().take_while(|line| !line.starts_with("# "));
+        let rows: Vec<Vec<&str>> = rows.by_ref().map(|line| line.split('|').map(str::trim).collect()).collect();
+        for field in LIVE.iter().filter(|field| **field != "annotations") {
+            let name = format!("`{field}`");
+            let row = rows.iter().find(|row| row.get(1) == Some(&&*name));
+            let row = row.unwrap_or_else(|| panic!("{field} has no row"));
+            assert!(row.len() == 8 && row[2..7].iter().all(|cell| !cell.is_empty()), "{row:?}");
+        }
+    }
+}

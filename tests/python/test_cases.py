@@ -1,6 +1,6 @@
 """Runs the language-neutral cases of tests/cases through the Python interface.
 
-tests/run: vm=delegated
+tests/run: vm=root,delegated
 """
 
 from __future__ import annotations
@@ -26,9 +26,13 @@ CASES = Path(os.environ.get("RINGFENCE_CASES", Path(__file__).parents[1] / "case
 
 
 def listed() -> list[Any]:
+    # In the virtual machine, where all takes ten times as long, root runs what nobody else can.
+    of_root = os.environ.get("RINGFENCE_TEST_TIER") == "vm" and os.geteuid() == 0
     found = []
     for file in sorted(CASES.glob("*.json")):
         for case in json.loads(file.read_text()):
+            if of_root and case.get("as") != "root":
+                continue
             found.append(pytest.param(case, id=f"{file.stem}: {case['name']}"))
     return found
 

@@ -315,8 +315,8 @@ fn every_call_in_a_forked_child() {
         echild("enter", container.enter(&net, || ()).expect_err("enter"));
         echild("join", container.join(&net).expect_err("join"));
         echild("lend", container.lend(&net).expect_err("lend"));
-    echild("processes", container.processes().expect_err("processes"));
-    echild("pidfd_of", container.pidfd_of(1).expect_err("pidfd_of"));
+        echild("processes", container.processes().expect_err("processes"));
+        echild("pidfd_of", container.pidfd_of(1).expect_err("pidfd_of"));
         echild("socket", container.socket(libc::AF_INET, libc::SOCK_STREAM, 0).expect_err("socket"));
         echild("listen", container.listen("127.0.0.1:80", 1).expect_err("listen"));
         echild("connect", container.connect("127.0.0.1:80", None).expect_err("connect"));

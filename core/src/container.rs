@@ -1394,7 +1394,13 @@ impl Container {
     /// What was chosen for the container, as JSON: id, pid, idmap (mode, maps in the keeper's ids, why not more), control
     /// groups, what limits the writable layer, namespaces, what of the host's tree was left out.
     pub fn info_json(&self) -> String {
-        self.inner().info().to_string()
+        let inner = self.inner();
+        let mut info = inner.info().clone();
+        // An update may have given it more controllers since somebody asked first.
+        if let Some(group) = inner.group.as_ref().filter(|_| inner.runs()) {
+            info["cgroup"] = group.describe();
+        }
+        info.to_string()
     }
 
     /// What the main process wrote to streams that are a `log`, from byte `from` on.

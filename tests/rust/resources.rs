@@ -297,6 +297,19 @@ fn what_was_saved_up_is_not_throttled() {
         drop(process.take_stdin());
         assert_eq!(process.wait(TIMEOUT).unwrap().unwrap().code, Some(0));
         let after = periods();
+        let usage = container.usage().unwrap();
+        let (path, v2) = group_of(&container, "cpu", "cpu");
+        let stat = fs::read_to_string(path.join("cpu.stat")).unwrap();
+        let counted = |key: &str| -> Option<u64> {
+            stat.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
+        };
+        let spent =
+            if v2 { counted("burst_usec") } else { counted("burst_time").map(|nanoseconds| nanoseconds / 1000) };
+        assert_eq!((usage.cpu_bursts, usage.cpu_burst_usec), (counted("nr_bursts"), spent), "{stat}");
+        // What a new limit finds of the old one's period is counted as a burst too, so that without one there may be some.
+        if burst.is_some() {
+            assert!(usage.cpu_bursts > Some(0) && usage.cpu_burst_usec > Some(0), "{stat}");
+        }
         container.close(None).unwrap();
         after - before
     };
@@ -350,6 +363,17 @@ fn real_time_is_held_to_its_budget() {
     assert!(container.group("more", &spec(json!({"cpu_rt_runtime": "60ms"}))).is_err(), "more than the container has");
     drop((spinner, inside));
     container.close(None).unwrap();
+}
+
+#[test]
+fn a_budget_of_real_time_is_free_again_at_once() {
+    if !is_root() {
+        return skip("only root may have real-time processes");
+    }
+    for _ in 0..10 {
+        let Some(container) = real_time(json!({"cpu_rt_runtime": "10ms"})) else { return };
+        container.close(None).unwrap();
+    }
 }
 
 #[test]

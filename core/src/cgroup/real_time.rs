@@ -7,6 +7,7 @@ use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -17,12 +18,26 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::proto::MADE;
 use crate::sys::xattr;
 
-const RUNTIME: &str = "cpu.rt_runtime_us";
+pub(super) const RUNTIME: &str = "cpu.rt_runtime_us";
 const PERIOD: &str = "cpu.rt_period_us";
 
 /// The kernel's scale of shares, by which it compares: 2^20 is all of a processor.
 fn share(budget: Bandwidth) -> u64 {
     ((u128::from(budget.quota) << 20) / u128::from(budget.period.max(1))).try_into().unwrap_or(u64::MAX)
+}
+
+/// How long the kernel may take to let go of a removed group (some 30 ms on 6.18).
+const RELEASE: Duration = Duration::from_millis(300);
+
+/// The budget of a group that was just removed is free only once the kernel has let go of it; until then it is EINVAL.
+pub(super) fn patiently<T>(mut write: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    let until = Instant::now() + RELEASE;
+    loop {
+        match write() {
+            Err(Errno::EINVAL) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+            result => return result,
+        }
+    }
 }
 
 /// Sees to it that the group `name` in `parent` can have this budget, as far as the groups above are ringfence's own: they get
@@ -64,7 +79,7 @@ pub(super) fn lend(parent: &Parent, name: &str, budget: Bandwidth) -> Result<()>
         path.pop();
     }
     for (dir, path, budget) in raised.iter().rev() {
-        file::write(dir, RUNTIME, &budget.quota.to_string()).map_err(|e| {
+        patiently(|| file::write(dir, RUNTIME, &budget.quota.to_string())).map_err(|e| {
             let error =
                 failed_at(&format!("write {} to", budget.quota), e, &path.join(RUNTIME)).with_field("cpu_rt_runtime");
             if e == Errno::EINVAL {

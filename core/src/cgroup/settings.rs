@@ -16,6 +16,7 @@ use super::file;
 use super::layout::Controller;
 use super::limits::{self, Limits, memory_in_kernel, page_size};
 use super::parent::Parent;
+use super::real_time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::{IoMax, Partition};
 
@@ -488,7 +489,9 @@ impl Step<'_> {
         let (told, kept) = match &write.kept {
             Kept::Surely => return file::write(self.base, &file, &value).map_err(failed),
             Kept::Same(kept) if write.line.is_none() => {
-                let now = file::write_and_read(self.base, &file, &value).map_err(failed)?;
+                let write = || file::write_and_read(self.base, &file, &value);
+                let written = if self.write.file == real_time::RUNTIME { real_time::patiently(write) } else { write() };
+                let now = written.map_err(failed)?;
                 (now.trim().to_owned(), kept)
             }
             Kept::Same(kept) => {

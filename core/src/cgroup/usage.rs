@@ -677,9 +677,15 @@ const V1_IO: &[(&str, Parse)] = &[
 type ParsePages = fn(&str, &mut HugePageUsage);
 type PagesTable = &'static [(&'static str, ParsePages)];
 
+/// "No limit" is the largest number of whole huge pages; on v2 too, with small ones, until somebody writes to the file (6.18).
+fn limit_of_hugepages(text: &str) -> Option<u64> {
+    const LARGEST: u64 = 16 << 30;
+    number(text).filter(|&n| n < i64::MAX as u64 - LARGEST)
+}
+
 const V2_HUGEPAGES: PagesTable = &[
     ("current", |text, pages| pages.current = number(text)),
-    ("max", |text, pages| pages.max = number(text)),
+    ("max", |text, pages| pages.max = limit_of_hugepages(text)),
     ("rsvd.current", |text, pages| pages.reserved = number(text)),
     ("events", |text, pages| pages.refused = keyed(text, "max")),
 ];
@@ -687,7 +693,7 @@ const V2_HUGEPAGES: PagesTable = &[
 const V1_HUGEPAGES: PagesTable = &[
     ("usage_in_bytes", |text, pages| pages.current = number(text)),
     ("max_usage_in_bytes", |text, pages| pages.peak = number(text)),
-    ("limit_in_bytes", |text, pages| pages.max = limit_of_v1(text)),
+    ("limit_in_bytes", |text, pages| pages.max = limit_of_hugepages(text)),
     ("rsvd.usage_in_bytes", |text, pages| pages.reserved = number(text)),
     ("failcnt", |text, pages| pages.refused = number(text)),
 ];

@@ -29,7 +29,15 @@ def _refused(field: str, value: Any) -> str | None:
     return None
 
 
-_PROBES = {"memory": "64M", "cpus": 1, "pids": 64, "user": "1000:1000"}
+_PROBES = {
+    "memory": "64M",
+    "memory_high": "32M",
+    "cpus": 1,
+    "cpu_weight": 100,
+    "cpuset": "0",
+    "pids": 64,
+    "user": "1000:1000",
+}
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,11 @@
 /* Limits that change while a container runs. */
 #include <errno.h>
+#include <fcntl.h>
 #include <ringfence.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "json.h"
 #include "tap.h"
@@ -29,6 +32,56 @@ static uint64_t figure(ringfence_container *container, const char *name)
         err = NULL;
     }
     return value;
+}
+
+/* A file of the host that is in nobody's account. Not below TMPDIR, which may be in memory. */
+static int make_file(char *directory)
+{
+    enum { SIZE = 32 << 20 };
+    char path[64], *bytes = malloc(SIZE);
+    for (uint64_t i = 0, random = 1; i < SIZE; i++, random = random * 6364136223846793005 + 1)
+        bytes[i] = (char)(random >> 56);
+    int good = bytes && mkdtemp(directory) && chmod(directory, 0755) == 0;
+    snprintf(path, sizeof path, "%s/file", directory);
+    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+    good = good && write(fd, bytes, SIZE) == SIZE && fsync(fd) == 0 && posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED) == 0;
+    close(fd);
+    free(bytes);
+    return good;
+}
+
+static void page_cache(void)
+{
+    char directory[] = "/var/tmp/update-XXXXXX", text[128];
+    ringfence_container *container = NULL;
+    ringfence_process *process = NULL;
+    ok(make_file(directory), "a file");
+    snprintf(text, sizeof text, "{\"memory\": \"256M\", \"mounts\": [\"%s:/data\"]}", directory);
+    ringfence_spec *spec = ringfence_spec_from_json(text, &err);
+    ringfence_command *command = ringfence_command_new("cat");
+    if (ringfence_container_start(spec, &container, &err) < 0 || ringfence_command_arg(command, "/data/file", &err) < 0 ||
+        ringfence_command_set(command, "stdout", "null", &err) < 0 || ringfence_container_spawn(container, command, &process, &err) < 0)
+        note("%s", ringfence_error_message(err));
+    ok(ringfence_process_wait(process, 60000, &err) == 1 && ringfence_process_exit_code(process) == 0, "it is read inside");
+    uint64_t before = figure(container, "memory_file");
+    ok(before >= 32 << 20, "it is in the page cache");
+    int taken = ringfence_container_reclaim(container, 8 << 20, &err);
+    if (taken < 0 && ringfence_error_kind(err) == RINGFENCE_KIND_UNSUPPORTED) {
+        skip("page cache is reclaimed", ringfence_error_message(err));
+        ringfence_error_free(err);
+        err = NULL;
+    } else {
+        uint64_t fallen = before - figure(container, "memory_file");
+        note("%d, %llu bytes", taken, (unsigned long long)fallen);
+        ok(taken == 1 && fallen >= 6 << 20 && fallen <= 16 << 20, "page cache is reclaimed");
+    }
+    ringfence_process_free(process);
+    ringfence_command_free(command);
+    ringfence_container_close(container, -1, NULL);
+    ringfence_container_free(container);
+    ringfence_spec_free(spec);
+    snprintf(text, sizeof text, "%s/file", directory);
+    ok(unlink(text) == 0 && rmdir(directory) == 0, "the file is removed");
 }
 
 int main(void)
@@ -76,5 +129,6 @@ int main(void)
     ringfence_string_free(now);
     ringfence_container_free(container);
     ringfence_spec_free(spec);
+    page_cache();
     return done();
 }

@@ -67,6 +67,38 @@ static int holds(json object, const char *key, const char *wanted)
     return good;
 }
 
+static uint64_t failures(ringfence_container *container, const char *resource)
+{
+    char *text = ringfence_container_beancounters_json(container, &err);
+    json table = {text, text ? strlen(text) : 0};
+    char *seen = json_text(json_get(row(table, resource), "failcnt"));
+    uint64_t count = seen ? strtoull(seen, NULL, 10) : UINT64_MAX - 1;
+    note("%s: %s", resource, seen ? seen : "nothing");
+    free(seen);
+    ringfence_string_free(text);
+    return count;
+}
+
+static void failures_are_counted(void)
+{
+    ringfence_container *container = NULL;
+    ringfence_spec *spec = ringfence_spec_from_json("{\"memory\": \"40M\", \"swap\": 0, \"pids\": 8}", &err);
+    if (!ok(ringfence_container_start(spec, &container, &err) == 0, "a container with little"))
+        note("%s", ringfence_error_message(err));
+    ok(failures(container, "numproc") == 0 && failures(container, "oomguarpages") == 0, "no failures yet");
+    run(container, "for i in 1 2 3 4 5 6 7 8 9; do sleep 0.1 & done; wait");
+    uint64_t refused = failures(container, "numproc");
+    ok(refused >= 1 && refused == figure(container, "pids_refused"), "refused forks");
+    /* Those that were forked may be there still. */
+    ok(ringfence_container_update(container, "{\"pids\": null}", &err) == 0, "no limit of them any more");
+    run(container, "tail /dev/zero > /dev/null");
+    uint64_t met = failures(container, "physpages");
+    ok(met >= 1 && met < UINT64_MAX - 1, "the limit of memory was met");
+    ok(failures(container, "oomguarpages") == 1, "a process was killed for it");
+    ringfence_container_free(container);
+    ringfence_spec_free(spec);
+}
+
 int main(void)
 {
     ringfence_container *container = NULL;
@@ -106,5 +138,6 @@ int main(void)
     ok(ringfence_container_beancounters_json(NULL, NULL) == NULL, "NULL is an error");
     ringfence_container_free(container);
     ringfence_spec_free(spec);
+    failures_are_counted();
     return done();
 }

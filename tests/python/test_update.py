@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -76,6 +78,32 @@ def test_reclaim() -> None:
             assert error.kind == "unsupported"
             pytest.skip(str(error))
         assert taken is False
+
+
+@pytest.mark.needs("memory")
+def test_page_cache_is_reclaimed() -> None:
+    # Not below TMPDIR, which may be in memory.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        os.chmod(directory, 0o755)
+        with open(f"{directory}/file", "wb") as file:
+            file.write(os.urandom(32 << 20))
+            file.flush()
+            os.fsync(file.fileno())
+            # Whoever reads it first has it in its own account.
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        os.chmod(f"{directory}/file", 0o644)
+        with ringfence.Container(memory="256M", mounts=[f"{directory}:/data"]) as container:
+            container.run(["cat", "/data/file"], stdout=ringfence.DEVNULL, check=True)
+            before = container.usage().memory_file or 0
+            assert before >= 32 << 20
+            try:
+                taken = container.reclaim("8M")
+            except ringfence.Error as error:
+                assert error.kind == "unsupported"
+                pytest.skip(str(error))
+            assert taken is True
+            fallen = before - (container.usage().memory_file or 0)
+            assert 6 << 20 <= fallen <= 16 << 20
 
 
 def test_objects_of_the_kernel() -> None:

@@ -102,6 +102,26 @@ def test_beancounters(tmp_path: Path) -> None:
         assert json.loads(c._raw.beancounters())[0]["resource"] == "kmemsize"
 
 
+def test_beancounters_count_failures() -> None:
+    with ringfence.Container(memory="40M", swap=0, pids=8) as c:
+
+        def failures(*resources: str) -> list[int | None]:
+            counters = {counter.resource: counter.failcnt for counter in c.beancounters()}
+            return [counters[resource] for resource in resources]
+
+        assert failures("numproc", "oomguarpages") == [0, 0]
+        assert c.run(["sh", "-c", "for i in 1 2 3 4 5 6 7 8 9; do sleep 0.1 & done; wait"]).returncode == 2
+        (refused,) = failures("numproc")
+        assert refused is not None and refused >= 1
+        assert refused == c.usage().pids_refused
+        # Those that were forked may be there still.
+        c.update(pids=None)
+        assert c.run(["tail", "/dev/zero"], stdout=ringfence.DEVNULL).reason == "out_of_memory"
+        met, killed = failures("physpages", "oomguarpages")
+        assert met is not None and met >= 1
+        assert killed == 1
+
+
 def test_coroutines() -> None:
     async def scenario() -> None:
         async with aio.Container(memory="64M") as c:

@@ -3,6 +3,7 @@
 //! tests/run: timeout=600 vm=root,delegated
 
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use common::*;
@@ -137,6 +138,79 @@ fn guarantees_hold_beside_a_greedy_neighbour() {
 }
 
 #[test]
+fn a_guarantee_that_cannot_be_kept_is_told() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    if !on_v2() {
+        return skip("cgroup v1 guarantees no memory");
+    }
+    let files = public_tmp();
+    for (name, mib) in [("a", 40), ("b", 40)] {
+        File::create(files.path().join(name)).unwrap().set_len(mib * MIB).unwrap();
+    }
+    // Both together have more guaranteed than there is.
+    let above = Pressed::new("both", 64 * MIB);
+    let fields = json!({
+        "cgroup_parent": above.name, "memory_low": "48M", "mounts": [format!("{}:/data", files.path().display())],
+    });
+    let (a, b) = (start(fields.clone()), start(fields));
+    let options = EventOptions { kinds: Some(vec![EventKind::MemoryLow]), ..EventOptions::default() };
+    let events = a.events(&options).unwrap();
+    sh_in(&a, "cat /data/a > /dev/null");
+    assert_eq!(a.usage().unwrap().memory_low_hits, Some(0));
+    sh_in(&b, "cat /data/b > /dev/null");
+    let hits = counted(&a, "memory.events", "low");
+    assert!(hits > 0);
+    assert_eq!(a.usage().unwrap().memory_low_hits, Some(hits));
+    let mut told = 0;
+    while told < hits {
+        let event = events.next(TIMEOUT).unwrap().expect("an event");
+        assert_eq!(event.kind, EventKind::MemoryLow);
+        told = event.total;
+    }
+    assert_eq!(told, hits);
+    a.close(None).unwrap();
+    b.close(None).unwrap();
+}
+
+#[test]
+fn page_cache_is_given_back_on_request() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    // Not holes, and not below TMPDIR, which may be in memory.
+    let files = public_tmp();
+    let path = files.path().join("file");
+    let bytes = (0..32 * MIB).scan(1u64, |random, _| {
+        *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        Some((*random >> 56) as u8)
+    });
+    fs::write(&path, bytes.collect::<Vec<_>>()).unwrap();
+    let file = File::open(&path).unwrap();
+    file.sync_all().unwrap();
+    // Whoever reads it first has it in its own account.
+    // SAFETY: the descriptor is open, and no memory is passed.
+    assert_eq!(unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) }, 0);
+    let container = start(json!({"memory": "256M", "mounts": [format!("{}:/data", files.path().display())]}));
+    sh_in(&container, "cat /data/file > /dev/null");
+    let cached = || container.usage().unwrap().memory_file.unwrap();
+    let before = cached();
+    assert!(before >= 32 * MIB, "{before}");
+    match container.reclaim(8 * MIB) {
+        Err(e) if e.kind() == ErrorKind::Unsupported => {
+            container.close(None).unwrap();
+            return skip(&e.to_string());
+        }
+        taken => assert!(taken.unwrap(), "there is enough to take"),
+    }
+    let fallen = before - cached();
+    println!("{fallen} bytes of {before}");
+    assert!((6 * MIB..=16 * MIB).contains(&fallen), "{fallen} bytes of {before}");
+    container.close(None).unwrap();
+}
+
+#[test]
 fn a_bound_slows_down_and_does_not_kill() {
     if !can_limit() {
         return skip("no control group for this caller");
@@ -157,7 +231,9 @@ fn a_bound_slows_down_and_does_not_kill() {
     let container = start(json!({"memory": "256M", "memory_high": peak - MIB, "swap": 0}));
     assert_eq!(fill(&container, 32).out, "32");
     assert_eq!(container.usage().unwrap().memory_oom_kills, Some(0));
-    assert!(counted(&container, "memory.events", "high") > 0);
+    let hits = counted(&container, "memory.events", "high");
+    assert!(hits > 0);
+    assert_eq!(container.usage().unwrap().memory_high_hits, Some(hits));
     let waited = fs::read_to_string(group_of(&container, "memory", "memory").0.join("memory.pressure")).unwrap();
     assert!(waited.lines().all(|line| !line.ends_with("total=0")), "{waited}");
     container.close(None).unwrap();
@@ -183,6 +259,8 @@ fn swap_is_used_up_to_its_limit() {
     // Some of it has to go out.
     assert_eq!(fill(&container, 36).out, "36");
     let some = peak();
+    let usage = container.usage().unwrap();
+    assert_eq!((usage.memory_swap_peak, usage.memory_swap_max), (Some(some), Some(SWAP)));
     assert!((4 * MIB..=SWAP).contains(&some), "{some}");
     assert_eq!(container.usage().unwrap().memory_oom_kills, Some(0));
     // More than both limits together.
@@ -190,6 +268,17 @@ fn swap_is_used_up_to_its_limit() {
     assert_eq!(ran.status.reason, Reason::OutOfMemory, "{ran:?}");
     let most = peak();
     assert!(most > SWAP * 9 / 10 && most <= SWAP, "{most}");
+    let usage = container.usage().unwrap();
+    assert_eq!((usage.memory_swap_peak, usage.memory_swap_max), (Some(most), Some(SWAP)));
+    assert_eq!(usage.memory_swap_limit_hits, Some(counted(&container, "memory.swap.events", "max")));
+    container.close(None).unwrap();
+    // While it is in use: by a file in memory, which needs no process.
+    let container = start(json!({"memory": 32 * MIB, "swap": SWAP}));
+    sh_in(&container, "head -c 37748736 /dev/zero > /dev/shm/a");
+    let current = group_of(&container, "memory", "memory").0.join("memory.swap.current");
+    let now: u64 = fs::read_to_string(current).unwrap().trim().parse().unwrap();
+    assert!((MIB..=SWAP).contains(&now), "{now}");
+    assert_eq!(container.usage().unwrap().memory_swap, Some(now));
     container.close(None).unwrap();
     // The same without swap.
     let container = start(json!({"memory": 32 * MIB, "swap": 0}));

@@ -117,6 +117,120 @@ fn memory_by_kind_is_what_the_control_files_say() {
     container.close(None).unwrap();
 }
 
+/// Reads until nothing changed between two readings of a control file: what `figures` made of it in between is of the same
+/// moment.
+fn at_rest<T>(file: &std::path::Path, mut figures: impl FnMut() -> T) -> (String, T) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let before = text(file);
+        let seen = figures();
+        if text(file) == before {
+            return (before, seen);
+        }
+        assert!(Instant::now() < deadline, "{} changes all the time", file.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn kinds_of_memory_to_the_byte() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    // A file that is in no account yet: whoever maps it has to have it read. Not below TMPDIR, which may be in memory.
+    let files = public_tmp();
+    let path = files.path().join("file");
+    fs::write(&path, vec![7; 8 << 20]).unwrap();
+    let file = File::open(&path).unwrap();
+    file.sync_all().unwrap();
+    // SAFETY: the descriptor is open, and no memory is passed.
+    assert_eq!(unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) }, 0);
+    let container = start(json!({"memory": "512M", "mounts": [format!("{}:/data:rw", files.path().display())]}));
+    // Maps a file, has what it wrote to another one not written back, and a connection in which something waits to be read.
+    const LOAD: &str = "import mmap, os, socket, sys
+f = open('/data/file', 'r+b')
+m = mmap.mmap(f.fileno(), 0)
+total = sum(m[i] for i in range(0, len(m), 4096))
+g = open('/data/other', 'wb'); g.write(bytes(1 << 20)); g.flush()
+server = socket.create_server(('127.0.0.1', 7000))
+client = socket.create_connection(('127.0.0.1', 7000))
+there, _ = server.accept()
+client.sendall(bytes(64 << 10))
+print('ready', flush=True)
+sys.stdin.read()";
+    let mut command = Command::new("python3");
+    command.args(["-c", LOAD]).stdin(Stdio::Pipe).stdout(Stdio::Pipe).stderr(Stdio::Inherit);
+    let process = container.spawn(&command).unwrap();
+    let mut ready = [0; 6];
+    File::from(process.take_stdout().unwrap()).read_exact(&mut ready).expect("it is ready");
+    let (path, v2) = group(&container, "memory", "memory").expect("a group");
+    let (stat, usage) = at_rest(&path.join("memory.stat"), || container.usage().unwrap());
+    let names: &[(&str, &str)] = if v2 {
+        &[
+            ("anon", "anon"),
+            ("file", "file"),
+            ("shmem", "shmem"),
+            ("file_mapped", "file_mapped"),
+            ("file_dirty", "file_dirty"),
+            ("file_writeback", "file_writeback"),
+            ("kernel", "kernel"),
+            ("kernel_stack", "kernel_stack"),
+            ("pagetables", "pagetables"),
+            ("percpu", "percpu"),
+            ("sock", "sock"),
+            ("slab", "slab"),
+            ("slab_reclaimable", "slab_reclaimable"),
+            ("slab_unreclaimable", "slab_unreclaimable"),
+            ("unevictable", "unevictable"),
+            ("pgfault", "pgfault"),
+            ("pgmajfault", "pgmajfault"),
+        ]
+    } else {
+        &[
+            ("anon", "total_rss"),
+            ("file", "total_cache"),
+            ("shmem", "total_shmem"),
+            ("file_mapped", "total_mapped_file"),
+            ("file_dirty", "total_dirty"),
+            ("file_writeback", "total_writeback"),
+            ("unevictable", "total_unevictable"),
+            ("pgfault", "total_pgfault"),
+            ("pgmajfault", "total_pgmajfault"),
+        ]
+    };
+    let figure = |name: &str| usage.get(&format!("memory_{name}")).expect("a name");
+    for (ours, theirs) in names {
+        assert_eq!(figure(ours), Some(line(&stat, theirs)), "{ours}");
+        println!("{ours}: {:?}", figure(ours));
+    }
+    assert!(usage.memory_file_mapped >= Some(8 << 20), "{usage:?}");
+    assert!(usage.memory_pgmajfault >= Some(1), "{usage:?}");
+    if v2 {
+        for some in ["pagetables", "kernel_stack", "percpu", "slab_reclaimable", "slab_unreclaimable"] {
+            assert!(figure(some) > Some(0), "{some}");
+        }
+        assert!(usage.memory_sock >= Some(64 << 10), "{usage:?}");
+        let events = text(path.join("memory.events"));
+        for (ours, theirs) in
+            [("high_hits", "high"), ("low_hits", "low"), ("limit_hits", "max"), ("oom_kills", "oom_kill")]
+        {
+            assert_eq!(figure(ours), Some(line(&events, theirs)), "{ours}");
+        }
+    } else {
+        // What v1 does not count.
+        for none in
+            ["kernel_stack", "pagetables", "percpu", "slab", "slab_reclaimable", "high_hits", "low_hits", "swap_peak"]
+        {
+            assert_eq!(figure(none), None, "{none}");
+        }
+        let tcp = fs::read_to_string(path.join("memory.kmem.tcp.usage_in_bytes")).ok();
+        assert_eq!(usage.memory_sock, tcp.map(|text| text.trim().parse().unwrap()));
+    }
+    drop(process.take_stdin());
+    assert_eq!(process.wait(TIMEOUT).unwrap().unwrap().code, Some(0));
+    container.close(None).unwrap();
+}
+
 #[test]
 fn processes_and_processor_time() {
     if !can_limit() {
@@ -213,6 +327,15 @@ fn bytes_of_a_device_count_within_a_page() {
     near(grown("write_bytes"), 1 << 20, 4096);
     near(grown("read_bytes"), 3 << 20, 4096);
     assert!(grown("writes") >= Some(16) && grown("reads") >= Some(24), "{usage:?}");
+    // BLKDISCARD of a mebibyte, by who has the descriptor.
+    let (mut discard, file) = (Command::new("perl"), open());
+    discard.args(["-e", r#"my $range = pack("QQ", 0, 1 << 20); ioctl(STDIN, 0x1277, $range) or die $!"#]);
+    discard.stdin(Stdio::Fd(file.as_raw_fd()));
+    let ran = exec_in(&container, &discard);
+    assert_eq!(ran.status.code, Some(0), "{ran:?}");
+    let usage = container.usage().unwrap();
+    near(Some(figure(&usage, "discard_bytes") - figure(&before, "discard_bytes")), 1 << 20, 4096);
+    assert!(figure(&usage, "discards") > figure(&before, "discards"), "{usage:?}");
     assert_eq!(usage.io.as_ref().unwrap()[&number].name.as_deref(), Some(device.name()));
     // The figures last.
     container.kill().unwrap();
@@ -290,6 +413,17 @@ fn pressure_grows_where_processors_are_short() {
     assert!(earlier <= total(&usage) && total(&usage) <= later, "{earlier} {} {later}", total(&usage));
     let grown = total(&usage) - before.cpu.unwrap().some.unwrap().total_usec;
     assert!(grown > 300_000, "{grown} us");
+    // Interrupts are told apart by some kernels only, and then as full.
+    let irq = file.with_file_name("irq.pressure");
+    match irq.exists() {
+        false => assert_eq!(usage.pressure.unwrap().irq, None),
+        true => {
+            let (told, usage) = at_rest(&irq, || container.usage().unwrap());
+            let total = told.split("total=").nth(1).unwrap().trim().parse().unwrap();
+            assert_eq!(usage.get("pressure.irq.full.total_usec"), Some(Some(total)));
+            assert_eq!(usage.get("pressure.irq.some.total_usec"), Some(None));
+        }
+    }
     let cpu = usage.pressure.unwrap().cpu.unwrap().some.unwrap();
     assert!(cpu.avg10 > 0.0 && cpu.avg10 <= 100.0, "{cpu:?}");
     container.close(None).unwrap();
@@ -428,6 +562,34 @@ fn beancounters_are_what_the_kernel_says() {
         assert_eq!(counter(&ended, name).held, Some(0), "{name}");
     }
     assert!(counter(&ended, "physpages").maxheld > Some(1000));
+    container.close(None).unwrap();
+}
+
+#[test]
+fn beancounters_count_failures() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    let container = start(json!({"memory": "40M", "swap": 0, "pids": 8}));
+    let failures = |name: &str| counter(&container.beancounters().unwrap(), name).failcnt;
+    assert_eq!((failures("numproc"), failures("oomguarpages")), (Some(0), Some(0)));
+    let forks = "for i in 1 2 3 4 5 6 7 8 9; do sleep 0.1 & done; wait";
+    let ran = exec_in(&container, Command::new("sh").args(["-c", forks]));
+    assert_eq!(ran.status.code, Some(2), "{ran:?}");
+    let refused = failures("numproc");
+    assert!(refused >= Some(1), "{refused:?}");
+    let (path, _) = group(&container, "pids", "pids").expect("a group");
+    assert_eq!(refused, Some(line(&text(path.join("pids.events")), "max")));
+    // Those that were forked may be there still.
+    container.update(|spec| spec.pids = None).unwrap();
+    let ran = exec_in(&container, Command::new("tail").arg("/dev/zero"));
+    assert_eq!(ran.status.reason, Reason::OutOfMemory, "{ran:?}");
+    assert!(failures("physpages") >= Some(1), "{:?}", failures("physpages"));
+    assert_eq!(failures("oomguarpages"), Some(1));
+    // The end changes nothing.
+    container.kill().unwrap();
+    assert!(container.wait_end(TIMEOUT).unwrap());
+    assert_eq!((failures("numproc"), failures("oomguarpages")), (refused, Some(1)));
     container.close(None).unwrap();
 }
 

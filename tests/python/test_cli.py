@@ -397,6 +397,62 @@ def shell() -> Iterator[Terminal]:
 pytestmark = pytest.mark.filterwarnings("ignore:.*forkpty.*:DeprecationWarning")
 
 
+def lines_of_top(terminal: Terminal) -> list[str]:
+    """The next whole picture, without colours."""
+    text = terminal.expect("\x1b[J").rpartition("\x1b[H")[2]
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).split("\r\n")
+
+
+@pytest.mark.needs("memory")
+def test_top_sorts_and_draws_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+    # By name the small one would be the first.
+    large, small = f"top-z-{os.getpid()}", f"top-a-{os.getpid()}"
+    made = [ringfence.Container(name=name, detach=True, memory="64M", swap=0) for name in (large, small)]
+    terminal = None
+    try:
+        made[0].run(["sh", "-c", "head -c 40000000 /dev/zero > /dev/shm/a"], check=True)
+        terminal = Terminal(*COMMAND, "top", "--interval", "0.2", rows=40, columns=120)
+
+        def rows(order: str) -> list[str]:
+            """The two, from above, of a picture in that order."""
+            deadline = time.monotonic() + 60
+            while True:
+                lines = lines_of_top(terminal)
+                found = [line for line in lines if line.startswith((large, small))]
+                # What is read may end within a character.
+                if order in lines[-1] and len(found) == 2 and "\ufffd" not in "".join(found):
+                    return found
+                assert time.monotonic() < deadline, lines
+
+        terminal.expect("q:quit")
+        terminal.type("m")
+        above, below = rows("largest memory first")
+        assert above.startswith(large) and below.startswith(small)
+        for row, least, most in ((above, 4, 8), (below, 0, 2)):
+            # Usage, a bar of eight characters in eighths, the limit.
+            found = re.search(r" ([0-9.]+)([KM]) ([\u2588-\u258f\u00b7 ]{8}) +64\.0M ", row)
+            assert found, row
+            bar = found[3]
+            assert re.fullmatch("\u2588*[\u2589-\u258f ]?\u00b7*", bar), row
+            assert least <= bar.count("\u2588") <= most, row
+            eighths = float(found[1]) / (64 if found[2] == "M" else 64 << 10) * 64
+            drawn = 8 * bar.count("\u2588") + sum(0x2590 - ord(c) for c in bar if "\u2589" <= c <= "\u258f")
+            assert abs(drawn - eighths) <= 1, row
+        terminal.type("r")
+        above, below = rows("smallest memory first")
+        assert above.startswith(small) and below.startswith(large)
+        terminal.type("q")
+        assert terminal.wait() == 0
+    finally:
+        if terminal:
+            terminal.close()
+        for container in made:
+            container.stop(0)
+        ringfence.gc()
+
+
 def test_an_interactive_shell(shell: Terminal) -> None:
     shell.expect("$ ")
     assert shell.raw()

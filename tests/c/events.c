@@ -147,6 +147,51 @@ static void refused_forks(void)
     ringfence_container_free(container);
 }
 
+static uint64_t figure(ringfence_container *container, const char *name)
+{
+    uint64_t value = 0;
+    if (ringfence_container_usage_u64(container, name, &value, &err) < 0)
+        explain();
+    return value;
+}
+
+static void limits_of_memory(void)
+{
+    ringfence_container *container = start("{\"memory\": \"40M\", \"swap\": 0}");
+    if (!container) {
+        skip("limits of memory", "memory cannot be limited here");
+        return;
+    }
+    ringfence_events *events = events_of(container, "{\"kinds\": [\"memory_max\", \"oom\"]}");
+    ok(run_python(container, "x = bytearray(200 << 20)") == 9, "killed at the hard limit");
+    uint64_t hits = figure(container, "memory_limit_hits"), told = 0;
+    int oom = 0, more = 1;
+    while ((told < hits || !oom) && more && (more = ringfence_events_next(events, 60000, &err) == 1)) {
+        if (ringfence_events_kind(events) == RINGFENCE_EVENT_KIND_MEMORY_MAX)
+            told = ringfence_events_total(events);
+        oom |= ringfence_events_kind(events) == RINGFENCE_EVENT_KIND_OOM;
+    }
+    ok(hits >= 1 && told == hits, "each hit of the hard limit is told");
+    ok(oom, "and that nothing was left to reclaim");
+    ringfence_events_free(events);
+    ringfence_container_close(container, -1, NULL);
+    ringfence_container_free(container);
+
+    container = start("{\"memory\": \"48M\", \"memory_high\": \"24M\", \"swap\": 0}");
+    if (!container) {
+        skip("the soft limit of memory", "there is none here");
+        return;
+    }
+    events = events_of(container, "{\"kinds\": [\"memory_high\"]}");
+    ok(run_python(container, "x = bytearray(28 << 20)") == 0, "not killed at the soft limit");
+    ok(next_of(events, RINGFENCE_EVENT_KIND_MEMORY_HIGH) && figure(container, "memory_high_hits") >= ringfence_events_total(events) &&
+           ringfence_events_total(events) >= 1,
+       "the soft limit of memory");
+    ringfence_events_free(events);
+    ringfence_container_close(container, -1, NULL);
+    ringfence_container_free(container);
+}
+
 static void freezes(void)
 {
     ringfence_container *container = start("{}");
@@ -285,6 +330,7 @@ static void misuse(void)
 int main(void)
 {
     counts();
+    limits_of_memory();
     refused_forks();
     freezes();
     pressure();

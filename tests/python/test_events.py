@@ -74,6 +74,33 @@ def test_out_of_memory(limited: ringfence.Container) -> None:
 
 
 @pytest.mark.needs("memory", "pids")
+def test_the_hard_limit_of_memory(limited: ringfence.Container) -> None:
+    with limited.events(["memory_max", "oom"]) as events:
+        assert limited.run(HOG).reason == "out_of_memory"
+        hits = limited.usage().memory_limit_hits
+        assert hits
+        seen: dict[str, int] = {}
+        while seen.get("memory_max") != hits or "oom" not in seen:
+            event = events.next(60)
+            assert event is not None and event.kind in ("memory_max", "oom"), (event, seen, hits)
+            assert event.total == seen.get(event.kind, 0) + event.count
+            seen[event.kind] = event.total
+
+
+@pytest.mark.needs("memory_high")
+def test_the_soft_limit_of_memory() -> None:
+    with ringfence.Container(memory="48M", memory_high="24M", swap=0) as c, c.events(["memory_high"]) as events:
+        load = c.popen(["python3", "-c", "x = bytearray(28 << 20)"])
+        total = next_of(events, "memory_high").total
+        assert load.wait(60) == 0
+        hits = c.usage().memory_high_hits
+        assert hits is not None and hits >= 1
+        while total < hits:
+            total = next_of(events, "memory_high").total
+        assert total == hits
+
+
+@pytest.mark.needs("memory", "pids")
 def test_refused_forks(limited: ringfence.Container) -> None:
     script = """
 import os, time

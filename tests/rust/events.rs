@@ -205,6 +205,30 @@ fn freezes_and_thaws() {
 }
 
 #[test]
+fn who_is_moved_out_and_back_leaves_it_empty_and_populated() {
+    if !is_root() {
+        return skip("only root may move processes of others");
+    }
+    if !has_tree() {
+        return;
+    }
+    let container = start(json!({}));
+    let events = of(&container, &[EventKind::Empty, EventKind::Populated]);
+    let own = group(&container, "").expect("a group");
+    let other = own.with_file_name(format!("beside-{}", std::process::id()));
+    fs::create_dir(&other).expect("a group beside it");
+    let mut total = 0;
+    for (to, kind) in [(&other, EventKind::Empty), (&own, EventKind::Populated)].repeat(2) {
+        fs::write(to.join("cgroup.procs"), container.pid().to_string()).expect("move");
+        let event = next_of(&events, kind);
+        total += u64::from(kind == EventKind::Empty);
+        assert_eq!((event.count, event.total), (1, total), "{event:?}");
+    }
+    fs::remove_dir(&other).expect("remove it");
+    container.close(None).expect("close");
+}
+
+#[test]
 fn the_last_counts_come_before_the_end() {
     let limited = can(json!({"memory": 40 * MIB}), "memory");
     for round in 0..if limited { 15 } else { 0 } {

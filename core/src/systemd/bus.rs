@@ -29,7 +29,7 @@ pub(super) struct Bus {
     connection: Connection,
     wire: Wire,
     deadline: Instant,
-    /// Whether there was an answer to the last call.
+    /// Whether there was an answer to a call. (The last one may be cut short by the deadline.)
     pub answered: Cell<bool>,
 }
 
@@ -69,7 +69,9 @@ impl Bus {
             })
             .await
         });
-        self.answered.set(matches!(result, Ok(_) | Err(zbus::Error::MethodError(..))));
+        if matches!(result, Ok(_) | Err(zbus::Error::MethodError(..))) {
+            self.answered.set(true);
+        }
         result
     }
 }

@@ -14,7 +14,11 @@ fn both_numbers_and_what_they_are() {
     let mut command = ringfence::Command::new("/bin/sh");
     command.args(["-c", "sleep 1000 & sleep 1000; true"]);
     let shell = container.spawn(&command).unwrap();
-    until("two sleep", || container.processes().unwrap().iter().filter(|p| p.argv == ["sleep", "1000"]).count() == 2);
+    until("two sleep, and the shell waits", || {
+        let all = container.processes().unwrap();
+        let sleeping = |name: &str| all.iter().filter(|p| p.name == name && p.state == 'S').count();
+        sleeping("sleep") == 2 && sleeping("sh") == 1
+    });
     let all = container.processes().unwrap();
     assert_eq!(all.len(), 4, "{all:?}");
     assert_eq!((all[0].pid_inside, all[0].pid, all[0].parent_inside), (1, container.pid(), None));

@@ -154,7 +154,8 @@ fn look(pids: &Namespace, pid: i32) -> Result<ProcessEntry, Left> {
     let (name, mut fields) = stat_fields(&stat).ok_or(Left::Out)?;
     let state = fields.next().and_then(|field| field.chars().next()).ok_or(Left::Out)?;
     let parent = fields.next().and_then(|field| field.parse().ok()).filter(|parent| *parent > 0);
-    // From field 5 on: utime and stime are 14 and 15, num_threads 20, rss 24.
+    let status = text("status")?;
+    // From field 5 on: utime and stime are 14 and 15, num_threads 20.
     let numbers: Vec<u64> = fields.map(|field| field.parse().unwrap_or_default()).collect();
     let number = |field: usize| numbers.get(field - 5).copied().unwrap_or_default();
     let mut argv = Vec::new();
@@ -168,9 +169,10 @@ fn look(pids: &Namespace, pid: i32) -> Result<ProcessEntry, Left> {
         state,
         name: name.to_owned(),
         argv: if argv.is_empty() { Vec::new() } else { words.collect() },
-        uid: effective_uid(&text("status")?).ok_or(Left::Out)?,
+        uid: status_field(&status, "Uid:", 1).ok_or(Left::Out)?,
         threads: number(20),
-        memory: number(24) * page_size(),
+        // The figure in `stat` is not exact (proc_pid_stat(5)); kernel threads and zombies have none.
+        memory: status_field::<u64>(&status, "VmRSS:", 0).unwrap_or_default() << 10,
         cpu_usec: (number(14) + number(15)) * 1_000_000 / ticks(),
         cgroup: text("cgroup").ok().and_then(|text| own_group(&text)),
     };
@@ -184,9 +186,10 @@ fn stat_fields(stat: &str) -> Option<(&str, std::str::SplitWhitespace<'_>)> {
     Some((front.split_once('(')?.1, rest.split_whitespace()))
 }
 
-/// Not that of the directory in /proc, which is root's for processes that keep their memory to themselves, as pid 1 does.
-fn effective_uid(status: &str) -> Option<u32> {
-    status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_whitespace().nth(1)?.parse().ok()
+/// A number of a line of /proc/PID/status. (The owner of the directory in /proc would be root for processes that keep their memory
+/// to themselves, as pid 1 does.)
+fn status_field<T: std::str::FromStr>(status: &str, name: &str, index: usize) -> Option<T> {
+    status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().nth(index)?.parse().ok()
 }
 
 fn own_group(text: &str) -> Option<String> {
@@ -195,11 +198,6 @@ fn own_group(text: &str) -> Option<String> {
     v2.map(str::to_owned)
         .or_else(|| text.lines().find(|line| !line.starts_with("0::")).and_then(path))
         .or_else(|| path(text.lines().next()?))
-}
-
-fn page_size() -> u64 {
-    // SAFETY: no pointers.
-    unsafe { libc::sysconf(libc::_SC_PAGESIZE) }.max(1) as u64
 }
 
 fn ticks() -> u64 {
@@ -216,7 +214,8 @@ mod tests {
         let (name, mut fields) = stat_fields("12 (a) b (c)) S 1 12 12 0").unwrap();
         assert_eq!((name, fields.next(), fields.next()), ("a) b (c)", Some("S"), Some("1")));
         assert!(stat_fields("12 nonsense").is_none());
-        assert_eq!(effective_uid("Name:\tx\nUid:\t1\t2\t3\t4\n"), Some(2));
+        let status = "Name:\tx\nUid:\t1\t2\t3\t4\nVmRSS:\t    12 kB\n";
+        assert_eq!((status_field(status, "Uid:", 1), status_field(status, "VmRSS:", 0)), (Some(2u32), Some(12u64)));
     }
 
     #[test]

@@ -59,20 +59,19 @@ def numeric(given: tuple[str, int]) -> tuple[str, int]:
     return _host(given[0]), given[1]
 
 
-def socket_for(raw: _ringfence.Container, given: tuple[str, int]) -> tuple[socket.socket, tuple[str, int]]:
-    """A stream socket in the container's network, and the address for its `connect`."""
-    family = socket.AF_INET6 if ":" in given[0] else socket.AF_INET
-    return made(raw.socket(family, socket.SOCK_STREAM, 0)), numeric(given)
+def family(given: tuple[str, int]) -> int:
+    """That of the socket for such an address."""
+    return socket.AF_INET6 if ":" in given[0] else socket.AF_INET
 
 
 def connect(raw: _ringfence.Container, given: Address, timeout: float | None) -> socket.socket:
     """Connects on this thread where that is the same, so that Ctrl-C ends the wait."""
     started = time.monotonic()
     if isinstance(given, tuple) and is_ip(given):
-        ready, to = socket_for(raw, given)
+        ready = made(raw.socket(family(given), socket.SOCK_STREAM, 0))
         try:
             ready.settimeout(timeout)
-            ready.connect(to)
+            ready.connect(numeric(given))
         except BaseException:
             ready.close()
             raise

@@ -422,7 +422,7 @@ class Container:
         """A connected socket, non-blocking: for `asyncio.open_connection(sock=)`. `asyncio.wait_for` bounds it."""
         if not (isinstance(address, tuple) and _reach.is_ip(address)):
             return await self._socket(lambda: self._sync.connect(address))
-        ready = await self.socket(sockets.AF_INET6 if ":" in address[0] else sockets.AF_INET)
+        ready = await self.socket(_reach.family(address))
         try:
             await asyncio.get_running_loop().sock_connect(ready, _reach.numeric(address))
         except BaseException:

@@ -7,20 +7,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tap.h"
+#include "failed.h"
 
-static ringfence_error *err;
 static ringfence_container *container;
-
-static int failed(int result, ringfence_kind kind)
-{
-    int good = result == -1 && ringfence_error_kind(err) == kind;
-    if (!good)
-        note("result %d: %s (%s)", result, ringfence_error_message(err), ringfence_error_kind_name(err));
-    ringfence_error_free(err);
-    err = NULL;
-    return good;
-}
 
 static int name_is(void *wanted)
 {

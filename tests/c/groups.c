@@ -5,20 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "failed.h"
 #include "json.h"
 #include "tap.h"
-
-static ringfence_error *err;
-
-static int failed(int result, ringfence_kind kind)
-{
-    int good = result == -1 && ringfence_error_kind(err) == kind;
-    if (!good)
-        note("result %d: %s (%s)", result, ringfence_error_message(err), ringfence_error_kind_name(err));
-    ringfence_error_free(err);
-    err = NULL;
-    return good;
-}
 
 static int holds(char *text, const char *key, const char *wanted)
 {

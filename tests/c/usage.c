@@ -4,20 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "failed.h"
 #include "json.h"
 #include "tap.h"
-
-static ringfence_error *err;
-
-static int failed(int result, ringfence_kind kind)
-{
-    int good = result == -1 && ringfence_error_kind(err) == kind;
-    if (!good)
-        note("result %d: %s (%s)", result, ringfence_error_message(err), ringfence_error_kind_name(err));
-    ringfence_error_free(err);
-    err = NULL;
-    return good;
-}
 
 /* UINT64_MAX - 1 when there is none. */
 static uint64_t figure(ringfence_container *container, const char *name)

@@ -5,8 +5,6 @@ use crate::proto::MADE;
 use crate::sys::{self, sc};
 
 const AT_REMOVEDIR: u32 = 0x200;
-/// No container makes groups deeper than this; the kernel is asked again later for what is left.
-const DEPTH: u32 = 6;
 
 /// Calls `found` with the name (NUL included) of each directory in `dir`.
 pub fn each_directory(dir: i32, mut found: impl FnMut(i32, &[u8])) {
@@ -41,33 +39,93 @@ pub fn each_directory(dir: i32, mut found: impl FnMut(i32, &[u8])) {
 }
 
 /// Removes a group and the groups in it; -EBUSY while a process is in one of them.
+///
+/// A container that divides its own groups can make them as deep as it likes: the way down is walked with one descriptor, not
+/// with a stack, and up again by "..".
 pub fn remove(dir: i32, name: *const u8) -> i64 {
-    remove_to(dir, name, DEPTH)
-}
-
-fn remove_to(dir: i32, name: *const u8, depth: u32) -> i64 {
     let r = sc!(nr::UNLINKAT, dir, name, AT_REMOVEDIR);
     // Of a read-only mount the kernel says so before it looks whether there is anything to remove.
     let read_only = r == -i64::from(nr::EROFS);
-    if !read_only && (r != -i64::from(nr::EBUSY) || depth == 0) {
+    if !read_only && r != -i64::from(nr::EBUSY) {
         return r;
     }
     let group = sc!(nr::OPENAT, dir, name, nr::O_RDONLY | nr::O_CLOEXEC);
     if group < 0 {
         return if group == -i64::from(nr::ENOENT) { group } else { r };
     }
-    let group = group as i32;
     if read_only {
-        sys::close(group);
+        sys::close(group as i32);
         return r;
     }
-    let mut inside = false;
-    each_directory(group, |group, name| {
-        inside = true;
-        remove_to(group, name.as_ptr(), depth - 1);
-    });
+    let below = remove_below(group as i32);
+    if below < 0 { below } else { sc!(nr::UNLINKAT, dir, name, AT_REMOVEDIR) }
+}
+
+/// Removes all groups in one, whose descriptor is closed; 0, or the error of one that cannot be removed.
+fn remove_below(mut group: i32) -> i64 {
+    let busy = -i64::from(nr::EBUSY);
+    let mut depth = 0u64;
+    let result = loop {
+        // All without groups inside, in one reading; then down into one that has some.
+        let mut inside = Name::default();
+        each_directory(group, |group, name| {
+            if sc!(nr::UNLINKAT, group, name.as_ptr(), AT_REMOVEDIR) == busy {
+                inside.set(name);
+            }
+        });
+        if inside.0[0] == 0 {
+            if depth == 0 {
+                break 0;
+            }
+            depth -= 1;
+            let above = sc!(nr::OPENAT, group, c"..".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
+            if above < 0 {
+                break above;
+            }
+            sys::close(group);
+            group = above as i32;
+            continue;
+        }
+        let next = sc!(nr::OPENAT, group, inside.0.as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
+        if next < 0 {
+            // Gone meanwhile.
+            if next == -i64::from(nr::ENOENT) {
+                continue;
+            }
+            break next;
+        }
+        let mut empty = true;
+        each_directory(next as i32, |_, _| empty = false);
+        if empty {
+            // Not for the groups in it: there are processes.
+            sys::close(next as i32);
+            break busy;
+        }
+        sys::close(group);
+        group = next as i32;
+        depth += 1;
+    };
     sys::close(group);
-    if inside { sc!(nr::UNLINKAT, dir, name, AT_REMOVEDIR) } else { r }
+    result
+}
+
+/// The name of a directory with its NUL.
+struct Name([u8; 256]);
+
+impl Default for Name {
+    fn default() -> Self {
+        Self([0; 256])
+    }
+}
+
+impl Name {
+    fn set(&mut self, name: &[u8]) {
+        let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+        if end < self.0.len() {
+            self.0[..end].copy_from_slice(&name[..end]);
+            self.0[end] = 0;
+        }
+    }
 }
 
 /// The directories in which groups are made are not left behind either: those that the library made are marked with their

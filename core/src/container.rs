@@ -20,7 +20,7 @@ use crate::launch::{self, Answer, Channel, Keeper, Outcome, Owner, Request, Time
 use crate::namespace::Namespace;
 use crate::plan::container::{DISK, clone_flag, namespace_source};
 use crate::plan::exec::Joining;
-use crate::plan::facts::{DiskFact, StreamFact};
+use crate::plan::facts::{DiskFact, GroupMount, StreamFact};
 use crate::plan::process::{ProcessPlan, TERMINAL};
 use crate::process::{self, ExitStatus, OomCount, Output, Process, Source, Streams};
 use crate::proto::section::LIFT;
@@ -826,7 +826,8 @@ impl Container {
                 keeper.group_parents.store(whereabouts, Ordering::Relaxed);
             }
         }
-        let group = Group::create_in(&place, &id, &limits)?;
+        let heir = if spec.nesting { facts::heir(&facts, keeper.outer.as_ref())? } else { None };
+        let group = Group::create_in(&place, &id, &limits, heir)?;
         let mut making = Making { group, done: false };
         if !own_pids && !making.group.as_ref().is_some_and(Group::can_kill) {
             return Err(Error::new(
@@ -842,6 +843,11 @@ impl Container {
         if let Some(group) = &making.group {
             facts.group_dir = group.v2_dir().is_some();
             facts.group_tasks = group.v1().len();
+            if heir.is_some() {
+                facts.group_leaf = facts.group_dir;
+                let mount = |(v2, name, controllers)| GroupMount { v2, name, controllers };
+                facts.group_mounts = group.hierarchies().into_iter().map(mount).collect();
+            }
             for parent in group.parents() {
                 let index = match share(&keeper, parent)? {
                     Ok(index) => index,

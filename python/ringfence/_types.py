@@ -163,6 +163,8 @@ class SpecFields(CommandFields, LimitFields, total=False):
     files: Mapping[Any, str | bytes | tuple[str | bytes, int]]
     #: False makes the payload pid 1.
     init: bool
+    #: Programs inside can start containers of their own.
+    nesting: bool
     #: Bound of a `log` stream.
     log_max: Size
     #: Kind -> `new`, `host`, a path, a descriptor, or another container.

@@ -173,8 +173,12 @@ impl Group {
     /// Opens a control file: of the controller where that is, on v1 too; without one of the v2 group.
     pub(super) fn event_file(&self, controller: Option<Controller>, name: &str, access: OFlag) -> Result<OwnedFd> {
         let parts = self.v1();
-        let v1 =
-            controller.and_then(|c| parts.iter().map(|part| &part.parent).find(|parent| has(parent, c.name_on(false))));
+        let part = controller.and_then(|c| parts.iter().find(|part| has(&part.parent, c.name_on(false))));
+        let v1 = part.map(|part| &part.parent);
+        let is_local = matches!(name, "pids.events" | "memory.oom_control" | "cgroup.event_control");
+        // v1 counts where the process was.
+        let in_leaf = part.is_some_and(|part| part.leaf && is_local).then(|| format!("{}/{name}", super::SUB_PAYLOAD));
+        let name = in_leaf.as_deref().unwrap_or(name);
         let (opened, path) = match (v1, &self.v2) {
             (Some(parent), _) => (
                 file::open_file(&parent.dir, &format!("{}/{name}", self.name), access),

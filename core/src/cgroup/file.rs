@@ -98,8 +98,8 @@ pub(super) fn sub_groups(dir: impl AsFd) -> nix::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// Removes a group and what the payload made below it, the deepest first. A group whose last process has just been
-/// killed is busy until that process is gone, so EBUSY is retried until `deadline`.
+/// Removes a group and what the payload made below it. A group whose last process has just been killed is busy until that
+/// process is gone, so EBUSY is retried until `deadline`.
 pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr, deadline: Instant) -> nix::Result<()> {
     let mut pause = Duration::from_micros(200);
     loop {
@@ -108,22 +108,11 @@ pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr, deadline: Instan
             Err(Errno::EBUSY | Errno::ENOTEMPTY) => {}
             Err(e) => return Err(e),
         }
-        match open_dir(parent, Path::new(name)) {
-            Ok(dir) => {
-                let children = match sub_groups(&dir) {
-                    Ok(children) => children,
-                    // Removed by someone else since.
-                    Err(Errno::ENOENT | Errno::ENODEV) => Vec::new(),
-                    Err(e) => return Err(e),
-                };
-                for child in &children {
-                    remove_tree(dir.as_fd(), OsStr::from_bytes(child.to_bytes()), deadline)?;
-                }
-                if !children.is_empty() {
-                    continue;
-                }
-            }
-            Err(Errno::ENOENT) => return Ok(()),
+        match open_dir(parent, Path::new(name)).and_then(remove_below) {
+            // There were groups inside, and now there are none.
+            Ok(true) => continue,
+            Ok(false) | Err(Errno::EBUSY) => {}
+            Err(Errno::ENOENT | Errno::ENODEV) => continue,
             Err(e) => return Err(e),
         }
         if Instant::now() >= deadline {
@@ -132,6 +121,43 @@ pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr, deadline: Instan
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
+}
+
+/// Removes the groups in one, however deep they are: with one descriptor, and back by "..". True: there were some.
+fn remove_below(mut dir: OwnedFd) -> nix::Result<bool> {
+    let (mut depth, mut any) = (0u64, false);
+    loop {
+        let mut busy = None;
+        for child in sub_groups(&dir)? {
+            any = true;
+            match unlinkat(&dir, child.as_c_str(), UnlinkatFlags::RemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(Errno::EBUSY | Errno::ENOTEMPTY) => busy = Some(child),
+                Err(e) => return Err(e),
+            }
+        }
+        match busy {
+            Some(child) => {
+                let below = open_dir(&dir, Path::new(OsStr::from_bytes(child.to_bytes())))?;
+                if sub_groups(&below)?.is_empty() {
+                    return Err(Errno::EBUSY);
+                }
+                dir = below;
+                depth += 1;
+            }
+            None if depth == 0 => return Ok(any),
+            None => {
+                dir = open_dir(&dir, Path::new(".."))?;
+                depth -= 1;
+            }
+        }
+    }
+}
+
+/// Makes it another user's.
+pub(super) fn give(at: impl AsFd, path: &str, uid: u32, gid: u32) -> nix::Result<()> {
+    use nix::unistd::{Gid, Uid, fchownat};
+    fchownat(at, path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)
 }
 
 /// Every pid in a group and the groups below it.

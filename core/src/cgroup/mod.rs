@@ -116,9 +116,25 @@ pub(crate) struct Group {
     joining: RwLock<()>,
 }
 
+/// Who may divide a group: ids of this process's user namespace. The limits of the group itself stay its maker's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heir {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+impl Heir {
+    /// Then the files with the limits of the whole would be its own as well.
+    fn is_maker(self) -> bool {
+        self.uid == nix::unistd::geteuid().as_raw()
+    }
+}
+
 /// The group in one v1 hierarchy.
 pub(crate) struct V1Part {
     parent: Arc<Parent>,
+    /// Its processes are in a group inside.
+    leaf: bool,
     tasks: OwnedFd,
 }
 
@@ -138,8 +154,10 @@ impl Group {
     /// none because it asked for no limit. With a limit, or with a place that the spec names, that is an error which names
     /// the field and the remedy.
     ///
+    /// With an heir there is a group wherever one can be had, and it can be divided.
+    ///
     /// The limit of tasks does not count what is moved in, only what is forked there.
-    pub fn create_in(place: &Place, id: &str, limits: &Limits) -> Result<Option<Self>> {
+    pub fn create_in(place: &Place, id: &str, limits: &Limits, heir: Option<Heir>) -> Result<Option<Self>> {
         let settings = limits.settings()?;
         if id.is_empty() || id.contains(['/', '\0', '\n']) || id.starts_with('.') {
             return Err(Error::new(
@@ -154,7 +172,7 @@ impl Group {
         let made = parent::made_so_far();
         let mut attempts = 0;
         loop {
-            let result = Self::attempt(&*layout::current()?, place, id, limits, &settings);
+            let result = Self::attempt(&*layout::current()?, place, id, limits, &settings, heir);
             attempts += 1;
             match result {
                 Ok(Some(group)) => return Ok(Some(group)),
@@ -206,6 +224,7 @@ impl Group {
         id: &str,
         limits: &Limits,
         settings: &[Setting],
+        heir: Option<Heir>,
     ) -> Result<Option<Self>> {
         let mut making = Making { id, v2: None, v1: Vec::new(), done: false };
         let mut first_refusal = None;
@@ -233,7 +252,8 @@ impl Group {
             _ => place.blame(e.with_field(field)),
         };
         if let Some(h) = layout.v2() {
-            let here = wanted.iter().filter(|(c, field)| h.has(*c) && (field.is_some() || c.counts(true)));
+            let here =
+                wanted.iter().filter(|(c, field)| h.has(*c) && (field.is_some() || heir.is_some() || c.counts(true)));
             match making.v2(h, place, here) {
                 Ok(()) => {}
                 Err((e, Some(field))) => return Err(blame(e, field)),
@@ -242,7 +262,7 @@ impl Group {
         }
         for (controller, field) in wanted {
             let Some(h) = layout.home(controller).filter(|h| !h.v2) else { continue };
-            if field.is_none() && !controller.counts(false) {
+            if field.is_none() && heir.is_none() && !controller.counts(false) {
                 continue;
             }
             match (making.v1(h, place), field) {
@@ -265,6 +285,9 @@ impl Group {
             limits.lend_real_time(&part.parent, id)?;
         }
         making.limit(settings)?;
+        if let Some(heir) = heir {
+            making.bequeath(heir).map_err(|e| e.with_field("nesting"))?;
+        }
         let mut spare: Vec<Arc<Parent>> = Vec::new();
         for h in wanted.iter().filter_map(|(controller, _)| layout.home(*controller)).filter(|h| !h.v2) {
             if let Ok(parent) = parent::find(h, place, false)
@@ -322,9 +345,9 @@ impl Group {
         limits: Option<Limits>,
     ) -> Self {
         let on_v1 = v1.iter().map(|part| &part.parent);
-        let all = v2.iter().map(|(parent, _)| parent).chain(on_v1.clone()).chain(&spare);
+        let all = v2.iter().map(|(parent, _)| parent).chain(on_v1).chain(&spare);
         let parents = all.map(|parent| parent.dir.clone()).collect();
-        let reader = Mutex::new(Reader::new(on_v1, v2.as_ref().map(|(parent, _)| parent)));
+        let reader = Mutex::new(Reader::new(&v1, v2.as_ref().map(|(parent, _)| parent)));
         let (v1, limits) = (Mutex::new(Arc::new(v1)), Mutex::new(limits));
         Self { name, v2, v1, spare, parents, limits, reader, payload: OnceCell::new(), joining: RwLock::new(()) }
     }
@@ -332,6 +355,30 @@ impl Group {
     /// The group in the v2 tree.
     pub fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
         self.v2.as_ref().map(|(_, dir)| dir.as_fd())
+    }
+
+    /// Of a group that has an heir: the group inside that is its.
+    pub fn open_inside(&self) -> Result<OwnedFd> {
+        let dir = self.v2_dir().ok_or_else(no_leaf)?;
+        file::open_dir(dir, Path::new(sub::PAYLOAD)).map_err(|e| failed_at("open", e, Path::new(sub::PAYLOAD)))
+    }
+
+    /// And `cgroup.procs` of the leaf in that.
+    pub fn open_leaf(&self) -> Result<OwnedFd> {
+        let dir = self.payload.get().ok_or_else(no_leaf)?;
+        file::open_file(dir, "cgroup.procs", OFlag::O_WRONLY).map_err(|e| failed_at("open", e, Path::new(sub::LEAF)))
+    }
+
+    /// The hierarchies in which there are groups: v2 or not, the name of the directory where it is mounted, and its
+    /// controllers.
+    pub fn hierarchies(&self) -> Vec<(bool, String, Vec<String>)> {
+        let v2 = self.v2.iter().map(|_| (true, "unified".to_owned(), Vec::new()));
+        let parts = self.v1();
+        let v1 = parts.iter().map(|part| {
+            let controllers = &part.parent.controllers;
+            (false, controllers.join(",").replace("name=", ""), controllers.clone())
+        });
+        v2.chain(v1).collect()
     }
 
     /// The groups on v1, as they are now: an update may add one.
@@ -527,6 +574,10 @@ impl std::fmt::Debug for Group {
     }
 }
 
+fn no_leaf() -> Error {
+    Error::new(ErrorKind::Internal, "this group has none inside for the container's own groups")
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -567,9 +618,28 @@ fn gone(e: Errno, path: &Path) -> Error {
 impl V1Part {
     /// A group that is there.
     fn open(parent: Arc<Parent>, name: &str) -> Result<Self> {
-        let tasks = file::open_file(&parent.dir, &format!("{name}/tasks"), OFlag::O_WRONLY)
-            .map_err(|e| failed_at("open", e, &parent.path.join(name).join("tasks")))?;
-        Ok(Self { parent, tasks })
+        let leaf = file::exists(&parent.dir, &format!("{name}/{}", sub::PAYLOAD));
+        Self::open_tasks(parent, name, leaf)
+    }
+
+    fn open_tasks(parent: Arc<Parent>, name: &str, leaf: bool) -> Result<Self> {
+        let path = if leaf { format!("{name}/{}/tasks", sub::PAYLOAD) } else { format!("{name}/tasks") };
+        let tasks = file::open_file(&parent.dir, &path, OFlag::O_WRONLY)
+            .map_err(|e| failed_at("open", e, &parent.path.join(path)))?;
+        Ok(Self { parent, leaf, tasks })
+    }
+
+    /// Makes a group inside, in which its processes are from then on.
+    fn add_leaf(&mut self, name: &str) -> Result<()> {
+        let path = self.parent.path.join(name);
+        let failed = |step: &str, e: Errno| failed_at(step, e, &path.join(sub::PAYLOAD));
+        let dir = file::open_dir(&self.parent.dir, Path::new(name)).map_err(|e| failed_at("open", e, &path))?;
+        file::make_dir(&dir, OsStr::new(sub::PAYLOAD)).map_err(|e| failed("make the control group", e))?;
+        if has(&self.parent, "cpuset") {
+            v1::inherit_cpuset(dir.as_fd(), sub::PAYLOAD).map_err(|e| failed("give processors to", e))?;
+        }
+        *self = Self::open_tasks(self.parent.clone(), name, true)?;
+        Ok(())
     }
 
     /// Makes the group.
@@ -585,7 +655,7 @@ impl V1Part {
                 .map_err(|e| self::failed_at("give processors to", e, &parent.path.join(name)))
                 .map_err(undo)?;
         }
-        Self::open(parent.clone(), name).map_err(undo)
+        Self::open_tasks(parent.clone(), name, false).map_err(undo)
     }
 }
 
@@ -700,6 +770,46 @@ impl Making<'_> {
         Ok(())
     }
 
+    /// Lets the heir make groups, and move its processes between them: gives it the directories and the files that do that, which
+    /// on v2 are those of the kernel's admin-guide/cgroup-v2, "Delegation".
+    ///
+    /// On v2 that is a group inside the container's, so that the limits of the whole are out of its reach even where it has the
+    /// same id as the one who set them; and its processes are in a leaf of that, because a group with processes cannot give
+    /// controllers on. On v1 it is the container's own group where the ids differ: that is where the kernel counts kills for want
+    /// of memory.
+    fn bequeath(&mut self, heir: Heir) -> Result<()> {
+        const V1: [&str; 2] = ["tasks", "cgroup.procs"];
+        const V2: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
+        let give = |parent: &Parent, name: &str, files: &[&str]| {
+            for file in [""].iter().chain(files) {
+                let path = if file.is_empty() { name.to_owned() } else { format!("{name}/{file}") };
+                file::give(&parent.dir, &path, heir.uid, heir.gid)
+                    .map_err(|e| failed_at("chown", e, &parent.path.join(&path)))?;
+            }
+            Ok(())
+        };
+        for part in &mut self.v1 {
+            if heir.is_maker() {
+                part.add_leaf(self.id)?;
+            } else {
+                give(&part.parent, self.id, &V1)?;
+            }
+        }
+        let Some((parent, dir)) = &self.v2 else { return Ok(()) };
+        let path = parent.path.join(self.id);
+        let given = file::read(dir, "cgroup.controllers").map_err(|e| failed_at("read", e, &path))?;
+        for controller in given.split_whitespace() {
+            file::write(dir, "cgroup.subtree_control", &format!("+{controller}"))
+                .map_err(|e| failed_at(&format!("enable {controller} in"), e, &path))?;
+        }
+        for inside in [sub::PAYLOAD, sub::LEAF] {
+            file::make_dir(dir, OsStr::new(inside))
+                .map_err(|e| failed_at("make the control group", e, &path.join(inside)))?;
+            give(parent, &format!("{}/{inside}", self.id), &V2)?;
+        }
+        Ok(())
+    }
+
     /// Sets the limits, before any process is in the groups.
     fn limit(&self, settings: &[Setting]) -> Result<()> {
         settings::set_all(settings, &self.v1, self.v2.as_ref(), self.id)
@@ -711,7 +821,9 @@ impl Making<'_> {
             return None;
         }
         let (v2, v1) = (self.v2.take(), std::mem::take(&mut self.v1));
-        Some(Group::assemble(self.id.to_owned(), v2, v1, spare, Some(limits.clone())))
+        let group = Group::assemble(self.id.to_owned(), v2, v1, spare, Some(limits.clone()));
+        group.find_payload();
+        Some(group)
     }
 }
 
@@ -720,8 +832,16 @@ impl Drop for Making<'_> {
         if self.done {
             return;
         }
+        // Nobody was ever in them, so this cannot be EBUSY.
+        if let Some((_, dir)) = &self.v2 {
+            for inside in [sub::LEAF, sub::PAYLOAD] {
+                let _ = unlinkat(dir, inside, UnlinkatFlags::RemoveDir);
+            }
+        }
+        for part in &self.v1 {
+            let _ = unlinkat(&part.parent.dir, &*format!("{}/{}", self.id, sub::PAYLOAD), UnlinkatFlags::RemoveDir);
+        }
         for parent in self.v2.iter().map(|(parent, _)| parent).chain(self.v1.iter().map(|part| &part.parent)) {
-            // Nobody was ever in it, so this cannot be EBUSY.
             let _ = unlinkat(&parent.dir, self.id, UnlinkatFlags::RemoveDir);
         }
     }

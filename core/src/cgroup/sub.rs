@@ -18,6 +18,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// On v2 a group with processes cannot give controllers to the groups in it: then those of the container are in this one.
 pub(crate) const PAYLOAD: &str = "payload";
+/// Where the container has groups of its own, those are below [`PAYLOAD`], and its first processes in this one.
+pub(super) const LEAF: &str = "payload/payload";
 /// How long processes that fork may keep a group from becoming empty.
 const VACATE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -196,7 +198,8 @@ impl Group {
     /// For a group that was found by its description: whether its processes have moved.
     pub(super) fn find_payload(&self) {
         if let Some((_, dir)) = &self.v2
-            && let Ok(payload) = file::open_dir(dir, Path::new(PAYLOAD))
+            && let Ok(payload) =
+                file::open_dir(dir, Path::new(LEAF)).or_else(|_| file::open_dir(dir, Path::new(PAYLOAD)))
         {
             let _ = self.payload.set(payload);
         }

@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 impl Group {
     /// In the group that a spec or the environment names, else where the rules say.
     fn create(parent: Option<&Path>, id: &str, limits: &Limits) -> Result<Option<Self>> {
-        Self::create_in(&Place::choose(parent)?, id, limits)
+        Self::create_in(&Place::choose(parent)?, id, limits, None)
     }
 }
 
@@ -235,7 +235,14 @@ fn only_v1() -> Option<Layout> {
 }
 
 fn attempt(layout: &Layout, fixture: &Fixture, limits: &Limits) -> Result<Option<Group>> {
-    Group::attempt(layout, &Place::choose(Some(&fixture.parent)).unwrap(), "rf-attempt", limits, &limits.settings()?)
+    Group::attempt(
+        layout,
+        &Place::choose(Some(&fixture.parent)).unwrap(),
+        "rf-attempt",
+        limits,
+        &limits.settings()?,
+        None,
+    )
 }
 
 #[test]
@@ -341,7 +348,7 @@ fn a_missing_controller_is_named() {
     assert_eq!(e.field(), Some("pids"), "{e}");
     // A parent that was asked for by the spec cannot be ignored, an impossible default can.
     assert_eq!(attempt(&none, &fixture, &Limits::default()).unwrap_err().field(), Some("cgroup_parent"));
-    assert!(Group::attempt(&none, &Place::Default, "rf-none", &Limits::default(), &[]).unwrap().is_none());
+    assert!(Group::attempt(&none, &Place::Default, "rf-none", &Limits::default(), &[], None).unwrap().is_none());
 }
 
 #[test]

@@ -108,8 +108,7 @@ impl Group {
                 let reopened = |part: &V1Part| V1Part::open(part.parent.clone(), &self.name);
                 let mut all = old.iter().map(reopened).collect::<Result<Vec<_>>>()?;
                 all.push(part);
-                let on_v1 = all.iter().map(|part| &part.parent);
-                *lock(&self.reader) = Reader::new(on_v1, self.v2.as_ref().map(|(parent, _)| parent));
+                *lock(&self.reader) = Reader::new(&all, self.v2.as_ref().map(|(parent, _)| parent));
                 *lock(&self.v1) = Arc::new(all);
                 Ok(())
             }

@@ -21,7 +21,7 @@ use super::file::{keyed, number};
 use super::layout::Controller;
 use super::limits::{Limits, memory_in_kernel};
 use super::parent::Parent;
-use super::{Group, devices};
+use super::{Group, V1Part, devices};
 
 /// What one user or group of a container has on its writable layer. `None`: not limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -575,10 +575,11 @@ const PIDS: &[(&str, Parse)] = &[
     ("pids.current", |text, usage| usage.pids_current = number(text)),
     ("pids.peak", |text, usage| usage.pids_peak = number(text)),
     ("pids.max", |text, usage| usage.pids_max = number(text)),
-    ("pids.events", |text, usage| usage.pids_refused = keyed(text, "max")),
+    (PIDS_EVENTS, |text, usage| usage.pids_refused = keyed(text, "max")),
 ];
 
 const OOM_V1: &str = "memory.oom_control";
+const PIDS_EVENTS: &str = "pids.events";
 
 /// "No limit" is the largest number of whole pages; no settable limit is within a page of it.
 fn limit_of_v1(text: &str) -> Option<u64> {
@@ -842,13 +843,14 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub fn new<'a>(v1: impl Iterator<Item = &'a Arc<Parent>> + Clone, v2: Option<&Arc<Parent>>) -> Self {
+    pub fn new(v1: &[V1Part], v2: Option<&Arc<Parent>>) -> Self {
         let mut sources = Vec::new();
         let mut add = |parent: &Arc<Parent>, table: &'static [(&'static str, Parse)]| {
             let source = |&(name, parse)| Source::new(&parent.dir, Cow::Borrowed(name), Figure::Plain(parse));
             sources.extend(table.iter().map(source));
         };
-        let on_v1 = |controller: &str| v1.clone().find(|p| p.controllers.iter().any(|c| c == controller));
+        let part = |controller: &str| v1.iter().find(|p| super::has(&p.parent, controller));
+        let on_v1 = |controller: &str| part(controller).map(|part| &part.parent);
         // The order is that of use: `oom_kills` looks at the first sources.
         match (on_v1("memory"), v2) {
             (Some(parent), _) => add(parent, V1_MEMORY),
@@ -874,6 +876,13 @@ impl Reader {
         }
         if let Some(parent) = v2 {
             add(parent, PRESSURE);
+        }
+        let in_leaf = |controller: &str| part(controller).is_some_and(|part| part.leaf);
+        for source in &mut sources {
+            if (source.name == OOM_V1 && in_leaf("memory")) || (source.name == PIDS_EVENTS && in_leaf("pids")) {
+                // What v1 counts where the process was.
+                source.name = Cow::Owned(format!("{}/{}", super::SUB_PAYLOAD, source.name));
+            }
         }
         let pages = match (on_v1("hugetlb"), v2) {
             (Some(parent), _) => Some((parent.dir.clone(), V1_HUGEPAGES)),
@@ -946,7 +955,8 @@ impl Reader {
     /// and the limits are `limits` where nobody has read them yet.
     pub fn final_usage(&mut self, group: &str, limits: &Limits) -> Result<Usage, Failure> {
         let mut usage = Usage::default();
-        let wanted = |source: &Source| !matches!(source.state, State::Unopened) || LASTING.contains(&&*source.name);
+        let lasts = |source: &Source| source.name.rsplit('/').next().is_some_and(|name| LASTING.contains(&name));
+        let wanted = |source: &Source| !matches!(source.state, State::Unopened) || lasts(source);
         match self.read(group, wanted, &mut usage) {
             Ok(()) => {}
             Err(Failure::Gone) => return self.usage(group),
@@ -962,7 +972,7 @@ impl Reader {
     /// One file instead of all.
     pub fn oom_kills(&mut self, group: &str) -> Option<u64> {
         let Self { sources, buffer, last, .. } = self;
-        let source = sources.iter_mut().find(|s| s.name == OOM_V1 || s.name == OOM_V2)?;
+        let source = sources.iter_mut().find(|s| s.name.ends_with(OOM_V1) || s.name == OOM_V2)?;
         let mut usage = Usage::default();
         match source.read(group, buffer, &mut usage) {
             Ok(()) => usage.memory_oom_kills,

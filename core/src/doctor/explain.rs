@@ -207,6 +207,13 @@ pub(super) fn no_such_call(call: &str, caller: &Caller) -> Reason {
     )
 }
 
+fn too_deep() -> Reason {
+    reason(
+        "user namespaces are nested 32 deep, or a limit user.max_*_namespaces is reached in one of those that this program is in",
+        "start it from a level above, or end some",
+    )
+}
+
 fn too_many_processes() -> Reason {
     reason(
         "no more processes are allowed: by RLIMIT_NPROC, by the pids controller of this process's control group, or by \
@@ -225,13 +232,17 @@ pub(crate) fn explain(step: &str, errno: i32) -> Option<String> {
             libc::ENOSYS => Some(no_such_call(if has(&["clone3"]) { "clone3" } else { "unshare" }, &caller)),
             libc::EAGAIN => Some(too_many_processes()),
             // Which kind it was, the kernel does not say: the one that is refused when tried alone.
-            libc::EPERM | libc::EACCES | libc::ENOSPC | libc::EUSERS | libc::EINVAL => KINDS.iter().find_map(|kind| {
-                let seen = super::try_namespace(kind);
-                (seen.inside == Some(errno)).then(|| {
-                    let (why, remedy) = namespace(kind, errno, &caller);
-                    (format!("{} namespace: {why}", kind.name), remedy)
-                })
-            }),
+            libc::EPERM | libc::EACCES | libc::ENOSPC | libc::EUSERS | libc::EINVAL => {
+                let alone = KINDS.iter().find_map(|kind| {
+                    let seen = super::try_namespace(kind);
+                    (seen.inside == Some(errno)).then(|| {
+                        let (why, remedy) = namespace(kind, errno, &caller);
+                        (format!("{} namespace: {why}", kind.name), remedy)
+                    })
+                });
+                // The container's are made one user namespace further down.
+                alone.or_else(|| matches!(errno, libc::ENOSPC | libc::EUSERS).then(too_deep))
+            }
             _ => None,
         }
     } else if has(&["uid_map", "gid_map", "setgroups", "newuidmap", "newgidmap", "id map"]) {

@@ -1,6 +1,6 @@
 //! Gathers what plans are made from: the caller's rights and limits, the host's tree, ids and users.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::RawFd;
@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex};
 use once_cell::sync::OnceCell;
 
 use super::keeper::Outer;
+use crate::cgroup::Heir;
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::container::{COVERED, namespace_source};
+use crate::plan::container::{COVERED, MOST_OVERLAYS, namespace_source, overlays};
 use crate::plan::facts::{Credentials, Facts, HostEntry, IdMaps, Inherited};
 use crate::spec::{
     BindSource, IdRange, Idmap, MountKind, NamespaceKind, NamespaceSource, Resource, Rlimit, Rootfs, RootfsKind, Spec,
@@ -95,10 +96,13 @@ fn sub_ids(file: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
 
 // --- the host's tree ---
 
-/// One line of /proc/self/mountinfo, as far as it matters.
+/// A mount point of /proc/self/mountinfo, and what matters of what is seen there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct MountPoint {
     path: PathBuf,
+    /// How many overlays are stacked in it.
+    overlays: u32,
+    read_only: bool,
 }
 
 fn unescape(text: &str) -> PathBuf {
@@ -121,13 +125,32 @@ fn unescape(text: &str) -> PathBuf {
     OsString::from_vec(out).into()
 }
 
+/// Of mounts one on the other the last is seen.
 fn parse_mountinfo(text: &str) -> Vec<MountPoint> {
-    let mut seen = BTreeSet::new();
-    text.lines()
-        .filter_map(|line| line.split(' ').nth(4).map(unescape))
-        .filter(|path| seen.insert(path.clone()))
-        .map(|path| MountPoint { path })
-        .collect()
+    let mut seen = BTreeMap::new();
+    let mut points: Vec<MountPoint> = Vec::new();
+    for line in text.lines() {
+        let mut fields = line.split(' ').skip(4);
+        let (Some(path), Some(options)) = (fields.next().map(unescape), fields.next()) else { continue };
+        let mut last = fields.skip_while(|field| *field != "-").skip(1);
+        let (kind, source) = (last.next().unwrap_or_default(), last.next().unwrap_or_default());
+        let read_only = options.split(',').any(|option| option == "ro");
+        let overlays = overlays(kind.as_bytes(), source.as_bytes());
+        let point = MountPoint { path, overlays, read_only };
+        match seen.get(&point.path) {
+            Some(&at) => points[at] = point,
+            None => {
+                seen.insert(point.path.clone(), points.len());
+                points.push(point);
+            }
+        }
+    }
+    points
+}
+
+/// The mount in which a path is.
+fn mount_of<'a>(points: &'a [MountPoint], path: &Path) -> Option<&'a MountPoint> {
+    points.iter().filter(|p| path.starts_with(&p.path)).max_by_key(|p| p.path.as_os_str().len())
 }
 
 /// The host's mounts, read again only when they changed: a host with thousands of them pays once, not at each start. The
@@ -196,6 +219,8 @@ const MOST_LAYERS: usize = 48;
 struct HostTree {
     entries: Vec<HostEntry>,
     left_out: Vec<PathBuf>,
+    /// The most overlays, one on the other, of what is a layer now.
+    stacked: u32,
 }
 
 /// What is known of `/`, read again only when it changed.
@@ -236,13 +261,39 @@ fn is_layer(entry: &HostEntry) -> bool {
     matches!(entry, HostEntry::Overlay(_) | HostEntry::Mount(_))
 }
 
-fn host_tree(privileged: bool, top: &Top) -> Result<HostTree> {
+/// What can be a layer, or what it is instead. The kernel stacks two overlays, so that the third container in a container has to
+/// share the tree that the second one sees. A read-only one can be shared: nobody can have put a socket or a FIFO there, through
+/// which the containers could speak.
+fn layer(entry: HostEntry, path: &Path, points: &[MountPoint], readonly: bool, most: &mut u32) -> Result<HostEntry> {
+    let Some(mount) = mount_of(points, path) else { return Ok(entry) };
+    if mount.overlays < MOST_OVERLAYS {
+        *most = mount.overlays.max(*most);
+        return Ok(entry);
+    }
+    if readonly && mount.read_only {
+        return Ok(HostEntry::Bind(path.to_owned()));
+    }
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        format!("{} is an overlay on an overlay already, and the kernel stacks two", path.display()),
+    )
+    .with_field("rootfs")
+    .with_errno(libc::EINVAL)
+    .with_path(path.to_string_lossy())
+    .with_hint(
+        "with {\"readonly\": true} in the rootfs of this container, and of the one that this program runs in, they share it; \
+         or give a directory",
+    ))
+}
+
+fn host_tree(privileged: bool, readonly: bool, top: &Top) -> Result<HostTree> {
     let points = mount_points()?;
-    let mut tree = HostTree { entries: Vec::new(), left_out: Vec::new() };
+    let mut tree = HostTree { entries: Vec::new(), left_out: Vec::new(), stacked: 0 };
     let is_hidden = |path: &Path| is_below(path, &top.hidden);
     let below = |dir: &Path| points.iter().any(|p| p.path != dir && p.path.starts_with(dir) && !is_hidden(&p.path));
     let any_below = |dir: &Path| points.iter().any(|p| p.path != dir && p.path.starts_with(dir));
     if privileged {
+        tree.stacked = mount_of(&points, Path::new("/")).map_or(0, |mount| mount.overlays);
         tree.entries.push(HostEntry::Overlay("/".into()));
         for point in points.iter().filter(|p| p.path != Path::new("/") && !is_hidden(&p.path)) {
             if !point.path.is_dir() || tree.entries.len() >= MOST_LAYERS {
@@ -287,10 +338,10 @@ fn host_tree(privileged: bool, top: &Top) -> Result<HostTree> {
                 tree.entries.push(HostEntry::Dir(path));
             } else if nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK).is_err() {
                 tree.left_out.push(path);
-            } else if points.iter().any(|point| point.path == path) {
-                tree.entries.push(HostEntry::Mount(path));
             } else {
-                tree.entries.push(HostEntry::Overlay(path));
+                let mounted = points.iter().any(|point| point.path == path);
+                let entry = if mounted { HostEntry::Mount } else { HostEntry::Overlay }(path.clone());
+                tree.entries.push(layer(entry, &path, &points, readonly, &mut tree.stacked)?);
             }
         }
     }
@@ -672,6 +723,25 @@ pub(crate) fn default_ids(spec: &Spec, outer: Option<&Outer>) -> (u32, u32) {
     }
 }
 
+/// Who divides the container's groups: its root, as this process calls it. An ordinary caller's is the caller itself, who has
+/// them already.
+pub(crate) fn heir(facts: &Facts, outer: Option<&Outer>) -> Result<Option<Heir>> {
+    let (uid, gid) = facts.root;
+    let maps = facts.idmaps.as_ref();
+    let outside = |map: fn(&IdMaps) -> &str, id| maps.map_or(Some(id), |maps| IdMaps::outside(map(maps), id));
+    match (outside(|m| &m.uid, uid), outside(|m| &m.gid, gid), outer) {
+        (Some(uid), Some(gid), None) => Ok(Some(Heir { uid, gid })),
+        // In the keeper's user namespace.
+        (Some(0), _, Some(outer)) => Ok(Some(Heir { uid: outer.uid, gid: outer.gid })),
+        _ => Err(Error::new(
+            ErrorKind::Unsupported,
+            "the container's root is not the caller, who owns its control groups",
+        )
+        .with_field("nesting")
+        .with_hint("leave out idmap")),
+    }
+}
+
 /// Who sets a container up: root inside; where there is a single id (and so no setgroups(2)), that one.
 pub(crate) fn root_ids(may_setgroups: bool, default: (u32, u32)) -> (u32, u32) {
     if may_setgroups { (0, 0) } else { default }
@@ -751,8 +821,9 @@ pub(crate) fn gather(spec: &Spec, outer: Option<&Outer>, maps: Option<IdMaps>) -
                         .with_hint("they need CAP_SYS_ADMIN; use \"host\", or an image of the caller's own"));
                 }
                 let top = top()?;
-                let tree = host_tree(privileged, &top)?;
+                let tree = host_tree(privileged, spec.rootfs.readonly, &top)?;
                 facts.host = tree.entries;
+                facts.stacked = tree.stacked;
                 facts.hidden = top.hidden.clone();
                 facts.host_top = if privileged { top.shown.clone() } else { Vec::new() };
                 left_out = tree.left_out;
@@ -869,8 +940,13 @@ mod tests {
 
     #[test]
     fn mount_points_are_unescaped_and_unique() {
-        let text = "22 1 0:20 / /a\\040b rw - ext4 /dev/x rw\n23 1 0:21 / /a\\040b rw - tmpfs t rw\n";
-        assert_eq!(parse_mountinfo(text), [MountPoint { path: "/a b".into() }]);
+        let text = "22 1 0:20 / /a\\040b rw - ext4 /dev/x rw\n23 1 0:22 / /c ro,nodev shared:1 - overlay ringfence-2 rw\n\
+                    24 1 0:21 / /a\\040b rw - overlay overlay rw\n";
+        let points = parse_mountinfo(text);
+        let point = |path: &str, overlays, read_only| MountPoint { path: path.into(), overlays, read_only };
+        assert_eq!(points, [point("/a b", 1, false), point("/c", 2, true)]);
+        assert_eq!(mount_of(&points, Path::new("/c/d")), Some(&points[1]));
+        assert_eq!(mount_of(&points, Path::new("/cd")), None);
     }
 
     #[test]

@@ -91,6 +91,14 @@ impl Request<'_> {
                 let dir = self.group.and_then(Group::join_dir).ok_or_else(|| missing("a control group"))?;
                 Ok(Given::Borrowed(dir))
             }
+            Need::GroupTop => {
+                let group = self.group.ok_or_else(|| missing("a control group"))?;
+                group.open_inside().map(|fd| Given::Own(fd.into())).map_err(|e| e.with_field("nesting"))
+            }
+            Need::GroupLeaf => {
+                let leaf = self.group.ok_or_else(|| missing("a control group"))?;
+                leaf.open_leaf().map(|fd| Given::Own(fd.into())).map_err(|e| e.with_field("nesting"))
+            }
             Need::GroupTasks(i) => {
                 let tasks = self.tasks.get(*i).ok_or_else(|| missing("a control group"))?;
                 Ok(Given::Borrowed(*tasks))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::builder::{Arg, Builder, call};
-use super::facts::{DiskFact, Facts, HostEntry, Need, QuotaCall, UndoName};
+use super::facts::{DiskFact, Facts, GroupMount, HostEntry, Need, QuotaCall, UndoName};
 use super::process::{ProcessPlan, need};
 use super::sysctl;
 use crate::proto::{IdmapEntry, plan_flag, section, slot};
@@ -98,6 +98,23 @@ pub(crate) fn shm_size(spec: &Spec) -> u64 {
     spec.shm_size.unwrap_or(Spec::SHM_SIZE)
 }
 
+/// What overlays of ringfence are called in /proc/self/mountinfo, with the depth of the stack that they are the top of.
+const OVERLAY: &str = "ringfence-";
+
+fn overlay_source(depth: u32) -> String {
+    format!("{OVERLAY}{depth}")
+}
+
+/// How many overlays there are, one on the other, in a mount of this type and source. Of one by somebody else only the top one
+/// can be seen.
+pub(crate) fn overlays(kind: &[u8], source: &[u8]) -> u32 {
+    let depth = std::str::from_utf8(source).ok().and_then(|source| source.strip_prefix(OVERLAY)?.parse().ok());
+    if kind == b"overlay" { depth.unwrap_or(1) } else { 0 }
+}
+
+/// How many overlays the kernel stacks (FILESYSTEM_MAX_STACK_DEPTH).
+pub(crate) const MOST_OVERLAYS: u32 = 2;
+
 /// Something that will be mounted once the new root is in place.
 struct Attach {
     field: Arc<str>,
@@ -171,7 +188,8 @@ impl<'a> ContainerPlan<'a> {
             }
         }
         if self.facts.group_dir {
-            let slot = self.need(Need::GroupDir);
+            // The root of its cgroup namespace is where it was born; where groups are made inside, it goes on in a leaf.
+            let slot = self.need(if self.facts.group_leaf { Need::GroupTop } else { Need::GroupDir });
             self.b.cgroup_slot = Some(slot);
         }
         self.prepare();
@@ -325,6 +343,12 @@ impl<'a> ContainerPlan<'a> {
         if self.is_new(Ns::Cgroup) {
             self.b.field("namespaces.cgroup");
             self.b.op(call::UNSHARE, [clone_flag(Ns::Cgroup).into()]).path("cgroup");
+            if self.facts.group_leaf {
+                self.b.field("nesting");
+                let leaf = self.need(Need::GroupLeaf);
+                let zero = self.b.text("0");
+                self.b.op(call::WRITE, [Arg::Slot(leaf), zero, 1.into()]).path("cgroup.procs");
+            }
         }
         if let Some(name) = self.spec.hostname.clone() {
             self.b.field("hostname");
@@ -403,6 +427,11 @@ impl<'a> ContainerPlan<'a> {
         let kind = "overlay";
         let (name, dot) = (self.b.text(kind), self.b.text("."));
         let context = self.b.op(call::FSOPEN, [name, 1.into()]).path(kind).keep();
+        if self.spec.nesting {
+            // By this name programs inside know how many overlays are stacked already.
+            let (key, source) = (self.b.text("source"), self.b.text(overlay_source(self.facts.stacked + 1)));
+            self.b.op(call::FSCONFIG, [Arg::Slot(context), SET_STRING.into(), key, source, 0.into()]).path(kind);
+        }
         let layer = |b: &mut Builder, key: &str, dir: u16| {
             let key_text = b.text(key);
             b.op(call::FCHDIR, [Arg::Slot(dir)]).path(key);
@@ -521,7 +550,7 @@ impl<'a> ContainerPlan<'a> {
 
         let root = self.root_mount(scratch);
         self.devices(scratch);
-        self.file_systems();
+        self.file_systems(scratch);
         self.user_mounts();
         self.files(scratch);
         let masks = self.mask_sources(scratch);
@@ -635,6 +664,12 @@ impl<'a> ContainerPlan<'a> {
             let (path, optional) = match entry {
                 HostEntry::Overlay(path) => (path, false),
                 HostEntry::Mount(path) => (path, true),
+                HostEntry::Bind(path) => {
+                    let mount = self.tree(&path, false, false);
+                    self.set_attributes(mount, RDONLY | NOSUID | NODEV, false);
+                    self.later(mount, path, true, false);
+                    continue;
+                }
                 HostEntry::Dir(_) | HostEntry::Symlink(..) => continue,
             };
             let lower = if self.facts.privileged {
@@ -672,7 +707,7 @@ impl<'a> ContainerPlan<'a> {
             let dir = self.open_dir(at, "root");
             for entry in self.facts.host.clone() {
                 match entry {
-                    HostEntry::Dir(path) | HostEntry::Mount(path) => {
+                    HostEntry::Dir(path) | HostEntry::Mount(path) | HostEntry::Bind(path) => {
                         let path = path.to_string_lossy();
                         self.mkdir(Arg::Slot(dir), path.trim_start_matches('/'), 0o755);
                     }
@@ -753,7 +788,57 @@ impl<'a> ContainerPlan<'a> {
         self.spec.mounts.iter().any(|m| m.target == Path::new(target))
     }
 
-    fn file_systems(&mut self) {
+    /// The container's own groups, to be divided inside.
+    fn own_groups(&mut self, scratch: u16) {
+        const PLACE: &str = "/sys/fs/cgroup";
+        if self.has_mount_at(PLACE) {
+            return;
+        }
+        self.b.field(PLACE);
+        let attributes = NOSUID | NODEV | NOEXEC;
+        match self.facts.group_mounts.clone().as_slice() {
+            [] => {}
+            [GroupMount { v2: true, .. }] if self.facts.pure_v2 => {
+                let group = self.new_fs("cgroup2", &[], attributes);
+                self.later(group, PLACE, true, true);
+            }
+            hierarchies => {
+                self.mkdir(Arg::Slot(scratch), "groups", 0o755);
+                for hierarchy in hierarchies {
+                    self.mkdir(Arg::Slot(scratch), &format!("groups/{}", hierarchy.name), 0o755);
+                }
+                let place = self.clone_dir(scratch, "groups");
+                self.set_attributes(place, RDONLY | attributes, false);
+                self.later(place, PLACE, true, true);
+                for hierarchy in hierarchies {
+                    let mount = match hierarchy.v2 {
+                        true => self.new_fs("cgroup2", &[], attributes),
+                        false => self.v1_hierarchy(&hierarchy.controllers, attributes),
+                    };
+                    self.later(mount, format!("{PLACE}/{}", hierarchy.name), true, true);
+                }
+            }
+        }
+    }
+
+    /// A hierarchy is known by its controllers: flags, and the name of one without any.
+    fn v1_hierarchy(&mut self, controllers: &[String], attributes: u64) -> u16 {
+        const SET_FLAG: i32 = 0;
+        const SET_STRING: i32 = 1;
+        let kind = "cgroup";
+        let name = self.b.text(kind);
+        let context = self.b.op(call::FSOPEN, [name, 1.into()]).path(kind).keep();
+        for controller in controllers {
+            let (how, key, value) = match controller.strip_prefix("name=") {
+                Some(name) => (SET_STRING, self.b.text("name"), self.b.text(name)),
+                None => (SET_FLAG, self.b.text(controller), 0.into()),
+            };
+            self.b.op(call::FSCONFIG, [Arg::Slot(context), how.into(), key, value, 0.into()]).path(&**controller);
+        }
+        self.finish_fs(context, kind, attributes)
+    }
+
+    fn file_systems(&mut self, scratch: u16) {
         if !self.has_mount_at("/proc") {
             self.b.field("/proc");
             let proc = self.proc();
@@ -761,9 +846,11 @@ impl<'a> ContainerPlan<'a> {
         }
         if !self.has_mount_at("/sys") {
             self.b.field("/sys");
-            let sys = self.sysfs(true);
+            let sys = self.sysfs(!self.spec.nesting);
             self.later(sys, "/sys", true, true);
-            if self.facts.pure_v2 && self.is_new(Ns::Cgroup) && !self.has_mount_at("/sys/fs/cgroup") {
+            if self.spec.nesting {
+                self.own_groups(scratch);
+            } else if self.facts.pure_v2 && self.is_new(Ns::Cgroup) && !self.has_mount_at("/sys/fs/cgroup") {
                 self.b.field("/sys/fs/cgroup");
                 let group = self.new_fs("cgroup2", &[], RDONLY | NOSUID | NODEV | NOEXEC);
                 self.later(group, "/sys/fs/cgroup", true, true);
@@ -876,6 +963,7 @@ impl<'a> ContainerPlan<'a> {
         let known = self.facts.known_paths.clone();
         let masked: Vec<PathBuf> = match &self.spec.masked_paths {
             Some(paths) => paths.clone(),
+            None if self.spec.nesting => Vec::new(),
             None => Spec::MASKED_PATHS.iter().map(PathBuf::from).collect(),
         };
         self.b.field("masked_paths");
@@ -937,6 +1025,7 @@ impl<'a> ContainerPlan<'a> {
         self.b.field("readonly_paths");
         let readonly: Vec<PathBuf> = match &self.spec.readonly_paths {
             Some(paths) => paths.clone(),
+            None if self.spec.nesting => Vec::new(),
             None => Spec::READONLY_PATHS.iter().map(PathBuf::from).collect(),
         };
         let attr = self.b.words(&[RDONLY | NOSUID | NODEV | NOEXEC, 0, 0, 0]);

@@ -9,8 +9,12 @@ use crate::spec::{NamespaceKind, Resource, Rlimit};
 /// A descriptor that the request must bring; the launcher opens them in this order, and the plan's slots follow it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// The v2 control group's directory.
+    /// The directory of the v2 control group in which its processes are.
     GroupDir,
+    /// Where the container divides its groups itself: the directory of the one that is the root for it.
+    GroupTop,
+    /// `cgroup.procs` of the leaf in that in which its processes begin.
+    GroupLeaf,
     /// The i-th v1 `tasks` file.
     GroupTasks(usize),
     /// A detached clone of the mounts at a path of the host (privileged callers).
@@ -34,6 +38,9 @@ pub(crate) enum HostEntry {
     Overlay(PathBuf),
     /// The same for what is mounted there: without it where the kernel or its permissions do not let it be a layer.
     Mount(PathBuf),
+    /// A directory that cannot be a layer, because it is one on the top of as many as the kernel stacks. It is mounted as it is,
+    /// read-only as it is already.
+    Bind(PathBuf),
     /// A directory that is only there to hold others.
     Dir(PathBuf),
     Symlink(PathBuf, PathBuf),
@@ -50,6 +57,13 @@ pub(crate) struct IdMaps {
 }
 
 impl IdMaps {
+    /// The id outside that this one is inside.
+    pub fn outside(map: &str, id: u32) -> Option<u32> {
+        ranges(map)
+            .find(|&(inside, _, count)| (inside..inside + count).contains(&id.into()))
+            .map(|(inside, outside, _)| (outside + (u64::from(id) - inside)) as u32)
+    }
+
     /// Is this uid mapped?
     pub fn has_uid(&self, uid: u32) -> bool {
         covers(&self.uid, uid)
@@ -62,12 +76,14 @@ impl IdMaps {
 }
 
 fn covers(map: &str, id: u32) -> bool {
-    map.lines().any(|line| {
+    IdMaps::outside(map, id).is_some()
+}
+
+/// First id inside, first id outside, count.
+fn ranges(map: &str) -> impl Iterator<Item = (u64, u64, u64)> {
+    map.lines().filter_map(|line| {
         let mut numbers = line.split_whitespace().map(|n| n.parse::<u64>().unwrap_or(0));
-        let (Some(inside), Some(_), Some(count)) = (numbers.next(), numbers.next(), numbers.next()) else {
-            return false;
-        };
-        (inside..inside + count).contains(&id.into())
+        Some((numbers.next()?, numbers.next()?, numbers.next()?))
     })
 }
 
@@ -111,6 +127,10 @@ pub(crate) struct Facts {
     pub root: (u32, u32),
     pub group_dir: bool,
     pub group_tasks: usize,
+    /// Its processes are in a leaf of its v2 group.
+    pub group_leaf: bool,
+    /// With `nesting`: the hierarchies in which it has groups.
+    pub group_mounts: Vec<GroupMount>,
     /// Directory names of the undo plan: (index of the shared directory, name).
     pub undo_groups: Vec<(usize, String)>,
     /// Shared directory of the v2 tree, for cgroup.kill at the end.
@@ -125,6 +145,8 @@ pub(crate) struct Facts {
     pub watch_disk: bool,
     /// `rootfs: host`.
     pub host: Vec<HostEntry>,
+    /// How many overlays there are already, one on the other, where the root file system's layers come from.
+    pub stacked: u32,
     /// Directories of the host that are hidden, and the mode of the private one that is there instead.
     pub hidden: Vec<(PathBuf, u32)>,
     /// Names of the host's top-level directories (their top is writable inside).
@@ -141,6 +163,16 @@ pub(crate) struct Facts {
     pub inherited: Inherited,
     /// Which streams come as descriptors; stderr may be stdout's.
     pub streams: [StreamFact; 3],
+}
+
+/// A hierarchy of control groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GroupMount {
+    pub v2: bool,
+    /// The directory for it.
+    pub name: String,
+    /// On v1: by which it is found.
+    pub controllers: Vec<String>,
 }
 
 /// What limits the writable layer.

@@ -222,6 +222,11 @@ impl Spec {
         self.cpu_weight = Some(weight);
         self
     }
+    /// Sets [`nesting`](Spec#structfield.nesting).
+    pub fn nesting(mut self, nesting: bool) -> Self {
+        self.nesting = nesting;
+        self
+    }
     /// Sets [`oom_group`](Spec#structfield.oom_group).
     pub fn oom_group(mut self, all: bool) -> Self {
         self.oom_group = all;

@@ -234,6 +234,15 @@ documented! {
         /// Where systemd runs the machine (cgroup v2) it gets a scope of its own, so that the end of the unit that started it
         /// is not its end; without one the start fails. Fixed at the start.
         detach: bool = false, as One<Bool>;
+        /// Whether programs inside can start containers of their own: with ringfence, or with anything else that uses namespaces and
+        /// control groups. See [`nesting`](crate::entering#containers-in-containers).
+        ///
+        /// Default: false. With it /proc and /sys are whole and writable (nothing is masked or read-only: what protects the
+        /// machine's own settings is that nothing inside is root there), and the container's control groups are mounted at
+        /// /sys/fs/cgroup and belong to its root, who can divide them but not change the limits of the whole. Needs user, mnt,
+        /// pid, net and cgroup namespaces of its own. Each level takes one pid and two user namespaces, of which the kernel
+        /// nests 32. Fixed at the start. Source: user_namespaces(7), pid_namespaces(7), cgroups(7).
+        nesting: bool = false, as One<Bool>;
         /// Namespaces that are not simply new: kind (`mnt pid net ipc uts user cgroup time`) -> `new`, `host`, the path of a
         /// namespace file, `fd:N`, `pid:N`, or `container:NAME`. See [`NamespaceSource`].
         ///
@@ -458,12 +467,12 @@ documented! {
         no_new_privs: bool = true, as One<Bool>;
         /// Paths that are hidden inside: directories are empty, files read as empty. An empty list hides nothing.
         ///
-        /// Default: OCI's list of what leaks from /proc and /sys. Range: absolute paths without `..`; those that do not exist
+        /// Default: OCI's list of what leaks from /proc and /sys, and nothing with `nesting`. Range: absolute paths without `..`; those that do not exist
         /// are passed over. Fixed at the start.
         masked_paths: Option<Vec<PathBuf>> = None, as ListOver<FilePath, Masked>;
         /// Paths that are read-only inside. An empty list makes nothing read-only.
         ///
-        /// Default: OCI's list of what changes the machine below /proc. Range: as `masked_paths`. Fixed at the start.
+        /// Default: OCI's list of what changes the machine below /proc, and nothing with `nesting`. Range: as `masked_paths`. Fixed at the start.
         readonly_paths: Option<Vec<PathBuf>> = None, as ListOver<FilePath, Readonly>;
         /// Kernel parameters of the container's own namespaces: name -> value, as sysctl(8) has them.
         ///

@@ -127,6 +127,7 @@ fn cases() -> Vec<Case> {
         case("stderr", json!("stdout"), |s| s.stderr(Stdio::Stdout), json!("fd:-1"), ("stderr", "no number")),
         case("log_max", json!(65536), |s| s.log_max(65536), json!(-1), ("log_max", "-1 is negative")),
         case("detach", json!(true), |s| s.detach(true), json!(1), ("detach", "true or false")),
+        case("nesting", json!(true), |s| s.nesting(true), json!("yes"), ("nesting", "true or false")),
         case(
             "namespaces",
             json!({"ipc": "host", "net": "/run/netns/blue", "pid": {"pid": 12}, "user": {"fd": 9},

@@ -455,8 +455,50 @@ impl Spec {
                 return Err(Error::spec(*field, what).with_hint(format!("leave out {field} or {namespace}")));
             }
         }
+        self.validate_nesting()?;
         self.validate_disk_contradictions()?;
         self.validate_passed_limits()
+    }
+
+    /// Inside, the kernel makes new instances of /proc and /sys only where whole ones are seen, and of namespaces that are the
+    /// container's own.
+    fn validate_nesting(&self) -> Result<()> {
+        if !self.nesting {
+            return Ok(());
+        }
+        let refuse = |why: String, field: &str| {
+            Err(Error::spec("nesting", why).with_hint(format!("leave out nesting or {field}")))
+        };
+        if self.idmap == Idmap::Host {
+            return refuse(
+                "needs a user namespace: without one root inside would have a writable /proc of the machine".into(),
+                "idmap",
+            );
+        }
+        if self.cpu_rt_runtime.is_some() {
+            return refuse(
+                "divides the groups of the cpu controller, and a budget of real-time is not divided".into(),
+                "cpu_rt_runtime",
+            );
+        }
+        if self.net == Net::Host {
+            return refuse("needs a network namespace of its own, to which its /sys belongs".into(), "net");
+        }
+        let kinds =
+            [NamespaceKind::User, NamespaceKind::Mnt, NamespaceKind::Pid, NamespaceKind::Net, NamespaceKind::Cgroup];
+        for kind in kinds {
+            if self.namespaces.get(&kind).is_some_and(|source| *source != NamespaceSource::New) {
+                let name = kind.name();
+                return refuse(format!("needs a new {name} namespace"), &format!("namespaces.{name}"));
+            }
+        }
+        for (field, paths) in [("masked_paths", &self.masked_paths), ("readonly_paths", &self.readonly_paths)] {
+            let covers = |path: &&PathBuf| ["/proc", "/sys"].iter().any(|whole| path.starts_with(whole));
+            if let Some(path) = paths.iter().flatten().find(covers) {
+                return refuse(format!("needs a whole /proc and /sys, and {field} has {}", path.display()), field);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -851,6 +851,27 @@ char *ringfence_container_processes_json(const ringfence_container *container,
 int ringfence_container_pidfd_of(const ringfence_container *container, int pid_inside, ringfence_error **err);
 
 /**
+ * Moves a network device of this thread's network namespace into the container, where it is called `inside` (NULL: as here), up if
+ * it was up. It loses its addresses. ringfence_container_detach_device() and the end of the container bring it back, as long as this
+ * program lives; otherwise the kernel gives physical devices to the machine's first network namespace and deletes virtual ones.
+ *
+ * Fails with RINGFENCE_KIND_NOT_FOUND (field `device`), RINGFENCE_KIND_ALREADY_EXISTS (`inside`), and with
+ * RINGFENCE_KIND_PERMISSION_DENIED without CAP_SYS_ADMIN and CAP_NET_ADMIN; then it is where it was.
+ */
+int ringfence_container_attach_device(const ringfence_container *container,
+                                      const char *device,
+                                      const char *inside,
+                                      ringfence_error **err);
+
+/**
+ * Brings the network device that is called `inside` in the container to where it was, under its name from there; one that this
+ * handle did not bring in, to this thread's network namespace. Errors as with ringfence_container_attach_device(), field `inside`.
+ */
+int ringfence_container_detach_device(const ringfence_container *container,
+                                      const char *inside,
+                                      ringfence_error **err);
+
+/**
  * Makes a group of processes inside: the second of two levels. Its limits (JSON like {"memory": "64M", "cpu_weight": 50}, NULL for
  * none) hold within those of the container, its weights count against the container's other groups.
  *

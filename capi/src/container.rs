@@ -577,3 +577,37 @@ pub unsafe extern "C" fn ringfence_container_pidfd_of(
 ) -> c_int {
     border(err, -1, || Ok(running(container)?.container.pidfd_of(pid_inside)?.into_raw_fd()))
 }
+
+/// Moves a network device of this thread's network namespace into the container, where it is called `inside` (NULL: as here), up if
+/// it was up. It loses its addresses. ringfence_container_detach_device() and the end of the container bring it back, as long as this
+/// program lives; otherwise the kernel gives physical devices to the machine's first network namespace and deletes virtual ones.
+///
+/// Fails with RINGFENCE_KIND_NOT_FOUND (field `device`), RINGFENCE_KIND_ALREADY_EXISTS (`inside`), and with
+/// RINGFENCE_KIND_PERMISSION_DENIED without CAP_SYS_ADMIN and CAP_NET_ADMIN; then it is where it was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_attach_device(
+    container: *const ringfence_container,
+    device: *const c_char,
+    inside: *const c_char,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        let inside = if inside.is_null() { None } else { Some(text(inside, "inside")?) };
+        running(container)?.container.attach_device(text(device, "device")?, inside)?;
+        Ok(0)
+    })
+}
+
+/// Brings the network device that is called `inside` in the container to where it was, under its name from there; one that this
+/// handle did not bring in, to this thread's network namespace. Errors as with ringfence_container_attach_device(), field `inside`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_detach_device(
+    container: *const ringfence_container,
+    inside: *const c_char,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        running(container)?.container.detach_device(text(inside, "inside")?)?;
+        Ok(0)
+    })
+}

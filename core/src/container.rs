@@ -33,6 +33,8 @@ use crate::sys::pidfd::pidfd_open;
 
 /// OpenVZ's table of resources.
 mod beancounters;
+/// Network devices that move.
+mod device;
 /// The writable layer: figures and changes.
 mod disk;
 /// Threads of the host inside.
@@ -101,6 +103,7 @@ pub(crate) struct Inner {
     subs: groups::Subs,
     layer: disk::Layer,
     net: Mutex<net::NetReader>,
+    devices: Mutex<Vec<device::Moved>>,
     readers: Readers,
     claims: Mutex<Vec<IdClaim>>,
     name: Mutex<Option<NameClaim>>,
@@ -236,6 +239,7 @@ impl Inner {
     }
 
     fn release(&self) {
+        self.give_devices_back();
         lock(&self.claims).clear();
         *lock(&self.name) = None;
     }
@@ -1006,6 +1010,7 @@ impl Container {
             subs: Mutex::default(),
             layer: disk::Layer::new(disk.kind, home, disk_fd),
             net: Mutex::default(),
+            devices: Mutex::default(),
             readers: Readers::default(),
             claims: Mutex::new(ids.claims),
             name: Mutex::new(name),
@@ -1120,6 +1125,7 @@ impl Container {
             subs: Mutex::default(),
             layer: disk::Layer::new(disk::recorded(&data["disk"]), disk::Home::recorded(&data["disk"]), None),
             net: Mutex::default(),
+            devices: Mutex::default(),
             readers: Readers::default(),
             claims: Mutex::default(),
             name: Mutex::default(),

@@ -214,6 +214,19 @@ class Container:
         """A pidfd, the caller's to close, of the process with this number inside."""
         return self._live("pidfd_of").pidfd_of(pid_inside)
 
+    def attach_device(self, device: str, inside: str | None = None) -> None:
+        """Moves a network device of this thread's network namespace into the container, where it is called `inside`.
+
+        It is up if it was up, and loses its addresses. `detach_device` and the end of the container bring it back under its
+        own name, as long as this program lives; otherwise the kernel gives physical devices to the machine's first network
+        namespace, and deletes virtual ones. Takes CAP_SYS_ADMIN and CAP_NET_ADMIN here and in the container.
+        """
+        self._live("attach_device").attach_device(device, inside)
+
+    def detach_device(self, inside: str) -> None:
+        """Brings a network device back to where it was; one that this handle did not bring in, to this thread's namespace."""
+        self._live("detach_device").detach_device(inside)
+
     def ns_fd(self, kind: str) -> int:
         """A descriptor of a namespace (`net`, `mnt`, ...), the caller's to close."""
         return self._live("ns_fd").ns_fd(kind)

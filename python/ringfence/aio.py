@@ -393,6 +393,12 @@ class Container:
     def pidfd_of(self, pid_inside: int) -> int:
         return self._sync.pidfd_of(pid_inside)
 
+    def attach_device(self, device: str, inside: str | None = None) -> None:
+        self._sync.attach_device(device, inside)
+
+    def detach_device(self, inside: str) -> None:
+        self._sync.detach_device(inside)
+
     def ns_fd(self, kind: str) -> int:
         return self._sync.ns_fd(kind)
 

@@ -214,6 +214,13 @@ impl Container {
     fn pidfd_of(&self, py: Python<'_>, pid_inside: i32) -> PyResult<i32> {
         detached(py, || self.0.pidfd_of(pid_inside)).map(IntoRawFd::into_raw_fd)
     }
+    #[pyo3(signature = (device, inside=None))]
+    fn attach_device(&self, py: Python<'_>, device: &str, inside: Option<&str>) -> PyResult<()> {
+        detached(py, || self.0.attach_device(device, inside))
+    }
+    fn detach_device(&self, py: Python<'_>, inside: &str) -> PyResult<()> {
+        detached(py, || self.0.detach_device(inside))
+    }
     fn info(&self, py: Python<'_>) -> String {
         py.detach(|| self.0.info_json())
     }

@@ -18,6 +18,8 @@ pub(crate) mod quota;
 pub(crate) mod raw;
 /// Capabilities, and the user namespace in which they count.
 pub(crate) mod rights;
+/// Network devices.
+pub(crate) mod rtnl;
 /// A task that shares the host's memory.
 pub(crate) mod task;
 /// Extended attributes of open files.

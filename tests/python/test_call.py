@@ -146,9 +146,24 @@ def test_ends_without_a_result(container: ringfence.Container) -> None:
     assert time.monotonic() - started < 300
     with pytest.raises(TypeError, match="function"):
         container.call(7)  # type: ignore[arg-type]
-    with pytest.raises(Exception, match=r"lambda|pickle|module"):
-        container.call(lambda: 1)
     assert container.call(int, "1") == 1
+
+
+def test_lambdas_go_in_with_cloudpickle_and_not_without(
+    container: ringfence.Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = [1, 2]
+
+    def closure(*more: int) -> list[int]:
+        return outside + list(more)
+
+    assert container.call(lambda name: f"{name} at {socket.gethostname()}", "here") == "here at inside"
+    assert container.call(closure, 3) == [1, 2, 3]
+    assert outside == [1, 2]
+    monkeypatch.setitem(sys.modules, "cloudpickle", None)
+    with pytest.raises(Exception, match=r"lambda|pickle|local"):
+        container.call(lambda: 1)
+    assert container.call(math.sqrt, 16) == 4
 
 
 @pytest.mark.needs("memory")

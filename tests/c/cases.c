@@ -6,10 +6,13 @@
  */
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <regex.h>
 #include <ringfence.h>
+#include <spawn.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -88,6 +91,52 @@ static void disk_of_programs(char number[32])
 /* Why the case cannot run here, when that is what the machine or an error says. */
 static char why[2048];
 
+/* What tests/lib/machine.py has made for the case, and where it ends. */
+static struct {
+    pid_t program;
+    int until;
+    int count;
+    char keys[8][64], values[8][512];
+} setup;
+
+/* Has it make what the case needs of the machine. */
+static void set_up(const char *directory, const char *name)
+{
+    char path[4096], line[600], *words[] = {"python3", path, (char *)name, NULL};
+    int to[2], from[2];
+    posix_spawn_file_actions_t actions;
+    snprintf(path, sizeof path, "%s/../lib/machine.py", directory);
+    setup.program = -1, setup.count = 0;
+    if (pipe2(to, O_CLOEXEC) || pipe2(from, O_CLOEXEC))
+        return;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, to[0], 0);
+    posix_spawn_file_actions_adddup2(&actions, from[1], 1);
+    if (posix_spawnp(&setup.program, words[0], &actions, NULL, words, environ))
+        setup.program = -1;
+    posix_spawn_file_actions_destroy(&actions);
+    close(to[0]), close(from[1]);
+    setup.until = to[1];
+    FILE *said = fdopen(from[0], "r");
+    while (fgets(line, sizeof line, said) && *line != '\n' && setup.count < 8) {
+        char *value = line + strcspn(line, " ");
+        value[strcspn(value, "\n")] = 0;
+        snprintf(setup.values[setup.count], sizeof setup.values[0], "%s", *value ? value + 1 : value);
+        snprintf(setup.keys[setup.count++], sizeof setup.keys[0], "${%.*s}", (int)strcspn(line, " "), line);
+    }
+    fclose(said);
+    if (setup.count && !strcmp(setup.keys[0], "${SKIP}"))
+        snprintf(why, sizeof why, "%s", setup.values[0]);
+}
+
+/* It undoes it when its stdin ends. */
+static int undo_setup(void)
+{
+    int status;
+    close(setup.until);
+    return waitpid(setup.program, &status, 0) == setup.program && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
 static char *fill_in(json value, const char *tmp)
 {
     static const char *kinds[] = {"mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time"};
@@ -100,6 +149,8 @@ static char *fill_in(json value, const char *tmp)
         link[length < 0 ? 0 : length] = 0;
         text = replace(text, what, link);
     }
+    for (int i = 0; i < setup.count; i++)
+        text = replace(text, setup.keys[i], setup.values[i]);
     char disk[32];
     a_disk(disk);
     text = replace(text, "${DISK}", disk);
@@ -357,11 +408,11 @@ static int run_for_usage(ringfence_spec *spec, const char *input, int timeout, c
     return result;
 }
 
-static int run_command(ringfence_container *container, json step, int timeout, ringfence_output **output, ringfence_error **err)
+/* A command of the container, or of a group inside; `output` is where what it prints goes. */
+static int start_command(ringfence_container *container, const char *group, json step, const char *output,
+                         ringfence_process **process, ringfence_error **err)
 {
     ringfence_command *command = NULL;
-    ringfence_process *process = NULL;
-    char *input = json_text(json_get(step, "input"));
     size_t position = 0;
     int result = 0;
     json words = json_get(step, "argv"), fields = json_get(step, "set");
@@ -380,17 +431,27 @@ static int run_command(ringfence_container *container, json step, int timeout, r
         free(name), free(value);
     }
     if (result == 0)
-        result = ringfence_command_set(command, "stdin", input ? "pipe" : "null", err);
+        result = ringfence_command_set(command, "stdin", json_get(step, "input").at ? "pipe" : "null", err);
     if (result == 0)
-        result = ringfence_command_set(command, "stdout", "pipe", err);
+        result = ringfence_command_set(command, "stdout", output, err);
     if (result == 0)
-        result = ringfence_command_set(command, "stderr", "pipe", err);
+        result = ringfence_command_set(command, "stderr", output, err);
+    if (result == 0 && group)
+        result = ringfence_command_set(command, "cgroup", group, err);
     if (result == 0)
-        result = ringfence_container_spawn(container, command, &process, err);
+        result = ringfence_container_spawn(container, command, process, err);
+    ringfence_command_free(command);
+    return result;
+}
+
+static int run_command(ringfence_container *container, json step, int timeout, ringfence_output **output, ringfence_error **err)
+{
+    ringfence_process *process = NULL;
+    char *input = json_text(json_get(step, "input"));
+    int result = start_command(container, NULL, step, "pipe", &process, err);
     if (result == 0)
         result = ringfence_process_communicate(process, input, input ? strlen(input) : 0, timeout, output, err);
     ringfence_process_free(process);
-    ringfence_command_free(command);
     free(input);
     return result;
 }
@@ -413,35 +474,79 @@ static void update(json test, ringfence_container *container, json change, json 
     free(text);
 }
 
-/* The processor time that each has used, once they have used so much: all that are to have a share, or together. */
-static int used(ringfence_container **all, const double *wanted, int count, uint64_t each, uint64_t together, time_t deadline,
-                uint64_t *now)
+/* Who wants a part of what rivals share: a container, or a group inside one. */
+typedef struct {
+    ringfence_container *container;
+    char group[16];
+} rival;
+
+/* What each has had, once each has had its share of so much, and all together have had so much. */
+static int had(const rival *all, const double *wanted, int count, const char *name, double each, uint64_t together, time_t deadline,
+               uint64_t *now)
 {
     for (;; usleep(10000)) {
-        uint64_t sum = 0, least = UINT64_MAX;
+        uint64_t sum = 0;
+        int enough = 1;
         for (int i = 0; i < count; i++) {
-            ringfence_container_usage_u64(all[i], "cpu_usage_usec", &now[i], NULL);
+            char *usage = *all[i].group ? ringfence_container_group_usage_json(all[i].container, all[i].group, NULL)
+                                        : ringfence_container_usage_json(all[i].container, NULL);
+            char *seen = figure((json){usage, usage ? strlen(usage) : 0}, name);
+            now[i] = seen ? strtoull(seen, NULL, 10) : 0;
+            free(seen);
+            ringfence_string_free(usage);
             sum += now[i];
-            least = now[i] < least && wanted[i] > 0 ? now[i] : least;
+            enough = enough && (double)now[i] >= wanted[i] / 100 * each;
         }
-        if (least >= each && sum >= together)
+        if (enough && sum >= together)
             return 1;
         if (time(NULL) > deadline)
             return 0;
     }
 }
 
-/* Containers that want the same processor: the share of its time that each gets. */
+enum { MOST = 8 };
+
+/* Starts a rival, or those which are groups inside of one. */
+static int start_rival(json given, rival *all, int *count, ringfence_container **container, ringfence_error **err)
+{
+    json groups = json_get(given, "groups"), fields = groups.at ? json_get(given, "spec") : given;
+    char *text = strndup(fields.at, fields.length);
+    ringfence_spec *spec = ringfence_spec_from_json(text, err);
+    int result = spec ? ringfence_container_start(spec, container, err) : -1;
+    ringfence_spec_free(spec);
+    free(text);
+    if (result == 0 && !groups.at)
+        all[(*count)++].container = *container;
+    size_t position = 0;
+    for (json group; result == 0 && *count < MOST && (group = json_next(groups, &position)).at;) {
+        rival *one = &all[(*count)++];
+        json limits = json_get(group, "limits");
+        ringfence_process *process = NULL;
+        one->container = *container;
+        snprintf(one->group, sizeof one->group, "g%d", *count);
+        text = strndup(limits.at, limits.length);
+        result = ringfence_container_group(*container, one->group, text, err);
+        if (result == 0)
+            result = start_command(*container, one->group, group, "null", &process, err);
+        ringfence_process_free(process);
+        free(text);
+    }
+    return result;
+}
+
+/* Containers that want the same, a processor if nothing else is said: the share that each gets. */
 static void rivals(json test, int timeout)
 {
-    enum { MOST = 8 };
-    ringfence_container *all[MOST] = {0};
+    ringfence_container *containers[MOST] = {0};
+    rival all[MOST] = {0};
     ringfence_error *err = NULL;
     json specs = json_get(test, "rivals"), expected = json_get(test, "expect"), shares = json_get(expected, "shares");
-    char *within = json_text(json_get(expected, "within"));
+    char *within = json_text(json_get(expected, "within")), *of = json_text(json_get(expected, "of"));
+    char *given_amount = json_text(json_get(expected, "amount"));
+    const char *name = of ? of : "cpu_usage_usec";
     double wanted[MOST] = {0};
     size_t position = 0;
-    int count = 0;
+    int count = 0, started = 0;
     for (int i = 0; i < MOST; i++) {
         char *share = json_text(json_next(shares, &position));
         wanted[i] = share ? atof(share) : 0;
@@ -450,21 +555,16 @@ static void rivals(json test, int timeout)
     position = 0;
     time_t deadline = time(NULL) + timeout / 1000;
     uint64_t before[MOST] = {0}, after[MOST] = {0}, together = 0, whole = 0;
-    for (json given; count < MOST && good && !*why && (given = json_next(specs, &position)).at;) {
-        char *text = strndup(given.at, given.length);
-        ringfence_spec *spec = ringfence_spec_from_json(text, &err);
-        if (!spec || ringfence_container_start(spec, &all[count], &err) < 0)
+    uint64_t amount = given_amount ? strtoull(given_amount, NULL, 10) : 750000;
+    for (json given; count < MOST && good && !*why && (given = json_next(specs, &position)).at;)
+        if (start_rival(given, all, &count, &containers[started++], &err) < 0)
             check(test, (json){"{}", 2}, -1, NULL, err);
-        else
-            count++;
-        ringfence_spec_free(spec);
-        free(text);
-    }
     if (good && !*why) {
-        expect(used(all, wanted, count, 100000, 0, deadline, before), "rivals", "all run", "not in time");
+        /* The first turns are not like the later ones: each has had its share of as much before it is measured. */
+        expect(had(all, wanted, count, name, (double)amount, 0, deadline, before), "rivals", "all run", "not in time");
         for (int i = 0; i < count; i++)
             together += before[i];
-        expect(used(all, wanted, count, 0, together + 3000000, deadline, after), "rivals", "3 s of processor time", "not in time");
+        expect(had(all, wanted, count, name, 0, together + amount, deadline, after), "rivals", "enough of it", "not in time");
         for (int i = 0; i < count; i++)
             whole += after[i] - before[i];
         for (int i = 0; i < count; i++) {
@@ -476,10 +576,10 @@ static void rivals(json test, int timeout)
             expect(off <= most && -off <= most, "share", share, seen);
         }
     }
-    free(within);
+    free(within), free(of), free(given_amount);
     /* The last first: who is idle ends when the others have left it a processor. */
-    while (count > 0)
-        ringfence_container_free(all[--count]);
+    while (started > 0)
+        ringfence_container_free(containers[--started]);
 }
 
 static int is_program(const char *name)
@@ -494,10 +594,24 @@ static int is_program(const char *name)
     return found;
 }
 
+/* The container of the case, and the one beside it if there is to be one. */
+static int start_both(ringfence_spec *spec, json beside, ringfence_container *both[2], ringfence_error **err)
+{
+    int result = ringfence_container_start(spec, &both[0], err);
+    if (result < 0 || !beside.at)
+        return result;
+    char *text = strndup(beside.at, beside.length);
+    ringfence_spec *other = ringfence_spec_from_json(text, err);
+    result = other ? ringfence_container_start(other, &both[1], err) : -1;
+    ringfence_spec_free(other);
+    free(text);
+    return result;
+}
+
 static void run(json test, const char *tmp)
 {
     ringfence_error *err = NULL;
-    ringfence_container *container = NULL;
+    ringfence_container *both[2] = {NULL, NULL};
     ringfence_output *output = NULL;
     json expected = json_get(test, "expect"), given = json_get(test, "spec"), steps = json_get(test, "commands");
     char *spec_text = strndup(given.at ? given.at : "", given.length), *input = json_text(json_get(test, "input"));
@@ -528,12 +642,13 @@ static void run(json test, const char *tmp)
         check(test, expected, result, output, err);
         if (!*why)
             check_usage(expected, usage);
-    } else if (ringfence_container_start(spec, &container, &err) < 0) {
+    } else if (start_both(spec, json_get(test, "neighbour"), both, &err) < 0) {
         check(test, expected, -1, NULL, err);
     } else {
         size_t position = 0;
         for (json step; good && !*why && (step = json_next(steps, &position)).at;) {
             json change = json_get(step, "update"), wanted = json_get(step, "expect");
+            ringfence_container *container = both[json_get(step, "in").at != NULL];
             err = NULL, output = NULL;
             if (change.at) {
                 update(test, container, change, wanted);
@@ -542,13 +657,16 @@ static void run(json test, const char *tmp)
             result = run_command(container, step, timeout, &output, &err);
             check(test, wanted, result, output, err);
         }
-        err = NULL;
-        if (ringfence_container_close(container, timeout, &err) < 0)
-            expect(0, "close", "success", ringfence_error_message(err));
-        ringfence_error_free(err);
+        for (int i = 0; i < 2 && both[i]; i++) {
+            err = NULL;
+            if (ringfence_container_close(both[i], timeout, &err) < 0)
+                expect(0, "close", "success", ringfence_error_message(err));
+            ringfence_error_free(err);
+        }
     }
     check_files(expected, tmp);
-    ringfence_container_free(container);
+    ringfence_container_free(both[0]);
+    ringfence_container_free(both[1]);
     ringfence_spec_free(spec);
     ringfence_string_free(usage);
     free(spec_text), free(input), free(seconds);
@@ -583,6 +701,11 @@ static void run_file(const char *directory, const char *file, const char *only)
         }
         chmod(tmp, 0755);
         *why = 0;
+        good = 1;
+        char *needed = json_text(json_get(raw, "setup"));
+        setup.count = 0;
+        if (needed)
+            set_up(directory, needed);
         char *filled = fill_in(raw, tmp);
         json test = {filled, strlen(filled)}, files = json_get(test, "tmp");
         size_t place = 0;
@@ -594,9 +717,11 @@ static void run_file(const char *directory, const char *file, const char *only)
             make(full, content);
             free(below), free(content);
         }
-        good = 1;
         if (!*why)
             run(test, tmp);
+        if (needed)
+            expect(undo_setup(), "machine.py", "an end without errors", "another");
+        free(needed);
         if (good && *why)
             skip(name, why);
         else

@@ -1,4 +1,4 @@
-"""What a run left behind: processes, mounts, control groups, network devices and namespaces, memfds, rules, files.
+"""What a run left behind: processes, mounts, control groups, network devices and namespaces, memfds, rules, files, disks.
 
 A snapshot is taken before, another one after; whatever is there only after is a leak. Where a control group tree of the run
 is given, processes, namespaces and memfds are looked for in it alone, so that other work on the machine is not blamed.
@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from groups import TOP, Tree, hierarchies
@@ -101,6 +101,19 @@ def _files(directories: Iterable[Path]) -> dict[str, str]:
     return found
 
 
+def _disks(directories: Iterable[Path]) -> dict[str, str]:
+    """Loop devices over files of the run, and disks that tests made of nothing."""
+    found = {}
+    for block in Path("/sys/block").glob("*"):
+        try:
+            file = (block / "loop/backing_file").read_text().strip()
+        except OSError:
+            file = ""
+        if block.name.startswith("nullb") or any(Path(file).is_relative_to(top) for top in directories):
+            found[block.name] = file
+    return found
+
+
 def _shared_memory() -> dict[str, str]:
     try:
         return {f"/dev/shm/{n}": "" for n in os.listdir("/dev/shm") if "ringfence" in n}
@@ -140,7 +153,7 @@ def _process_part(tree: Tree | None) -> Snapshot:
     return {"processes": processes, "network namespaces": namespaces, "memfds": memfds}
 
 
-def snapshot(tree: Tree | None = None, directories: Iterable[Path] = ()) -> Snapshot:
+def snapshot(tree: Tree | None = None, directories: Sequence[Path] = ()) -> Snapshot:
     state = [Path("/run/ringfence"), *map(Path, directories)]
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
@@ -153,6 +166,7 @@ def snapshot(tree: Tree | None = None, directories: Iterable[Path] = ()) -> Snap
         "nftables tables": _rules(),
         "files": _files(state),
         "shared memory": _shared_memory(),
+        "disks": _disks(directories),
     }
 
 

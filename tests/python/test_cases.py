@@ -12,8 +12,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,28 +92,65 @@ def update(case: dict[str, Any], container: ringfence.Container, step: dict[str,
         check_usage(step["expect"], container)
 
 
+@contextlib.contextmanager
+def set_up(name: str | None) -> Iterator[dict[str, str]]:
+    """Has tests/lib/machine.py make what the case needs of the machine."""
+    if not name:
+        yield {}
+        return
+    command = [sys.executable, str(CASES.parent / "lib" / "machine.py"), name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout
+        lines = iter(lambda: program.stdout.readline().rstrip("\n"), "")
+        values = dict(line.split(" ", 1) for line in lines)
+        if "SKIP" in values:
+            pytest.skip(values["SKIP"])
+        yield values
+    # It has undone it when its stdin ended.
+    assert program.returncode == 0
+
+
+def start_rival(
+    stack: contextlib.ExitStack, given: dict[str, Any]
+) -> list[ringfence.Container | ringfence.ControlGroup]:
+    """Starts a rival, or those which are groups inside of one."""
+    if "groups" not in given:
+        return [stack.enter_context(ringfence.Container(**given))]
+    container = stack.enter_context(ringfence.Container(**given["spec"]))
+    made: list[ringfence.Container | ringfence.ControlGroup] = []
+    for number, one in enumerate(given["groups"]):
+        group = container.group(f"g{number}", **one["limits"])
+        process = group.popen(one["argv"], stdin=ringfence.DEVNULL)
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        made.append(group)
+    return made
+
+
 def rivals(case: dict[str, Any]) -> None:
-    """Containers that want the same processor: the share of its time that each gets."""
+    """Containers that want the same, a processor if nothing else is said: the share that each gets."""
     deadline = time.monotonic() + case["timeout"]
+    expect = case["expect"]
+    figure, amount = expect.get("of", "cpu_usage_usec"), int(expect.get("amount", 750_000))
     with contextlib.ExitStack() as stack:
         try:
-            everyone = [stack.enter_context(ringfence.Container(**spec)) for spec in case["rivals"]]
+            everyone = [rival for given in case["rivals"] for rival in start_rival(stack, given)]
         except ringfence.Error as error:
             check_error(case, None, error)
 
         def used(done: Callable[[list[int]], bool]) -> list[int]:
-            while not done(now := [container.usage().cpu_usage_usec or 0 for container in everyone]):
+            while not done(now := [rival.usage().get(figure) or 0 for rival in everyone]):
                 assert time.monotonic() < deadline, now
                 time.sleep(0.01)
             return now
 
-        wanted = case["expect"]["shares"]
-        # Who is to have nothing beside the others is not waited for.
-        before = used(lambda now: all(usec >= 100_000 for usec, share in zip(now, wanted, strict=True) if share))
-        after = used(lambda now: sum(now) >= sum(before) + 3_000_000)
+        wanted = expect["shares"]
+        # The first turns are not like the later ones: each has had its share of as much before it is measured.
+        before = used(lambda now: all(had >= amount * share / 100 for had, share in zip(now, wanted, strict=True)))
+        after = used(lambda now: sum(now) >= sum(before) + amount)
     gained = [a - b for a, b in zip(after, before, strict=True)]
     for one, share in zip(gained, wanted, strict=True):
-        assert abs(100 * one / sum(gained) - share) <= case["expect"].get("within", share / 10), gained
+        assert abs(100 * one / sum(gained) - share) <= expect.get("within", share / 10), gained
 
 
 def disk_of_programs() -> str:
@@ -124,11 +162,13 @@ def disk_of_programs() -> str:
     return ((part.resolve().parent if (part / "partition").exists() else part) / "dev").read_text().strip()
 
 
-def filled_in(case: dict[str, Any], tmp: Path) -> dict[str, Any]:
+def filled_in(case: dict[str, Any], tmp: Path, values: dict[str, str]) -> dict[str, Any]:
     """Makes the files of the case, and replaces what stands for this machine's own."""
     text = json.dumps(case).replace("${TMP}", str(tmp))
     for kind in NAMESPACES:
         text = text.replace(f"${{NS_{kind}}}", os.readlink(f"/proc/self/ns/{kind}"))
+    for key, value in values.items():
+        text = text.replace(f"${{{key}}}", value)
     disk = disk_of_programs()
     if "${USR_DISK}" in text and not disk:
         pytest.skip("/usr is on no disk of its own")
@@ -149,8 +189,11 @@ def filled_in(case: dict[str, Any], tmp: Path) -> dict[str, Any]:
 def test_case(case: dict[str, Any], tmp_path: Path) -> None:
     # Other users must come through to it: what is mounted from there belongs to users of the container.
     tmp_path.chmod(0o755)
-    case = filled_in(case, tmp_path)
-    run(case)
+    if case.get("as") and (case["as"] == "root") != (os.geteuid() == 0):
+        pytest.skip(f"only as {case['as']}")
+    with set_up(case.get("setup")) as values:
+        case = filled_in(case, tmp_path, values)
+        run(case)
     for name, content in case.get("expect", {}).get("files", {}).items():
         assert (tmp_path / name).read_text() == content
 
@@ -168,8 +211,6 @@ def of_text(value: Any) -> Any:
 
 
 def run(case: dict[str, Any]) -> None:
-    if case.get("as") and (case["as"] == "root") != (os.geteuid() == 0):
-        pytest.skip(f"only as {case['as']}")
     for program in case.get("programs", []):
         if not shutil.which(program):
             pytest.skip(f"no {program} here")
@@ -194,15 +235,18 @@ def run(case: dict[str, Any]) -> None:
         else:
             check_result(case["expect"], result)
         return
-    try:
-        container = ringfence.Container(**fields)
-    except ringfence.Error as error:
-        check_error(case, case.get("expect", {}).get("error"), error)
-        return
-    with container:
+    with contextlib.ExitStack() as stack:
+        try:
+            container = stack.enter_context(ringfence.Container(**fields))
+            if "neighbour" in case:
+                neighbour = stack.enter_context(ringfence.Container(**case["neighbour"]))
+        except ringfence.Error as error:
+            check_error(case, case.get("expect", {}).get("error"), error)
+            return
         for step in case["commands"]:
+            one = neighbour if step.get("in") == "neighbour" else container
             if "update" in step:
-                update(case, container, step)
+                update(case, one, step)
                 continue
             options = {key: of_text(value) for key, value in step.get("set", {}).items()}
             options |= {"stdout": ringfence.PIPE, "stderr": ringfence.PIPE}
@@ -211,7 +255,7 @@ def run(case: dict[str, Any]) -> None:
             else:
                 options["stdin"] = ringfence.DEVNULL
             try:
-                result = container.run(step["argv"], **options, **capture)
+                result = one.run(step["argv"], **options, **capture)
             except ringfence.Error as error:
                 check_error(case, step["expect"].get("error"), error)
             else:

@@ -4,11 +4,14 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringfence::spec::Stdio;
-use ringfence::{Command, Container, Error, ErrorKind, Output, Spec, errno_name};
+use ringfence::{Command, Container, ControlGroup, Error, ErrorKind, Output, Spec, Usage, errno_name};
 use serde_json::Value;
 
 /// Why a case did not pass: it cannot run here, or it went wrong.
@@ -17,9 +20,13 @@ enum Verdict {
     Fail(String),
 }
 
+fn directory() -> PathBuf {
+    std::env::var_os("RINGFENCE_CASES")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/cases"), PathBuf::from)
+}
+
 fn main() {
-    let directory = std::env::var_os("RINGFENCE_CASES")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/cases"), PathBuf::from);
+    let directory = directory();
     let filter = std::env::args().nth(1).filter(|a| !a.starts_with('-')).unwrap_or_default();
     let mut files: Vec<_> = fs::read_dir(&directory)
         .unwrap_or_else(|e| panic!("{}: {e}", directory.display()))
@@ -41,7 +48,7 @@ fn main() {
                 continue;
             }
             number += 1;
-            match in_place(&case) {
+            match with_setup(&case) {
                 Ok(()) => println!("ok {number} - {name}"),
                 Err(Verdict::Skip(reason)) => println!("ok {number} - {name} # SKIP {reason}"),
                 Err(Verdict::Fail(reason)) => {
@@ -77,14 +84,35 @@ fn disk_of_programs() -> String {
     number.unwrap_or_default().trim().to_owned()
 }
 
+/// Runs the case while tests/lib/machine.py has what it needs of the machine.
+fn with_setup(case: &Value) -> Result<(), Verdict> {
+    let Some(name) = case["setup"].as_str() else { return in_place(case, &[]) };
+    let mut command = process::Command::new("python3");
+    command.arg(directory().join("../lib/machine.py")).arg(name);
+    let mut program = command.stdin(process::Stdio::piped()).stdout(process::Stdio::piped()).spawn().expect("python3");
+    let said = BufReader::new(program.stdout.take().expect("a pipe")).lines().map(|line| line.expect("text"));
+    let said: Vec<String> = said.take_while(|line| !line.is_empty()).collect();
+    let values: Vec<_> = said.iter().filter_map(|line| line.split_once(' ')).collect();
+    let verdict = match values.first() {
+        Some(("SKIP", why)) => Err(Verdict::Skip((*why).to_owned())),
+        _ => in_place(case, &values),
+    };
+    // It undoes it when its stdin ends, which wait() closes.
+    let end = program.wait().expect("its end");
+    if end.success() { verdict } else { Err(Verdict::Fail(format!("machine.py {name}: {end}"))) }
+}
+
 /// Makes the temporary directory of the case, fills in what the case says about this machine, runs it.
-fn in_place(case: &Value) -> Result<(), Verdict> {
+fn in_place(case: &Value, values: &[(&str, &str)]) -> Result<(), Verdict> {
     let tmp = tempfile::Builder::new().prefix("case-").tempdir().expect("a temporary directory");
     fs::set_permissions(tmp.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("its mode");
     let mut text = case.to_string().replace("${TMP}", tmp.path().to_str().expect("UTF-8"));
     for kind in ringfence::spec::NamespaceKind::ALL {
         let own = fs::read_link(format!("/proc/self/ns/{}", kind.name())).unwrap_or_default();
         text = text.replace(&format!("${{NS_{}}}", kind.name()), &own.to_string_lossy());
+    }
+    for (key, value) in values {
+        text = text.replace(&format!("${{{key}}}"), value);
     }
     let disk = disk_of_programs();
     if text.contains("${USR_DISK}") && disk.is_empty() {
@@ -143,45 +171,81 @@ fn run(case: &Value) -> Result<(), Verdict> {
         }
         return check(case, case, ringfence::run(&spec, input, timeout));
     };
-    let container = match Container::start(&spec) {
-        Ok(container) => container,
-        Err(error) => return check(case, case, Err(error)),
-    };
-    for step in commands {
-        if step["update"].is_object() {
-            update(case, &container, step)?;
-        } else {
-            check(case, step, command(&container, step, timeout))?;
-        }
-    }
-    container.close(timeout).map_err(|e| Verdict::Fail(format!("close: {e}")))
-}
-
-/// Containers that want the same processor: the share of its time that each gets.
-fn rivals(case: &Value, specs: &[Value], timeout: Duration) -> Result<(), Verdict> {
     let mut all = Vec::new();
-    for spec in specs {
-        match Spec::from_json(&spec.to_string()).and_then(|spec| Container::start(&spec)) {
+    let beside = case["neighbour"].is_object().then(|| Spec::from_json(&case["neighbour"].to_string()));
+    for spec in [Ok(spec)].into_iter().chain(beside) {
+        match spec.and_then(|spec| Container::start(&spec)) {
             Ok(container) => all.push(container),
             Err(error) => return check(case, case, Err(error)),
         }
     }
+    for step in commands {
+        let container = &all[usize::from(step["in"] == "neighbour")];
+        if step["update"].is_object() {
+            update(case, container, step)?;
+        } else {
+            check(case, step, command(container, step, timeout))?;
+        }
+    }
+    let mut closed = all.iter().map(|container| container.close(timeout));
+    closed.try_for_each(|end| end).map_err(|e| Verdict::Fail(format!("close: {e}")))
+}
+
+/// Who wants a part of what rivals share: a container, or a group inside one.
+struct Rival {
+    group: Option<ControlGroup>,
+    container: Arc<Container>,
+}
+
+impl Rival {
+    fn usage(&self) -> Result<Usage, Error> {
+        self.group.as_ref().map_or_else(|| self.container.usage(), ControlGroup::usage)
+    }
+}
+
+/// Starts a rival, or those which are groups inside of one.
+fn start_rival(given: &Value) -> Result<Vec<Rival>, Error> {
+    let groups = given["groups"].as_array();
+    let fields = if groups.is_some() { &given["spec"] } else { given };
+    let container = Arc::new(Container::start(&Spec::from_json(&fields.to_string())?)?);
+    let Some(groups) = groups else { return Ok(vec![Rival { group: None, container }]) };
+    let start = |(number, given): (usize, &Value)| {
+        let group = container.group(&format!("g{number}"), &Spec::from_json(&given["limits"].to_string())?)?;
+        let words = texts(given, "argv");
+        group.command(words[0]).args(&words[1..]).stdin(Stdio::Null).spawn()?;
+        Ok(Rival { group: Some(group), container: container.clone() })
+    };
+    groups.iter().enumerate().map(start).collect()
+}
+
+/// Containers that want the same, a processor if nothing else is said: the share that each gets.
+fn rivals(case: &Value, specs: &[Value], timeout: Duration) -> Result<(), Verdict> {
+    let mut all = Vec::new();
+    for spec in specs {
+        match start_rival(spec) {
+            Ok(rivals) => all.extend(rivals),
+            Err(error) => return check(case, case, Err(error)),
+        }
+    }
     let deadline = Instant::now() + timeout;
+    let figure = case["expect"]["of"].as_str().unwrap_or("cpu_usage_usec");
+    let amount = case["expect"]["amount"].as_str().map_or(750_000, |text| text.parse().expect("a number"));
     let used = |done: &dyn Fn(&[u64]) -> bool| loop {
-        let now: Vec<u64> = all.iter().map(|c| c.usage().ok().and_then(|u| u.cpu_usage_usec).unwrap_or(0)).collect();
+        let now: Vec<u64> = all.iter().map(|r| r.usage().ok().and_then(|u| u.get(figure)?).unwrap_or(0)).collect();
         if done(&now) {
             return Ok(now);
         }
         if Instant::now() >= deadline {
-            return Err(Verdict::Fail(format!("not in time: {now:?} us")));
+            return Err(Verdict::Fail(format!("not in time: {now:?}")));
         }
         std::thread::sleep(Duration::from_millis(10));
     };
     let wanted = case["expect"]["shares"].as_array().expect("shares");
     let wanted: Vec<f64> = wanted.iter().map(|s| s.as_f64().expect("a number")).collect();
-    // Who is to have nothing beside the others is not waited for.
-    let before = used(&|now| now.iter().zip(&wanted).all(|(&usec, &share)| usec >= 100_000 || share == 0.0))?;
-    let after = used(&|now| now.iter().sum::<u64>() >= before.iter().sum::<u64>() + 3_000_000)?;
+    // The first turns are not like the later ones: each has had its share of as much before it is measured.
+    let due = |share: f64| share / 100.0 * amount as f64;
+    let before = used(&|now| now.iter().zip(&wanted).all(|(&had, &share)| had as f64 >= due(share)))?;
+    let after = used(&|now| now.iter().sum::<u64>() >= before.iter().sum::<u64>() + amount)?;
     let gained: Vec<f64> = after.iter().zip(&before).map(|(after, before)| (after - before) as f64).collect();
     let whole: f64 = gained.iter().sum();
     let within = |share: f64| case["expect"]["within"].as_f64().unwrap_or(share / 10.0);
@@ -192,7 +256,7 @@ fn rivals(case: &Value, specs: &[Value], timeout: Duration) -> Result<(), Verdic
     if held {
         return Ok(());
     }
-    Err(Verdict::Fail(format!("expected shares of {}: {gained:?} us", case["expect"]["shares"])))
+    Err(Verdict::Fail(format!("expected shares of {}: {gained:?}", case["expect"]["shares"])))
 }
 
 /// As `ringfence::run`, and the usage after the end.

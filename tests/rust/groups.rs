@@ -2,8 +2,6 @@
 //!
 //! tests/run: timeout=600 vm=root,delegated
 
-use std::time::Duration;
-
 use common::*;
 use ringfence::spec::Stdio;
 use ringfence::{Command, Container, ErrorKind, Process, Reason, Spec};
@@ -37,7 +35,7 @@ fn limits_of_a_group_hold_within_the_container() {
     // The container has more.
     let out = sh_in(&container, "head -c 100000000 /dev/zero | tail | wc -c");
     assert_eq!(out, "100000000\n");
-    let forks = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 5 & done";
+    let forks = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 60 >/dev/null 2>&1 & done";
     let ran = exec_in(&container, workers.command("sh").args(["-c", forks]));
     assert_eq!(ran.status.code, Some(2), "{ran:?}");
     assert!(workers.usage().unwrap().pids_refused >= Some(1));
@@ -53,32 +51,6 @@ fn limits_of_a_group_hold_within_the_container() {
     workers.remove().unwrap();
     assert_eq!(workers.remove().unwrap_err().kind(), ErrorKind::NotFound);
     container.close(None).unwrap();
-}
-
-#[test]
-fn shares_multiply() {
-    if !can_limit() {
-        return skip("no control group for this caller");
-    }
-    // Both on one processor: containers 100 : 300, and in the second 100 : 200, so that of 24 parts 6, 6 and 12 are due.
-    let one = start(json!({"cpuset": "0", "cpu_weight": 100}));
-    let three = start(json!({"cpuset": "0", "cpu_weight": 300}));
-    let a = three.group("a", &Spec::new().cpu_weight(100)).unwrap();
-    let b = three.group("b", &Spec::new().cpu_weight(200)).unwrap();
-    let burners = [burn(&one, None), burn(&three, Some("a")), burn(&three, Some("b"))];
-    std::thread::sleep(Duration::from_millis(300));
-    let figures = || [cpu(one.usage().unwrap()), cpu(a.usage().unwrap()), cpu(b.usage().unwrap())];
-    let before = figures();
-    std::thread::sleep(Duration::from_secs(6));
-    let used: Vec<f64> = figures().iter().zip(before).map(|(after, before)| (after - before) as f64).collect();
-    let whole: f64 = used.iter().sum();
-    for ((used, due), name) in used.iter().zip([0.25, 0.25, 0.5]).zip(["the first", "a", "b"]) {
-        let share = used / whole;
-        assert!((share - due).abs() < 0.1 * due.max(0.3), "{name}: {share} of {whole} us, due {due}");
-    }
-    drop(burners);
-    one.close(None).unwrap();
-    three.close(None).unwrap();
 }
 
 #[test]

@@ -393,7 +393,7 @@ fn times_that_are_taken_away_do_not_end_it() {
     let container = start(json!({"argv": ["sh", "-c", "while :; do :; done"]}));
     let cpu = || container.usage().unwrap().cpu_usage_usec.unwrap();
     let since = Instant::now();
-    let (wall, used) = (Duration::from_secs(10), Duration::from_micros(cpu()) + Duration::from_secs(2));
+    let (wall, used) = (Duration::from_secs(4), Duration::from_micros(cpu()) + Duration::from_secs(2));
     container.update(|spec| (spec.wall_time, spec.cpu_time) = (Some(wall), Some(used))).unwrap();
     container.update(|spec| (spec.wall_time, spec.cpu_time) = (None, None)).unwrap();
     until("it has used more", || Duration::from_micros(cpu()) > used + Duration::from_secs(1));

@@ -555,7 +555,7 @@ static void rivals(json test, int timeout)
     position = 0;
     time_t deadline = time(NULL) + timeout / 1000;
     uint64_t before[MOST] = {0}, after[MOST] = {0}, together = 0, whole = 0;
-    uint64_t amount = given_amount ? strtoull(given_amount, NULL, 10) : 750000;
+    uint64_t amount = given_amount ? strtoull(given_amount, NULL, 10) : 1250000;
     for (json given; count < MOST && good && !*why && (given = json_next(specs, &position)).at;)
         if (start_rival(given, all, &count, &containers[started++], &err) < 0)
             check(test, (json){"{}", 2}, -1, NULL, err);

@@ -124,9 +124,9 @@ def bfq() -> Iterator[Values]:
             settings = {
                 "strict_guarantees": 1,
                 "low_latency": 0,
-                "slice_idle": 100,
+                "slice_idle": 1000,
                 "max_budget": 1024,
-                "timeout_sync": 5000,
+                "timeout_sync": 30000,
             }
             for name, value in settings.items():
                 (queue / "iosched" / name).write_text(str(value))

@@ -71,6 +71,12 @@ def _nothing_is_forgotten() -> Iterator[None]:
     assert not unexpected, unexpected
 
 
+def pytest_collection_finish() -> None:
+    """What was there before the first test is not looked through again after each: that took longer than many a test."""
+    gc.collect()
+    gc.freeze()
+
+
 def _descriptors() -> dict[int, str]:
     result = {}
     for name in os.listdir("/proc/self/fd"):

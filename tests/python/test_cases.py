@@ -131,7 +131,7 @@ def rivals(case: dict[str, Any]) -> None:
     """Containers that want the same, a processor if nothing else is said: the share that each gets."""
     deadline = time.monotonic() + case["timeout"]
     expect = case["expect"]
-    figure, amount = expect.get("of", "cpu_usage_usec"), int(expect.get("amount", 750_000))
+    figure, amount = expect.get("of", "cpu_usage_usec"), int(expect.get("amount", 1_250_000))
     with contextlib.ExitStack() as stack:
         try:
             everyone = [rival for given in case["rivals"] for rival in start_rival(stack, given)]

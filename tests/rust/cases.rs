@@ -229,7 +229,7 @@ fn rivals(case: &Value, specs: &[Value], timeout: Duration) -> Result<(), Verdic
     }
     let deadline = Instant::now() + timeout;
     let figure = case["expect"]["of"].as_str().unwrap_or("cpu_usage_usec");
-    let amount = case["expect"]["amount"].as_str().map_or(750_000, |text| text.parse().expect("a number"));
+    let amount = case["expect"]["amount"].as_str().map_or(1_250_000, |text| text.parse().expect("a number"));
     let used = |done: &dyn Fn(&[u64]) -> bool| loop {
         let now: Vec<u64> = all.iter().map(|r| r.usage().ok().and_then(|u| u.get(figure)?).unwrap_or(0)).collect();
         if done(&now) {

@@ -314,6 +314,17 @@ typedef struct ringfence_events ringfence_events;
 typedef struct ringfence_output ringfence_output;
 
 /**
+ * Containers that share namespaces: network, IPC (System V, POSIX message queues, /dev/shm) and host name; process ids on request.
+ * Files, mounts and control groups stay apart. May be used by any number of threads at once.
+ *
+ * The namespaces belong to a container that has nothing in it but its pid 1, the holder; the others are started in them with
+ * ringfence_pod_container(). A container ends as any other does, and the pod goes on, without any container too; to free the
+ * handle of a container ends nothing here, the pod keeps it until it is closed. When the pod ends, all end: by
+ * ringfence_pod_close(), by the free of its last handle, by the end of the holder or of this program, however it comes.
+ */
+typedef struct ringfence_pod ringfence_pod;
+
+/**
  * A process in a container. May be used by any number of threads at once and outlives the handle of its container.
  */
 typedef struct ringfence_process ringfence_process;
@@ -927,6 +938,164 @@ int ringfence_container_group_kill(const ringfence_container *container, const c
 int ringfence_container_group_remove(const ringfence_container *container, const char *name, ringfence_error **err);
 
 /**
+ * Makes the namespaces of a pod. `share` names them: "net,ipc,uts" (NULL is that) or "net,ipc,uts,pid", or some of these.
+ *
+ * Of the spec: "hostname", "domainname", "net", "sysctls", "shm_size", "dns", "hosts", "idmap", "name", "namespaces" (net, ipc, uts:
+ * what is there is joined, a pinned network for one), "cgroup_parent", "wall_time", "cpu_time", and the limits of a control group,
+ * which hold for all containers of the pod together. `*result` is for ringfence_pod_free().
+ *
+ * Fails with RINGFENCE_KIND_INVALID_SPEC for fields that belong to the containers, or to a namespace that is not shared; with
+ * RINGFENCE_KIND_INVALID_ARGUMENT and the field "share"; with RINGFENCE_KIND_UNSUPPORTED and the field "share" for pid where
+ * there is no control group, by which alone such a container can be ended.
+ */
+int ringfence_pod_start(const ringfence_spec *spec,
+                        const char *share,
+                        ringfence_pod **result,
+                        ringfence_error **err);
+
+/**
+ * Starts a container in the pod, as ringfence_container_start() does; from any thread. `*result` is for
+ * ringfence_container_free(), which ends nothing: the pod keeps the container until ringfence_container_close().
+ *
+ * Fails with RINGFENCE_KIND_INVALID_SPEC for fields that are the pod's ("hostname", "net", "idmap", ...), with
+ * RINGFENCE_KIND_CLOSED when the pod has ended, with RINGFENCE_KIND_FROZEN for a frozen one, with
+ * RINGFENCE_KIND_PERMISSION_DENIED from a thread with other credentials than those that started the pod.
+ */
+int ringfence_pod_container(const ringfence_pod *pod,
+                            const ringfence_spec *spec,
+                            ringfence_container **result,
+                            ringfence_error **err);
+
+/**
+ * A container of the pod by the "name" of its spec. `*result` is one more handle of it, for ringfence_container_free(). Fails
+ * with RINGFENCE_KIND_NOT_FOUND.
+ */
+int ringfence_pod_find_container(const ringfence_pod *pod,
+                                 const char *name,
+                                 ringfence_container **result,
+                                 ringfence_error **err);
+
+/**
+ * How many containers it has, those that have ended too, without those that were closed; -1 for NULL and in a forked child.
+ */
+int ringfence_pod_container_count(const ringfence_pod *pod);
+
+/**
+ * A container of the pod by its place, 0 for the first, in the order of their starts: one that is closed moves those after it up.
+ * `*result` is one more handle of it, for ringfence_container_free(). Fails with RINGFENCE_KIND_NOT_FOUND and the field "index".
+ */
+int ringfence_pod_container_at(const ringfence_pod *pod,
+                               int index,
+                               ringfence_container **result,
+                               ringfence_error **err);
+
+/**
+ * Kills what runs in its containers, closes them, then ends the namespaces; waits until everything is undone. Calls on other threads
+ * return RINGFENCE_KIND_CLOSED, later ones too. Closing it again is fine. Fails as ringfence_container_close().
+ */
+int ringfence_pod_close(const ringfence_pod *pod,
+                        int timeout_ms,
+                        ringfence_error **err);
+
+/**
+ * Frees the handle. NULL is fine. A pod that was not closed ends, and its containers with it, without waiting for that. After
+ * ringfence_pod_close() it never blocks.
+ */
+void ringfence_pod_free(ringfence_pod *pod);
+
+/**
+ * The "name" of its spec, by which "namespaces" of other specs find it ("container:NAME"); NULL when it has none, and for NULL.
+ */
+const char *ringfence_pod_name(const ringfence_pod *pod);
+
+/**
+ * Its id, unique on this machine while it exists, and the name of its control groups; NULL for NULL.
+ */
+const char *ringfence_pod_id(const ringfence_pod *pod);
+
+/**
+ * The pid of the holder, seen from this program's pid namespace; -1 for NULL and in a forked child.
+ */
+int ringfence_pod_pid(const ringfence_pod *pod);
+
+/**
+ * The pidfd of the holder, borrowed; -1 for NULL and in a forked child.
+ */
+int ringfence_pod_pidfd(const ringfence_pod *pod);
+
+/**
+ * A descriptor, borrowed, that becomes readable or hangs up when the pod has ended and its namespaces and groups are undone. Only
+ * poll it, never read it. -1 for NULL and in a forked child.
+ */
+int ringfence_pod_events_fd(const ringfence_pod *pod);
+
+/**
+ * 1 while containers can be started in it (frozen too), 0 when it has ended; -1 for NULL and in a forked child.
+ */
+int ringfence_pod_is_running(const ringfence_pod *pod);
+
+/**
+ * SIGKILL to every process of every container in it, and to the holder. Does not wait.
+ */
+int ringfence_pod_kill(const ringfence_pod *pod, ringfence_error **err);
+
+/**
+ * Their "stop_signal" to its containers, SIGKILL when the time has passed (-1: the longest of their "stop_timeout"s); then closes.
+ */
+int ringfence_pod_stop(const ringfence_pod *pod,
+                       int timeout_ms,
+                       ringfence_error **err);
+
+/**
+ * Waits until it has ended, by ringfence_pod_kill() or "wall_time" for one, and everything was undone: 1 ended, 0 timed out, -1
+ * error.
+ */
+int ringfence_pod_wait(const ringfence_pod *pod,
+                       int timeout_ms,
+                       ringfence_error **err);
+
+/**
+ * Stops all processes of its containers where they are.
+ */
+int ringfence_pod_freeze(const ringfence_pod *pod, ringfence_error **err);
+
+/**
+ * Lets them run again.
+ */
+int ringfence_pod_thaw(const ringfence_pod *pod, ringfence_error **err);
+
+/**
+ * Changes limits of the pod while it runs, as ringfence_container_update() does.
+ */
+int ringfence_pod_update(const ringfence_pod *pod, const char *json, ringfence_error **err);
+
+/**
+ * Its spec as it is now, as a JSON object (ringfence_string_free()).
+ */
+char *ringfence_pod_spec_json(const ringfence_pod *pod, ringfence_error **err);
+
+/**
+ * What its containers use and used together, as a JSON object (ringfence_string_free()) with the keys of
+ * ringfence_container_usage_json().
+ */
+char *ringfence_pod_usage_json(const ringfence_pod *pod, ringfence_error **err);
+
+/**
+ * What was chosen for it, as a JSON object (ringfence_string_free()): what ringfence_container_info_json() tells, and "share" and
+ * "containers", an array with that of each.
+ */
+char *ringfence_pod_info_json(const ringfence_pod *pod,
+                              ringfence_error **err);
+
+/**
+ * A descriptor of one of its namespaces, of a kind that is shared or "user": the caller's (CLOEXEC). The namespace exists as long
+ * as it is open, also without the pod; ringfence_namespace_pin() keeps it at a path.
+ */
+int ringfence_pod_ns_fd(const ringfence_pod *pod,
+                        const char *kind,
+                        ringfence_error **err);
+
+/**
  * The name of a kind of events: "oom_kill", ...; NULL for a number that is none. Lives for ever.
  */
 const char *ringfence_event_kind_name(int kind);
@@ -953,6 +1122,14 @@ int ringfence_container_events(const ringfence_container *container,
                                const char *options,
                                ringfence_events **result,
                                ringfence_error **err);
+
+/**
+ * As ringfence_container_events(), for all containers of a pod together; the last event is the end of the pod.
+ */
+int ringfence_pod_events(const ringfence_pod *pod,
+                         const char *options,
+                         ringfence_events **result,
+                         ringfence_error **err);
 
 /**
  * Frees the reader. NULL is fine. A call of ringfence_events_next() that is under way on another thread fails with

@@ -33,7 +33,7 @@ impl Object for ringfence_container {
     const NAME: &'static str = "container";
 }
 
-fn give_container(container: Container) -> *mut ringfence_container {
+pub(crate) fn give_container(container: Container) -> *mut ringfence_container {
     let name = container.name().map(|name| c_string(name.into()));
     let id = c_string(container.id().into());
     give(Body { container, name, id })

@@ -11,6 +11,7 @@ use crate::border::{border, give_string, output, quietly, text, timeout};
 use crate::container::{container_of, ringfence_container};
 use crate::error::ringfence_error;
 use crate::object::{Object, borrow, give, release, running};
+use crate::pod::{pod_of, ringfence_pod};
 
 /// A reader of the events of a container. Reading (ringfence_events_next() and what it is about: _kind, _count, ...) is for one
 /// thread at a time, because there is one current event; _cancel, _fd and _free may be called by any thread meanwhile. Any number
@@ -120,15 +121,35 @@ pub unsafe extern "C" fn ringfence_container_events(
 ) -> c_int {
     border(err, -1, || {
         output(result, "result")?;
-        let options = match options.is_null() {
-            true => EventOptions::default(),
-            false => EventOptions::from_json(text(options, "options")?)?,
-        };
-        let events = container_of(container, |container| container.events(&options))?;
+        let events = container_of(container, |container| container.events(&options_of(options)?))?;
         // SAFETY: checked not to be NULL, and by the header's contract a place for a pointer.
         unsafe { *result = give(Body { events, current: Mutex::new(None) }) };
         Ok(0)
     })
+}
+
+/// As ringfence_container_events(), for all containers of a pod together; the last event is the end of the pod.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_pod_events(
+    pod: *const ringfence_pod,
+    options: *const c_char,
+    result: *mut *mut ringfence_events,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border(err, -1, || {
+        output(result, "result")?;
+        let events = pod_of(pod, |pod| pod.events(&options_of(options)?))?;
+        // SAFETY: as in `ringfence_container_events`.
+        unsafe { *result = give(Body { events, current: Mutex::new(None) }) };
+        Ok(0)
+    })
+}
+
+fn options_of(options: *const c_char) -> Result<EventOptions> {
+    match options.is_null() {
+        true => Ok(EventOptions::default()),
+        false => EventOptions::from_json(text(options, "options")?),
+    }
 }
 
 /// Frees the reader. NULL is fine. A call of ringfence_events_next() that is under way on another thread fails with

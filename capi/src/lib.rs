@@ -23,6 +23,8 @@ mod run;
 mod container;
 /// Groups of processes inside a container.
 mod group;
+/// Containers that share namespaces.
+mod pod;
 
 mod events;
 

@@ -85,6 +85,8 @@ pub struct Request {
     pub wall_ms: u64,
     /// START and TIMES: microseconds of processor time after which it is ended; 0 is none.
     pub cpu_usec: u64,
+    /// START: the key of the container whose end ends this one too; 0 is none.
+    pub pod: u64,
 }
 
 /// Which time limit ended a container; in `Record::limit`.

@@ -33,6 +33,8 @@ struct Task {
     /// A request's kind; 0 is a free entry.
     kind: u32,
     key: u64,
+    /// The key of the container whose end is this one's, or 0.
+    pod: u64,
     /// The stage or the joiner; 0 when there is none or it was reaped.
     helper: i32,
     /// pid 1 or the payload; 0 before it exists.
@@ -573,7 +575,8 @@ impl Keeper {
         let start = req.kind == request::START;
         let container = if start { None } else { self.find(req.key).and_then(|i| self.task(i).living()) };
         let index = (0..self.used).find(|&i| self.task(i).kind == 0).unwrap_or(self.used);
-        let refusal = if !start && container.is_none() {
+        let without_pod = start && req.pod != 0 && self.find(req.pod).and_then(|i| self.task(i).living()).is_none();
+        let refusal = if !start && container.is_none() || without_pod {
             Some((keeper_step::NO_CONTAINER, nr::ESRCH))
         } else if index >= TASKS {
             Some((keeper_step::TABLE_FULL, nr::ENFILE))
@@ -638,6 +641,7 @@ impl Keeper {
         let task = Task {
             kind: req.kind,
             key: req.key,
+            pod: if start { req.pod } else { 0 },
             helper: if staged && child > 0 { child as i32 } else { 0 },
             pid: if !staged && child > 0 { child as i32 } else { 0 },
             reaped: false,
@@ -697,6 +701,26 @@ impl Keeper {
         }
     }
 
+    fn has_members(&mut self, index: usize) -> bool {
+        let key = self.task(index).key;
+        let holds = self.task(index).kind == request::START;
+        holds
+            && (0..self.used).any(|i| {
+                let task = self.task(i);
+                task.kind == request::START && task.pod == key && task.undo_at == 0
+            })
+    }
+
+    /// The containers of a pod end with the one that holds its namespaces.
+    fn kill_members(&mut self, pod: u64) {
+        for index in 0..self.used {
+            let task = self.task(index);
+            if task.kind == request::START && task.pod == pod && task.undo_at == 0 {
+                self.kill(index);
+            }
+        }
+    }
+
     fn reap(&mut self) {
         loop {
             let mut status = 0i32;
@@ -739,6 +763,10 @@ impl Keeper {
                 task.pid = pid;
                 task.reaped = true;
                 task.exited = Record { limit: task.times.ended_by, ..role::exited(pid, status, &usage) };
+                let (kind, key) = (task.kind, task.key);
+                if kind == request::START {
+                    self.kill_members(key);
+                }
             }
             self.settle(index);
         }
@@ -845,6 +873,7 @@ impl Keeper {
         if self.task(index).kept >= 0 {
             return self.lift(index);
         }
+        let members_live = self.has_members(index);
         let shared = self.shared;
         let task = self.task(index);
         let plan = task.plan;
@@ -854,7 +883,10 @@ impl Keeper {
         }
         plan.set_slot(slot::CHANNEL, task.channel.into());
         h.fail_errno = 0;
-        if !plan.run(section::UNDO) && h.fail_errno == nr::EBUSY && task.undo_tries < TRIES {
+        // What is in its namespaces, groups and ids is still used by the containers that end with it.
+        let waits = members_live && task.undo_tries < TRIES;
+        let busy = waits || !plan.run(section::UNDO) && h.fail_errno == nr::EBUSY;
+        if busy && task.undo_tries < TRIES {
             task.undo_tries += 1;
             task.undo_at = now + (1 << task.undo_tries.min(10)).min(1000);
             return;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use once_cell::sync::{Lazy, OnceCell};
 use serde_json::{Value, json};
 
-use crate::cgroup::{Group, Limits, Usage, V1Part};
+use crate::cgroup::{Group, Heir, Limits, Usage, V1Part};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{EventOptions, Events, Readers, Shared};
@@ -45,6 +45,8 @@ mod groups;
 mod net;
 /// Pseudoterminals, /dev/shm and kernel parameters.
 mod parameters;
+/// Containers that share namespaces.
+mod pod;
 /// The processes of a container.
 mod processes;
 /// Sockets and files inside, for the host.
@@ -57,6 +59,7 @@ pub(crate) use disk::prospect as prospect_disk;
 pub use enter::Lent;
 pub use groups::ControlGroup;
 pub(crate) use groups::Sub;
+pub use pod::Pod;
 pub use processes::ProcessEntry;
 
 /// How long an implicit end (a drop, a failed start) may take.
@@ -108,6 +111,8 @@ pub(crate) struct Inner {
     claims: Mutex<Vec<IdClaim>>,
     name: Mutex<Option<NameClaim>>,
     log: Option<OwnedFd>,
+    /// Whose namespaces it has, and in whose group it is.
+    pod: Option<Membership>,
     /// What `info_json` tells: made when somebody asks.
     info: OnceCell<Value>,
     chosen: Chosen,
@@ -530,8 +535,35 @@ fn new_log(max: u64) -> Result<OwnedFd> {
     Ok(fd)
 }
 
+/// What a member of a pod shares, and with whom.
+#[derive(Clone, Debug)]
+struct Membership {
+    holder: Arc<Inner>,
+    kinds: Vec<NamespaceKind>,
+}
+
+/// What a container is to a pod.
+#[derive(Clone, Copy)]
+enum Role<'a> {
+    Alone,
+    /// It has the namespaces and no process but pid 1. With pids, those who share them are ended by their groups, in its own.
+    Holder {
+        pids: bool,
+    },
+    Member(&'a Membership),
+}
+
+impl<'a> Role<'a> {
+    fn member(self) -> Option<&'a Membership> {
+        match self {
+            Self::Member(membership) => Some(membership),
+            _ => None,
+        }
+    }
+}
+
 /// Opens the namespaces that a spec joins.
-fn open_namespaces(spec: &Spec, privileged: bool) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
+fn open_namespaces(spec: &Spec, privileged: bool, pod: Option<&Membership>) -> Result<Vec<(NamespaceKind, OwnedFd)>> {
     let mut out = Vec::new();
     for kind in NamespaceKind::ALL {
         let field = format!("namespaces.{}", kind.name());
@@ -541,6 +573,15 @@ fn open_namespaces(spec: &Spec, privileged: bool) -> Result<Vec<(NamespaceKind, 
                 .map_err(|e| Error::io("open", &e).with_field(field.clone()).with_path(path.to_string_lossy()))
         };
         let source = namespace_source(spec, kind);
+        if let Some(Membership { holder, kinds }) = pod
+            && (kind == NamespaceKind::User || kinds.contains(&kind))
+        {
+            if source != NamespaceSource::Host {
+                let copy = holder.pidfd().try_clone_to_owned();
+                out.push((kind, copy.map_err(|e| Error::io("dup", &e).with_field(field))?));
+            }
+            continue;
+        }
         let by_path = matches!(source, NamespaceSource::Path(_));
         let fd = match source {
             NamespaceSource::Host if kind == NamespaceKind::Mnt && privileged => {
@@ -678,6 +719,13 @@ fn time_counter(group: Option<&Group>) -> Result<OwnedFd> {
         .map_err(|e| Error::os("open", e as i32).with_field("cpu_time").with_path("cpu.stat"))
 }
 
+fn other_credentials(started: &str) -> Error {
+    let what = format!("this thread's credentials are not those that started {started}");
+    Error::new(ErrorKind::PermissionDenied, what)
+        .with_errno(libc::EPERM)
+        .with_hint("ids, groups, capabilities and namespaces have to be the same")
+}
+
 fn keeper_killed() -> Error {
     Error::new(ErrorKind::KeeperDied, "the keeper was killed during the start").with_errno(libc::EPIPE)
 }
@@ -719,18 +767,28 @@ impl Container {
     /// # Errors
     /// They name the field of the spec, the step, the path and the errno; nothing is left behind.
     pub fn start(spec: &Spec) -> Result<Self> {
+        Self::start_as(spec, Role::Alone)
+    }
+
+    fn start_as(spec: &Spec, role: Role<'_>) -> Result<Self> {
         spec.validate().and_then(|()| check_descriptors(spec)).map_err(|e| e.with_context(context(spec)))?;
         sweep_lingering();
         let mut refused = Vec::new();
         let mut left = 0;
         loop {
-            match Self::attempt(spec, &refused).map_err(|e| e.with_context(context(spec)))? {
+            match Self::attempt(spec, role, &refused).map_err(|e| e.with_context(context(spec)))? {
                 Attempt::Done(container) => {
                     let name = container.name().map(|name| format!(" {name:?}")).unwrap_or_default();
                     log::info!("started {}{name}, pid {}", container.id(), container.pid());
                     return Ok(container);
                 }
+                Attempt::Refused(_) if role.member().is_some() => {
+                    return Err(other_credentials("the pod").with_context(context(spec)));
+                }
                 Attempt::Refused(keeper) => refused.push(keeper),
+                Attempt::KeeperLeft if let Some(pod) = role.member() => {
+                    return Err(pod.holder.keeper_is_gone().with_context(context(spec)));
+                }
                 // It went after its idle time, just now.
                 Attempt::KeeperLeft => left += 1,
             }
@@ -742,7 +800,7 @@ impl Container {
         }
     }
 
-    fn attempt(spec: &Spec, refused: &[Arc<Keeper>]) -> Result<Attempt> {
+    fn attempt(spec: &Spec, role: Role<'_>, refused: &[Arc<Keeper>]) -> Result<Attempt> {
         let log_asked = |stdio: &Option<Stdio>| matches!(stdio, None | Some(Stdio::Log));
         let logs =
             !spec.argv.is_empty() && spec.terminal.is_none() && (log_asked(&spec.stdout) || log_asked(&spec.stderr));
@@ -753,6 +811,11 @@ impl Container {
         };
         let prepared = if spec.detach {
             Self::prepare_detached(spec, name, log)?
+        } else if let Some(Membership { holder, .. }) = role.member() {
+            let Chosen { mode, maps, why, .. } = &holder.chosen;
+            let (mode, maps, why) = (*mode, maps.clone(), why.clone());
+            let ids = IdChoice { maps, claims: Vec::new(), detached_claims: None, mode, why };
+            Prepared { keeper: holder.keeper.clone(), ids, name, log }
         } else {
             let keeper = match keeper_of_joined(spec) {
                 Some(keeper) if refused.is_empty() => keeper,
@@ -763,7 +826,7 @@ impl Container {
         };
         let keeper = prepared.keeper.clone();
         keeper.starting.fetch_add(1, Ordering::Relaxed);
-        let result = Self::launch(spec, prepared);
+        let result = Self::launch(spec, role, prepared);
         keeper.starting.fetch_sub(1, Ordering::Relaxed);
         result
     }
@@ -798,13 +861,57 @@ impl Container {
         Ok(Prepared { keeper, ids, name: Some(name), log })
     }
 
-    fn launch(spec: &Spec, prepared: Prepared) -> Result<Attempt> {
+    /// Makes the group of a container that is in no pod's.
+    fn own_group(
+        spec: &Spec,
+        role: Role<'_>,
+        keeper: &Arc<Keeper>,
+        id: &str,
+        (limits, heir): (&Limits, Option<Heir>),
+    ) -> Result<std::result::Result<Option<Group>, Attempt>> {
+        let whereabouts = crate::cgroup::whereabouts();
+        let needed = matches!(role, Role::Holder { pids: true }).then_some("share");
+        let Some(place) = launch::place(keeper, spec, limits, needed)? else { return Ok(Err(Attempt::KeeperLeft)) };
+        if spec.cgroup_parent.is_some() || keeper.group_parents.load(Ordering::Relaxed) != whereabouts {
+            let parents = Group::open_parents(&place, limits)?;
+            for parent in &parents {
+                if let Err(not_taken) = share(keeper, parent)? {
+                    return Ok(Err(not_taken));
+                }
+            }
+            if spec.cgroup_parent.is_none() && !parents.is_empty() {
+                keeper.group_parents.store(whereabouts, Ordering::Relaxed);
+            }
+        }
+        Group::create_in(&place, id, limits, heir).map(Ok)
+    }
+
+    fn launch(spec: &Spec, role: Role<'_>, prepared: Prepared) -> Result<Attempt> {
         static COUNTER: AtomicU64 = AtomicU64::new(1);
         let Prepared { keeper, ids, name, log } = prepared;
         let id = format!("{}{}-{}", keeper.id_prefix(), keeper.start_time, COUNTER.fetch_add(1, Ordering::Relaxed));
         let own_pids = namespace_source(spec, NamespaceKind::Pid) == NamespaceSource::New;
-        let namespaces = open_namespaces(spec, keeper.privileged)?;
-        let (mut facts, mut left_out) = facts::gather(spec, keeper.outer.as_ref(), ids.maps.clone())?;
+        let pod = role.member();
+        let namespaces = open_namespaces(spec, keeper.privileged, pod)?;
+        let default_ids =
+            pod.map_or_else(|| facts::default_ids(spec, keeper.outer.as_ref()), |pod| pod.holder.default_ids);
+        let seen = match role {
+            // Nothing of the host's tree is looked at for it.
+            Role::Holder { .. } => {
+                &Spec { namespaces: [(NamespaceKind::Mnt, NamespaceSource::Host)].into(), ..spec.clone() }
+            }
+            _ => spec,
+        };
+        let (mut facts, mut left_out) = facts::gather(seen, keeper.outer.as_ref(), ids.maps.clone(), default_ids)?;
+        facts.holder = matches!(role, Role::Holder { .. });
+        let mut shared_memory = None;
+        if let Some(pod) = pod {
+            facts.shared = pod.owned();
+            facts.shared_shm = pod.shares_memory(spec);
+            if facts.shared_shm {
+                shared_memory = Some(pod.holder.clone_shared_memory()?);
+            }
+        }
         let streams = if spec.argv.is_empty() {
             Opened { given: [None, None, None], facts: [StreamFact::Null; 3], host: Streams::default() }
         } else {
@@ -817,21 +924,21 @@ impl Container {
         facts.may_setgroups &= joined_user_allows_setgroups(spec);
 
         let limits = Limits::of(spec);
-        let whereabouts = crate::cgroup::whereabouts();
-        let Some(place) = launch::place(&keeper, spec, &limits)? else { return Ok(Attempt::KeeperLeft) };
-        if spec.cgroup_parent.is_some() || keeper.group_parents.load(Ordering::Relaxed) != whereabouts {
-            let parents = Group::open_parents(&place, &limits)?;
-            for parent in &parents {
-                if let Err(not_taken) = share(&keeper, parent)? {
-                    return Ok(not_taken);
-                }
-            }
-            if spec.cgroup_parent.is_none() && !parents.is_empty() {
-                keeper.group_parents.store(whereabouts, Ordering::Relaxed);
-            }
-        }
         let heir = if spec.nesting { facts::heir(&facts, keeper.outer.as_ref())? } else { None };
-        let group = Group::create_in(&place, &id, &limits, heir)?;
+        let group = match pod.and_then(|pod| pod.holder.group.as_ref()) {
+            Some(above) => {
+                for parent in above.parents() {
+                    if let Err(not_taken) = share(&keeper, parent)? {
+                        return Ok(not_taken);
+                    }
+                }
+                Some(above.member(&id, &limits)?)
+            }
+            None => match Self::own_group(spec, role, &keeper, &id, (&limits, heir))? {
+                Ok(group) => group,
+                Err(not_made) => return Ok(not_made),
+            },
+        };
         let mut making = Making { group, done: false };
         if !own_pids && !making.group.as_ref().is_some_and(Group::can_kill) {
             return Err(Error::new(
@@ -852,12 +959,17 @@ impl Container {
                 let mount = |(v2, name, controllers)| GroupMount { v2, name, controllers };
                 facts.group_mounts = group.hierarchies().into_iter().map(mount).collect();
             }
-            for parent in group.parents() {
+            // A member's are in those of its pod, whose parents the keeper knows.
+            let (above, name) = match pod.and_then(|pod| pod.holder.group.as_ref()) {
+                Some(above) => (above, format!("{}/{}", above.name(), group.name())),
+                None => (group, group.name().to_owned()),
+            };
+            for parent in above.parents() {
                 let index = match share(&keeper, parent)? {
                     Ok(index) => index,
                     Err(not_taken) => return Ok(not_taken),
                 };
-                facts.undo_groups.push((index, group.name().to_owned()));
+                facts.undo_groups.push((index, name.clone()));
             }
             if !own_pids && facts.group_dir {
                 // The v2 parent is the first.
@@ -879,6 +991,13 @@ impl Container {
         facts.watch_disk = disk.kind == Some(DiskFact::Tmpfs);
         let (compiled, needs) = crate::plan::container::compile(spec, &facts);
 
+        let user_namespace = match pod {
+            Some(pod) if !compiled.idmaps_before.is_empty() => {
+                let found = Namespace::of_pidfd(pod.holder.pidfd(), NamespaceKind::User);
+                Some(found.map_err(|e| e.with_field("idmap"))?)
+            }
+            _ => None,
+        };
         let (channel, there) = Channel::pair()?;
         let (status, status_there) = if spec.detach {
             let file = name.as_ref().expect("a detached container has a name").open_status()?;
@@ -898,6 +1017,11 @@ impl Container {
             times: Times { wall: spec.wall_time, cpu: spec.cpu_time },
             disk: disk.fd.as_ref().map(AsFd::as_fd),
             namespaces: &namespaces,
+            pod: pod.map(|pod| launch::OfPod {
+                key: pod.holder.key,
+                shared_memory: shared_memory.as_ref().map(AsFd::as_fd),
+                user_namespace: user_namespace.as_ref().map(AsFd::as_fd),
+            }),
         }
         .send(
             &keeper,
@@ -952,8 +1076,8 @@ impl Container {
         let at_home = sent_disk.as_ref().map(AsFd::as_fd).or(disk.fd.as_ref().map(AsFd::as_fd));
         let home = at_home.and_then(|fd| disk::Home::of(fd).ok());
         let (mode, maps, why) = (ids.mode, ids.maps.clone(), ids.why.clone());
-        let chosen = Chosen { mode, maps, why, left_out, disk: disk.kind, home };
-        let default_ids = facts::default_ids(spec, keeper.outer.as_ref());
+        let pod_id = pod.map(|pod| pod.holder.id.clone());
+        let chosen = Chosen { mode, maps, why, left_out, disk: disk.kind, home, pod: pod_id };
         if let Some(name) = &name {
             let mut record = chosen.describe(spec, &id, pid, &keeper, group.as_ref());
             record["keeper"] = json!(keeper.pid);
@@ -1015,6 +1139,7 @@ impl Container {
             claims: Mutex::new(ids.claims),
             name: Mutex::new(name),
             log,
+            pod: pod.cloned(),
             info: OnceCell::new(),
             chosen,
             namespaces: own,
@@ -1130,6 +1255,7 @@ impl Container {
             claims: Mutex::default(),
             name: Mutex::default(),
             log: found.open_log().ok().filter(|_| !running),
+            pod: None,
             info: OnceCell::with_value(data.clone()),
             chosen: Chosen::default(),
             namespaces: data["namespaces_flags"].as_u64().unwrap_or(0),
@@ -1519,10 +1645,15 @@ impl Inner {
         Process::new(self.clone(), pid, pidfd, Source::Channel(channel), host, oom)
     }
 
+    /// Itself, or with its pod.
+    fn is_frozen(&self) -> bool {
+        let frozen = |inner: &Self| inner.group.as_ref().is_some_and(|group| group.is_frozen().unwrap_or(false));
+        frozen(self) || self.pod.as_ref().is_some_and(|pod| frozen(&pod.holder))
+    }
+
     fn wait_thawed(&self, timeout: Option<Duration>) -> Result<()> {
-        let Some(group) = &self.group else { return Ok(()) };
         let deadline = Instant::now() + timeout.unwrap_or(Duration::ZERO);
-        while group.is_frozen().unwrap_or(false) {
+        while self.is_frozen() {
             if Instant::now() >= deadline {
                 return Err(Error::new(ErrorKind::Frozen, "the container is frozen")
                     .with_errno(libc::EBUSY)
@@ -1583,6 +1714,7 @@ impl Inner {
             times: Times::default(),
             disk: None,
             namespaces: &[],
+            pod: None,
         }
         .send(&self.keeper, kind, self.key, Some(timeout), there.as_fd(), None, compiled, needs)?;
         sent.map(|plan| (plan, channel)).ok_or_else(|| self.keeper_is_gone())
@@ -1600,12 +1732,7 @@ impl Inner {
         match launch::wait_started(channel, Some(timeout), until, &compiled.asks)? {
             Outcome::Started { pidfd, fds, .. } => Ok((pidfd, fds)),
             Outcome::Failed(failed) => Err(self.explain(&failed, compiled)),
-            Outcome::Refused => Err(Error::new(
-                ErrorKind::PermissionDenied,
-                "this thread's credentials are not those that started the container",
-            )
-            .with_errno(libc::EPERM)
-            .with_hint("ids, groups, capabilities and namespaces have to be the same")),
+            Outcome::Refused => Err(other_credentials("the container")),
             Outcome::KeeperDied | Outcome::Ended(_) => Err(self.keeper_is_gone()),
         }
     }
@@ -1715,6 +1842,8 @@ struct Chosen {
     left_out: Vec<std::path::PathBuf>,
     disk: Option<DiskFact>,
     home: Option<disk::Home>,
+    /// The id of the pod.
+    pod: Option<String>,
 }
 
 impl Chosen {
@@ -1749,6 +1878,7 @@ impl Chosen {
                 "idmapped_mounts": maps.is_some_and(|m| m.idmapped_mounts),
             },
             "namespaces": namespaces,
+            "pod": self.pod,
             "cgroup": group.map_or(Value::Null, Group::describe),
             "disk": disk::describe(self.disk, self.home),
             "left_out": self.left_out.iter().map(|p| p.to_string_lossy()).collect::<Vec<_>>(),

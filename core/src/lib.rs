@@ -26,7 +26,7 @@ mod systemd;
 
 pub use cgroup::{HugePageUsage, IoUsage, NetUsage, PressureUsage, QuotaUsage, Stall, Stalls, Usage};
 pub use command::Command;
-pub use container::{Beancounter, Container, ControlGroup, Lent, ProcessEntry, run};
+pub use container::{Beancounter, Container, ControlGroup, Lent, Pod, ProcessEntry, run};
 pub use doctor::doctor;
 pub use error::{Error, ErrorKind, Result, errno_name};
 pub use events::{Event, EventKind, EventOptions, Events, Pressure, PressureLevel, PressureResource};

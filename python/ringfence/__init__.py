@@ -4,7 +4,8 @@
     >>> r = ringfence.run(["sh", "-c", "echo $$; hostname"], hostname="box", memory="64M", capture_output=True, text=True)
     >>> print(r.stdout, r.returncode, r.usage.memory_peak)
 
-`run` and `popen` are `subprocess.run` and `subprocess.Popen` in a container of their own; `Container` is one that stays;
+`run` and `popen` are `subprocess.run` and `subprocess.Popen` in a container of their own; `Container` is one that stays; a `Pod`
+has several that share a network;
 `ringfence.aio` has the same names as coroutines. The fields of a container are keyword arguments: see `SpecFields`.
 What differs from `subprocess` is listed in SUBPROCESS.md beside this file, and tested line by line.
 """
@@ -21,6 +22,7 @@ from ._executor import ContainerExecutor
 from ._group import ControlGroup
 from ._machine import doctor, end_keepers, gc, ls, namespaces, plan, schema
 from ._namespace import Namespace
+from ._pod import Pod
 from ._process import Process
 from ._ringfence import __version__
 from ._run import popen, run
@@ -76,6 +78,7 @@ __all__ = [
     "NamespaceEntry",
     "NetUsage",
     "Plan",
+    "Pod",
     "Pressure",
     "PressureUsage",
     "Process",

@@ -35,6 +35,7 @@ from ._types import (
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Self, Unpack
 
+    from ._pod import Pod
     from ._types import CommandFields, LimitFields
 
     _P = ParamSpec("_P")
@@ -75,6 +76,7 @@ class Container:
         errors: str | None = None,
         bufsize: int = -1,
         detach: bool = False,
+        _pod: Pod | None = None,
         **fields: Unpack[SpecFields],
     ) -> None:
         text_options = TextOptions(text, None, encoding, errors, bufsize)
@@ -90,7 +92,7 @@ class Container:
             "detach": detach,
         }
         streams = _request.streams_of(stdin, stdout, stderr)
-        self._start(argv, streams, options, dict(fields), text_options)
+        self._start(argv, streams, options, dict(fields), text_options, pod=_pod)
 
     def _start(
         self,
@@ -100,24 +102,33 @@ class Container:
         fields: dict[str, Any],
         text_options: TextOptions,
         owns_container: bool = False,
+        pod: Pod | None = None,
     ) -> None:
         # Set first: the finalizer also sees a container that could not be started.
         self._closed = True
         _request.refuse(fields)
         request = _request.spec_request(args, streams, options, fields, owns_container)
         _host.sync_log_level()
-        self._take(_ringfence.Container.start(request), args, text_options, owns_container)
+        start = pod._live("container").container if pod else _ringfence.Container.start
+        self._take(start(request), args, text_options, owns_container, pod)
 
     def _take(
-        self, raw: _ringfence.Container, args: Args | None, text_options: TextOptions, owns_container: bool = False
+        self,
+        raw: _ringfence.Container,
+        args: Args | None,
+        text_options: TextOptions,
+        owns_container: bool = False,
+        pod: Pod | None = None,
     ) -> None:
         self._raw = raw
+        # The pod ends when its object is forgotten: not before this one.
+        self._pod = pod
         self._generation = _host.generation
         self._closed = False
         self._detached = raw.detached
         self._owned = not raw.detached
         main = raw.main()
-        if self._owned:
+        if self._owned and pod is None:
             _host.attached.add(self)
         self._main = Process[Any](main, args, self, text_options, owns_container) if main else None
 
@@ -185,6 +196,11 @@ class Container:
     def main(self) -> Process[Any] | None:
         """The main process, when there is an `argv`."""
         return self._main
+
+    @property
+    def pod(self) -> Pod | None:
+        """The pod that it was started in."""
+        return self._pod
 
     @property
     def running(self) -> bool:
@@ -601,6 +617,8 @@ class Container:
 
     def __del__(self) -> None:
         if getattr(self, "_closed", True) or not self._owned or self._generation != _host.generation:
+            return
+        if self._pod is not None:
             return
         raw = self._raw
         try:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._container import Container
+    from ._pod import Pod
 
 
 def options_of(kinds: Iterable[str] | None, pressure: Iterable[Pressure]) -> str:
@@ -34,7 +35,7 @@ class Events:
     handle: after `close()` of an attached container it tells the rest and `ended`.
     """
 
-    def __init__(self, raw: _ringfence.Events, container: Container, timeout: float | None) -> None:
+    def __init__(self, raw: _ringfence.Events, container: Container | Pod, timeout: float | None) -> None:
         self._raw: _ringfence.Events | None = raw
         self._generation = _host.generation
         self._name = repr(container)

@@ -14,12 +14,13 @@ from ._errors import Error
 
 if TYPE_CHECKING:
     from ._container import Container
+    from ._pod import Pod
 
 logger = logging.getLogger("ringfence")
 logger.addHandler(logging.NullHandler())
 
-#: Containers that end with this process.
-attached: weakref.WeakSet[Container] = weakref.WeakSet()
+#: Containers and pods that end with this process.
+attached: weakref.WeakSet[Container | Pod] = weakref.WeakSet()
 
 #: Rises in every forked child: handles of an older generation belong to the parent.
 generation = 0

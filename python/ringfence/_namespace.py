@@ -11,6 +11,7 @@ from ._types import AnyPath
 
 if TYPE_CHECKING:
     from ._container import Container
+    from ._pod import Pod
 
 KINDS = ("mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time")
 
@@ -158,19 +159,20 @@ class Namespace:
 class ContainerNamespaces(Mapping[str, Namespace]):
     """Those of a container, opened when they are asked for."""
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: Container | Pod, kinds: tuple[str, ...] = KINDS) -> None:
         self._container = container
+        self._kinds = kinds
 
     def __getitem__(self, kind: str) -> Namespace:
-        if kind not in KINDS:
+        if kind not in self._kinds:
             raise KeyError(kind)
         return Namespace._of(self._container._live("namespaces").namespace(kind))
 
     def __contains__(self, kind: object) -> bool:
-        return kind in KINDS
+        return kind in self._kinds
 
     def __iter__(self) -> Iterator[str]:
-        return iter(KINDS)
+        return iter(self._kinds)
 
     def __len__(self) -> int:
-        return len(KINDS)
+        return len(self._kinds)

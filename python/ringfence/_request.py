@@ -226,9 +226,10 @@ def _list(field: str, value: Any) -> list[Any]:
 
 def _namespace(source: Any) -> Any:
     from ._container import Container
+    from ._pod import Pod
 
     # A container without a name is known by its pid 1, which lives as long as its namespaces are needed.
-    return {"pid": source.pid} if isinstance(source, Container) else source
+    return {"pid": source.pid} if isinstance(source, (Container, Pod)) else source
 
 
 def _argv(args: Args | None, options: Mapping[str, Any]) -> list[bytes] | None:

@@ -1,4 +1,4 @@
-"""The same names as coroutines, for asyncio: `run`, `popen`, `Container`, `Process`, `Events`, `by_name`, ...
+"""The same names as coroutines, for asyncio: `run`, `popen`, `Container`, `Pod`, `Process`, `Events`, `by_name`, ...
 
     async with aio.Container(memory="256M") as c:
         r = await c.run(["sh", "-c", "echo hello"], capture_output=True, text=True)
@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
-from . import _call, _container, _events, _machine, _reach, _run
+from . import _call, _container, _events, _machine, _pod, _reach, _run
 from ._errors import Error, TimedOutError
 from ._group import ControlGroup
 from ._namespace import Namespace
@@ -45,11 +45,24 @@ from ._types import (
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Self, Unpack
 
-    from ._types import LimitFields
+    from ._types import LimitFields, SpecFields
 
     _P = ParamSpec("_P")
 
-__all__ = ["Container", "Events", "Process", "by_name", "doctor", "gc", "ls", "namespaces", "plan", "popen", "run"]
+__all__ = [
+    "Container",
+    "Events",
+    "Pod",
+    "Process",
+    "by_name",
+    "doctor",
+    "gc",
+    "ls",
+    "namespaces",
+    "plan",
+    "popen",
+    "run",
+]
 
 R = TypeVar("R")
 
@@ -371,6 +384,11 @@ class Container:
         return self._sync.events_fd
 
     @property
+    def pod(self) -> Pod | None:
+        """The pod that it was started in."""
+        return None if self._sync.pod is None else Pod._around(self._sync.pod)
+
+    @property
     def running(self) -> bool:
         return self._sync.running
 
@@ -608,6 +626,169 @@ class Container:
 
     def __repr__(self) -> str:
         return repr(self._sync) if hasattr(self, "_sync") else "<Container: not started>"
+
+
+def _discard_pod(pod: _pod.Pod) -> None:
+    """Ends a pod that nobody will ever see."""
+    try:
+        pod.kill()
+    except Error:
+        pass
+    pod._closed = True
+
+
+class Pod:
+    """`ringfence.Pod` for asyncio. Started by `async with aio.Pod(...) as pod` or `pod = await aio.Pod(...)`."""
+
+    _sync: _pod.Pod
+
+    def __init__(self, *, share: str | Iterable[str] = _pod.SHARE, **fields: Unpack[SpecFields]) -> None:
+        self._arguments: tuple[str | Iterable[str], SpecFields] | None = (share, fields)
+
+    @classmethod
+    def _around(cls, pod: _pod.Pod) -> Self:
+        self = cls.__new__(cls)
+        self._arguments = None
+        self._sync = pod
+        return self
+
+    async def _started(self) -> Self:
+        if self._arguments is not None:
+            (share, fields), self._arguments = self._arguments, None
+            self._sync = await _in_thread(lambda: _pod.Pod(share=share, **fields), _discard_pod)
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._started().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._started()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def container(self, argv: Args | None = None, **options: Any) -> Container:
+        """A container in it: `async with pod.container(...) as c` or `c = await pod.container(...)` starts it."""
+        return Container(argv, _pod=self._sync, **options)
+
+    @property
+    def containers(self) -> list[Container]:
+        """Its containers in the order of their starts, also those that have ended; not those that were closed."""
+        return [Container._around(container) for container in self._sync.containers]
+
+    def find_container(self, name: str) -> Container:
+        return Container._around(self._sync.find_container(name))
+
+    @property
+    def share(self) -> tuple[str, ...]:
+        return self._sync.share
+
+    @property
+    def name(self) -> str | None:
+        return self._sync.name
+
+    @property
+    def id(self) -> str:
+        return self._sync.id
+
+    @property
+    def pid(self) -> int:
+        return self._sync.pid
+
+    @property
+    def pidfd(self) -> int:
+        return self._sync.pidfd
+
+    @property
+    def events_fd(self) -> int:
+        return self._sync.events_fd
+
+    @property
+    def running(self) -> bool:
+        return self._sync.running
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return self._sync.info
+
+    @property
+    def namespaces(self) -> Mapping[str, Namespace]:
+        return self._sync.namespaces
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return self._sync.spec
+
+    async def update(self, **limits: Unpack[LimitFields]) -> None:
+        """Changes limits of the pod while it runs; None takes one away. All of it or nothing."""
+        await asyncio.to_thread(lambda: self._sync.update(**limits))
+
+    async def usage(self) -> Usage:
+        return self._sync.usage()
+
+    def events(
+        self,
+        kinds: Iterable[str] | None = None,
+        pressure: Iterable[Pressure] = (),
+        timeout: float | None = None,
+    ) -> Events:
+        """What happens to the pod as a whole from now on; see `ringfence.Container.events`."""
+        return Events(self._sync.events(kinds, pressure, timeout))
+
+    async def freeze(self) -> None:
+        await asyncio.to_thread(self._sync.freeze)
+
+    async def thaw(self) -> None:
+        await asyncio.to_thread(self._sync.thaw)
+
+    async def kill(self) -> None:
+        """SIGKILL to everything in it; the pod ends. Does not wait."""
+        self._sync.kill()
+
+    async def _ended(self, timeout: float | None = None) -> bool:
+        until = None if timeout is None else time.monotonic() + timeout
+        while not self._sync._raw.wait(0):
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            if await _readable(self.events_fd, left):
+                # It speaks before the groups of its containers are gone.
+                await asyncio.sleep(0.002)
+        return True
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Waits until it has ended; `subprocess.TimeoutExpired` when the seconds pass first."""
+        if not self._sync._closed and not await self._ended(timeout):
+            raise subprocess.TimeoutExpired([], timeout or 0.0)
+
+    async def stop(self, timeout: float | None = None) -> None:
+        """`stop_signal` to its containers, SIGKILL after `timeout` seconds (default: the longest `stop_timeout`); then closes."""
+        running, until = self._sync._ask_to_stop(timeout)
+        for container in running:
+            try:
+                await Container._around(container)._ended(max(0.0, until - time.monotonic()))
+            except Error as error:
+                if error.kind != "closed":
+                    raise
+        await self.close()
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Ends its containers, then the namespaces; waits until everything is undone. Twice is fine."""
+        if self._sync._closed:
+            return
+        try:
+            self._sync.kill()
+            if not await self._ended(timeout):
+                raise TimedOutError(f"close {self._sync!r}: not ended after {timeout} s", kind="timed_out")
+        except Error as error:
+            if error.kind != "closed":
+                raise
+        self._sync.close()
+
+    def __repr__(self) -> str:
+        return repr(self._sync) if hasattr(self, "_sync") else "<Pod: not started>"
 
 
 async def _finish(

@@ -47,9 +47,9 @@ impl Drop for Lent {
 
 /// The handle of a container.
 #[pyclass(frozen, module = "ringfence._ringfence")]
-pub struct Container(ringfence::Container);
+pub struct Container(pub ringfence::Container);
 
-fn duration(timeout: Option<f64>) -> PyResult<Option<Duration>> {
+pub fn duration(timeout: Option<f64>) -> PyResult<Option<Duration>> {
     match timeout {
         None => Ok(None),
         Some(seconds) if seconds.is_nan() => Err(PyValueError::new_err("timeout is not a number")),

@@ -9,6 +9,7 @@ mod group;
 mod log;
 mod machine;
 mod namespace;
+mod pod;
 mod process;
 mod request;
 mod wait;
@@ -30,6 +31,8 @@ mod _ringfence {
     use crate::machine::{check, doctor, end_keepers, gc, ls, plan, schema};
     #[pymodule_export]
     use crate::namespace::{Namespace, namespaces};
+    #[pymodule_export]
+    use crate::pod::Pod;
     #[pymodule_export]
     use crate::process::{ExitStatus, Process};
     #[pymodule_export]

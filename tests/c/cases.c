@@ -474,6 +474,51 @@ static void update(json test, ringfence_container *container, json change, json 
     free(text);
 }
 
+/* Containers that share namespaces. */
+static void in_pod(json test, int timeout)
+{
+    enum { MOST = 8 };
+    ringfence_container *all[MOST] = {0};
+    ringfence_pod *pod = NULL;
+    ringfence_error *err = NULL;
+    json given = json_get(test, "pod"), specs = json_get(test, "containers"), steps = json_get(test, "commands");
+    json expected = json_get(test, "expect");
+    char *text = strndup(given.at, given.length), *share = json_text(json_get(test, "share"));
+    ringfence_spec *spec = ringfence_spec_from_json(text, &err);
+    int count = 0, result = spec ? ringfence_pod_start(spec, share, &pod, &err) : -1;
+    size_t position = 0;
+    ringfence_spec_free(spec);
+    free(text), free(share);
+    for (json one; count < MOST && result == 0 && (one = json_next(specs, &position)).at;) {
+        text = strndup(one.at, one.length);
+        spec = ringfence_spec_from_json(text, &err);
+        result = spec ? ringfence_pod_container(pod, spec, &all[count++], &err) : -1;
+        ringfence_spec_free(spec);
+        free(text);
+    }
+    if (result < 0)
+        check_error(test, expected, err);
+    else if (json_get(expected, "error").at)
+        expect(0, "result", "an error", "none");
+    ringfence_error_free(err);
+    position = 0;
+    for (json step; good && !*why && result >= 0 && (step = json_next(steps, &position)).at;) {
+        char *place = json_text(json_get(step, "in"));
+        ringfence_output *output = NULL;
+        err = NULL;
+        result = run_command(all[place ? atoi(place) : 0], step, timeout, &output, &err);
+        check(test, json_get(step, "expect"), result, output, err);
+        free(place);
+    }
+    err = NULL;
+    if (pod && ringfence_pod_close(pod, timeout, &err) < 0)
+        expect(0, "close", "success", ringfence_error_message(err));
+    ringfence_error_free(err);
+    while (count > 0)
+        ringfence_container_free(all[--count]);
+    ringfence_pod_free(pod);
+}
+
 /* Who wants a part of what rivals share: a container, or a group inside one. */
 typedef struct {
     ringfence_container *container;
@@ -625,9 +670,11 @@ static void run(json test, const char *tmp)
             snprintf(why, sizeof why, "no %s here", program);
         free(program);
     }
-    if (json_get(test, "rivals").at)
+    if (!*why && json_get(test, "rivals").at)
         rivals(test, timeout);
-    if (*why || json_get(test, "rivals").at) {
+    if (!*why && json_get(test, "pod").at)
+        in_pod(test, timeout);
+    if (*why || json_get(test, "rivals").at || json_get(test, "pod").at) {
         free(spec_text), free(input), free(seconds);
         return;
     }

@@ -217,8 +217,11 @@ def run(case: dict[str, Any]) -> None:
     if "rivals" in case:
         rivals(case)
         return
-    fields = dict(case["spec"])
     capture: dict[str, Any] = {"text": True, "timeout": case.get("timeout", 30)}
+    if "pod" in case:
+        in_pod(case, capture)
+        return
+    fields = dict(case["spec"])
     if "commands" not in case:
         argv = fields.pop("argv", [])
         capture |= {name: ringfence.PIPE for name in ("stdout", "stderr") if name not in fields}
@@ -248,15 +251,36 @@ def run(case: dict[str, Any]) -> None:
             if "update" in step:
                 update(case, one, step)
                 continue
-            options = {key: of_text(value) for key, value in step.get("set", {}).items()}
-            options |= {"stdout": ringfence.PIPE, "stderr": ringfence.PIPE}
-            if "input" in step:
-                options["input"] = step["input"]
-            else:
-                options["stdin"] = ringfence.DEVNULL
-            try:
-                result = one.run(step["argv"], **options, **capture)
-            except ringfence.Error as error:
-                check_error(case, step["expect"].get("error"), error)
-            else:
-                check_result(step["expect"], result)
+            command(case, one, step, capture)
+
+
+def in_pod(case: dict[str, Any], capture: dict[str, Any]) -> None:
+    """Containers that share namespaces."""
+    shared = {"share": case["share"]} if "share" in case else {}
+    with contextlib.ExitStack() as stack:
+        try:
+            pod = stack.enter_context(ringfence.Pod(**shared, **case["pod"]))
+            containers = [pod.container(**spec) for spec in case["containers"]]
+        except ringfence.Error as error:
+            check_error(case, case.get("expect", {}).get("error"), error)
+            return
+        assert "error" not in case.get("expect", {}), "an error was expected"
+        for step in case["commands"]:
+            command(case, containers[step.get("in", 0)], step, capture)
+
+
+def command(
+    case: dict[str, Any], container: ringfence.Container, step: dict[str, Any], capture: dict[str, Any]
+) -> None:
+    options = {key: of_text(value) for key, value in step.get("set", {}).items()}
+    options |= {"stdout": ringfence.PIPE, "stderr": ringfence.PIPE}
+    if "input" in step:
+        options["input"] = step["input"]
+    else:
+        options["stdin"] = ringfence.DEVNULL
+    try:
+        result = container.run(step["argv"], **options, **capture)
+    except ringfence.Error as error:
+        check_error(case, step["expect"].get("error"), error)
+    else:
+        check_result(step["expect"], result)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringfence::spec::Stdio;
-use ringfence::{Command, Container, ControlGroup, Error, ErrorKind, Output, Spec, Usage, errno_name};
+use ringfence::{Command, Container, ControlGroup, Error, ErrorKind, Output, Pod, Spec, Usage, errno_name};
 use serde_json::Value;
 
 /// Why a case did not pass: it cannot run here, or it went wrong.
@@ -144,6 +144,31 @@ fn check_files(files: &Value, tmp: &Path) -> Result<(), Verdict> {
     Ok(())
 }
 
+/// Containers that share namespaces.
+fn in_pod(case: &Value, timeout: Option<Duration>) -> Result<(), Verdict> {
+    let start = || {
+        let share = case["share"].as_str().map_or_else(|| Ok(Pod::SHARE.to_vec()), Pod::parse_share)?;
+        let pod = Pod::start(&Spec::from_json(&case["pod"].to_string())?, &share)?;
+        for spec in case["containers"].as_array().expect("containers") {
+            pod.container(&Spec::from_json(&spec.to_string())?)?;
+        }
+        Ok(pod)
+    };
+    let pod = match start() {
+        Ok(pod) => pod,
+        Err(error) => return check(case, case, Err(error)),
+    };
+    if case["expect"]["error"].is_object() {
+        return Err(Verdict::Fail("an error was expected".to_owned()));
+    }
+    let containers = pod.containers();
+    for step in case["commands"].as_array().expect("commands") {
+        let container = &containers[step["in"].as_u64().unwrap_or(0) as usize];
+        check(case, step, command(container, step, timeout))?;
+    }
+    pod.close(timeout).map_err(|e| Verdict::Fail(format!("close: {e}")))
+}
+
 fn run(case: &Value) -> Result<(), Verdict> {
     // SAFETY: geteuid has no preconditions.
     let caller = if unsafe { libc::geteuid() } == 0 { "root" } else { "user" };
@@ -160,6 +185,9 @@ fn run(case: &Value) -> Result<(), Verdict> {
         return rivals(case, specs, timeout);
     }
     let timeout = Some(timeout);
+    if case["pod"].is_object() {
+        return in_pod(case, timeout);
+    }
     let spec = match Spec::from_json(&case["spec"].to_string()) {
         Ok(spec) => spec,
         Err(error) => return check(case, case, Err(error)),

@@ -171,6 +171,14 @@ fn nothing_is_asked_without_a_limit() {
     nothing_is_left();
 }
 
+/// Without a limit too: it is by their groups that its containers are ended.
+#[test]
+fn a_pod_that_shares_process_ids() {
+    let output = case_in(session(), "pod");
+    assert!(said(&output, "group").starts_with(&format!("/{USER}/app.slice/ringfence-")), "{output}");
+    nothing_is_left();
+}
+
 #[test]
 fn all_keepers_share_a_scope() {
     case_in(session(), "many");
@@ -590,6 +598,18 @@ fn child_case() {
             println!("group {}", group_of(c.pid()));
             assert_eq!(group_of(c.pid()), own_group());
             c.close(None).unwrap();
+        }
+        "pod" => {
+            use ringfence::spec::NamespaceKind::{Net, Pid};
+            let pod = ringfence::Pod::start(&Spec::new(), &[Net, Pid]).unwrap();
+            let c = pod.container(&Spec::new().memory(64 << 20)).unwrap();
+            let group = group_of(c.pid());
+            println!("group {group}");
+            assert!(group.contains(&format!("/{}/", pod.id())), "{group}");
+            assert_eq!(file(&group, "memory.max"), (64 << 20).to_string());
+            let scope = Path::new(&group_of(pod.pid())).ancestors().nth(2).unwrap().to_str().unwrap().to_owned();
+            pod.close(None).unwrap();
+            end(Vec::new(), &scope);
         }
         "cpuset" => {
             let error = Container::start(&common::spec(json!({"cpuset": "0"}))).unwrap_err();

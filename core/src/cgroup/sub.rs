@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use super::layout::Controller;
 use super::limits::Limits;
 use super::parent::Parent;
-use super::settings;
+use super::settings::{self, Setting};
 use super::v1::V1Group;
 use super::{Group, V1Part, failed_at, file, has};
 use crate::error::{Error, ErrorKind, Result};
@@ -27,15 +27,24 @@ impl Group {
     /// Makes a group in this one, with limits of its own: they hold within those of the container, and its weight counts
     /// against the groups beside it.
     pub fn sub(&self, name: &str, limits: &Limits) -> Result<Group> {
-        let settings = limits.settings()?;
-        for setting in &settings {
-            self.provide(setting)?;
-        }
-        let asked = |parent: &Parent| {
+        let asked = |parent: &Parent, settings: &[Setting]| {
             let on_v1 = |c: Controller| has(parent, c.name_on(false));
             settings.iter().any(|s| on_v1(s.controller))
                 || Controller::LIMITING.iter().any(|&c| c.counts(false) && on_v1(c))
         };
+        self.inside(name, limits, asked)
+    }
+
+    /// As [`sub`](Self::sub), in every hierarchy that this one is in: for a container of this pod.
+    pub fn member(&self, id: &str, limits: &Limits) -> Result<Group> {
+        self.inside(id, limits, |_, _| true)
+    }
+
+    fn inside(&self, name: &str, limits: &Limits, asked: impl Fn(&Parent, &[Setting]) -> bool) -> Result<Group> {
+        let settings = limits.settings()?;
+        for setting in &settings {
+            self.provide(setting)?;
+        }
         let _nobody_joins = self.joining.write().unwrap_or_else(PoisonError::into_inner);
         let mut made = Made { name, v2: None, v1: Vec::new(), done: false };
         if let Some((parent, dir)) = &self.v2 {
@@ -59,7 +68,7 @@ impl Group {
                 file::open_dir(dir, Path::new(name)).map_err(|e| failed_at("open", e, &inner.path.join(name)))?;
             made.v2 = Some((inner, opened));
         }
-        for part in self.v1().iter().filter(|part| asked(&part.parent)) {
+        for part in self.v1().iter().filter(|part| asked(&part.parent, &settings)) {
             let path = part.parent.path.join(&self.name);
             let dir =
                 file::open_dir(&part.parent.dir, Path::new(&self.name)).map_err(|e| failed_at("open", e, &path))?;

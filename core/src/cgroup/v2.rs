@@ -44,6 +44,9 @@ pub(super) fn set_frozen(dir: BorrowedFd<'_>, frozen: bool, timeout: Duration) -
     }
 }
 
+/// By itself, as it was asked to be, or by a group above. What the kernel reports alone is not enough: a task that is woken takes
+/// the word back until it has stopped again.
 pub(super) fn is_frozen(dir: BorrowedFd<'_>) -> Result<bool, Errno> {
-    Ok(file::keyed(&file::read(dir, "cgroup.events")?, "frozen") == Some(1))
+    let asked = file::read(dir, "cgroup.freeze")?.trim() == "1";
+    Ok(asked || file::keyed(&file::read(dir, "cgroup.events")?, "frozen") == Some(1))
 }

@@ -147,7 +147,8 @@ impl Inner {
 
     /// Whether the group of terminals is mapped.
     fn has_tty(&self) -> bool {
-        let Some(maps) = self.info()["idmap"]["gid"].as_array() else { return true };
+        let info = self.info();
+        let Some(maps) = info["idmap"]["gid"].as_array() else { return info["idmap"]["mode"] != "joined" };
         let number = |map: &Value, i: usize| map[i].as_u64().unwrap_or(0);
         maps.iter().any(|map| (number(map, 0)..number(map, 0) + number(map, 2)).contains(&TTY.into()))
     }

@@ -126,9 +126,14 @@ impl Inner {
     /// Before a command gets capabilities of its own: refuses those that pass a limit, and remembers those that could pass one
     /// that comes later.
     pub(super) fn grant(&self, capabilities: &Capabilities) -> Result<()> {
+        if let Some(pod) = &self.pod {
+            pod.holder.grant(capabilities)?;
+        }
         let passing = capabilities.all() & Spec::LIMIT_PASSING;
         let refuse = |spec: &Spec| match spec.passes_limits(passing) {
-            Some((field, why)) => Err(Error::spec("capabilities", why).with_hint(format!("the container has {field}"))),
+            Some((field, why)) => {
+                Err(Error::spec("capabilities", why).with_hint(format!("the container, or its pod, has {field}")))
+            }
             None => Ok(()),
         };
         {
@@ -159,7 +164,7 @@ impl Inner {
     }
 
     fn set_times(&self, times: Times, stat: &[BorrowedFd<'_>]) -> Result<()> {
-        match self.keeper.send_limited(request::TIMES, self.key, 0, 0, times, stat)? {
+        match self.keeper.send_limited(request::TIMES, self.key, 0, 0, 0, times, stat)? {
             true => Ok(()),
             false => Err(self.keeper_is_gone()),
         }
@@ -233,7 +238,7 @@ impl Container {
         self.control_group().map_err(|e| e.with_field(field.unwrap_or("cgroup")))
     }
 
-    fn change(&self, change: impl FnOnce(&mut Spec) -> Result<()>) -> Result<()> {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Spec) -> Result<()>) -> Result<()> {
         let inner = self.open()?;
         let context = |e: Error| match inner.spec.name.as_deref() {
             Some(name) => e.with_context(format!("update container {name:?}")),
@@ -284,6 +289,9 @@ impl Container {
         let mut new = layer(now, change)?;
         inner.keep_backend(now, &mut new)?;
         new.validate()?;
+        if now.shm_size != new.shm_size && inner.pod.as_ref().is_some_and(|pod| pod.shares_memory(now)) {
+            return Err(Error::spec("shm_size", "is the pod's").with_hint("update the pod"));
+        }
         if let Some(fixed) = fields::differences(now, &new).into_iter().find(|field| !LIVE.contains(field)) {
             return Err(Error::spec(fixed, "is fixed at the start")
                 .with_hint(format!("what can change while running: {}", LIVE.join(", "))));
@@ -308,7 +316,11 @@ impl Container {
         let stat = self.time_counter(new)?;
         let (old_limits, limits) = (Limits::of(now), Limits::of(new));
         if old_limits != limits {
-            self.group_of(new)?.update(&old_limits, &limits)?;
+            let group = self.group_of(new)?;
+            if let Some(above) = inner.pod.as_ref().and_then(|pod| pod.holder.group.as_ref()) {
+                above.provide_for(group, &limits)?;
+            }
+            group.update(&old_limits, &limits)?;
             let (now, new) = (now.clone(), new.clone());
             undo.note("limits of the control group", move || {
                 // What this was made from held a moment ago.

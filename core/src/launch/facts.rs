@@ -803,12 +803,17 @@ pub(crate) fn hidden_hint(rootfs: &Rootfs, path: &Path) -> Option<String> {
     })
 }
 
-/// Everything about the machine and the caller, for one start.
-pub(crate) fn gather(spec: &Spec, outer: Option<&Outer>, maps: Option<IdMaps>) -> Result<(Facts, Vec<PathBuf>)> {
+/// Everything about the machine and the caller, for one start. `defaults`: the ids that a payload gets when the spec names none.
+pub(crate) fn gather(
+    spec: &Spec,
+    outer: Option<&Outer>,
+    maps: Option<IdMaps>,
+    defaults: (u32, u32),
+) -> Result<(Facts, Vec<PathBuf>)> {
     let privileged = outer.is_none();
     let may_setgroups = !maps.as_ref().is_some_and(|m| m.deny_setgroups);
     let mut facts = Facts { privileged, idmaps: maps, may_setgroups, ..Facts::default() };
-    facts.root = root_ids(may_setgroups, default_ids(spec, outer));
+    facts.root = root_ids(may_setgroups, defaults);
     let mut left_out = Vec::new();
     let own_root = namespace_source(spec, NamespaceKind::Mnt) == NamespaceSource::New;
     if own_root {
@@ -874,7 +879,6 @@ pub(crate) fn gather(spec: &Spec, outer: Option<&Outer>, maps: Option<IdMaps>) -
         facts.known_paths.extend(absent);
     }
     if !spec.argv.is_empty() {
-        let defaults = default_ids(spec, outer);
         let (credentials, home) = resolve_user(spec.user.as_deref(), &spec.groups, defaults, &SpecFiles(spec))?;
         if let Some(maps) = &facts.idmaps {
             check_mapped(&credentials, maps, outer.and_then(|outer| outer.why.as_deref()))?;

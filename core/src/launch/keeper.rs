@@ -181,14 +181,16 @@ impl Keeper {
 
     /// Sends one request. `Ok(false)`: the keeper has left or died; nothing was taken.
     pub fn send(&self, kind: u32, key: u64, value: i32, timeout_ms: u32, fds: &[BorrowedFd<'_>]) -> Result<bool> {
-        self.send_limited(kind, key, value, timeout_ms, Times::default(), fds)
+        self.send_limited(kind, key, 0, value, timeout_ms, Times::default(), fds)
     }
 
-    /// As [`send`](Self::send), with time limits.
+    /// As [`send`](Self::send), with time limits, and the key of the container whose end ends the new one too (0: none).
+    #[allow(clippy::too_many_arguments)]
     pub fn send_limited(
         &self,
         kind: u32,
         key: u64,
+        pod: u64,
         value: i32,
         timeout_ms: u32,
         times: Times,
@@ -206,6 +208,7 @@ impl Keeper {
             cpus: times.cpus(),
             wall_ms: times.wall.map_or(0, |wall| u64::try_from(wall.as_millis()).unwrap_or(u64::MAX).max(1)),
             cpu_usec: times.cpu.map_or(0, |cpu| u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX).max(1)),
+            pod,
         };
         self.send_bytes(bytes_of(&message), fds)
     }

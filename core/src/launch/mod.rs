@@ -16,7 +16,7 @@ pub(crate) use fork::{HostOnly, Owner};
 pub(crate) use keeper::{Detached, Keeper, Shared, Times};
 pub(crate) use pool::{acquire, keepers, start_detached};
 pub(crate) use request::{
-    Outcome, PlanFile, Request, check_open, duplicate, explain_failure, open_stream_file, wait_started,
+    OfPod, Outcome, PlanFile, Request, check_open, duplicate, explain_failure, open_stream_file, wait_started,
 };
 pub(crate) use scope::place;
 
@@ -30,7 +30,7 @@ pub fn end_keepers() {
 pub(crate) fn prospective_facts(spec: &crate::Spec) -> crate::Result<crate::plan::facts::Facts> {
     let outer = prospect()?;
     let maps = facts::prospective_maps(spec, outer.as_ref())?;
-    let (mut facts, _) = facts::gather(spec, outer.as_ref(), maps)?;
+    let (mut facts, _) = facts::gather(spec, outer.as_ref(), maps, facts::default_ids(spec, outer.as_ref()))?;
     let stream = |stdio: &Option<crate::spec::Stdio>, default| match stdio {
         None => default,
         Some(crate::spec::Stdio::Null) => crate::plan::facts::StreamFact::Null,

@@ -48,6 +48,18 @@ pub(crate) struct Request<'a> {
     pub disk: Option<BorrowedFd<'a>>,
     /// Namespaces to join, by kind.
     pub namespaces: &'a [(crate::spec::NamespaceKind, OwnedFd)],
+    pub pod: Option<OfPod<'a>>,
+}
+
+/// What a member of a pod takes from it.
+#[derive(Clone, Copy)]
+pub(crate) struct OfPod<'a> {
+    /// The key of the container that holds the namespaces.
+    pub key: u64,
+    /// A clone of its /dev/shm.
+    pub shared_memory: Option<BorrowedFd<'a>>,
+    /// To idmap mounts with; privileged keepers only.
+    pub user_namespace: Option<BorrowedFd<'a>>,
 }
 
 /// A detached clone, cut off from the mounts that it was made from: under systemd every mount is shared, a clone is in the
@@ -80,12 +92,32 @@ fn open_tree(fd: RawFd, path: &CString, flags: i32) -> Result<OwnedFd> {
     Ok(tree)
 }
 
+/// The ids of a user namespace for what a detached mount shows.
+fn idmap(tree: BorrowedFd<'_>, user: BorrowedFd<'_>, recursive: bool) -> std::result::Result<(), i32> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
+    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
+    let attr = [MOUNT_ATTR_IDMAP, 0, 0, user.as_raw_fd() as u64];
+    let flags = libc::AT_EMPTY_PATH | if recursive { RECURSIVE } else { 0 };
+    // SAFETY: an empty NUL-ended path and a struct mount_attr of the size given; both outlive the call.
+    let set = unsafe {
+        let size = std::mem::size_of_val(&attr);
+        libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), flags, attr.as_ptr(), size)
+    };
+    match set {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)),
+    }
+}
+
+fn missing(what: &str) -> Error {
+    Error::new(ErrorKind::Internal, format!("a plan needs {what} that is not there"))
+}
+
 const TREE_CLONE: i32 = 1 | libc::O_CLOEXEC;
 const RECURSIVE: i32 = 0x8000;
 
 impl Request<'_> {
     fn open(&self, need: &Need) -> Result<Given<'_>> {
-        let missing = |what: &str| Error::new(ErrorKind::Internal, format!("a plan needs {what} that is not there"));
         match need {
             Need::GroupDir => {
                 let dir = self.group.and_then(Group::join_dir).ok_or_else(|| missing("a control group"))?;
@@ -124,6 +156,10 @@ impl Request<'_> {
                 .find(|(k, _)| k == kind)
                 .map(|(_, fd)| Given::Borrowed(fd.as_fd()))
                 .ok_or_else(|| missing("a namespace")),
+            Need::SharedMemory => {
+                let shared = self.pod.and_then(|pod| pod.shared_memory);
+                shared.map(Given::Borrowed).ok_or_else(|| missing("the pod's /dev/shm"))
+            }
             Need::Stream(i) => self.streams[*i].map(Given::Borrowed).ok_or_else(|| missing("a stream")),
             Need::Pass(fd) => {
                 // SAFETY: only to duplicate it: a number that is no descriptor gives EBADF.
@@ -164,11 +200,17 @@ impl Request<'_> {
         let mut file = std::fs::File::from(plan);
         file.write_all(&compiled.buffer).map_err(|e| Error::io("write plan", &e))?;
         let given: Vec<Given<'_>> = needs.iter().map(|need| self.open(need)).collect::<Result<_>>()?;
+        for entry in &compiled.idmaps_before {
+            let tree = given.get((entry.slot - crate::proto::slot::FIRST) as usize);
+            let user = self.pod.and_then(|pod| pod.user_namespace);
+            let (Some(tree), Some(user)) = (tree, user) else { return Err(missing("a user namespace")) };
+            idmap(tree.as_fd(), user, entry.recursive != 0).map_err(|errno| cannot_idmap(compiled, entry.op, errno))?;
+        }
         let mut fds = vec![channel, file.as_fd()];
         fds.extend(status);
         fds.extend(given.iter().map(AsFd::as_fd));
         let timeout = timeout.map_or(0, |t| u32::try_from(t.as_millis()).unwrap_or(u32::MAX).max(1));
-        let sent = keeper.send_limited(kind, key, 0, timeout, self.times, &fds)?;
+        let sent = keeper.send_limited(kind, key, self.pod.map_or(0, |pod| pod.key), 0, timeout, self.times, &fds)?;
         Ok(sent.then_some(PlanFile(file)))
     }
 }
@@ -283,19 +325,7 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
         keeper_step::UID_MAP => ("idmap", "write uid_map"),
         keeper_step::GID_MAP => ("idmap", "write gid_map"),
         keeper_step::SETGROUPS => ("idmap", "write setgroups"),
-        keeper_step::IDMAP => {
-            let (field, path) = compiled
-                .tag(section::SETUP as u32, at)
-                .map_or(("mounts".into(), None), |tag| (tag.field.to_string(), tag.path.clone()));
-            let error = Error::os("mount_setattr MOUNT_ATTR_IDMAP", errno)
-                .with_field(field)
-                .with_kind(ErrorKind::Unsupported)
-                .with_hint("the file system of the source cannot be idmapped; use idmap: host, or copy it elsewhere");
-            return match path {
-                Some(path) => error.with_path(path),
-                None => error,
-            };
-        }
+        keeper_step::IDMAP => return cannot_idmap(compiled, at, errno),
         keeper_step::PAYLOAD_CLONE => ("argv", "clone3"),
         keeper_step::NO_CONTAINER => {
             return Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH);
@@ -312,6 +342,20 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
     let error = Error::os(step_name, errno).with_field(field);
     match crate::doctor::explain(step_name, errno) {
         Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+fn cannot_idmap(compiled: &Compiled, op: u32, errno: i32) -> Error {
+    let (field, path) = compiled
+        .tag(section::SETUP as u32, op)
+        .map_or(("mounts".into(), None), |tag| (tag.field.to_string(), tag.path.clone()));
+    let error = Error::os("mount_setattr MOUNT_ATTR_IDMAP", errno)
+        .with_field(field)
+        .with_kind(ErrorKind::Unsupported)
+        .with_hint("the file system of the source cannot be idmapped; use idmap: host, or copy it elsewhere");
+    match path {
+        Some(path) => error.with_path(path),
         None => error,
     }
 }

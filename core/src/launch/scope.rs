@@ -13,8 +13,13 @@ use crate::spec::Spec;
 use crate::systemd::Manager;
 
 /// The place for the groups of a container of this keeper's. Where no other place will do for what is asked, systemd is
-/// asked for a scope, once in the life of a keeper. `None`: the keeper has left.
-pub(crate) fn place(keeper: &Keeper, spec: &Spec, limits: &Limits) -> Result<Option<Place>> {
+/// asked for a scope, once in the life of a keeper. `needed`: what takes a group, besides limits. `None`: the keeper has left.
+pub(crate) fn place(
+    keeper: &Keeper,
+    spec: &Spec,
+    limits: &Limits,
+    needed: Option<&'static str>,
+) -> Result<Option<Place>> {
     let place = Place::choose(spec.cgroup_parent.as_deref())?;
     let patience = spec.start_timeout.unwrap_or(Spec::START_TIMEOUT);
     if spec.detach {
@@ -26,7 +31,8 @@ pub(crate) fn place(keeper: &Keeper, spec: &Spec, limits: &Limits) -> Result<Opt
     if let Some(scope) = keeper.scope.get() {
         return Ok(Some(scope.clone()));
     }
-    let Some(field) = limits.first_field()?.or(spec.cpu_time.map(|_| "cpu_time")) else { return Ok(Some(place)) };
+    let field = limits.first_field()?.or(spec.cpu_time.map(|_| "cpu_time")).or(needed);
+    let Some(field) = field else { return Ok(Some(place)) };
     if !scope::is_needed() {
         return Ok(Some(place));
     }

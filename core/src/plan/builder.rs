@@ -153,6 +153,8 @@ pub(crate) struct Builder {
     pub uid_map: Vec<u8>,
     pub gid_map: Vec<u8>,
     pub idmaps: Vec<proto::IdmapEntry>,
+    /// Those that are idmapped before the request, with a user namespace that is there already.
+    pub idmaps_before: Vec<proto::IdmapEntry>,
     asks: Vec<Attribute>,
     found: Vec<(String, Span)>,
     /// The field that the next operations are for.
@@ -173,6 +175,7 @@ impl Builder {
             uid_map: Vec::new(),
             gid_map: Vec::new(),
             idmaps: Vec::new(),
+            idmaps_before: Vec::new(),
             asks: Vec::new(),
             found: Vec::new(),
             field: "".into(),
@@ -333,7 +336,13 @@ impl Builder {
         self.data.resize(self.data.len() + self.nslots as usize * 8, 0);
         header.total = self.data.len() as u32;
         self.data[..size_of::<Header>()].copy_from_slice(as_bytes(&header));
-        Compiled { buffer: self.data, ops: self.ops, asks: self.asks, found: self.found }
+        Compiled {
+            buffer: self.data,
+            ops: self.ops,
+            asks: self.asks,
+            found: self.found,
+            idmaps_before: self.idmaps_before,
+        }
     }
 }
 
@@ -352,6 +361,9 @@ pub(crate) struct Compiled {
     /// What the plan reads while it runs: name and place in the buffer, NUL-ended. Empty when it could not be read; full to its
     /// end when it is longer.
     pub found: Vec<(String, Span)>,
+    /// Descriptors of the request that whoever sends it idmaps: the user namespace is there already, and the stage, which is in it
+    /// by then, may not.
+    pub idmaps_before: Vec<proto::IdmapEntry>,
 }
 
 impl Compiled {

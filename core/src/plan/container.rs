@@ -84,9 +84,7 @@ pub(crate) const TTY: u32 = 5;
 /// because what it leaves out gets the kernel's default.
 pub(crate) fn devpts_options(spec: &Spec, has_tty: bool, own: bool) -> Vec<(&'static str, String)> {
     let mut options = vec![("ptmxmode", "0666".to_owned()), ("mode", "0620".to_owned())];
-    // A joined user namespace may not have the group.
-    let joined = !matches!(namespace_source(spec, Ns::User), NamespaceSource::New | NamespaceSource::Host);
-    if own && has_tty && !joined {
+    if own && has_tty {
         options.push(("gid", TTY.to_string()));
     }
     options.extend(spec.ptys.map(|ptys| ("max", ptys.to_string())));
@@ -170,6 +168,11 @@ impl<'a> ContainerPlan<'a> {
         namespace_source(self.spec, kind) == NamespaceSource::New
     }
 
+    /// Made for it, or for its pod: the container's root has all rights in it.
+    fn is_own(&self, kind: Ns) -> bool {
+        self.is_new(kind) || self.facts.shared.contains(&kind)
+    }
+
     fn write(mut self) -> (Builder, Vec<Need>) {
         let payload = !self.spec.argv.is_empty();
         if payload {
@@ -180,7 +183,7 @@ impl<'a> ContainerPlan<'a> {
         } else {
             self.b.flags |= plan_flag::STAGE;
         }
-        if let Some(maps) = &self.facts.idmaps {
+        if let Some(maps) = self.facts.idmaps.as_ref().filter(|_| self.is_new(Ns::User)) {
             self.b.uid_map = maps.uid.clone().into_bytes();
             self.b.gid_map = maps.gid.clone().into_bytes();
             if maps.deny_setgroups {
@@ -373,7 +376,9 @@ impl<'a> ContainerPlan<'a> {
             self.b.op(call::CLOSE, [Arg::Slot(socket)]);
         }
         self.sysctls();
-        if self.is_new(Ns::Mnt) {
+        if self.is_new(Ns::Mnt) && self.facts.holder {
+            self.empty_root();
+        } else if self.is_new(Ns::Mnt) {
             self.root();
         }
     }
@@ -445,7 +450,7 @@ impl<'a> ContainerPlan<'a> {
             layer(&mut self.b, "upperdir", upper);
             layer(&mut self.b, "workdir", work);
         }
-        if self.is_new(Ns::User) {
+        if self.is_own(Ns::User) {
             let flag = self.b.text("userxattr");
             self.b.op(call::FSCONFIG, [Arg::Slot(context), SET_FLAG.into(), flag, 0.into(), 0.into()]).path(kind);
         }
@@ -457,9 +462,9 @@ impl<'a> ContainerPlan<'a> {
     fn stage_dir(&self) -> &'static str {
         if self.facts.privileged {
             "/mnt"
-        } else if self.is_new(Ns::Pid) {
+        } else if self.is_own(Ns::Pid) {
             "/proc"
-        } else if self.is_new(Ns::Net) {
+        } else if self.is_own(Ns::Net) {
             "/sys"
         } else {
             "/"
@@ -502,7 +507,12 @@ impl<'a> ContainerPlan<'a> {
     fn note_idmap(&mut self, slot: u16, recursive: bool, idmapped: bool) {
         if idmapped && self.facts.idmaps.as_ref().is_some_and(|m| m.idmapped_mounts) {
             let op = self.b.len() as u32;
-            self.b.idmaps.push(IdmapEntry { slot: slot.into(), recursive: recursive.into(), op, pad: 0 });
+            let entry = IdmapEntry { slot: slot.into(), recursive: recursive.into(), op, pad: 0 };
+            if self.is_new(Ns::User) {
+                self.b.idmaps.push(entry);
+            } else {
+                self.b.idmaps_before.push(entry);
+            }
         }
     }
 
@@ -536,14 +546,7 @@ impl<'a> ContainerPlan<'a> {
 
     fn root(&mut self) {
         self.b.field("rootfs");
-        let slash = self.b.text("/");
-        let old = self.b.op(call::OPENAT, [libc::AT_FDCWD.into(), slash, PATH_DIR.into()]).path("/").keep();
-        if !self.facts.privileged || !self.is_new(Ns::User) {
-            // The copy of the host's mounts must not send anything back. (A privileged keeper's three are private.)
-            let none = self.b.text("");
-            let flags: u64 = libc::MS_REC | libc::MS_PRIVATE;
-            self.b.op(call::MOUNT, [none, slash, none, flags.into(), 0.into()]).path("/");
-        }
+        let (old, slash) = self.old_root();
         // One tmpfs for all that is private and in memory: upper layers, /tmp, /dev, contents of `files`.
         let scratch = self.scratch();
         self.stage(scratch);
@@ -556,19 +559,7 @@ impl<'a> ContainerPlan<'a> {
         let masks = self.mask_sources(scratch);
 
         self.b.field("rootfs");
-        self.stage(root);
-        let dot = self.b.text(".");
-        self.b.op(call::FCHDIR, [Arg::Slot(root)]).path("/");
-        self.b.op(call::PIVOT_ROOT, [dot, dot]).path("/");
-        self.b.op(call::FCHDIR, [Arg::Slot(old)]).path("/");
-        // The old root goes with all below it. What was staged on the root itself is on top of it, and "." is looked up to
-        // the top: then one by one, because what is left would be on top of the new root for whoever joins. (Each umount
-        // waits for an RCU grace period.)
-        let umounts = if self.stage_dir() == "/" { self.staged } else { 1 };
-        for _ in 0..umounts {
-            self.b.op(call::UMOUNT2, [dot, libc::MNT_DETACH.into()]).path("/");
-        }
-        self.b.op(call::CHDIR, [slash]).path("/");
+        self.change_root(root, (old, slash));
 
         for attach in std::mem::take(&mut self.attach) {
             self.b.field(attach.field.clone());
@@ -589,6 +580,60 @@ impl<'a> ContainerPlan<'a> {
             }
         }
         self.b.op(call::CHDIR, [slash]).path("/");
+    }
+
+    /// The directory that `/` is until then, and its path.
+    fn old_root(&mut self) -> (u16, Arg) {
+        let slash = self.b.text("/");
+        let old = self.b.op(call::OPENAT, [libc::AT_FDCWD.into(), slash, PATH_DIR.into()]).path("/").keep();
+        if !self.facts.privileged || !self.is_new(Ns::User) {
+            // The copy of the host's mounts must not send anything back. (A privileged keeper's three are private.)
+            let none = self.b.text("");
+            let flags: u64 = libc::MS_REC | libc::MS_PRIVATE;
+            self.b.op(call::MOUNT, [none, slash, none, flags.into(), 0.into()]).path("/");
+        }
+        (old, slash)
+    }
+
+    fn change_root(&mut self, root: u16, (old, slash): (u16, Arg)) {
+        self.stage(root);
+        let dot = self.b.text(".");
+        self.b.op(call::FCHDIR, [Arg::Slot(root)]).path("/");
+        self.b.op(call::PIVOT_ROOT, [dot, dot]).path("/");
+        self.b.op(call::FCHDIR, [Arg::Slot(old)]).path("/");
+        // The old root goes with all below it. What was staged on the root itself is on top of it, and "." is looked up to
+        // the top: then one by one, because what is left would be on top of the new root for whoever joins. (Each umount
+        // waits for an RCU grace period.)
+        let umounts = if self.stage_dir() == "/" { self.staged } else { 1 };
+        for _ in 0..umounts {
+            self.b.op(call::UMOUNT2, [dot, libc::MNT_DETACH.into()]).path("/");
+        }
+        self.b.op(call::CHDIR, [slash]).path("/");
+    }
+
+    /// Of a container that only holds namespaces: nothing but the /dev/shm of those who share them.
+    fn empty_root(&mut self) {
+        self.b.field("rootfs");
+        let (old, slash) = self.old_root();
+        let options = [("mode", "0555".to_owned()), ("nr_inodes", "8".to_owned())];
+        let root = self.new_fs("tmpfs", &options, NOSUID | NODEV | NOEXEC);
+        self.mkdir(Arg::Slot(root), "dev", 0o555);
+        self.mkdir(Arg::Slot(root), "dev/shm", 0o555);
+        self.b.field("shm_size");
+        let shm = self.shared_memory();
+        self.later(shm, "/dev/shm", true, true);
+        self.b.field("rootfs");
+        self.change_root(root, (old, slash));
+        for attach in std::mem::take(&mut self.attach) {
+            self.attach(&attach);
+        }
+        self.b.field("rootfs");
+        self.set_attributes(root, RDONLY | NOSUID | NODEV | NOEXEC, false);
+    }
+
+    fn shared_memory(&mut self) -> u16 {
+        let size = shm_size(self.spec).to_string();
+        self.new_fs("tmpfs", &[("mode", "1777".into()), ("size", size)], NOSUID | NODEV | NOEXEC)
     }
 
     /// What all private layers are in: a tmpfs, of the size that was asked for, or the container's image.
@@ -624,7 +669,7 @@ impl<'a> ContainerPlan<'a> {
             RootfsKind::Host | RootfsKind::HostOwned => self.host_root(scratch),
             RootfsKind::Directory(path) => {
                 let root = self.tree(&path, true, true);
-                self.set_attributes(root, NOSUID * u64::from(self.is_new(Ns::User)), true);
+                self.set_attributes(root, NOSUID * u64::from(self.is_own(Ns::User)), true);
                 root
             }
             RootfsKind::Layers { lower, upper } => {
@@ -770,14 +815,15 @@ impl<'a> ContainerPlan<'a> {
             self.later(tree, path, false, true);
         }
         self.b.field("/dev/pts");
-        let has_tty = self.facts.idmaps.as_ref().is_none_or(|maps| maps.has_gid(TTY));
+        // A joined user namespace may not have the group.
+        let unknown = !self.is_own(Ns::User) && namespace_source(self.spec, Ns::User) != NamespaceSource::Host;
+        let has_tty = self.facts.idmaps.as_ref().map_or(!unknown, |maps| maps.has_gid(TTY));
         let pts = self.new_fs("devpts", &devpts_options(self.spec, has_tty, true), NOSUID | NOEXEC);
         self.later(pts, "/dev/pts", true, true);
         self.b.field("shm_size");
-        let size = shm_size(self.spec).to_string();
-        let shm = self.new_fs("tmpfs", &[("mode", "1777".into()), ("size", size)], NOSUID | NODEV | NOEXEC);
+        let shm = if self.facts.shared_shm { self.need(Need::SharedMemory) } else { self.shared_memory() };
         self.later(shm, "/dev/shm", true, true);
-        if self.is_new(Ns::Ipc) {
+        if self.is_own(Ns::Ipc) {
             self.b.field("/dev/mqueue");
             let mqueue = self.new_fs("mqueue", &[], NOSUID | NODEV | NOEXEC);
             self.later(mqueue, "/dev/mqueue", true, true);
@@ -859,7 +905,7 @@ impl<'a> ContainerPlan<'a> {
     }
 
     fn proc(&mut self) -> u16 {
-        if self.is_new(Ns::Pid) {
+        if self.is_own(Ns::Pid) {
             return self.new_fs("proc", &[], NOSUID | NODEV | NOEXEC);
         }
         let tree = self.tree(Path::new("/proc"), true, false);
@@ -869,7 +915,7 @@ impl<'a> ContainerPlan<'a> {
 
     fn sysfs(&mut self, readonly: bool) -> u16 {
         let attributes = NOSUID | NODEV | NOEXEC | if readonly { RDONLY } else { 0 };
-        if self.is_new(Ns::Net) {
+        if self.is_own(Ns::Net) {
             return self.new_fs("sysfs", &[], attributes);
         }
         // Only the network namespace's owner may mount it: the host's, without what is mounted on it (control groups, tracing).

@@ -25,6 +25,8 @@ pub(crate) enum Need {
     Disk,
     /// A namespace to join.
     Namespace { kind: NamespaceKind, field: Arc<str> },
+    /// A clone of the pod's /dev/shm.
+    SharedMemory,
     /// The payload's end of stream 0, 1 or 2.
     Stream(usize),
     /// A descriptor of the caller that is passed on.
@@ -119,8 +121,14 @@ pub(crate) struct Inherited {
 pub(crate) struct Facts {
     /// The keeper has the host's CAP_SYS_ADMIN: sources come as descriptors, mounts may be idmapped.
     pub privileged: bool,
-    /// `None`: the container shares the keeper's user namespace, or joins one.
+    /// `None`: the container shares the keeper's user namespace, or joins one that is not its pod's.
     pub idmaps: Option<IdMaps>,
+    /// Namespaces that the container joins and that its own user namespace owns: those of its pod. Its root has all rights in them.
+    pub shared: Vec<NamespaceKind>,
+    /// /dev/shm comes with the request: that of the pod.
+    pub shared_shm: bool,
+    /// It only holds namespaces: its root file system is empty but for a /dev/shm.
+    pub holder: bool,
     /// The user namespace, new or joined, allows setgroups(2).
     pub may_setgroups: bool,
     /// The ids that set everything up: root's, or the only ones that are mapped.

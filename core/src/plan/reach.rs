@@ -30,6 +30,17 @@ fn begin(joining: &Joining, may_setgroups: bool) -> (Builder, Vec<Need>) {
     (b, needs)
 }
 
+/// Clones a mount of the container and sends the clone, which is attached nowhere.
+pub(crate) fn tree(joining: &Joining, path: &str, may_setgroups: bool) -> (Compiled, Vec<Need>) {
+    const TREE_CLONE: i32 = 1 | libc::O_CLOEXEC;
+    let (mut b, needs) = begin(joining, may_setgroups);
+    b.field("path");
+    let text = b.text(path);
+    let tree = b.op(call::OPEN_TREE, [libc::AT_FDCWD.into(), text, TREE_CLONE.into()]).path(path).keep();
+    b.op(call::SEND_FD, [Arg::Slot(tree), 0.into()]);
+    (b.build(), needs)
+}
+
 /// Makes a socket and sends it; `shown` is the address for errors.
 pub(crate) fn socket(
     joining: &Joining,

@@ -65,6 +65,11 @@ pub(crate) fn path(name: &str) -> String {
     }
 }
 
+/// [`namespace`] for a name in the field `sysctls`.
+pub(crate) fn namespace_of(name: &str) -> Result<NamespaceKind> {
+    namespace(&At::Field("sysctls").key(name), name)
+}
+
 /// The namespace that has it; the error says why there is none.
 pub(super) fn namespace(at: &At, name: &str) -> Result<NamespaceKind> {
     let path = path(name);

@@ -10,6 +10,8 @@ mod error;
 mod events;
 mod launch;
 mod namespace;
+#[doc = include_str!("own.md")]
+pub mod own {}
 pub mod plan;
 mod process;
 #[allow(dead_code, reason = "the keeper uses the rest")]

@@ -209,6 +209,10 @@ def spec_request(
     mounts += _interpreter.mounts(argv or [], fields.get("rootfs"), mounts, share_python)
     if mounts:
         fields["mounts"] = mounts
+    if fields.get("devices") is not None:
+        fields["devices"] = [
+            {"path": d} if isinstance(d, os.PathLike) else d for d in _list("devices", fields["devices"])
+        ]
     if "namespaces" in fields and fields["namespaces"] is not None:
         fields["namespaces"] = {kind: _namespace(source) for kind, source in fields["namespaces"].items()}
     return _request(argv, streams, options, fields)

@@ -159,6 +159,8 @@ class SpecFields(CommandFields, LimitFields, total=False):
     rootfs: AnyPath | Mapping[str, Any]
     #: `source[:target][:rw]`, a path (the same path inside, read-only), or an object.
     mounts: Iterable[AnyPath | Mapping[str, Any]]
+    #: Device nodes of the host: `path[:target][:rw]`, a path (the same path inside), or an object with `path` and `target`.
+    devices: Iterable[AnyPath | Mapping[str, AnyPath]]
     #: Path inside -> bytes or text, or (bytes or text, mode).
     files: Mapping[Any, str | bytes | tuple[str | bytes, int]]
     #: False makes the payload pid 1.

@@ -137,7 +137,7 @@ static int undo_setup(void)
     return waitpid(setup.program, &status, 0) == setup.program && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-static char *fill_in(json value, const char *tmp)
+static char *fill_in(json value, const char *tmp, const char *directory)
 {
     static const char *kinds[] = {"mnt", "pid", "net", "ipc", "uts", "user", "cgroup", "time"};
     char *text = replace(strndup(value.at, value.length), "${TMP}", tmp);
@@ -154,6 +154,8 @@ static char *fill_in(json value, const char *tmp)
     char disk[32];
     a_disk(disk);
     text = replace(text, "${DISK}", disk);
+    text = replace(text, "${CASES}", directory);
+    text = replace(text, "${FUSE}", getenv("RINGFENCE_TEST_FUSE") ? getenv("RINGFENCE_TEST_FUSE") : "/dev/fuse");
     disk_of_programs(disk);
     if (!*disk && strstr(text, "${USR_DISK}"))
         snprintf(why, sizeof why, "/usr is on no disk of its own");
@@ -753,7 +755,7 @@ static void run_file(const char *directory, const char *file, const char *only)
         setup.count = 0;
         if (needed)
             set_up(directory, needed);
-        char *filled = fill_in(raw, tmp);
+        char *filled = fill_in(raw, tmp, directory);
         json test = {filled, strlen(filled)}, files = json_get(test, "tmp");
         size_t place = 0;
         for (json key; (key = json_next(files, &place)).at;) {

@@ -169,6 +169,7 @@ def filled_in(case: dict[str, Any], tmp: Path, values: dict[str, str]) -> dict[s
         text = text.replace(f"${{NS_{kind}}}", os.readlink(f"/proc/self/ns/{kind}"))
     for key, value in values.items():
         text = text.replace(f"${{{key}}}", value)
+    text = text.replace("${CASES}", str(CASES)).replace("${FUSE}", os.environ.get("RINGFENCE_TEST_FUSE", "/dev/fuse"))
     disk = disk_of_programs()
     if "${USR_DISK}" in text and not disk:
         pytest.skip("/usr is on no disk of its own")

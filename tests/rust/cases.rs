@@ -118,6 +118,9 @@ fn in_place(case: &Value, values: &[(&str, &str)]) -> Result<(), Verdict> {
     if text.contains("${USR_DISK}") && disk.is_empty() {
         return Err(Verdict::Skip("/usr is on no disk of its own".to_owned()));
     }
+    let cases = directory();
+    let fuse = std::env::var("RINGFENCE_TEST_FUSE").unwrap_or_else(|_| "/dev/fuse".to_owned());
+    text = text.replace("${CASES}", &cases.to_string_lossy()).replace("${FUSE}", &fuse);
     text = text.replace("${DISK}", &a_disk()).replace("${USR_DISK}", &disk);
     let case: Value = serde_json::from_str(&text).expect("JSON after filling in");
     for (path, content) in case["tmp"].as_object().into_iter().flatten() {

@@ -868,6 +868,12 @@ pub(crate) fn gather(
             facts.mount_is_dir.push(is_dir);
             facts.mount_paths.push(path);
         }
+        facts.own_nodes = privileged && super::nodes::may_make();
+        for (i, device) in spec.devices.iter().enumerate() {
+            let fact = super::nodes::look(&device.path, outer, facts.own_nodes);
+            let shown = device.path.to_string_lossy();
+            facts.devices.push(fact.map_err(|e| e.with_field(format!("devices[{i}]")).with_path(shown))?);
+        }
     }
     if spec.masked_paths.is_none() || spec.readonly_paths.is_none() {
         facts.known_paths = known_paths().to_vec();

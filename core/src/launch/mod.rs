@@ -6,6 +6,8 @@ mod channel;
 pub(crate) mod facts;
 mod fork;
 mod keeper;
+/// Device nodes for containers.
+mod nodes;
 mod pool;
 mod request;
 mod scope;

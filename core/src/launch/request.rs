@@ -149,6 +149,7 @@ impl Request<'_> {
                     .map(|fd| Given::Own(fd.into()))
                     .map_err(|e| e.with_field(&**field).with_path(format!("fd {fd}")))
             }
+            Need::Nodes(devices) => super::nodes::make(devices).map(|fd| Given::Own(fd.into())),
             Need::Disk => self.disk.map(Given::Borrowed).ok_or_else(|| missing("a writable layer")),
             Need::Namespace { kind, .. } => self
                 .namespaces
@@ -305,6 +306,9 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
             return error;
         }
         let mut error = Error::os(tag.call, errno).with_field(&*tag.field);
+        if errno == libc::ENODEV && tag.call == "fsopen" {
+            error = error.with_kind(ErrorKind::Unsupported);
+        }
         if errno == libc::EPERM || errno == libc::EINVAL {
             error = error.with_kind(if errno == libc::EPERM { ErrorKind::PermissionDenied } else { ErrorKind::Os });
         }

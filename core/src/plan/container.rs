@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::builder::{Arg, Builder, call};
-use super::facts::{DiskFact, Facts, GroupMount, HostEntry, Need, QuotaCall, UndoName};
+use super::facts::{DeviceFact, DiskFact, Facts, GroupMount, HostEntry, Need, QuotaCall, UndoName};
 use super::process::{ProcessPlan, need};
 use super::sysctl;
 use crate::proto::{IdmapEntry, plan_flag, section, slot};
@@ -125,6 +125,14 @@ struct Attach {
     optional: bool,
 }
 
+/// A binfmt_misc, and what is to be registered in it.
+struct Formats<'a> {
+    field: Arc<str>,
+    tree: u16,
+    register: &'a [std::ffi::OsString],
+    readonly: bool,
+}
+
 /// What keeps a file system from being a layer of an overlay: it may not be entered (0700, as /boot/efi often is), the kernel
 /// cannot use it (FAT and others that ignore case, autofs, an overlay on an overlay), its server is gone.
 const NO_LAYER: [i32; 4] = [libc::EACCES, libc::EINVAL, libc::ENOTCONN, libc::ESTALE];
@@ -135,6 +143,9 @@ pub(crate) struct ContainerPlan<'a> {
     b: Builder,
     needs: Vec<Need>,
     attach: Vec<Attach>,
+    /// What is mounted over masked and read-only paths.
+    on_top: Vec<Attach>,
+    formats: Vec<Formats<'a>>,
     /// Mounts at the stage, the new root included.
     staged: usize,
     /// Overlays of single directories of the host, which are the root file system together with the root mount.
@@ -155,6 +166,8 @@ impl<'a> ContainerPlan<'a> {
             b: Builder::new(),
             needs: Vec::new(),
             attach: Vec::new(),
+            on_top: Vec::new(),
+            formats: Vec::new(),
             staged: 0,
             root_parts: Vec::new(),
         }
@@ -570,6 +583,13 @@ impl<'a> ContainerPlan<'a> {
             }
         }
         self.mask(masks);
+        for attach in std::mem::take(&mut self.on_top) {
+            self.b.field(attach.field.clone());
+            self.attach(&attach);
+        }
+        for formats in std::mem::take(&mut self.formats) {
+            self.register(formats);
+        }
         if self.spec.rootfs.readonly {
             self.b.field("rootfs.readonly");
             // Only now, because mount points were made in them; what else is mounted below stays as it is.
@@ -814,6 +834,7 @@ impl<'a> ContainerPlan<'a> {
             self.b.op(call::VERIFY, [Arg::Slot(tree), libc::S_IFCHR.into(), device.into()]).path(&*path);
             self.later(tree, path, false, true);
         }
+        self.given_devices();
         self.b.field("/dev/pts");
         // A joined user namespace may not have the group.
         let unknown = !self.is_own(Ns::User) && namespace_source(self.spec, Ns::User) != NamespaceSource::Host;
@@ -827,6 +848,46 @@ impl<'a> ContainerPlan<'a> {
             self.b.field("/dev/mqueue");
             let mqueue = self.new_fs("mqueue", &[], NOSUID | NODEV | NOEXEC);
             self.later(mqueue, "/dev/mqueue", true, true);
+        }
+    }
+
+    /// `devices`: nodes of the container's own, from a mount that the caller has made, or the host's, bound.
+    fn given_devices(&mut self) {
+        if self.spec.devices.is_empty() {
+            return;
+        }
+        let nodes = self.facts.own_nodes.then(|| {
+            self.b.field("devices");
+            let root = self.facts.root;
+            let maps = self.facts.idmaps.as_ref();
+            let mapped = |fact: &DeviceFact| DeviceFact {
+                uid: if maps.is_none_or(|maps| maps.has_uid(fact.uid)) { fact.uid } else { root.0 },
+                gid: if maps.is_none_or(|maps| maps.has_gid(fact.gid)) { fact.gid } else { root.1 },
+                ..*fact
+            };
+            let nodes = self.facts.devices.iter().map(mapped).collect();
+            let slot = self.need(Need::Nodes(nodes));
+            self.note_idmap(slot, false, true);
+            self.stage(slot);
+            slot
+        });
+        for (i, device) in self.spec.devices.iter().enumerate() {
+            self.b.field(format!("devices[{i}]"));
+            let shown = device.path.to_string_lossy().into_owned();
+            let tree = match nodes {
+                Some(nodes) => {
+                    let name = self.b.text(i.to_string());
+                    self.b.op(call::OPEN_TREE, [Arg::Slot(nodes), name, TREE_CLONE.into()]).path(shown).keep()
+                }
+                None => {
+                    let DeviceFact { kind, number, .. } = self.facts.devices[i];
+                    let tree = self.tree(&device.path, false, false);
+                    self.b.op(call::VERIFY, [Arg::Slot(tree), kind.into(), number.into()]).path(shown);
+                    tree
+                }
+            };
+            self.set_attributes(tree, NOSUID | NOEXEC, false);
+            self.later(tree, device.target.clone(), false, true);
         }
     }
 
@@ -961,8 +1022,60 @@ impl<'a> ContainerPlan<'a> {
                 MountKind::Mqueue => self.new_fs("mqueue", &[], readonly | common | NOEXEC),
                 MountKind::Devpts => self.new_fs("devpts", &devpts_options(self.spec, false, false), NOSUID | NOEXEC),
                 MountKind::Cgroup => self.new_fs("cgroup2", &[], readonly | common | NOEXEC),
+                MountKind::BinfmtMisc { register } => {
+                    let tree = self.binfmt_misc();
+                    let field = self.b.field.clone();
+                    self.formats.push(Formats { field, tree, register, readonly: mount.readonly });
+                    tree
+                }
             };
             self.later(tree, mount.target.clone(), directory, false);
+            if mount.target.starts_with("/proc/sys") {
+                // What makes that read-only would be on top, and cover it.
+                self.on_top.extend(self.attach.pop());
+            }
+        }
+    }
+
+    /// The instance of the container's user namespace, which its processes' programs are looked up in from now on.
+    fn binfmt_misc(&mut self) -> u16 {
+        let kind = "binfmt_misc";
+        let name = self.b.text(kind);
+        let context = self
+            .b
+            .op(call::FSOPEN, [name, 1.into()])
+            .path(kind)
+            .hint("the kernel has none: it takes CONFIG_BINFMT_MISC, as a module one that can be loaded (modprobe binfmt_misc)")
+            .keep();
+        const CMD_CREATE: i32 = 6;
+        let zero = || Arg::Imm(0);
+        self.b
+            .op(call::FSCONFIG, [Arg::Slot(context), CMD_CREATE.into(), zero(), zero(), zero()])
+            .path(kind)
+            .hint("one of a container's own takes Linux 6.7 or newer");
+        let attributes = NOSUID | NODEV | NOEXEC;
+        let mount = self.b.op(call::FSMOUNT, [Arg::Slot(context), 1.into(), attributes.into()]).path(kind).keep();
+        self.b.op(call::CLOSE, [Arg::Slot(context)]);
+        mount
+    }
+
+    /// Only now, because the interpreters are looked up in the container: at once, for those with flag F.
+    fn register(&mut self, formats: Formats<'_>) {
+        for (i, line) in formats.register.iter().enumerate() {
+            self.b.field(format!("{}.register[{i}]", formats.field));
+            let shown = line.to_string_lossy().into_owned();
+            let (name, data) = (self.b.text("register"), self.b.bytes(line.as_bytes()));
+            let flags = libc::O_WRONLY | CLOEXEC;
+            let file = self.b.op(call::OPENAT, [Arg::Slot(formats.tree), name, flags.into()]).path("register").keep();
+            self.b
+                .op(call::WRITE, [Arg::Slot(file), data, (line.len() as u64).into()])
+                .path(shown)
+                .hint("a line is :name:type:offset:magic:mask:interpreter:flags, each name once; see binfmt.d(5)");
+            self.b.op(call::CLOSE, [Arg::Slot(file)]);
+        }
+        if formats.readonly {
+            self.b.field(formats.field);
+            self.set_attributes(formats.tree, RDONLY, false);
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) enum Need {
     TreeOfFd { fd: i32, recursive: bool, field: Arc<str> },
     /// The mount of the image that is the writable layer, or the host's directory that is.
     Disk,
+    /// A mount with a node for each of these, named by its index.
+    Nodes(Vec<DeviceFact>),
     /// A namespace to join.
     Namespace { kind: NamespaceKind, field: Arc<str> },
     /// A clone of the pod's /dev/shm.
@@ -31,6 +33,17 @@ pub(crate) enum Need {
     Stream(usize),
     /// A descriptor of the caller that is passed on.
     Pass(i32),
+}
+
+/// A device node of the host that the container gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeviceFact {
+    /// S_IFCHR or S_IFBLK.
+    pub kind: u32,
+    pub number: u64,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
 }
 
 /// One entry of the host's tree that `rootfs: host` shows.
@@ -163,6 +176,10 @@ pub(crate) struct Facts {
     pub mount_is_dir: Vec<bool>,
     /// For unprivileged binds of descriptors: their paths.
     pub mount_paths: Vec<Option<PathBuf>>,
+    /// What each entry of `devices` is.
+    pub devices: Vec<DeviceFact>,
+    /// The caller may make nodes: the container gets its own.
+    pub own_nodes: bool,
     /// Paths to mask or make read-only that exist in a fresh proc and sysfs, and whether they are directories; others are
     /// looked up inside.
     pub known_paths: Vec<(PathBuf, Option<bool>)>,

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
-use super::facts::{Credentials, DiskFact, Facts, HostEntry, IdMaps, QuotaCall, QuotaCalls, StreamFact};
-use super::{Plan, builder::Compiled};
+use super::facts::{Credentials, DeviceFact, DiskFact, Facts, HostEntry, IdMaps, QuotaCall, QuotaCalls, StreamFact};
+use super::{Plan, builder, builder::Compiled};
 use crate::proto::{Header, Op, Record, Request, Span, arg, pseudo, slot};
 use crate::spec::Spec;
 
@@ -101,11 +101,16 @@ fn golden_host_tree_of_an_ordinary_user() {
 fn golden_image_with_mounts_and_files() {
     let spec = spec(
         r#"{"argv": ["/bin/app"], "rootfs": {"path": "/srv/image", "readonly": true}, "init": false,
-            "mounts": ["/srv/data:/data:rw", {"type": "tmpfs", "target": "/scratch", "size": "1M"}],
+            "mounts": ["/srv/data:/data:rw", {"type": "tmpfs", "target": "/scratch", "size": "1M"},
+                       {"type": "binfmt_misc", "register": [":rf:M::RF::/bin/app:F"], "rw": false}],
+            "devices": ["/dev/fuse", "/dev/loop0:/dev/disks/one"],
             "files": {"/etc/app.conf": "x"}, "masked_paths": ["/data/secret"], "readonly_paths": [],
             "time_offsets": {"boottime": 1.5}, "pass_fds": {"5": 7}}"#,
     );
-    let facts = Facts { mount_is_dir: vec![true, true], mount_paths: vec![None, None], ..root_facts() };
+    let device = |kind, number, gid| DeviceFact { kind, number, mode: 0o660, uid: 0, gid };
+    let devices = vec![device(libc::S_IFCHR, 0xae5, 0), device(libc::S_IFBLK, 0x700, 6)];
+    let (mount_is_dir, mount_paths) = (vec![true; 3], vec![None; 3]);
+    let facts = Facts { mount_is_dir, mount_paths, devices, own_nodes: true, ..root_facts() };
     check("image-as-root", &Plan::compile(&spec, &facts));
 }
 
@@ -122,6 +127,27 @@ fn golden_limited_directory() {
     let calls = QuotaCalls { set: call(Some(1 << 30)), lift: call(None), mark: None, path: "/srv/layer".into() };
     let facts = Facts { disk: DiskFact::Project(0x5246_0007), quota_calls: Some(calls), ..root_facts() };
     check("limited-directory", &Plan::compile(&spec, &facts));
+}
+
+/// As kernels say it that are not at hand.
+#[test]
+fn a_kernel_without_binfmt_misc_is_explained() {
+    let spec = spec(r#"{"mounts": [{"type": "tmpfs", "target": "/a"}, {"type": "binfmt_misc"}]}"#);
+    let facts = Facts { mount_is_dir: vec![true; 2], mount_paths: vec![None; 2], ..user_facts() };
+    let compiled = super::container::compile(&spec, &facts).0;
+    let failed = |call: &str, errno| {
+        let is = |tag: &builder::Tag| tag.call == call && tag.path.as_deref() == Some("binfmt_misc");
+        let op = compiled.ops[crate::proto::section::SETUP].iter().position(|(_, tag)| is(tag)).unwrap() as u32;
+        let section = crate::proto::section::SETUP as u32;
+        let error = crate::launch::explain_failure(&Record { section, op, errno, ..Record::default() }, &compiled);
+        (error.kind().name(), error.to_string())
+    };
+    let none = "mounts[1]: fsopen \"binfmt_misc\": No such device (ENODEV); the kernel has none: it takes CONFIG_BINFMT_MISC, as \
+                a module one that can be loaded (modprobe binfmt_misc)";
+    assert_eq!(failed("fsopen", libc::ENODEV), ("unsupported", none.to_owned()));
+    let old = "mounts[1]: fsconfig \"binfmt_misc\": Operation not permitted (EPERM); one of a container's own takes Linux 6.7 or \
+               newer";
+    assert_eq!(failed("fsconfig", libc::EPERM), ("permission_denied", old.to_owned()));
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Capabilities, Cpuset, Disk, File, IdQuota, Idmap, IoMax, IoPriority, Mount, NamespaceKind, NamespaceSource, Net,
-    QuotaId, RdmaMax, Resource, Rlimit, Rootfs, Scheduler, Spec, Stdio, Terminal, TimeOffsets,
+    Capabilities, Cpuset, Device, Disk, File, IdQuota, Idmap, IoMax, IoPriority, Mount, NamespaceKind, NamespaceSource,
+    Net, QuotaId, RdmaMax, Resource, Rlimit, Rootfs, Scheduler, Spec, Stdio, Terminal, TimeOffsets,
 };
 
 /// Each sets the field of the same name, where its meaning is described; those of lists and maps put the whole list or map in
@@ -132,6 +132,16 @@ impl Spec {
     /// Adds one entry to [`files`](Spec#structfield.files).
     pub fn file(mut self, path: impl Into<PathBuf>, file: impl Into<File>) -> Self {
         self.files.insert(path.into(), file.into());
+        self
+    }
+    /// Sets [`devices`](Spec#structfield.devices).
+    pub fn devices<I: IntoIterator<Item = D>, D: Into<Device>>(mut self, devices: I) -> Self {
+        self.devices = devices.into_iter().map(Into::into).collect();
+        self
+    }
+    /// Adds one entry to [`devices`](Spec#structfield.devices): a [`Device`], or `path[:target][:rw]` as text.
+    pub fn device(mut self, device: impl Into<Device>) -> Self {
+        self.devices.push(device.into());
         self
     }
     /// Sets [`shm_size`](Spec#structfield.shm_size), in bytes.

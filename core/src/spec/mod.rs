@@ -20,6 +20,8 @@ mod codec;
 pub(crate) mod cpuset;
 /// Exact decimal numbers with a unit.
 mod decimal;
+/// Entries of `devices`.
+mod device;
 /// The size of the writable layer, and quotas of ids in it.
 mod disk;
 /// Durations as text.
@@ -77,6 +79,7 @@ mod validate;
 
 pub use caps::Capabilities;
 pub use cpuset::{Cpuset, Partition};
+pub use device::Device;
 pub use disk::{Disk, DiskBackend, Filesystem, IdQuota, QuotaId};
 pub use duration::parse as parse_duration;
 pub use file::File;
@@ -188,13 +191,23 @@ documented! {
         /// What is mounted below `/`, in this order: `source[:target][:rw]`, or objects. See [`Mount`].
         ///
         /// Default: none beside /proc, /sys, /dev and the private directories of the root file system. Range: absolute paths;
-        /// targets without `..`, each once, none above an earlier one, none below /proc. Fixed at the start.
+        /// targets without `..`, each once, none above an earlier one, none below /proc but a binfmt_misc at its place and a few
+        /// plain files. Fixed at the start.
         /// Source: mount_setattr(2), open_tree(2).
         mounts: Vec<Mount> = Vec::new(), as List<Mount>;
         /// Files that exist inside with these bytes: absolute path -> content. Missing directories are made. See [`File`].
         ///
         /// Default: none. Range: absolute paths without `..`; modes up to 0o7777. Fixed at the start.
         files: BTreeMap<PathBuf, File> = BTreeMap::new(), as Map<PathBuf, File>;
+        /// Device nodes of the host that the container's /dev has beside the standard ones: `path[:target][:rw]`, or objects. See
+        /// [`Device`].
+        ///
+        /// Default: none. Range: character and block devices that the caller may read and write; targets below /dev, each
+        /// once, that nothing else is at. Root's containers get nodes of their own with the host's owner, group and mode, in the
+        /// container's ids; where the caller may make none (an ordinary user, without CAP_MKNOD), the host's node itself is
+        /// bound, and inside only what its mode allows the caller without its further groups. Needs a mount namespace of its
+        /// own. Fixed at the start. Source: mknod(2), the kernel's admin-guide/devices.
+        devices: Vec<Device> = Vec::new(), as List<Device>;
         /// The size of /dev/shm.
         ///
         /// Default: 64 MiB. Unit: bytes. Range: 4096 and more (0 would mean unbounded to tmpfs). Excludes CAP_SYS_ADMIN in

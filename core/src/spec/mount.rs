@@ -6,8 +6,9 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use super::at::At;
-use super::codec::{Bool, Codec, Count, FilePath, Mode, Size};
+use super::codec::{Bool, Bytes, Codec, Count, FilePath, Mode, Size};
 use super::json::{self, Json, json, wrong_type};
+use super::shape::{List, Shape};
 use crate::error::{ErrorKind, Result};
 
 /// One entry of `mounts`.
@@ -21,7 +22,7 @@ pub struct Mount {
     /// The absolute path inside; missing directories are made. Empty only in what text that could not be understood
     /// became, which no container is started with.
     pub target: PathBuf,
-    /// Default: true for binds, sysfs and cgroup, false for the rest.
+    /// Default: true for binds, sysfs and cgroup, false for the rest. What `register` has is written before.
     pub readonly: bool,
 }
 
@@ -53,6 +54,14 @@ pub enum MountKind {
     Devpts,
     /// The container's own control groups (cgroup_namespaces(7)).
     Cgroup,
+    /// The container's own interpreters of binary formats: what is registered in it holds for programs that its processes
+    /// execute and is seen nowhere else (the kernel's admin-guide/binfmt-misc; Linux 6.7). Without one, those of the machine
+    /// hold. Needs a user namespace of its own.
+    BinfmtMisc {
+        /// What is registered at the start, in this order: lines `:name:type:offset:magic:mask:interpreter:flags` as of
+        /// binfmt.d(5). The interpreter is a path inside.
+        register: Vec<OsString>,
+    },
 }
 
 /// What a bind mount shows.
@@ -75,6 +84,15 @@ impl Mount {
     pub fn tmpfs(target: impl Into<PathBuf>) -> Self {
         Self { kind: MountKind::Tmpfs { size: None, mode: None }, target: target.into(), readonly: false }
     }
+
+    /// The container's own interpreters of binary formats, at the customary place.
+    pub fn binfmt_misc<I: IntoIterator<Item = L>, L: Into<OsString>>(register: I) -> Self {
+        let register = register.into_iter().map(Into::into).collect();
+        Self { kind: MountKind::BinfmtMisc { register }, target: Self::BINFMT_MISC.into(), readonly: false }
+    }
+
+    /// Where a binfmt_misc is unless its entry says otherwise.
+    pub const BINFMT_MISC: &str = "/proc/sys/fs/binfmt_misc";
 
     /// The same, writable.
     pub fn rw(mut self) -> Self {
@@ -136,8 +154,8 @@ impl From<String> for Mount {
     }
 }
 
-const KEYS: [&str; 9] = ["source", "fd", "target", "rw", "type", "size", "mode", "recursive", "owner"];
-const TYPES: [&str; 7] = ["bind", "tmpfs", "proc", "sysfs", "mqueue", "devpts", "cgroup"];
+const KEYS: [&str; 10] = ["source", "fd", "target", "rw", "type", "size", "mode", "recursive", "register", "owner"];
+const TYPES: [&str; 8] = ["bind", "tmpfs", "proc", "sysfs", "mqueue", "devpts", "cgroup", "binfmt_misc"];
 
 impl Codec for Mount {
     type Value = Self;
@@ -161,6 +179,7 @@ impl Codec for Mount {
         let fits = |key: &str| match key {
             "source" | "fd" | "recursive" => kind == "bind",
             "size" | "mode" => kind == "tmpfs",
+            "register" => kind == "binfmt_misc",
             _ => true,
         };
         if let Some(key) = KEYS.into_iter().find(|key| member(key).is_some() && !fits(key)) {
@@ -194,12 +213,20 @@ impl Codec for Mount {
             "mqueue" => (MountKind::Mqueue, false),
             "devpts" => (MountKind::Devpts, false),
             "cgroup" => (MountKind::Cgroup, true),
+            "binfmt_misc" => {
+                let mut register = Vec::new();
+                if let Some(lines) = member("register") {
+                    List::<Bytes>::merge(&mut register, lines, &at.key("register"))?;
+                }
+                (MountKind::BinfmtMisc { register }, false)
+            }
             _ => {
                 let known = TYPES.join(", ");
                 return Err(at.key("type").error(format!("{kind:?} is not a type of mount; known are {known}")));
             }
         };
-        let target = read_path("target")?.or(source).ok_or_else(|| at.error("has no target"))?;
+        let customary = || matches!(kind, MountKind::BinfmtMisc { .. }).then(|| Self::BINFMT_MISC.into());
+        let target = read_path("target")?.or(source).or_else(customary).ok_or_else(|| at.error("has no target"))?;
         if target.as_os_str().is_empty() {
             return Err(at.key("target").error("is empty"));
         }
@@ -237,6 +264,12 @@ impl Codec for Mount {
             MountKind::Mqueue => "mqueue",
             MountKind::Devpts => "devpts",
             MountKind::Cgroup => "cgroup",
+            MountKind::BinfmtMisc { register } => {
+                if let Some(register) = List::<Bytes>::write(register) {
+                    json["register"] = register;
+                }
+                "binfmt_misc"
+            }
         };
         if kind != "bind" {
             json["type"] = kind.into();
@@ -254,11 +287,13 @@ impl Codec for Mount {
                 "type": {"enum": TYPES, "default": "bind"},
                 "source": {"$ref": "#/$defs/path"},
                 "fd": {"type": "integer", "minimum": 0, "description": "an open descriptor in place of source"},
-                "target": {"$ref": "#/$defs/path", "description": "the same path as source when absent"},
+                "target": {"$ref": "#/$defs/path", "description": "the same path as source when absent; /proc/sys/fs/binfmt_misc of that type"},
                 "rw": {"type": "boolean", "description": "false for bind, sysfs and cgroup when absent, else true"},
                 "recursive": {"type": "boolean", "default": true},
                 "size": {"$ref": "#/$defs/size"},
                 "mode": Mode::schema(),
+                "register": {"type": "array", "items": Bytes::schema(),
+                    "description": "of binfmt_misc: lines :name:type:offset:magic:mask:interpreter:flags"},
             }},
         ]})
     }

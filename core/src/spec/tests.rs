@@ -78,6 +78,7 @@ fn cases() -> Vec<Case> {
                 {"type": "tmpfs", "target": "/d", "size": 65536, "mode": "0700"},
                 {"type": "sysfs", "target": "/e"},
                 {"type": "proc", "target": "/proc", "rw": false},
+                {"type": "binfmt_misc", "target": "/proc/sys/fs/binfmt_misc", "register": [":a:E::a::/bin/cat:"]},
             ]),
             |s| {
                 let bind = |source, recursive| MountKind::Bind { source, recursive };
@@ -90,6 +91,7 @@ fn cases() -> Vec<Case> {
                     })
                     .mount(Mount { kind: MountKind::Sysfs, target: "/e".into(), readonly: true })
                     .mount(Mount { kind: MountKind::Proc, target: "/proc".into(), readonly: true })
+                    .mount(Mount::binfmt_misc([":a:E::a::/bin/cat:"]))
             },
             json!([{"source": "/a", "traget": "/b"}]),
             ("mounts[0].traget", "did you mean \"target\"?"),
@@ -100,6 +102,13 @@ fn cases() -> Vec<Case> {
             |s| s.file("/etc/a", "text").file("/etc/b", File::new(vec![0xff]).mode(0o755)),
             json!({"/etc/a": {"data": "x", "base64": "/w=="}}),
             ("files[\"/etc/a\"].base64", "excludes data"),
+        ),
+        case(
+            "devices",
+            json!([{"path": "/dev/fuse", "target": "/dev/fuse"}, {"path": "/dev/a:b", "target": "/dev/c"}]),
+            |s| s.device("/dev/fuse").device(Device::new("/dev/a:b").target("/dev/c")),
+            json!([{"path": "/dev/fuse", "tagret": "/dev/x"}]),
+            ("devices[0].tagret", "did you mean \"target\"?"),
         ),
         case("shm_size", json!(1048576), |s| s.shm_size(1 << 20), json!("1MB"), ("shm_size", "write MiB")),
         case(
@@ -447,6 +456,23 @@ fn other_forms_of_the_same_value() {
         ],
     );
     same(
+        "mounts",
+        &[
+            json!([{"type": "binfmt_misc"}]),
+            json!([{"type": "binfmt_misc", "target": "/proc/sys/fs/binfmt_misc", "rw": true, "register": []}]),
+        ],
+    );
+    same(
+        "devices",
+        &[
+            json!(["/dev/kvm"]),
+            json!(["/dev/kvm:rw"]),
+            json!(["/dev/kvm:/dev/kvm:rw"]),
+            json!([{"path": "/dev/kvm"}]),
+            json!([{"path": "/dev/kvm", "access": "rw"}]),
+        ],
+    );
+    same(
         "files",
         &[json!({"/a": "A"}), json!({"/a": {"data": "A"}}), json!({"/a": {"base64": "QQ=="}}), json!(["/a=A"])],
     );
@@ -518,6 +544,21 @@ fn wrong_json_is_refused_with_its_place() {
         (r#"{"mounts": [{"source": "/a", "size": 1}]}"#, "mounts[0].size: a mount of type \"bind\" has none"),
         (r#"{"mounts": [{"type": "nfs", "target": "/a"}]}"#, "\"nfs\" is not a type of mount"),
         (r#"{"mounts": [{"source": "/a", "owner": "payload"}]}"#, "mounts[0].owner: not available yet"),
+        (r#"{"mounts": [{"target": "/a", "type": "tmpfs", "register": []}]}"#, "mounts[0].register: a mount of type"),
+        (r#"{"mounts": [{"type": "binfmt_misc", "register": [1]}]}"#, "mounts[0].register[0]: expected text"),
+        (
+            r#"{"devices": ["fuse"]}"#,
+            "devices[0]: \"fuse\" is not path[:target][:rw]: path and target have to be absolute",
+        ),
+        (
+            r#"{"devices": ["/dev/a:/dev/b:/dev/c"]}"#,
+            "devices[0]: \"/dev/a:/dev/b:/dev/c\" is not path[:target][:rw]: more",
+        ),
+        (r#"{"devices": ["/dev/a:x"]}"#, "the access is rw"),
+        (r#"{"devices": ["/dev/a:r"]}"#, "another access than rw is not available yet"),
+        (r#"{"devices": [{"path": "/dev/a", "access": "rwm"}]}"#, "devices[0].access: another access than rw"),
+        (r#"{"devices": [{"path": "/dev/a", "access": 1}]}"#, "devices[0].access: expected \"rw\""),
+        (r#"{"devices": [{"target": "/dev/a"}]}"#, "devices[0]: has no path"),
         (r#"{"mounts": ["a"]}"#, "mounts[0]: \"a\" is not source[:target][:rw]"),
         (r#"{"rootfs": {"path": "/a", "lower": []}}"#, "rootfs: path excludes"),
         (r#"{"rootfs": {"upper": "/a"}}"#, "rootfs.upper: needs lower"),
@@ -540,6 +581,7 @@ fn wrong_json_is_refused_with_its_place() {
         assert!(error.to_string().contains(message), "{text}: {error}");
     }
     assert_eq!(refused(r#"{"ports": [1]}"#).kind(), ErrorKind::NotAvailable);
+    assert_eq!(refused(r#"{"devices": ["/dev/a:rwm"]}"#).kind(), ErrorKind::NotAvailable);
     assert_eq!(refused(r#"{"mounts": [{"source": "/a", "owner": "x"}]}"#).kind(), ErrorKind::NotAvailable);
     assert_eq!(Spec::from_json(r#"{"ports": null, "name": null}"#).unwrap(), Spec::new());
 }
@@ -605,6 +647,8 @@ fn text_as_c_gives_it() {
         ("hosts", "db=10.0.0.1"),
         ("mounts", "/a:/b:rw"),
         ("mounts", "{\"type\": \"tmpfs\", \"target\": \"/t\"}"),
+        ("devices", "/dev/fuse"),
+        ("devices", "{\"path\": \"/dev/kvm\", \"target\": \"/dev/k\"}"),
         ("files", "/etc/x={}\n"),
         ("rlimits", "nofile=1024:2048"),
         ("namespaces", "net=fd:7"),
@@ -631,6 +675,7 @@ fn text_as_c_gives_it() {
         .host("db", "10.0.0.1")
         .mount("/a:/b:rw")
         .mount(Mount::tmpfs("/t"))
+        .devices(["/dev/fuse", "/dev/kvm:/dev/k"])
         .file("/etc/x", "{}\n")
         .rlimit(Resource::Nofile, Rlimit { soft: 1024, hard: 2048 })
         .namespace(NamespaceKind::Net, NamespaceSource::Fd(7))
@@ -657,6 +702,7 @@ fn text_as_c_gives_it() {
         ("rlimits", "nofile", "rlimits: \"nofile\" is not KEY=VALUE"),
         ("capabilities", "{", "capabilities: JSON: EOF"),
         ("mounts", "a", "mounts[2]: \"a\" is not source"),
+        ("devices", "/dev/a:w", "devices[2]: \"/dev/a:w\" is not path"),
         ("mem_limit", "1", "did you mean memory?"),
         ("cpuset", "3-1", "cpuset: 3-1 ends before it begins"),
         ("landlock", "0", "landlock: not available yet"),
@@ -716,6 +762,7 @@ fn shared_cases_are_refused_as_they_say() {
         }
         let text = std::fs::read_to_string(&file).unwrap();
         let text = text.replace("${TMP}", "/tmp/case").replace("${DISK}", "8:0").replace("${USR_DISK}", "8:0");
+        let text = text.replace("${CASES}", "/tmp/cases").replace("${FUSE}", "/dev/fuse");
         let cases: Vec<Json> = serde_json::from_str(&text).unwrap();
         // Containers that run beside each other are specs of their own, none of which is refused.
         for case in cases.into_iter().filter(|case| !case["spec"].is_null()) {
@@ -769,6 +816,7 @@ fn mount() -> impl Strategy<Value = Mount> {
         Just(MountKind::Mqueue),
         Just(MountKind::Devpts),
         Just(MountKind::Cgroup),
+        collection::vec(bytes(), 0..3).prop_map(|register| MountKind::BinfmtMisc { register }),
     ];
     (kind, path(), any::<bool>()).prop_map(|(kind, target, readonly)| Mount { kind, target, readonly })
 }
@@ -857,6 +905,7 @@ prop_compose! {
         hosts in collection::btree_map(text(), text(), 0..3),
         rootfs in rootfs(),
         mounts in collection::vec(mount(), 0..4),
+        devices in collection::vec((path(), path()).prop_map(|(path, target)| Device { path, target }), 0..3),
         files in collection::btree_map(
             path(),
             (collection::vec(any::<u8>(), 0..8), 0..0o10000u32).prop_map(|(data, mode)| File { data, mode }),
@@ -877,7 +926,7 @@ prop_compose! {
     ) -> Spec {
         Spec {
             name: names.0, hostname: names.1, domainname: names.2,
-            dns, hosts, rootfs, mounts, files,
+            dns, hosts, rootfs, mounts, devices, files,
             shm_size: sizes.0, log_max: sizes.1, memory: sizes.2, pids: sizes.3,
             init: flags.0, detach: flags.1, no_new_privs: flags.2,
             namespaces, idmap, cpus,

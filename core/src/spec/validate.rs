@@ -57,6 +57,12 @@ const PROC_FILES: [&[u8]; 9] = [
     b"/proc/net/dev",
 ];
 
+/// What the container's /dev has anyway.
+const DEV_ENTRIES: [&[u8]; 15] = [
+    b"null", b"zero", b"full", b"random", b"urandom", b"tty", b"ptmx", b"pts", b"shm", b"mqueue", b"fd", b"stdin",
+    b"stdout", b"stderr", b"core",
+];
+
 /// `8:0`
 fn is_number_pair(text: &str) -> bool {
     let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()) && part.parse::<u32>().is_ok();
@@ -90,6 +96,7 @@ impl Spec {
         self.validate_rootfs()?;
         validate_mounts(&self.mounts)?;
         validate_files(&self.files, &self.mounts)?;
+        self.validate_nodes()?;
         self.validate_limits()?;
         self.validate_namespaces()?;
         validate_idmap(&self.idmap)?;
@@ -148,6 +155,53 @@ impl Spec {
                 }
             }
         }
+    }
+
+    /// `devices`: what is there already, and what would be covered.
+    fn validate_nodes(&self) -> Result<()> {
+        if self.devices.is_empty() {
+            return Ok(());
+        }
+        let list = At::Field("devices");
+        let mounted: Vec<_> = self.mounts.iter().map(|m| normal(m.target.as_os_str().as_bytes())).collect();
+        let is_below = |path: &[u8], above: &[u8]| path.strip_prefix(above).is_some_and(|rest| rest.starts_with(b"/"));
+        let mut earlier: Vec<Vec<u8>> = Vec::new();
+        for (i, device) in self.devices.iter().enumerate() {
+            let at = list.index(i);
+            device.check_parsed(&at)?;
+            absolute(&at.key("path"), &device.path)?;
+            let target_at = at.key("target");
+            let target = inside(&target_at, &device.target)?;
+            let shown = &device.target;
+            let Some(name) = target.strip_prefix(b"/dev/") else {
+                return Err(target_at
+                    .error(format!("{shown:?} is not below /dev"))
+                    .with_hint("path:target puts a node at another path inside"));
+            };
+            let first = name.split(|&b| b == b'/').next().unwrap_or_default();
+            if DEV_ENTRIES.contains(&first) {
+                let entry = OsStr::from_bytes(first);
+                return Err(target_at.error(format!("{shown:?}: the container has a {entry:?} of its own there")));
+            }
+            for (other, path) in earlier.iter().enumerate() {
+                if target == *path {
+                    return Err(target_at.error(format!("{shown:?} is the target of devices[{other}] already")));
+                }
+                if is_below(&target, path) || is_below(path, &target) {
+                    return Err(
+                        target_at.error(format!("{shown:?} and that of devices[{other}] are one below the other"))
+                    );
+                }
+            }
+            if let Some(other) = mounted.iter().position(|path| target == *path || is_below(&target, path)) {
+                return Err(target_at.error(format!("{shown:?} would be covered by mounts[{other}]")));
+            }
+            if self.files.keys().any(|path| normal(path.as_os_str().as_bytes()) == target) {
+                return Err(target_at.error(format!("{shown:?} is one of files")));
+            }
+            earlier.push(target);
+        }
+        Ok(())
     }
 
     fn validate_devices(&self) -> Result<()> {
@@ -439,6 +493,7 @@ impl Spec {
                     ("rootfs", self.rootfs != defaults.rootfs),
                     ("mounts", !self.mounts.is_empty()),
                     ("files", !self.files.is_empty()),
+                    ("devices", !self.devices.is_empty()),
                     ("shm_size", self.shm_size.is_some()),
                     ("disk", self.disk.is_some()),
                     ("inodes", self.inodes.is_some()),
@@ -456,6 +511,16 @@ impl Spec {
             }
         }
         self.validate_nesting()?;
+        let own =
+            self.idmap != Idmap::Host && !matches!(source(NamespaceKind::User), Some(s) if *s != NamespaceSource::New);
+        let formats = self.mounts.iter().position(|mount| matches!(mount.kind, MountKind::BinfmtMisc { .. }));
+        if let Some(i) = formats.filter(|_| !own) {
+            return Err(Error::spec(
+                format!("mounts[{i}].type"),
+                "without a user namespace of its own, a container's binfmt_misc is that of others",
+            )
+            .with_hint("leave idmap and namespaces.user at their defaults"));
+        }
         self.validate_disk_contradictions()?;
         self.validate_passed_limits()
     }
@@ -751,6 +816,11 @@ fn validate_mounts(mounts: &[Mount]) -> Result<()> {
                 }
             }
             MountKind::Proc | MountKind::Sysfs | MountKind::Mqueue | MountKind::Devpts | MountKind::Cgroup => {}
+            MountKind::BinfmtMisc { register } => {
+                for (i, line) in register.iter().enumerate() {
+                    binary_format(&at.key("register").index(i), line.as_bytes())?;
+                }
+            }
         }
         let target_at = at.key("target");
         let target = inside(&target_at, &mount.target)?;
@@ -758,7 +828,11 @@ fn validate_mounts(mounts: &[Mount]) -> Result<()> {
             return Err(target_at.error("\"/\" is what rootfs says"));
         }
         let in_proc = target == b"/proc" || target.starts_with(b"/proc/");
-        let fits = if target == b"/proc" { mount.kind == MountKind::Proc } else { PROC_FILES.contains(&&target[..]) };
+        let fits = match mount.kind {
+            MountKind::Proc => target == b"/proc",
+            MountKind::BinfmtMisc { .. } => target == Mount::BINFMT_MISC.as_bytes(),
+            _ => PROC_FILES.contains(&&target[..]),
+        };
         if in_proc && !fits {
             return Err(target_at.error(format!(
                 "{:?}: a mount in /proc could redirect what is written to attributes of processes",
@@ -778,6 +852,39 @@ fn validate_mounts(mounts: &[Mount]) -> Result<()> {
                 .with_hint("put the one above first"));
         }
         earlier.insert(target, i);
+    }
+    Ok(())
+}
+
+/// `:name:type:offset:magic:mask:interpreter:flags`, with any character in the place of the colon: as far as it can be told
+/// without the kernel.
+fn binary_format(at: &At, line: &[u8]) -> Result<()> {
+    // MAX_REGISTER_LENGTH of the kernel.
+    const LONGEST: usize = 1920;
+    no_nul(at, OsStr::from_bytes(line))?;
+    let wrong = |why: &str| Err(at.error(format!("{:?}: {why}", OsStr::from_bytes(line))));
+    if line.len() > LONGEST {
+        return wrong("the kernel takes 1920 bytes");
+    }
+    let Some((&delimiter, rest)) = line.split_first() else { return wrong("is empty") };
+    let fields: Vec<&[u8]> = rest.split(|&b| b == delimiter).collect();
+    let [name, kind, _, _, _, interpreter, _] = fields[..] else {
+        return wrong("a line is :name:type:offset:magic:mask:interpreter:flags");
+    };
+    if name.is_empty()
+        || name == b"."
+        || name == b".."
+        || name == b"register"
+        || name == b"status"
+        || name.contains(&b'/')
+    {
+        return wrong("the first field is no name that can be registered");
+    }
+    if kind != b"M" && kind != b"E" {
+        return wrong("the type is M (magic) or E (extension)");
+    }
+    if !interpreter.starts_with(b"/") {
+        return wrong("the interpreter is no absolute path");
     }
     Ok(())
 }
@@ -996,7 +1103,7 @@ pub(super) fn normal(path: &[u8]) -> Vec<u8> {
 mod tests {
     use std::os::unix::ffi::OsStringExt;
 
-    use super::super::Policy;
+    use super::super::{Device, Policy};
     use super::*;
     use crate::error::ErrorKind;
 
@@ -1259,6 +1366,52 @@ mod tests {
         refused(spec().mount(Mount { kind: fd, target: "/x".into(), readonly: true }), "mounts[0].fd", "-1");
         let many: Vec<String> = (0..10_000).map(|i| format!("/srv:/x/{i}")).collect();
         spec().mounts(many).validate().unwrap();
+    }
+
+    #[test]
+    fn devices() {
+        refused(spec().device("fuse"), "devices[0]", "absolute");
+        let error = spec().device("/dev/fuse:r").validate().unwrap_err();
+        assert_eq!((error.kind(), error.field()), (ErrorKind::NotAvailable, Some("devices[0]")), "{error}");
+        refused(spec().device("/dev/fuse:/dev/x:rwx"), "devices[0]", "the access is rw");
+        refused(spec().device(Device::new("")), "devices[0]", "absolute");
+        refused(spec().device(Device::new("/dev/a\0")), "devices[0].path", "NUL");
+        refused(spec().device("/srv/node"), "devices[0].target", "\"/srv/node\" is not below /dev");
+        refused(spec().device("/dev/fuse:/dev"), "devices[0].target", "is not below /dev");
+        refused(spec().device("/dev/fuse:/dev/../fuse"), "devices[0].target", "\"..\"");
+        refused(spec().device("/dev/fuse:/dev//null"), "devices[0].target", "has a \"null\" of its own");
+        refused(spec().device("/dev/fuse:/dev/pts/0"), "devices[0].target", "has a \"pts\" of its own");
+        refused(spec().devices(["/dev/a:/dev/x", "/dev/b:/dev/./x"]), "devices[1].target", "devices[0] already");
+        refused(spec().devices(["/dev/a:/dev/x/y", "/dev/x"]), "devices[1].target", "below the other");
+        refused(spec().devices(["/dev/x", "/dev/a:/dev/x/y"]), "devices[1].target", "below the other");
+        refused(spec().device("/dev/fuse").mount("/srv:/dev"), "devices[0].target", "covered by mounts[0]");
+        refused(spec().device("/dev/fuse").mount("/srv:/dev/fuse"), "devices[0].target", "covered by mounts[0]");
+        refused(spec().device("/dev/fuse").file("/dev/fuse", ""), "devices[0].target", "one of files");
+        let foreign = spec().device("/dev/fuse").namespace(NamespaceKind::Mnt, NamespaceSource::Host);
+        refused(foreign, "devices", "not the container's own");
+        spec().devices(["/dev/snd/timer", "/dev/snd/seq", "/dev/null:/dev/null2"]).validate().unwrap();
+    }
+
+    #[test]
+    fn binary_formats() {
+        let mount = |line: &str| spec().mount(Mount::binfmt_misc([":ok:M::abc::/bin/cat:F", line]));
+        mount(",x,E,,ext,,/bin/sh,").validate().unwrap();
+        let field = "mounts[0].register[1]";
+        refused(mount(""), field, "is empty");
+        refused(mount(":x:M::abc:/bin/cat:"), field, "a line is :name:type");
+        refused(mount("::M::abc::/bin/cat:"), field, "no name");
+        refused(mount(":a/b:M::abc::/bin/cat:"), field, "no name");
+        refused(mount(":status:M::abc::/bin/cat:"), field, "no name");
+        refused(mount(":x:X::abc::/bin/cat:"), field, "M (magic)");
+        refused(mount(":x:M::abc::cat:"), field, "no absolute path");
+        refused(mount(&format!(":x:M::{}::/bin/cat:", "a".repeat(1920))), field, "1920 bytes");
+        let elsewhere = |target: &str| Mount { target: target.into(), ..Mount::binfmt_misc([""; 0]) };
+        spec().mount(elsewhere("/srv/formats")).validate().unwrap();
+        refused(spec().mount(elsewhere("/proc/sys")), "mounts[0].target", "/proc");
+        refused(spec().mount(Mount::tmpfs(Mount::BINFMT_MISC)), "mounts[0].target", "/proc");
+        refused(spec().mount(elsewhere("/a")).idmap(Idmap::Host), "mounts[0].type", "user namespace of its own");
+        let joined = NamespaceSource::Container("db".into());
+        refused(spec().mount(elsewhere("/a")).namespace(NamespaceKind::User, joined), "mounts[0].type", "of others");
     }
 
     #[test]

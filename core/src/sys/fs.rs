@@ -43,13 +43,23 @@ impl Context {
         self.config(FSCONFIG_CMD_CREATE, 0, 0)
     }
 
-    /// fsmount(2): the mount, attached nowhere, gone with its last descriptor.
+    /// fsmount(2): the mount, attached nowhere, gone with its last descriptor; without device nodes.
     pub fn mount(&self) -> Result<OwnedFd, i32> {
-        const FSMOUNT_CLOEXEC: usize = 1;
         const MOUNT_ATTR_NODEV: usize = 4;
+        self.mount_with(MOUNT_ATTR_NODEV)
+    }
+
+    /// The same for device nodes.
+    pub fn mount_of_nodes(&self) -> Result<OwnedFd, i32> {
+        const MOUNT_ATTR_NOSUID_NOEXEC: usize = 2 | 8;
+        self.mount_with(MOUNT_ATTR_NOSUID_NOEXEC)
+    }
+
+    fn mount_with(&self, attributes: usize) -> Result<OwnedFd, i32> {
+        const FSMOUNT_CLOEXEC: usize = 1;
         // SAFETY: no pointers; the new descriptor is ours.
         unsafe {
-            let fd = call(libc::SYS_fsmount, [self.0.as_raw_fd() as usize, FSMOUNT_CLOEXEC, MOUNT_ATTR_NODEV])?;
+            let fd = call(libc::SYS_fsmount, [self.0.as_raw_fd() as usize, FSMOUNT_CLOEXEC, attributes])?;
             Ok(OwnedFd::from_raw_fd(fd as RawFd))
         }
     }
@@ -59,6 +69,25 @@ impl Context {
         let mut buffer = [0u8; 1024];
         let length = nix::unistd::read(&self.0, &mut buffer).unwrap_or(0);
         String::from_utf8_lossy(&buffer[..length]).trim_end().trim_start_matches("e ").to_owned()
+    }
+}
+
+/// A device node in a directory, whatever the umask of this process is.
+pub(crate) fn make_node(
+    directory: BorrowedFd<'_>,
+    name: &CStr,
+    kind: u32,
+    device: u64,
+    owner: (u32, u32),
+    mode: u32,
+) -> Result<(), i32> {
+    let directory = directory.as_raw_fd();
+    let done = |result: i32| if result < 0 { Err(nix::errno::Errno::last_raw()) } else { Ok(()) };
+    // SAFETY: a C string, a borrowed descriptor and numbers, in all three.
+    unsafe {
+        done(libc::mknodat(directory, name.as_ptr(), kind, device))?;
+        done(libc::fchownat(directory, name.as_ptr(), owner.0, owner.1, libc::AT_SYMLINK_NOFOLLOW))?;
+        done(libc::fchmodat(directory, name.as_ptr(), mode, 0))
     }
 }
 

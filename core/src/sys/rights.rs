@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 pub(crate) const CAP_SETGID: u32 = 6;
 pub(crate) const CAP_SETUID: u32 = 7;
 pub(crate) const CAP_SYS_ADMIN: u32 = 21;
+pub(crate) const CAP_MKNOD: u32 = 27;
 pub(crate) const CAP_SYS_RESOURCE: u32 = 24;
 
 /// Effective capabilities of this thread, in its user namespace.

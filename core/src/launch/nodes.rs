@@ -1,0 +1,107 @@
+//! Device nodes for containers: what is asked for, and nodes of a container's own.
+
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::keeper::Outer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::facts::DeviceFact;
+use crate::sys::{fs::Context, rights, xattr};
+
+/// Reading and writing.
+const RW: u32 = 0o6;
+
+/// mknod(2) of devices takes CAP_MKNOD of the machine itself.
+pub(super) fn may_make() -> bool {
+    rights::capabilities() & 1 << rights::CAP_MKNOD != 0 && rights::in_initial_user_namespace()
+}
+
+/// Looks at a node of the host without opening it, which does something for some devices. The caller has to have the access
+/// that its container gets.
+pub(super) fn look(path: &Path, outer: Option<&Outer>, own: bool) -> Result<DeviceFact> {
+    let meta = fs::metadata(path).map_err(|e| Error::io("stat", &e))?;
+    let kind = meta.mode() & libc::S_IFMT;
+    if kind != libc::S_IFCHR && kind != libc::S_IFBLK {
+        let what = if meta.is_dir() { "a directory" } else { "a file" };
+        return Err(Error::new(ErrorKind::InvalidSpec, format!("is {what}, not a device node"))
+            .with_errno(libc::ENODEV)
+            .with_hint("mounts shows files and directories of the host"));
+    }
+    let denied = |why: &str| Error::new(ErrorKind::PermissionDenied, why).with_errno(libc::EACCES);
+    let nodev =
+        nix::sys::statvfs::statvfs(path).is_ok_and(|of| of.flags().contains(nix::sys::statvfs::FsFlags::ST_NODEV));
+    if nodev {
+        return Err(denied("no device can be opened there: its file system is mounted nodev"));
+    }
+    let text =
+        CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::spec("devices", "a path has a NUL byte"))?;
+    // SAFETY: a C string.
+    let allowed = unsafe { libc::faccessat(libc::AT_FDCWD, text.as_ptr(), libc::R_OK | libc::W_OK, libc::AT_EACCESS) };
+    if allowed < 0 {
+        return Err(
+            denied("the caller may not read and write it").with_hint("its mode, owner or access list say who may")
+        );
+    }
+    let fact = DeviceFact { kind, number: meta.rdev(), mode: meta.mode() & 0o777, uid: meta.uid(), gid: meta.gid() };
+    let inside = match outer {
+        _ if own => true,
+        // The caller's ids come along, its supplementary groups do not.
+        Some(outer) => xattr::acl_names_user(&text, outer.uid) || allows(&fact, outer.uid, outer.gid),
+        // Bound, and root inside is somebody else.
+        None => allows(&fact, u32::MAX, u32::MAX),
+    };
+    if inside {
+        return Ok(fact);
+    }
+    Err(denied("the caller may use it, but not by what it takes into a container").with_hint(
+        "supplementary groups stay outside: its owner, its primary group or everybody has to be allowed to read and write it",
+    ))
+}
+
+fn allows(device: &DeviceFact, uid: u32, gid: u32) -> bool {
+    let shift = if device.uid == uid {
+        6
+    } else if device.gid == gid {
+        3
+    } else {
+        0
+    };
+    device.mode >> shift & RW == RW
+}
+
+/// A file system in memory with these nodes, which is mounted nowhere yet.
+pub(super) fn make(devices: &[DeviceFact]) -> Result<OwnedFd> {
+    let failed = |step| move |errno| Error::os(step, errno).with_field("devices");
+    let context = Context::open(c"tmpfs").map_err(failed("fsopen"))?;
+    context.string(c"mode", c"0755").map_err(failed("fsconfig"))?;
+    context.create().map_err(failed("fsconfig"))?;
+    let mount = context.mount_of_nodes().map_err(failed("fsmount"))?;
+    for (i, device) in devices.iter().enumerate() {
+        let name = CString::new(i.to_string()).expect("digits");
+        let owner = (device.uid, device.gid);
+        crate::sys::fs::make_node(mount.as_fd(), &name, device.kind, device.number, owner, device.mode)
+            .map_err(|errno| Error::os("mknod", errno).with_field(format!("devices[{i}]")))?;
+    }
+    Ok(mount)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_class_of_the_caller_decides() {
+        let node = |mode, uid, gid| DeviceFact { kind: libc::S_IFCHR, number: 0, mode, uid, gid };
+        assert!(allows(&node(0o600, 1000, 0), 1000, 1000));
+        assert!(allows(&node(0o060, 0, 1000), 1000, 1000));
+        assert!(allows(&node(0o666, 0, 0), 1000, 1000));
+        assert!(!allows(&node(0o660, 0, 44), 1000, 1000), "a supplementary group");
+        assert!(!allows(&node(0o466, 1000, 0), 1000, 1000), "the owner is not everybody");
+        assert!(!allows(&node(0o646, 0, 1000), 1000, 1000), "nor is the group");
+        assert!(!allows(&node(0o664, 0, 0), 1000, 1000));
+    }
+}

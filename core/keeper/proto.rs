@@ -229,6 +229,8 @@ pub struct Header {
     pub clone_flags: u64,
     /// START: slot of a descriptor that the keeper keeps for LIFT, or u32::MAX.
     pub kept_slot: u32,
+    /// EXEC: the pid that the process is to have in its pid namespace (Linux 5.5), or 0.
+    pub set_tid: i32,
     /// In ops: offset and count.
     pub sections: [Span; section::COUNT],
     pub uid_map: Span,
@@ -247,6 +249,7 @@ pub struct Header {
     pub started: u32,
     /// Written by the kernel (CLONE_PARENT_SETTID), in the keeper's pid namespace.
     pub child_pid: i32,
+    pub pad: u32,
 }
 
 /// Slots that every plan has; the request's descriptors follow from `FIRST`.

@@ -392,8 +392,12 @@ pub fn join(plan: &Plan, call: bool) -> ! {
         sys::exit(1)
     }
     let mut pidfd = -1i32;
+    // One level: the innermost, which is the container's.
+    let tid = h.set_tid;
     // In the container's pid namespace only a new child can be; CLONE_PARENT makes it the keeper's.
     let args = sys::CloneArgs {
+        set_tid: if tid != 0 { &tid as *const i32 as u64 } else { 0 },
+        set_tid_size: u64::from(tid != 0),
         flags: nr::CLONE_PARENT | nr::CLONE_VFORK | nr::CLONE_PIDFD | nr::CLONE_PARENT_SETTID,
         pidfd: &mut pidfd as *mut i32 as u64,
         parent_tid: &mut h.child_pid as *mut i32 as u64,

@@ -36,6 +36,9 @@ pub struct Command {
     pub pass_fds: std::collections::BTreeMap<RawFd, RawFd>,
     /// The container's group ([`Container::group`]) in which it runs; `None`: that of the container's own processes.
     pub cgroup: Option<String>,
+    /// The pid that it is to have inside, as clone3(2) gives it (Linux 5.5): 2 up to `kernel.pid_max`, not one that is in use by a
+    /// process, a thread, a process group or a session. The container has to have a pid namespace of its own. `None`: the next.
+    pub set_tid: Option<i32>,
     /// How long a start may take.
     pub start_timeout: Option<Duration>,
     pub(crate) container: Option<Container>,
@@ -81,6 +84,11 @@ impl Command {
     }
     pub fn stderr(&mut self, stdio: Stdio) -> &mut Self {
         self.stderr = Some(stdio);
+        self
+    }
+    /// Wants this pid inside: [`set_tid`](Self::set_tid).
+    pub fn set_tid(&mut self, tid: i32) -> &mut Self {
+        self.set_tid = Some(tid);
         self
     }
     /// Sets a field by its name in the vocabulary, with the text rules of the C API (`ringfence_command_set`): those of

@@ -1581,6 +1581,14 @@ fn log_length(log: &OwnedFd) -> u64 {
 impl Inner {
     fn spawn(self: &Arc<Self>, command: &Command) -> Result<Process> {
         command.validate()?;
+        if command.set_tid.is_some() && namespace_source(&self.spec, NamespaceKind::Pid) != NamespaceSource::New {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "the container has no pid namespace of its own, whose numbers are its",
+            )
+            .with_field("set_tid")
+            .with_hint("leave namespaces.pid of the container at its default"));
+        }
         if self.keeper.is_dead() {
             return Err(self.keeper_is_gone());
         }
@@ -1624,6 +1632,7 @@ impl Inner {
                 joined: Some(facts::root_ids(self.may_setgroups, self.default_ids)),
                 is_pid_one: false,
             },
+            command.set_tid,
         );
         let counted = sub.clone().filter(|sub| sub.group.oom_kills().is_some());
         let oom = OomCount { before: self.oom_kills(counted.as_deref()), sub: counted };

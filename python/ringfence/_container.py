@@ -392,11 +392,13 @@ class Container:
         pass_fds: Any = (),
         pipesize: int = -1,
         cgroup: str | None = None,
+        set_tid: int | None = None,
         **fields: Unpack[CommandFields],
     ) -> Process[Any]:
         """Starts one more process inside; the arguments of `subprocess.Popen` and those of `CommandFields`.
 
-        `cgroup` is the name of a group that `Container.group` made.
+        `cgroup` is the name of a group that `Container.group` made. `set_tid` is the pid that it is to have inside: 2 and more, and
+        not in use there.
         """
         raw = self._live("popen")
         text_options = TextOptions(text, universal_newlines, encoding, errors, bufsize, pipesize)
@@ -411,6 +413,7 @@ class Container:
             "umask": umask,
             "pass_fds": pass_fds,
             "cgroup": cgroup,
+            "set_tid": set_tid,
         }
         given: dict[str, Any] = dict(fields)
         _request.refuse(given)

@@ -269,8 +269,9 @@ def _request(
         plain["umask"] = umask
     if options.get("detach"):
         plain["detach"] = True
-    if options.get("cgroup") is not None:
-        plain["cgroup"] = _plain("cgroup", options["cgroup"])
+    for name in ("cgroup", "set_tid"):
+        if options.get(name) is not None:
+            plain[name] = _plain(name, options[name])
     request: Request = {}
     if argv is not None:
         request["argv"] = argv

@@ -29,6 +29,22 @@ int main(void)
        "no such process");
     ringfence_error_free(err);
     err = NULL;
+    ringfence_command *command = ringfence_command_new("sleep");
+    ringfence_process *process = NULL, *second = NULL;
+    ringfence_command_arg(command, "1000", NULL);
+    ok(ringfence_command_set(command, "set_tid", "100", &err) == 0 &&
+           ringfence_container_spawn(container, command, &process, &err) == 0,
+       "a wanted pid: %s", ringfence_error_message(err));
+    pidfd = ringfence_container_pidfd_of(container, 100, &err);
+    ok(pidfd >= 0, "it is that one");
+    close(pidfd);
+    ok(ringfence_container_spawn(container, command, &second, &err) == -1 && ringfence_error_errno(err) == EEXIST &&
+           ringfence_error_kind(err) == RINGFENCE_KIND_ALREADY_EXISTS && !strcmp(ringfence_error_field(err), "set_tid"),
+       "taken");
+    ringfence_error_free(err);
+    err = NULL;
+    ringfence_process_free(process);
+    ringfence_command_free(command);
     ok(ringfence_container_close(container, 30000, &err) == 0, "close");
     ok(!ringfence_container_processes_json(container, &err) && ringfence_error_kind(err) == RINGFENCE_KIND_CLOSED, "closed");
     ringfence_error_free(err);

@@ -39,11 +39,27 @@ def test_processes_and_a_pidfd() -> None:
     assert closed.value.kind == "closed"
 
 
+def test_a_wanted_pid() -> None:
+    with ringfence.Container() as container, container.popen(["sleep", "1000"], set_tid=100) as sleeper:
+        (entry,) = (entry for entry in container.processes() if entry.pid == sleeper.pid)
+        assert entry.pid_inside == 100
+        with pytest.raises(FileExistsError) as taken:
+            container.run(["true"], set_tid=100)
+        assert isinstance(taken.value, ringfence.Error)
+        assert (taken.value.field, taken.value.kind) == ("set_tid", "already_exists")
+        with pytest.raises(ringfence.SpecError, match=r"set_tid: 1 is not in 2 to 4194303"):
+            container.run(["true"], set_tid=1)
+        with pytest.raises(TypeError):
+            ringfence.Container(set_tid=100)
+        sleeper.kill()
+
+
 def test_asyncio() -> None:
     async def main() -> None:
         async with aio.Container() as container:
             (first,) = await container.processes()
             assert first.pid_inside == 1
+            assert (await container.run(["sh", "-c", "echo $$"], set_tid=100, capture_output=True)).stdout == b"100\n"
             os.close(container.pidfd_of(1))
 
     asyncio.run(main())

@@ -124,3 +124,46 @@ fn without_a_pid_namespace_of_its_own() {
     assert_eq!((error.kind(), error.field()), (ErrorKind::Unsupported, Some("namespaces")), "{error}");
     container.close(TIMEOUT).unwrap();
 }
+
+#[test]
+fn a_wanted_pid() {
+    let container = start(json!({}));
+    let mut command = ringfence::Command::new("sleep");
+    command.arg("1000").set_tid(4000);
+    let sleeper = container.spawn(&command).unwrap();
+    let entry = container.processes().unwrap().into_iter().find(|p| p.pid == sleeper.pid()).expect("it is there");
+    assert_eq!(entry.pid_inside, 4000);
+    let error = container.spawn(&command).unwrap_err();
+    assert_eq!((error.kind(), error.field(), error.errno()), (ErrorKind::AlreadyExists, Some("set_tid"), libc::EEXIST));
+    assert_eq!(error.to_string(), "exec \"sleep\": set_tid: clone3: pid 4000 is taken in the container (EEXIST)");
+    // Another container has numbers of its own.
+    let other = start(json!({}));
+    other.spawn(&command).unwrap();
+    container.close(TIMEOUT).unwrap();
+    other.close(TIMEOUT).unwrap();
+}
+
+#[test]
+fn a_wanted_pid_is_below_the_namespace_s_pid_max() {
+    let container = start(json!({"capabilities": {"add": ["sys_admin"]}, "readonly_paths": []}));
+    if sh_in(&container, "echo 400 2>/dev/null >/proc/sys/kernel/pid_max && echo set; true") != "set\n" {
+        return skip("a pid_max of a pid namespace's own takes Linux 6.14");
+    }
+    let spawn = |tid| container.spawn(ringfence::Command::new("true").set_tid(tid));
+    spawn(399).unwrap().wait(TIMEOUT).unwrap();
+    let error = spawn(400).unwrap_err();
+    assert_eq!((error.kind(), error.field(), error.errno()), (ErrorKind::InvalidSpec, Some("set_tid"), libc::EINVAL));
+    assert!(error.to_string().contains("pid_max"), "{error}");
+    container.close(TIMEOUT).unwrap();
+}
+
+#[test]
+fn pids_of_another_namespace_are_not_the_container_s_to_give() {
+    if !can_limit() {
+        return skip("needs a control group");
+    }
+    let container = start(json!({"namespaces": {"pid": "host"}}));
+    let error = container.spawn(ringfence::Command::new("true").set_tid(4000)).unwrap_err();
+    assert_eq!((error.kind(), error.field()), (ErrorKind::Unsupported, Some("set_tid")), "{error}");
+    container.close(TIMEOUT).unwrap();
+}

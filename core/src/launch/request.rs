@@ -330,7 +330,10 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
         keeper_step::GID_MAP => ("idmap", "write gid_map"),
         keeper_step::SETGROUPS => ("idmap", "write setgroups"),
         keeper_step::IDMAP => return cannot_idmap(compiled, at, errno),
-        keeper_step::PAYLOAD_CLONE => ("argv", "clone3"),
+        keeper_step::PAYLOAD_CLONE => match compiled.set_tid.and_then(|tid| wanted_tid(tid, errno)) {
+            Some(error) => return error,
+            None => ("argv", "clone3"),
+        },
         keeper_step::NO_CONTAINER => {
             return Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH);
         }
@@ -361,6 +364,25 @@ fn cannot_idmap(compiled: &Compiled, op: u32, errno: i32) -> Error {
     match path {
         Some(path) => error.with_path(path),
         None => error,
+    }
+}
+
+/// Why clone3(2) does not give a process this number; `None` when it is for something else.
+fn wanted_tid(tid: i32, errno: i32) -> Option<Error> {
+    let error =
+        |kind, why: String| Some(Error::new(kind, why).with_field("set_tid").with_step("clone3").with_errno(errno));
+    match errno {
+        libc::EEXIST => error(ErrorKind::AlreadyExists, format!("pid {tid} is taken in the container")),
+        // Its pid_max, since Linux 6.14 one of each pid namespace's own.
+        libc::EINVAL => {
+            error(ErrorKind::InvalidSpec, format!("{tid} is not below kernel.pid_max, or Linux is older than 5.5"))
+        }
+        libc::EPERM => error(
+            ErrorKind::PermissionDenied,
+            "it takes CAP_CHECKPOINT_RESTORE in the user namespace that the container's pid namespace belongs to"
+                .into(),
+        ),
+        _ => None,
     }
 }
 

@@ -150,6 +150,8 @@ pub(crate) struct Builder {
     pub clone_flags: u64,
     pub cgroup_slot: Option<u16>,
     pub kept_slot: Option<u16>,
+    /// The pid that the process of an EXEC is to have.
+    pub set_tid: Option<i32>,
     pub uid_map: Vec<u8>,
     pub gid_map: Vec<u8>,
     pub idmaps: Vec<proto::IdmapEntry>,
@@ -172,6 +174,7 @@ impl Builder {
             clone_flags: 0,
             cgroup_slot: None,
             kept_slot: None,
+            set_tid: None,
             uid_map: Vec::new(),
             gid_map: Vec::new(),
             idmaps: Vec::new(),
@@ -308,6 +311,7 @@ impl Builder {
             cgroup_slot: self.cgroup_slot.map_or(u32::MAX, u32::from),
             clone_flags: self.clone_flags,
             kept_slot: self.kept_slot.map_or(u32::MAX, u32::from),
+            set_tid: self.set_tid.unwrap_or(0),
             ..Header::default()
         };
         let span = |bytes: &[u8], data: &mut Vec<u8>| {
@@ -342,6 +346,7 @@ impl Builder {
             asks: self.asks,
             found: self.found,
             idmaps_before: self.idmaps_before,
+            set_tid: self.set_tid,
         }
     }
 }
@@ -364,6 +369,8 @@ pub(crate) struct Compiled {
     /// Descriptors of the request that whoever sends it idmaps: the user namespace is there already, and the stage, which is in it
     /// by then, may not.
     pub idmaps_before: Vec<proto::IdmapEntry>,
+    /// The pid that was asked for.
+    pub set_tid: Option<i32>,
 }
 
 impl Compiled {

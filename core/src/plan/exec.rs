@@ -45,9 +45,10 @@ impl Joining {
     }
 }
 
-/// One more process in a running container.
-pub(crate) fn process(joining: &Joining, process: &ProcessPlan<'_>) -> (Compiled, Vec<Need>) {
+/// One more process in a running container, with a number of its own in the container's pid namespace if one is asked for.
+pub(crate) fn process(joining: &Joining, process: &ProcessPlan<'_>, set_tid: Option<i32>) -> (Compiled, Vec<Need>) {
     let mut b = Builder::new();
+    b.set_tid = set_tid;
     let mut needs = Vec::new();
     joining.prepare(&mut b, &mut needs);
     process.write(&mut b, &mut needs);

@@ -26,6 +26,7 @@ table!(Command {
     io_priority: Opt<IoPriority>,
     oom_score_adj: Opt<Int>,
     cgroup: Opt<Text>,
+    set_tid: Opt<Int>,
     start_timeout: Opt<Time>,
     capabilities: Opt<Capabilities>,
     no_new_privs: Opt<Bool>,

@@ -576,6 +576,10 @@ impl Command {
         if self.argv.is_empty() {
             return Err(Error::spec("argv", "is empty; a program is needed"));
         }
+        if let Some(tid) = self.set_tid {
+            // 1 is init's; the kernel has the last word on what is below its pid_max.
+            range("set_tid", tid, 2, MAX_PIDS as i32 - 1)?;
+        }
         Payload::of_command(self).validate()
     }
 }
@@ -1483,6 +1487,12 @@ mod tests {
         command.validate().unwrap();
         command.nice = Some(99);
         assert_eq!(command.validate().unwrap_err().field(), Some("nice"));
+        command.nice = None;
+        for tid in [-1, 0, 1, 4 << 20, i32::MAX] {
+            let error = command.set_tid(tid).validate().unwrap_err();
+            assert_eq!(error.to_string(), format!("set_tid: {tid} is not in 2 to 4194303"));
+        }
+        command.set_tid(2).validate().unwrap();
         command.argv.clear();
         assert_eq!(command.validate().unwrap_err().field(), Some("argv"));
     }

@@ -875,8 +875,9 @@ int ringfence_container_attach_device(const ringfence_container *container,
                                       ringfence_error **err);
 
 /**
- * Brings the network device that is called `inside` in the container to where it was, under its name from there; one that this
- * handle did not bring in, to this thread's network namespace. Errors as with ringfence_container_attach_device(), field `inside`.
+ * Brings the network device that is called `inside` in the container back to where it was, down, under its name from there. Fails
+ * with RINGFENCE_KIND_NOT_FOUND (field `inside`) for what this handle did not bring in, with RINGFENCE_KIND_ALREADY_EXISTS when its name
+ * is taken there, and as ringfence_container_attach_device().
  */
 int ringfence_container_detach_device(const ringfence_container *container,
                                       const char *inside,

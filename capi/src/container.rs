@@ -598,8 +598,9 @@ pub unsafe extern "C" fn ringfence_container_attach_device(
     })
 }
 
-/// Brings the network device that is called `inside` in the container to where it was, under its name from there; one that this
-/// handle did not bring in, to this thread's network namespace. Errors as with ringfence_container_attach_device(), field `inside`.
+/// Brings the network device that is called `inside` in the container back to where it was, down, under its name from there. Fails
+/// with RINGFENCE_KIND_NOT_FOUND (field `inside`) for what this handle did not bring in, with RINGFENCE_KIND_ALREADY_EXISTS when its name
+/// is taken there, and as ringfence_container_attach_device().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_container_detach_device(
     container: *const ringfence_container,

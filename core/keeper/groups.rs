@@ -6,15 +6,15 @@ use crate::sys::{self, sc};
 
 const AT_REMOVEDIR: u32 = 0x200;
 
-/// Calls `found` with the name (NUL included) of each directory in `dir`.
-pub fn each_directory(dir: i32, mut found: impl FnMut(i32, &[u8])) {
+/// Calls `found` with the name (NUL included) of each directory in `dir`, until it says false.
+pub fn each_directory(dir: i32, mut found: impl FnMut(i32, &[u8]) -> bool) {
     const DIRECTORY: u8 = 4;
     let open = sc!(nr::OPENAT, dir, c".".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC) as i32;
     if open < 0 {
         return;
     }
     let mut entries = [0u64; 128];
-    loop {
+    'all: loop {
         let filled = sc!(nr::GETDENTS64, open, entries.as_mut_ptr(), core::mem::size_of_val(&entries));
         if filled <= 0 {
             break;
@@ -30,7 +30,9 @@ pub fn each_directory(dir: i32, mut found: impl FnMut(i32, &[u8])) {
             }
             let name = &bytes[at + 19..at + length];
             if bytes[at + 18] == DIRECTORY && !name.starts_with(b".\0") && !name.starts_with(b"..\0") {
-                found(open, name);
+                if !found(open, name) {
+                    break 'all;
+                }
             }
             at += length;
         }
@@ -66,13 +68,21 @@ fn remove_below(mut group: i32) -> i64 {
     let busy = -i64::from(nr::EBUSY);
     let mut depth = 0u64;
     let result = loop {
-        // All without groups inside, in one reading; then down into one that has some.
+        // Up to the first that has groups inside: those first, the others when it is gone.
         let mut inside = Name::default();
+        let mut failed = 0;
         each_directory(group, |group, name| {
-            if sc!(nr::UNLINKAT, group, name.as_ptr(), AT_REMOVEDIR) == busy {
+            let r = sc!(nr::UNLINKAT, group, name.as_ptr(), AT_REMOVEDIR);
+            if r == busy {
                 inside.set(name);
+            } else if r < 0 && r != -i64::from(nr::ENOENT) {
+                failed = r;
             }
+            r != busy
         });
+        if failed < 0 && inside.0[0] == 0 {
+            break failed;
+        }
         if inside.0[0] == 0 {
             if depth == 0 {
                 break 0;
@@ -95,7 +105,10 @@ fn remove_below(mut group: i32) -> i64 {
             break next;
         }
         let mut empty = true;
-        each_directory(next as i32, |_, _| empty = false);
+        each_directory(next as i32, |_, _| {
+            empty = false;
+            false
+        });
         if empty {
             // Not for the groups in it: there are processes.
             sys::close(next as i32);

@@ -365,6 +365,7 @@ impl Keeper {
                 if name.strip_prefix(b"rf-").is_some_and(|rest| rest.starts_with(&own[..own_len])) {
                     groups::remove(dir, name.as_ptr());
                 }
+                true
             });
         }
     }

@@ -162,6 +162,7 @@ impl Inner {
                             let _ = group.final_usage();
                         }
                         self.close_layer();
+                        self.give_devices_back();
                         self.keeper.send(request::RELEASE, self.key, 0, 0, &[])?;
                         continue;
                     }
@@ -172,6 +173,7 @@ impl Inner {
                         end.limit = end.limit.max(record.limit);
                         end.ended = Some(record);
                         drop(end);
+                        self.give_devices_back();
                         self.wait_keeper_gone();
                         return Ok(true);
                     }
@@ -179,6 +181,7 @@ impl Inner {
                         end.keeper_died = true;
                         drop(end);
                         self.close_layer();
+                        self.give_devices_back();
                         return Ok(true);
                     }
                     Answer::Record(..) => continue,
@@ -244,7 +247,6 @@ impl Inner {
     }
 
     fn release(&self) {
-        self.give_devices_back();
         lock(&self.claims).clear();
         *lock(&self.name) = None;
     }
@@ -726,6 +728,19 @@ fn other_credentials(started: &str) -> Error {
         .with_hint("ids, groups, capabilities and namespaces have to be the same")
 }
 
+/// A container that divides its groups would be out of reach of a limit that does not hold in them.
+fn check_nested_rates(spec: &Spec) -> Result<()> {
+    if !spec.nesting || spec.io_max.is_empty() || !crate::cgroup::rates_are_for_one_group() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        "cgroup v1 limits the rates of a device for one group, not for the groups in it, which `nesting` lets the container make",
+    )
+    .with_field("io_max")
+    .with_hint("leave out nesting or io_max, or use cgroup v2"))
+}
+
 fn keeper_killed() -> Error {
     Error::new(ErrorKind::KeeperDied, "the keeper was killed during the start").with_errno(libc::EPIPE)
 }
@@ -924,6 +939,7 @@ impl Container {
         facts.may_setgroups &= joined_user_allows_setgroups(spec);
 
         let limits = Limits::of(spec);
+        check_nested_rates(spec)?;
         let heir = if spec.nesting { facts::heir(&facts, keeper.outer.as_ref())? } else { None };
         let group = match pod.and_then(|pod| pod.holder.group.as_ref()) {
             Some(above) => {
@@ -957,7 +973,7 @@ impl Container {
             if heir.is_some() {
                 facts.group_leaf = facts.group_dir;
                 let mount = |(v2, name, controllers)| GroupMount { v2, name, controllers };
-                facts.group_mounts = group.hierarchies().into_iter().map(mount).collect();
+                facts.group_mounts = group.inherited().into_iter().map(mount).collect();
             }
             // A member's are in those of its pod, whose parents the keeper knows.
             let (above, name) = match pod.and_then(|pod| pod.holder.group.as_ref()) {
@@ -1409,6 +1425,8 @@ impl Container {
                 .with_errno(libc::ETIMEDOUT)
                 .with_hint("it is removed as soon as the kernel lets it go, or by gc()"));
         }
+        // Where the first attempt failed.
+        inner.give_devices_back();
         log::info!("closed {}", inner.id);
         if inner.keeper_died() {
             log::warn!("the keeper of {} died", inner.id);

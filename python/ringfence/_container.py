@@ -240,7 +240,7 @@ class Container:
         self._live("attach_device").attach_device(device, inside)
 
     def detach_device(self, inside: str) -> None:
-        """Brings a network device back to where it was; one that this handle did not bring in, to this thread's namespace."""
+        """Brings a network device that this handle moved in back to where it was, under its name from there. It is down."""
         self._live("detach_device").detach_device(inside)
 
     def ns_fd(self, kind: str) -> int:

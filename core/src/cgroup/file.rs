@@ -108,11 +108,11 @@ pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr, deadline: Instan
             Err(Errno::EBUSY | Errno::ENOTEMPTY) => {}
             Err(e) => return Err(e),
         }
-        match open_dir(parent, Path::new(name)).and_then(remove_below) {
+        match open_dir(parent, Path::new(name)).and_then(|dir| remove_below(dir, deadline)) {
             // There were groups inside, and now there are none.
-            Ok(true) => continue,
-            Ok(false) | Err(Errno::EBUSY) => {}
-            Err(Errno::ENOENT | Errno::ENODEV) => continue,
+            Ok(true) if Instant::now() < deadline => continue,
+            Ok(_) | Err(Errno::EBUSY) => {}
+            Err(Errno::ENOENT | Errno::ENODEV) if Instant::now() < deadline => continue,
             Err(e) => return Err(e),
         }
         if Instant::now() >= deadline {
@@ -124,7 +124,7 @@ pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr, deadline: Instan
 }
 
 /// Removes the groups in one, however deep they are: with one descriptor, and back by "..". True: there were some.
-fn remove_below(mut dir: OwnedFd) -> nix::Result<bool> {
+fn remove_below(mut dir: OwnedFd, deadline: Instant) -> nix::Result<bool> {
     let (mut depth, mut any) = (0u64, false);
     loop {
         let mut busy = None;
@@ -132,9 +132,16 @@ fn remove_below(mut dir: OwnedFd) -> nix::Result<bool> {
             any = true;
             match unlinkat(&dir, child.as_c_str(), UnlinkatFlags::RemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
-                Err(Errno::EBUSY | Errno::ENOTEMPTY) => busy = Some(child),
+                // First those in it; the others when it is gone.
+                Err(Errno::EBUSY | Errno::ENOTEMPTY) => {
+                    busy = Some(child);
+                    break;
+                }
                 Err(e) => return Err(e),
             }
+        }
+        if Instant::now() >= deadline {
+            return Err(Errno::EBUSY);
         }
         match busy {
             Some(child) => {
@@ -160,14 +167,47 @@ pub(super) fn give(at: impl AsFd, path: &str, uid: u32, gid: u32) -> nix::Result
     fchownat(at, path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)
 }
 
-/// Every pid in a group and the groups below it.
+/// Every pid in a group and the groups below it, however deep they are: with one descriptor, and back by "..".
 pub(super) fn pids(parent: BorrowedFd<'_>, name: &OsStr) -> nix::Result<Vec<i32>> {
-    let dir = open_dir(parent, Path::new(name))?;
-    let mut pids: Vec<i32> = read(&dir, "cgroup.procs")?.lines().filter_map(|line| line.parse().ok()).collect();
-    for child in sub_groups(&dir)? {
-        pids.extend(self::pids(dir.as_fd(), OsStr::from_bytes(child.to_bytes()))?);
+    let gone = |e: Errno| matches!(e, Errno::ENOENT | Errno::ENODEV);
+    let mut dir = open_dir(parent, Path::new(name))?;
+    let mut pids = members(&dir)?;
+    let mut left = vec![sub_groups(&dir)?];
+    while let Some(groups) = left.last_mut() {
+        match groups.pop() {
+            Some(child) => {
+                let below = match open_dir(&dir, Path::new(OsStr::from_bytes(child.to_bytes()))) {
+                    Err(e) if gone(e) => continue,
+                    below => below?,
+                };
+                match members(&below).and_then(|found| Ok((found, sub_groups(&below)?))) {
+                    Err(e) if gone(e) => {}
+                    found => {
+                        let (found, groups) = found?;
+                        pids.extend(found);
+                        left.push(groups);
+                        dir = below;
+                    }
+                }
+            }
+            None => {
+                left.pop();
+                if !left.is_empty() {
+                    dir = open_dir(&dir, Path::new(".."))?;
+                }
+            }
+        }
     }
     Ok(pids)
+}
+
+fn members(dir: &OwnedFd) -> nix::Result<Vec<i32>> {
+    match read(dir, "cgroup.procs") {
+        Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+        // A group of threads: the processes are those of the group above.
+        Err(Errno::EOPNOTSUPP) => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
 }
 
 /// The value of a line `key value`.

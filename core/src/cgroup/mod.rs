@@ -88,6 +88,11 @@ fn follow() -> bool {
     moved
 }
 
+/// On cgroup v1 a rate of a device is one group's own: the groups in it have none.
+pub(crate) fn rates_are_for_one_group() -> bool {
+    layout::current().is_ok_and(|layout| layout.home(Controller::Io).is_some_and(|h| !h.v2))
+}
+
 /// How long a freeze may take. A task stops within microseconds; one in an uninterruptible sleep does not stop at all.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a killed group may take to become empty.
@@ -121,13 +126,6 @@ pub(crate) struct Group {
 pub(crate) struct Heir {
     pub uid: u32,
     pub gid: u32,
-}
-
-impl Heir {
-    /// Then the files with the limits of the whole would be its own as well.
-    fn is_maker(self) -> bool {
-        self.uid == nix::unistd::geteuid().as_raw()
-    }
 }
 
 /// The group in one v1 hierarchy.
@@ -369,12 +367,12 @@ impl Group {
         file::open_file(dir, "cgroup.procs", OFlag::O_WRONLY).map_err(|e| failed_at("open", e, Path::new(sub::LEAF)))
     }
 
-    /// The hierarchies in which there are groups: v2 or not, the name of the directory where it is mounted, and its
+    /// The hierarchies in which an heir has groups: v2 or not, the name of the directory where it is mounted, and its
     /// controllers.
-    pub fn hierarchies(&self) -> Vec<(bool, String, Vec<String>)> {
+    pub fn inherited(&self) -> Vec<(bool, String, Vec<String>)> {
         let v2 = self.v2.iter().map(|_| (true, "unified".to_owned(), Vec::new()));
         let parts = self.v1();
-        let v1 = parts.iter().map(|part| {
+        let v1 = parts.iter().filter(|part| part.leaf).map(|part| {
             let controllers = &part.parent.controllers;
             (false, controllers.join(",").replace("name=", ""), controllers.clone())
         });
@@ -494,7 +492,7 @@ impl Group {
 
     /// Whether somebody removed the group, or one of those of v1.
     pub fn is_gone(&self) -> bool {
-        self.join_dir().is_some_and(|dir| !file::exists(dir, "cgroup.procs"))
+        self.v2_dir().is_some_and(|dir| !file::exists(dir, "cgroup.procs"))
             || self.v1().iter().any(|part| !file::exists(&part.parent.dir, &self.name))
     }
 
@@ -773,13 +771,14 @@ impl Making<'_> {
     /// Lets the heir make groups, and move its processes between them: gives it the directories and the files that do that, which
     /// on v2 are those of the kernel's admin-guide/cgroup-v2, "Delegation".
     ///
-    /// On v2 that is a group inside the container's, so that the limits of the whole are out of its reach even where it has the
-    /// same id as the one who set them; and its processes are in a leaf of that, because a group with processes cannot give
-    /// controllers on. On v1 it is the container's own group where the ids differ: that is where the kernel counts kills for want
-    /// of memory.
+    /// That is a group inside the container's, so that the limits of the whole are out of its reach even where it has the same id
+    /// as the one who set them. On v2 its processes are in a leaf of that, because a group with processes cannot give controllers
+    /// on. The freezer of v1 is not given: what froze itself there could not be killed.
     fn bequeath(&mut self, heir: Heir) -> Result<()> {
         const V1: [&str; 2] = ["tasks", "cgroup.procs"];
         const V2: [&str; 3] = ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"];
+        // Each is memory of the kernel and a number of which it has 65,535 for all: an empty one is no process that would count.
+        const BOUNDS: [(&str, &str); 2] = [("cgroup.max.descendants", "4096"), ("cgroup.max.depth", "64")];
         let give = |parent: &Parent, name: &str, files: &[&str]| {
             for file in [""].iter().chain(files) {
                 let path = if file.is_empty() { name.to_owned() } else { format!("{name}/{file}") };
@@ -788,12 +787,9 @@ impl Making<'_> {
             }
             Ok(())
         };
-        for part in &mut self.v1 {
-            if heir.is_maker() {
-                part.add_leaf(self.id)?;
-            } else {
-                give(&part.parent, self.id, &V1)?;
-            }
+        for part in self.v1.iter_mut().filter(|part| !has(&part.parent, "freezer")) {
+            part.add_leaf(self.id)?;
+            give(&part.parent, &format!("{}/{}", self.id, sub::PAYLOAD), &V1)?;
         }
         let Some((parent, dir)) = &self.v2 else { return Ok(()) };
         let path = parent.path.join(self.id);
@@ -801,6 +797,9 @@ impl Making<'_> {
         for controller in given.split_whitespace() {
             file::write(dir, "cgroup.subtree_control", &format!("+{controller}"))
                 .map_err(|e| failed_at(&format!("enable {controller} in"), e, &path))?;
+        }
+        for (file, bound) in BOUNDS {
+            file::write(dir, file, bound).map_err(|e| failed_at("write", e, &path.join(file)))?;
         }
         for inside in [sub::PAYLOAD, sub::LEAF] {
             file::make_dir(dir, OsStr::new(inside))

@@ -86,6 +86,7 @@ fn end(id: &str, parents: &[Parent], killed: &mut usize) -> Result<(), String> {
     // The v2 group first: `cgroup.kill` needs no second round, and ends frozen processes.
     let mut ordered: Vec<_> = parents.iter().collect();
     ordered.sort_by_key(|p| !p.v2);
+    let mut all_killed = false;
     for parent in &ordered {
         let done = parent.v2
             && file::open_dir(&parent.dir, Path::new(id)).is_ok_and(|dir| v2::kill(dir.as_fd()).unwrap_or(false));
@@ -94,7 +95,9 @@ fn end(id: &str, parents: &[Parent], killed: &mut usize) -> Result<(), String> {
             // A stale group may have been left frozen, and a frozen task of v1 does not die.
             let _ = group.set_frozen(false, REMOVE_TIMEOUT);
         }
-        if !done {
+        // All processes are in the v2 group as well.
+        all_killed |= done;
+        if !all_killed {
             group.kill_all(deadline).map_err(|e| e.to_string())?;
         }
     }

@@ -3,11 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sched::{CloneFlags, setns};
 
 use super::{Container, Inner, lock, process_runs};
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch::HostOnly;
 use crate::plan::container::namespace_source;
 use crate::spec::{NamespaceKind, NamespaceSource};
 use crate::sys::rtnl;
@@ -20,9 +23,9 @@ pub(super) struct Moved {
     /// Its name before.
     name: String,
     /// Where it was.
-    home: OwnedFd,
+    home: Arc<HostOnly>,
     /// Where it is. Holds the namespace, so that the device is not lost with the last process in it.
-    away: OwnedFd,
+    away: Arc<HostOnly>,
 }
 
 /// Runs `act` on a thread that is in another network namespace.
@@ -68,17 +71,18 @@ fn failed(step: &str, field: &'static str, device: &str, e: &io::Error) -> Error
 }
 
 impl Moved {
+    /// Down, because what it is now was the container's to decide: it may have another address, or be another device that was
+    /// given its number.
     fn give_back(&self) -> io::Result<()> {
         in_namespace(self.away.as_fd(), || {
-            let name = || nix::net::if_::if_indextoname(self.index);
-            let up = rtnl::is_up(&name()?.to_string_lossy())?;
-            match rtnl::move_device(self.index, self.home.as_fd(), &self.name, up) {
+            let here = || nix::net::if_::if_indextoname(self.index).is_ok();
+            match rtnl::move_device(self.index, self.home.as_fd(), &self.name, None, false) {
                 // Somebody has taken its name meanwhile. It is there under its name inside, or that is taken as well: then any
                 // other, as the kernel does it.
-                Err(e) if e.raw_os_error() == Some(libc::EEXIST) => match name() {
-                    Ok(_) => rtnl::move_device(self.index, self.home.as_fd(), "dev%d", up),
-                    Err(_) => Ok(()),
-                },
+                Err(e) if e.raw_os_error() == Some(libc::EEXIST) && here() => {
+                    rtnl::move_device(self.index, self.home.as_fd(), "dev%d", None, false)
+                }
+                Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
                 result => result,
             }
         })
@@ -86,98 +90,23 @@ impl Moved {
 }
 
 impl Inner {
-    /// At the end. What the container has deleted or moved on is not to be had.
+    /// At the end, when no process is left. What the container has deleted or moved on is not to be had; what fails otherwise
+    /// is tried again by the next who asks.
     pub(super) fn give_devices_back(&self) {
-        for device in lock(&self.devices).drain(..) {
-            if let Err(e) = device.give_back() {
-                log::warn!("the network device {:?} of container {} does not come back: {e}", device.name, self.id);
+        let devices = std::mem::take(&mut *lock(&self.devices));
+        for device in devices {
+            match device.give_back() {
+                Ok(()) => {}
+                Err(e) => {
+                    log::warn!("the network device {:?} of container {} does not come back: {e}", device.name, self.id);
+                    if e.raw_os_error() != Some(libc::ENODEV) && device.away.is_open() {
+                        lock(&self.devices).push(device);
+                    }
+                }
             }
         }
     }
-}
 
-impl Container {
-    /// Moves a network device of this thread's network namespace into the container, where it is called `inside` (by default
-    /// as here). It is up there if it was up here; the kernel takes its addresses and routes from it.
-    ///
-    /// [`detach_device`](Self::detach_device) brings it back under its own name; so does the end of the container, as long as
-    /// this program lives and has a handle of it (of a detached container, it has to do so before). Otherwise the kernel gives
-    /// physical devices to the machine's first network namespace, and deletes virtual ones.
-    ///
-    /// # Errors
-    /// InvalidArgument with field `device` or `inside` for what is no name, and when the container has no network namespace of
-    /// its own; NotFound (`device`); AlreadyExists (`inside`); PermissionDenied without CAP_SYS_ADMIN and CAP_NET_ADMIN here and in
-    /// the container's user namespace; Closed. Then it is where it was. Source: rtnetlink(7), IFLA_NET_NS_FD.
-    pub fn attach_device(&self, device: &str, inside: Option<&str>) -> Result<()> {
-        let inner = self.open()?;
-        check_name("device", device)?;
-        let inside = inside.unwrap_or(device);
-        check_name("inside", inside)?;
-        let away = inner.network()?;
-        let home = own_namespace()?;
-        let index = rtnl::index(device).map_err(|e| failed("find", "device", device, &e))?;
-        let up = rtnl::is_up(device).map_err(|e| failed("look at", "device", device, &e))?;
-        // The kernel would see it after the move only.
-        match in_namespace(away.as_fd(), || rtnl::index(inside)) {
-            Err(e) if e.raw_os_error() == Some(libc::ENODEV) => {}
-            Ok(_) => {
-                let taken = io::Error::from_raw_os_error(libc::EEXIST);
-                return Err(failed("move", "inside", inside, &taken));
-            }
-            Err(e) => return Err(failed("setns", "device", device, &e)),
-        }
-        let moved = rtnl::move_device(index, away.as_fd(), inside, up);
-        // Its number may have been taken in there.
-        let found = in_namespace(away.as_fd(), || rtnl::index(inside).or_else(|_| rtnl::index(device)));
-        let record = |index| Moved { index, name: device.to_owned(), home, away };
-        match (moved, found) {
-            (Ok(()), Ok(index)) => {
-                lock(&inner.devices).push(record(index));
-                Ok(())
-            }
-            (Err(e), Ok(index)) if rtnl::index(device).is_err() => {
-                // A rename that failed: it is not left half way.
-                let _ = record(index).give_back();
-                Err(failed("rename", "inside", inside, &e))
-            }
-            (Err(e), _) | (Ok(()), Err(e)) => Err(failed("move", "device", device, &e)),
-        }
-    }
-
-    /// Brings the network device that is called `inside` in the container to where it was before
-    /// [`attach_device`](Self::attach_device), with its name from there; one that this handle did not bring in, to this thread's
-    /// network namespace. It is up if it was up inside.
-    ///
-    /// # Errors
-    /// InvalidArgument and NotFound with field `inside`; AlreadyExists when the name is taken here; PermissionDenied and Closed as
-    /// with `attach_device`.
-    pub fn detach_device(&self, inside: &str) -> Result<()> {
-        let inner = self.open()?;
-        check_name("inside", inside)?;
-        let away = inner.network()?;
-        let find = || Ok((rtnl::index(inside)?, rtnl::is_up(inside)?));
-        let (index, up) = in_namespace(away.as_fd(), find).map_err(|e| failed("find", "inside", inside, &e))?;
-        let mut devices = lock(&inner.devices);
-        let known = devices.iter().position(|device| device.index == index);
-        let own = if known.is_none() { Some(own_namespace()?) } else { None };
-        let (home, name) = match (known, &own) {
-            (Some(at), _) => (devices[at].home.as_fd(), devices[at].name.clone()),
-            (None, own) => (own.as_ref().expect("just opened").as_fd(), inside.to_owned()),
-        };
-        let taken = in_namespace(home, || rtnl::index(&name));
-        if taken.is_ok() {
-            return Err(failed("move", "inside", &name, &io::Error::from_raw_os_error(libc::EEXIST)));
-        }
-        in_namespace(away.as_fd(), || rtnl::move_device(index, home, &name, up))
-            .map_err(|e| failed("move", "inside", inside, &e))?;
-        if let Some(at) = known {
-            devices.remove(at);
-        }
-        Ok(())
-    }
-}
-
-impl Inner {
     /// Its network namespace.
     fn network(&self) -> Result<OwnedFd> {
         if namespace_source(&self.spec, NamespaceKind::Net) == NamespaceSource::Host {
@@ -191,8 +120,125 @@ impl Inner {
         let opened = File::open(&path).map(OwnedFd::from);
         // The number is pid 1's only as long as its pidfd says that it runs.
         if !process_runs(&self.pidfd) {
-            return Err(Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH));
+            return Err(ended());
         }
         opened.map_err(|e| failed("open", "device", &path, &e))
+    }
+}
+
+fn ended() -> Error {
+    Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH)
+}
+
+/// A number for a device that none has inside. By its name it could not be found again: that is the container's to change.
+fn new_index() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 1 << 20;
+    FIRST + (std::process::id().wrapping_mul(31).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))) % (1 << 29)
+}
+
+impl Container {
+    /// Moves a network device of this thread's network namespace into the container, where it is called `inside` (by default
+    /// as here). It is up there if it was up here; the kernel takes its addresses and routes from it.
+    ///
+    /// [`detach_device`](Self::detach_device) brings it back under its own name, down; so does the end of the container, as long
+    /// as this program lives and has a handle of it (of a detached container, it has to do so before). Otherwise the kernel
+    /// gives physical devices to the machine's first network namespace, and deletes virtual ones. With CAP_NET_ADMIN the container
+    /// can change everything about the device, and delete or replace a virtual one: look at it before it is used again.
+    ///
+    /// # Errors
+    /// InvalidArgument with field `device` or `inside` for what is no name, and when the container has no network namespace of
+    /// its own; NotFound (`device`); AlreadyExists (`inside`); PermissionDenied without CAP_SYS_ADMIN and CAP_NET_ADMIN here and in
+    /// the container's user namespace; Closed. Then it is where it was. Source: rtnetlink(7), IFLA_NET_NS_FD.
+    pub fn attach_device(&self, device: &str, inside: Option<&str>) -> Result<()> {
+        let inner = self.open()?;
+        check_name("device", device)?;
+        let inside = inside.unwrap_or(device);
+        check_name("inside", inside)?;
+        let away = Arc::new(HostOnly::new(inner.network()?));
+        let home = Arc::new(HostOnly::new(own_namespace()?));
+        let index = rtnl::index(device).map_err(|e| failed("find", "device", device, &e))?;
+        let up = rtnl::is_up(device).map_err(|e| failed("look at", "device", device, &e))?;
+        // The kernel would see it after the move only.
+        match in_namespace(away.as_fd(), || rtnl::index(inside)) {
+            Err(e) if e.raw_os_error() == Some(libc::ENODEV) => {}
+            Ok(_) => {
+                let taken = io::Error::from_raw_os_error(libc::EEXIST);
+                return Err(failed("move", "inside", inside, &taken));
+            }
+            Err(e) => return Err(failed("setns", "device", device, &e)),
+        }
+        // Noted before it moves, so that whoever sees the end gives it back.
+        let mut number = new_index();
+        let note = |number| Moved { index: number, name: device.to_owned(), home: home.clone(), away: away.clone() };
+        lock(&inner.devices).push(note(number));
+        let mut tries = 0;
+        let moved = loop {
+            match rtnl::move_device(index, away.as_fd(), inside, Some(number), up) {
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) && tries < 16 => {
+                    tries += 1;
+                    let next = new_index();
+                    if let Some(noted) = lock(&inner.devices).iter_mut().find(|noted| noted.index == number) {
+                        noted.index = next;
+                    }
+                    number = next;
+                }
+                result => break result,
+            }
+        };
+        let forget = || lock(&inner.devices).retain(|noted| noted.index != number);
+        if let Err(e) = moved {
+            forget();
+            // A rename that failed comes after the move: it is not left half way.
+            let _ = note(number).give_back();
+            return Err(failed(
+                "move",
+                if e.raw_os_error() == Some(libc::EEXIST) { "inside" } else { "device" },
+                device,
+                &e,
+            ));
+        }
+        // The end may have been seen before the move.
+        if !process_runs(&inner.pidfd) {
+            forget();
+            note(number).give_back().map_err(|e| failed("give back", "device", device, &e))?;
+            return Err(ended());
+        }
+        Ok(())
+    }
+
+    /// Brings the network device that is called `inside` in the container back to where it was before
+    /// [`attach_device`](Self::attach_device), with its name from there. It is down.
+    ///
+    /// # Errors
+    /// InvalidArgument with field `inside` for what is no name; NotFound (`inside`) for what this handle did not bring in;
+    /// AlreadyExists (`inside`) when the name is taken there; PermissionDenied and Closed as with `attach_device`.
+    pub fn detach_device(&self, inside: &str) -> Result<()> {
+        let inner = self.open()?;
+        check_name("inside", inside)?;
+        let away = inner.network()?;
+        let index =
+            in_namespace(away.as_fd(), || rtnl::index(inside)).map_err(|e| failed("find", "inside", inside, &e))?;
+        let found = {
+            let mut devices = lock(&inner.devices);
+            devices.iter().position(|device| device.index == index).map(|at| devices.remove(at))
+        };
+        let Some(device) = found else {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                format!("{inside:?} was not brought in by attach_device of this handle"),
+            )
+            .with_field("inside")
+            .with_errno(libc::ENODEV)
+            .with_hint("what the container made itself is not for the host"));
+        };
+        let result = match in_namespace(device.home.as_fd(), || rtnl::index(&device.name)) {
+            Ok(_) => Err(failed("move", "inside", &device.name, &io::Error::from_raw_os_error(libc::EEXIST))),
+            Err(_) => device.give_back().map_err(|e| failed("move", "inside", inside, &e)),
+        };
+        if result.is_err() {
+            lock(&inner.devices).push(device);
+        }
+        result
     }
 }

@@ -262,8 +262,8 @@ fn is_layer(entry: &HostEntry) -> bool {
 }
 
 /// What can be a layer, or what it is instead. The kernel stacks two overlays, so that the third container in a container has to
-/// share the tree that the second one sees. A read-only one can be shared: nobody can have put a socket or a FIFO there, through
-/// which the containers could speak.
+/// share the tree that the second one sees. A read-only one can be shared: nobody who cannot change its mounts can have put a
+/// socket there, by which the containers could speak.
 fn layer(entry: HostEntry, path: &Path, points: &[MountPoint], readonly: bool, most: &mut u32) -> Result<HostEntry> {
     let Some(mount) = mount_of(points, path) else { return Ok(entry) };
     if mount.overlays < MOST_OVERLAYS {
@@ -728,6 +728,19 @@ pub(crate) fn default_ids(spec: &Spec, outer: Option<&Outer>) -> (u32, u32) {
 pub(crate) fn heir(facts: &Facts, outer: Option<&Outer>) -> Result<Option<Heir>> {
     let (uid, gid) = facts.root;
     let maps = facts.idmaps.as_ref();
+    // What protects the settings of the machine in a whole /proc is that nobody inside has its root's id.
+    if outer.is_none()
+        && let Some(maps) = maps
+        && [&maps.uid, &maps.gid].iter().any(|map| IdMaps::has_outside(map, 0))
+    {
+        return Err(Error::new(
+            ErrorKind::InvalidSpec,
+            "the host's id 0 is mapped: its owner inside could change the machine by /proc",
+        )
+        .with_field("nesting")
+        .with_errno(libc::EINVAL)
+        .with_hint("leave id 0 of the host out of idmap, or leave out nesting"));
+    }
     let outside = |map: fn(&IdMaps) -> &str, id| maps.map_or(Some(id), |maps| IdMaps::outside(map(maps), id));
     match (outside(|m| &m.uid, uid), outside(|m| &m.gid, gid), outer) {
         (Some(uid), Some(gid), None) => Ok(Some(Heir { uid, gid })),
@@ -735,10 +748,10 @@ pub(crate) fn heir(facts: &Facts, outer: Option<&Outer>) -> Result<Option<Heir>>
         (Some(0), _, Some(outer)) => Ok(Some(Heir { uid: outer.uid, gid: outer.gid })),
         _ => Err(Error::new(
             ErrorKind::Unsupported,
-            "the container's root is not the caller, who owns its control groups",
+            "there is no root inside to have its control groups: it is not mapped, or not to the caller",
         )
         .with_field("nesting")
-        .with_hint("leave out idmap")),
+        .with_hint("map the id 0 inside (an ordinary caller to itself), or leave out idmap")),
     }
 }
 
@@ -835,8 +848,10 @@ pub(crate) fn gather(
             }
             RootfsKind::Directory(path) => check_directory("rootfs", path)?,
             RootfsKind::Layers { lower, upper } => {
+                let points = if spec.nesting { mount_points()? } else { Arc::default() };
                 for (i, path) in lower.iter().enumerate() {
                     check_directory(&format!("rootfs.lower[{i}]"), path)?;
+                    facts.stacked = facts.stacked.max(mount_of(&points, path).map_or(0, |mount| mount.overlays));
                 }
                 if let Some(path) = upper {
                     check_directory("rootfs.upper", path)?;

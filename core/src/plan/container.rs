@@ -106,8 +106,8 @@ fn overlay_source(depth: u32) -> String {
 /// How many overlays there are, one on the other, in a mount of this type and source. Of one by somebody else only the top one
 /// can be seen.
 pub(crate) fn overlays(kind: &[u8], source: &[u8]) -> u32 {
-    let depth = std::str::from_utf8(source).ok().and_then(|source| source.strip_prefix(OVERLAY)?.parse().ok());
-    if kind == b"overlay" { depth.unwrap_or(1) } else { 0 }
+    let depth = std::str::from_utf8(source).ok().and_then(|source| source.strip_prefix(OVERLAY)?.parse::<u32>().ok());
+    if kind == b"overlay" { depth.unwrap_or(1).min(MOST_OVERLAYS) } else { 0 }
 }
 
 /// How many overlays the kernel stacks (FILESYSTEM_MAX_STACK_DEPTH).

@@ -79,6 +79,11 @@ impl IdMaps {
             .map(|(inside, outside, _)| (outside + (u64::from(id) - inside)) as u32)
     }
 
+    /// Whether this id outside has one inside.
+    pub fn has_outside(map: &str, id: u64) -> bool {
+        ranges(map).any(|(_, outside, count)| (outside..outside + count).contains(&id))
+    }
+
     /// Is this uid mapped?
     pub fn has_uid(&self, uid: u32) -> bool {
         covers(&self.uid, uid)

@@ -252,8 +252,9 @@ documented! {
         ///
         /// Default: false. With it /proc and /sys are whole and writable (nothing is masked or read-only: what protects the
         /// machine's own settings is that nothing inside is root there), and the container's control groups are mounted at
-        /// /sys/fs/cgroup and belong to its root, who can divide them but not change the limits of the whole. Needs user, mnt,
-        /// pid, net and cgroup namespaces of its own. Each level takes one pid and two user namespaces, of which the kernel
+        /// /sys/fs/cgroup and belong to its root, who can divide them but not change the limits of the whole (a caller who can have no
+        /// groups gives none). Needs user, mnt, pid, net and cgroup namespaces of its own, without the host's id 0 in `idmap`; on
+        /// cgroup v1 it excludes `io_max`, which holds for a single group there. Each level takes one pid and two user namespaces, of which the kernel
         /// nests 32. Fixed at the start. Source: user_namespaces(7), pid_namespaces(7), cgroups(7).
         nesting: bool = false, as One<Bool>;
         /// Namespaces that are not simply new: kind (`mnt pid net ipc uts user cgroup time`) -> `new`, `host`, the path of a

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 const RTM_NEWLINK: u16 = 16;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_NEW_IFINDEX: u16 = 49;
 const NLMSG_ERROR: u16 = 2;
 const HEADER: usize = 16;
 
@@ -48,10 +49,17 @@ fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     message.resize(message.len().next_multiple_of(4), 0);
 }
 
-/// Moves a device into another network namespace, where it has this name and is up or down. It loses its addresses.
+/// Moves a device into another network namespace, where it has this name, and this number if one is given, and is up or down. It
+/// loses its addresses. EBUSY: the number is taken.
 ///
 /// An error can come after the move: a name that is taken there is found last.
-pub(crate) fn move_device(index: u32, namespace: BorrowedFd<'_>, name: &str, up: bool) -> io::Result<()> {
+pub(crate) fn move_device(
+    index: u32,
+    namespace: BorrowedFd<'_>,
+    name: &str,
+    number: Option<u32>,
+    up: bool,
+) -> io::Result<()> {
     let up = if up { libc::IFF_UP as u32 } else { 0 };
     let mut message = vec![0; HEADER];
     // struct ifinfomsg: family, padding and type (4 bytes), index, flags, which of them.
@@ -60,6 +68,9 @@ pub(crate) fn move_device(index: u32, namespace: BorrowedFd<'_>, name: &str, up:
     }
     attribute(&mut message, IFLA_NET_NS_FD, &namespace.as_raw_fd().to_ne_bytes());
     attribute(&mut message, IFLA_IFNAME, &[name.as_bytes(), b"\0"].concat());
+    if let Some(number) = number {
+        attribute(&mut message, IFLA_NEW_IFINDEX, &number.to_ne_bytes());
+    }
     const SEQUENCE: u32 = 1;
     let length = message.len() as u32;
     message[..4].copy_from_slice(&length.to_ne_bytes());

@@ -179,7 +179,9 @@ pub mod section {
     pub const UNDO: usize = 3;
     /// In a child of the keeper, after the end and before UNDO: what could block, because it waits for a disk.
     pub const LIFT: usize = 4;
-    pub const COUNT: usize = 5;
+    /// In the keeper, when pid 1 has ended: of a container without a pid namespace of its own, where others go on after it.
+    pub const END: usize = 5;
+    pub const COUNT: usize = 6;
     /// Not a part: a step of the keeper itself failed.
     pub const KEEPER: u32 = 255;
 }

@@ -805,6 +805,9 @@ impl Keeper {
                 if task.status_pipe >= 0 {
                     sys::close(task.status_pipe);
                 }
+                if h.started != 0 {
+                    self.end_others(index);
+                }
                 let now = sys::now_ms();
                 if h.started != 0 && !task.released && !self.detached() && !self.leaving {
                     self.task(index).undo_at = HELD;
@@ -831,6 +834,22 @@ impl Keeper {
                 self.forget(index);
             }
         }
+    }
+
+    /// Runs END: what is left of a container must not go on until somebody asks for its end.
+    fn end_others(&mut self, index: usize) {
+        let shared = self.shared;
+        let plan = self.task(index).plan;
+        let h = plan.header();
+        if h.sections[section::END].len == 0 {
+            return;
+        }
+        for (i, &fd) in shared.iter().enumerate() {
+            plan.set_slot((slot::SHARED + i) as u32, fd.into());
+        }
+        // What fails here, UNDO tries again.
+        plan.run(section::END);
+        h.fail_errno = 0;
     }
 
     /// Has LIFT run by a child, before the rest is undone: the keeper itself waits for no disk.

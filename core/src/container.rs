@@ -349,7 +349,7 @@ impl Inner {
 
     fn kill(&self) -> Result<()> {
         self.killed.store(true, Ordering::Relaxed);
-        if self.namespaces & clone_flag(NamespaceKind::Pid) == 0
+        if namespace_source(&self.spec, NamespaceKind::Pid) != NamespaceSource::New
             && let Some(group) = &self.group
         {
             group.kill()?;
@@ -924,7 +924,7 @@ impl Container {
             facts.shared = pod.owned();
             facts.shared_shm = pod.shares_memory(spec);
             if facts.shared_shm {
-                shared_memory = Some(pod.holder.clone_shared_memory()?);
+                shared_memory = Some(pod.holder.clone_shared_memory(spec.start_timeout)?);
             }
         }
         let streams = if spec.argv.is_empty() {

@@ -36,7 +36,7 @@ class Pod:
             client = pod.container()
             client.run(["curl", "-s", "http://127.0.0.1:8000/"], check=True)
 
-    Files, mounts and processes stay apart; `share="net,ipc,uts,pid"` shares process ids too, for which there has to be a
+    Files and mounts stay apart; `share="net,ipc,uts,pid"` shares process ids too (and then files are apart by users only), for which there has to be a
     control group. The namespaces belong to a container that has nothing in it but its pid 1; all have its user namespace.
 
     Fields: `hostname`, `domainname`, `net`, `sysctls`, `shm_size`, `dns`, `hosts` (of containers that have none), `idmap`, `name`,

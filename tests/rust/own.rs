@@ -65,6 +65,28 @@ fn formats_of_a_container_are_not_the_hosts() {
     container.close(None).expect("closed");
 }
 
+/// The kernel opens an interpreter with flag F as whoever registers it, whose /proc/self/fd leads to the host's files.
+#[test]
+fn an_interpreter_is_looked_up_in_the_container_only() {
+    let dir = tmp();
+    let link = dir.path().join("interpreter");
+    for target in ["/proc/self/exe", "/proc/self/fd/3", "/proc/1/root/bin/sh"] {
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(target, &link).expect("a link");
+        let error = refused(json!({
+            "argv": ["true"],
+            "mounts": [
+                {"type": "binfmt_misc", "register": [":q:M::RFX2::/data/interpreter:OCF"]},
+                {"source": dir.path(), "target": "/data"},
+            ],
+        }));
+        assert_eq!(error.field(), Some("mounts[0].register[0]"), "{target}: {error}");
+        assert_eq!(error.errno(), libc::ELOOP, "{target}: {error}");
+    }
+    let fields = json!({"mounts": [{"type": "binfmt_misc", "register": [":q:M::RFX2::/bin/cat:F"]}]});
+    assert_eq!(sh("printf RFX2 >/tmp/x && chmod +x /tmp/x && /tmp/x", fields), "RFX2");
+}
+
 #[test]
 fn nodes_by_links_are_what_they_lead_to() {
     let dir = tmp();

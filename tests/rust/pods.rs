@@ -124,6 +124,34 @@ fn with_pid_they_see_and_signal_each_other_and_the_holder_reaps() {
     pod.close(None).unwrap();
 }
 
+/// With no pid 1 of its own its processes could outlive its init, and nobody waits for it here.
+#[test]
+fn with_pid_no_process_outlives_the_init_of_its_container() {
+    let Some(pod) = pod_with_pids(json!({})) else { return skip("no control group for this caller") };
+    let witness = member(&pod, json!({}));
+    let gone = |number: i32| {
+        until("it is gone", || {
+            sh_in(&witness, &format!("test -e /proc/{number} && echo there || echo gone")) == "gone\n"
+        });
+    };
+    let killed = member(&pod, json!({}));
+    let (_, number) = sleeper(&killed);
+    killed.kill().unwrap();
+    gone(number);
+    // By its own processes, which may; and by a limit of time.
+    let unhappy = member(&pod, json!({}));
+    let (_, number) = sleeper(&unhappy);
+    let status = fs::read_to_string(format!("/proc/{}/status", unhappy.pid())).unwrap();
+    let init = status_line(&status, "NSpid").split_whitespace().last().expect("a number").to_owned();
+    sh_in(&witness, &format!("kill -KILL {init}"));
+    gone(number);
+    let short = member(&pod, json!({}));
+    let (_, number) = sleeper(&short);
+    short.update(|spec| spec.wall_time = Some(std::time::Duration::from_millis(50))).unwrap();
+    gone(number);
+    pod.close(None).unwrap();
+}
+
 #[test]
 fn a_container_ends_alone_and_the_pod_goes_on_without_any() {
     let pod = pod(json!({"hostname": "stays"}));

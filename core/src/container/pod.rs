@@ -1,6 +1,6 @@
 //! Containers that share namespaces.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -147,7 +147,9 @@ impl Pod {
             .and_then(|()| check_pod(spec, share))
             .and_then(|()| Container::start_as(spec, Role::Holder { pids }))
             .map_err(context)?;
-        if pids && !holder.inner().group.as_ref().is_some_and(Group::can_kill) {
+        // By the keeper, which takes a v2 tree.
+        let can_end = |group: &Group| group.can_kill() && group.v2_dir().is_some();
+        if pids && !holder.inner().group.as_ref().is_some_and(can_end) {
             let error = Error::new(
                 ErrorKind::Unsupported,
                 "a container without a pid namespace of its own is ended by its control group, and there is none",
@@ -198,6 +200,10 @@ impl Pod {
 
     /// Its containers in the order of their starts, also those that have ended; not those that were closed.
     pub fn containers(&self) -> Vec<Container> {
+        // In a forked child another thread's lock would never be given back.
+        if !self.shared.holder.inner().owner.is_this() {
+            return Vec::new();
+        }
         lock(&self.shared.members).listed().to_vec()
     }
 
@@ -206,6 +212,7 @@ impl Pod {
     /// # Errors
     /// NotFound (`name`).
     pub fn find_container(&self, name: &str) -> Result<Container> {
+        self.shared.holder.inner().owner.check()?;
         let found = self.containers().into_iter().find(|container| container.name() == Some(name));
         found.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("no container of the pod is named {name:?}"))
@@ -356,9 +363,9 @@ impl Pod {
         let left = || deadline.map(|at| at.saturating_duration_since(Instant::now()));
         self.shared.holder.open()?;
         // The groups of the containers go first.
-        let [ended] = launch::poll([self.pidfd()], deadline)?;
+        let [ended, cancelled] = launch::poll([self.pidfd(), self.shared.holder.inner().cancel.as_fd()], deadline)?;
         if !ended {
-            return Ok(false);
+            return if cancelled { Err(closed()) } else { Ok(false) };
         }
         for member in self.containers() {
             match member.wait_end(left()) {
@@ -430,11 +437,11 @@ impl Membership {
 
 impl Inner {
     /// A clone of its /dev/shm that is attached nowhere.
-    pub(super) fn clone_shared_memory(&self) -> Result<OwnedFd> {
+    pub(super) fn clone_shared_memory(&self, timeout: Option<Duration>) -> Result<OwnedFd> {
         let joining = self.outside_of_groups();
         let (compiled, needs) = crate::plan::reach::tree(&joining, "/dev/shm", self.may_setgroups);
         let given = &[None, None, None];
-        let (_, _, fds) = self.ask(request::CALL, None, (&compiled, &needs), given, None, record::ENDED)?;
+        let (_, _, fds) = self.ask(request::CALL, timeout, (&compiled, &needs), given, None, record::ENDED)?;
         let tree = fds.into_iter().next().map(|(_, fd)| fd);
         tree.ok_or_else(|| Error::new(ErrorKind::Internal, "no descriptor came back"))
     }
@@ -498,6 +505,11 @@ fn check_pod(spec: &Spec, share: &[NamespaceKind]) -> Result<()> {
 fn check_member(spec: &Spec, share: &[NamespaceKind]) -> Result<()> {
     let set = fields::differences(&Spec::default(), spec);
     let shares = |kind: NamespaceKind| share.contains(&kind);
+    if shares(NamespaceKind::Pid) && spec.oom_score_adj.is_some() {
+        // To write it, the main process lets itself be looked at for a moment, with all that it has then.
+        return Err(Error::spec("oom_score_adj", "cannot be set where others see the process while it starts")
+            .with_hint("give it to a command, or leave pid out of the pod's share"));
+    }
     for (field, the_pods) in [
         ("hostname", shares(NamespaceKind::Uts)),
         ("domainname", shares(NamespaceKind::Uts)),

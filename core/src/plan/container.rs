@@ -96,6 +96,14 @@ pub(crate) fn shm_size(spec: &Spec) -> u64 {
     spec.shm_size.unwrap_or(Spec::SHM_SIZE)
 }
 
+/// The interpreter of a line of binfmt.d(5) that the kernel opens when the line is written (flag F).
+fn opened_at_once(line: &[u8]) -> Option<&[u8]> {
+    let (&separator, rest) = line.split_first()?;
+    let mut fields = rest.split(|&byte| byte == separator).skip(5);
+    let (interpreter, flags) = (fields.next()?, fields.next()?);
+    flags.contains(&b'F').then_some(interpreter)
+}
+
 /// What overlays of ringfence are called in /proc/self/mountinfo, with the depth of the stack that they are the top of.
 const OVERLAY: &str = "ringfence-";
 
@@ -504,7 +512,9 @@ impl<'a> ContainerPlan<'a> {
         let shown = path.to_string_lossy().into_owned();
         let flags = libc::O_PATH | CLOEXEC;
         let file = self.b.op(call::OPENAT, [libc::AT_FDCWD.into(), text, flags.into()]).path(&*shown).keep();
-        self.clone_of(file, recursive, &shown)
+        let clone = self.clone_of(file, recursive, &shown);
+        self.b.op(call::CLOSE, [Arg::Slot(file)]);
+        clone
     }
 
     fn clone_of(&mut self, file: u16, recursive: bool, shown: &str) -> u16 {
@@ -628,6 +638,7 @@ impl<'a> ContainerPlan<'a> {
         for _ in 0..umounts {
             self.b.op(call::UMOUNT2, [dot, libc::MNT_DETACH.into()]).path("/");
         }
+        self.b.op(call::CLOSE, [Arg::Slot(old)]);
         self.b.op(call::CHDIR, [slash]).path("/");
     }
 
@@ -1064,6 +1075,14 @@ impl<'a> ContainerPlan<'a> {
         for (i, line) in formats.register.iter().enumerate() {
             self.b.field(format!("{}.register[{i}]", formats.field));
             let shown = line.to_string_lossy().into_owned();
+            if let Some(interpreter) = opened_at_once(line.as_bytes()) {
+                // The kernel opens it as this task, whose /proc/self/fd leads to the host's files.
+                let how = self.how(libc::O_PATH | CLOEXEC, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS);
+                let path = self.b.text(interpreter);
+                let file = self.b.op(call::OPENAT2, [libc::AT_FDCWD.into(), path, how, 24.into()]).path(&*shown).keep();
+                self.b.op(call::VERIFY, [Arg::Slot(file), libc::S_IFREG.into(), 0.into()]).path(&*shown);
+                self.b.op(call::CLOSE, [Arg::Slot(file)]);
+            }
             let (name, data) = (self.b.text("register"), self.b.bytes(line.as_bytes()));
             let flags = libc::O_WRONLY | CLOEXEC;
             let file = self.b.op(call::OPENAT, [Arg::Slot(formats.tree), name, flags.into()]).path("register").keep();
@@ -1282,20 +1301,12 @@ impl<'a> ContainerPlan<'a> {
     }
 
     fn undo(&mut self) {
+        self.b.section(section::END);
+        self.kill_group();
         self.b.section(section::UNDO);
+        self.kill_group();
         self.b.field("cgroup");
         let shared = |index: usize| Arg::Slot((slot::SHARED + index) as u16);
-        if let Some((index, name)) = &self.facts.kill_group {
-            let path = self.b.text(format!("{name}/cgroup.kill"));
-            let one = self.b.text("1");
-            let flags = libc::O_WRONLY | CLOEXEC;
-            let at = self.b.len();
-            let gone = [libc::ENOENT, libc::ENODEV, libc::EOPNOTSUPP];
-            let file = self.b.op(call::OPENAT, [shared(*index), path, flags.into()]).ok(&gone).keep();
-            self.b.op(call::WRITE, [Arg::Slot(file), one, 1.into()]).ok(&gone);
-            self.b.op(call::CLOSE, [Arg::Slot(file)]);
-            self.b.skip_from(at, false);
-        }
         for (index, name) in &self.facts.undo_groups {
             let text = self.b.text(name);
             self.b.op(call::REMOVE_GROUP, [shared(*index), text]).ok(&[libc::ENOENT]).path(name.clone());
@@ -1303,6 +1314,21 @@ impl<'a> ContainerPlan<'a> {
         if let Some((index, name)) = self.facts.undo_name.clone() {
             self.undo_name(shared(index), &name);
         }
+    }
+
+    fn kill_group(&mut self) {
+        let Some((index, name)) = self.facts.kill_group.clone() else { return };
+        self.b.field("cgroup");
+        let path = self.b.text(format!("{name}/cgroup.kill"));
+        let one = self.b.text("1");
+        let flags = libc::O_WRONLY | CLOEXEC;
+        let at = self.b.len();
+        let gone = [libc::ENOENT, libc::ENODEV, libc::EOPNOTSUPP];
+        let shared = Arg::Slot((slot::SHARED + index) as u16);
+        let file = self.b.op(call::OPENAT, [shared, path, flags.into()]).ok(&gone).keep();
+        self.b.op(call::WRITE, [Arg::Slot(file), one, 1.into()]).ok(&gone);
+        self.b.op(call::CLOSE, [Arg::Slot(file)]);
+        self.b.skip_from(at, false);
     }
 
     /// The host removes its container's name itself, and holds the lock until then: only when it was killed, or executed

@@ -120,11 +120,7 @@ pub unsafe extern "C" fn ringfence_container_events(
     err: *mut *mut ringfence_error,
 ) -> c_int {
     border(err, -1, || {
-        output(result, "result")?;
-        let events = container_of(container, |container| container.events(&options_of(options)?))?;
-        // SAFETY: checked not to be NULL, and by the header's contract a place for a pointer.
-        unsafe { *result = give(Body { events, current: Mutex::new(None) }) };
-        Ok(0)
+        give_reader(result, || container_of(container, |container| container.events(&options_of(options)?)))
     })
 }
 
@@ -136,13 +132,15 @@ pub unsafe extern "C" fn ringfence_pod_events(
     result: *mut *mut ringfence_events,
     err: *mut *mut ringfence_error,
 ) -> c_int {
-    border(err, -1, || {
-        output(result, "result")?;
-        let events = pod_of(pod, |pod| pod.events(&options_of(options)?))?;
-        // SAFETY: as in `ringfence_container_events`.
-        unsafe { *result = give(Body { events, current: Mutex::new(None) }) };
-        Ok(0)
-    })
+    border(err, -1, || give_reader(result, || pod_of(pod, |pod| pod.events(&options_of(options)?))))
+}
+
+fn give_reader(result: *mut *mut ringfence_events, make: impl FnOnce() -> Result<Events>) -> Result<c_int> {
+    output(result, "result")?;
+    let events = make()?;
+    // SAFETY: checked not to be NULL, and by the header's contract a place for a pointer.
+    unsafe { *result = give(Body { events, current: Mutex::new(None) }) };
+    Ok(0)
 }
 
 fn options_of(options: *const c_char) -> Result<EventOptions> {

@@ -1,7 +1,7 @@
 //! The handle of a container.
 
 use std::os::fd::{AsRawFd, IntoRawFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
@@ -124,20 +124,7 @@ impl Container {
     /// Waits until it has ended and everything is undone.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let deadline = wait::deadline(timeout)?;
-        loop {
-            // The descriptor also speaks before the end, and of a detached container a moment before its record is written.
-            let readable = wait::readable(py, self.0.events_fd(), deadline)?;
-            let slice = if readable { Duration::from_millis(20) } else { Duration::ZERO };
-            let slice = deadline.map_or(slice, |end| slice.min(end.saturating_duration_since(Instant::now())));
-            if detached(py, || self.0.wait_end(Some(slice)))? {
-                return Ok(true);
-            }
-            py.check_signals()?;
-            if deadline.is_some_and(|end| Instant::now() >= end) {
-                return Ok(false);
-            }
-        }
+        wait::ended(py, self.0.events_fd(), timeout, |slice| self.0.wait_end(Some(slice)))
     }
     #[pyo3(signature = (timeout=None))]
     fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {

@@ -1,7 +1,6 @@
 //! Containers that share namespaces.
 
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -69,19 +68,7 @@ impl Pod {
     /// Waits until it has ended and everything is undone.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let deadline = wait::deadline(timeout)?;
-        loop {
-            let readable = wait::readable(py, self.0.events_fd(), deadline)?;
-            let slice = if readable { Duration::from_millis(20) } else { Duration::ZERO };
-            let slice = deadline.map_or(slice, |end| slice.min(end.saturating_duration_since(Instant::now())));
-            if detached(py, || self.0.wait_end(Some(slice)))? {
-                return Ok(true);
-            }
-            py.check_signals()?;
-            if deadline.is_some_and(|end| Instant::now() >= end) {
-                return Ok(false);
-            }
-        }
+        wait::ended(py, self.0.events_fd(), timeout, |slice| self.0.wait_end(Some(slice)))
     }
     #[pyo3(signature = (timeout=None))]
     fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {

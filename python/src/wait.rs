@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
+use crate::call::detached;
+
 /// A signal normally ends the `poll` of the main thread (EINTR). One that arrives just before the `poll`, or that the
 /// kernel gives to another thread, is seen at the end of the slice.
 const SLICE: Duration = Duration::from_millis(250);
@@ -40,6 +42,28 @@ pub fn readable(py: Python<'_>, fd: BorrowedFd<'_>, deadline: Option<Instant>) -
         }
         if count < 0 && errno.raw_os_error() != Some(libc::EINTR) {
             return Err(PyOSError::new_err((errno.raw_os_error(), errno.to_string())));
+        }
+        py.check_signals()?;
+        if deadline.is_some_and(|end| Instant::now() >= end) {
+            return Ok(false);
+        }
+    }
+}
+
+/// Waits for the end of a container or a pod, whose descriptor also speaks before that, and of a detached container a moment before
+/// its record is written. False when the time passed first.
+pub fn ended(
+    py: Python<'_>,
+    fd: BorrowedFd<'_>,
+    timeout: Option<f64>,
+    wait_end: impl Fn(Duration) -> ringfence::Result<bool> + Sync,
+) -> PyResult<bool> {
+    let deadline = deadline(timeout)?;
+    loop {
+        let slice = if readable(py, fd, deadline)? { Duration::from_millis(20) } else { Duration::ZERO };
+        let slice = deadline.map_or(slice, |end| slice.min(end.saturating_duration_since(Instant::now())));
+        if detached(py, || wait_end(slice))? {
+            return Ok(true);
         }
         py.check_signals()?;
         if deadline.is_some_and(|end| Instant::now() >= end) {

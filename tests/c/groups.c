@@ -3,10 +3,10 @@
 #include <ringfence.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "failed.h"
 #include "json.h"
-#include "tap.h"
 
 static int holds(char *text, const char *key, const char *wanted)
 {
@@ -30,6 +30,56 @@ static ringfence_process *start(ringfence_container *container, const char *grou
         note("%s", ringfence_error_message(err));
     ringfence_command_free(command);
     return process;
+}
+
+static uint64_t used(ringfence_container *container, const char *group)
+{
+    char *text = ringfence_container_group_usage_json(container, group, &err);
+    json usage = {text, text ? strlen(text) : 0};
+    char *microseconds = json_text(json_get(usage, "cpu_usage_usec"));
+    uint64_t result = microseconds ? strtoull(microseconds, NULL, 10) : 0;
+    free(microseconds);
+    ringfence_string_free(text);
+    return result;
+}
+
+/* Waits until both together have used so many microseconds more. */
+static void until_used(ringfence_container *container, uint64_t more, uint64_t result[2])
+{
+    uint64_t end = 0;
+    for (int i = 0; i < 2400; i++) {
+        result[0] = used(container, "one"), result[1] = used(container, "three");
+        if (!end)
+            end = result[0] + result[1] + more;
+        if (result[0] + result[1] >= end)
+            return;
+        usleep(50000);
+    }
+    ok(0, "processor time within two minutes");
+}
+
+static void shares(void)
+{
+    ringfence_container *container = NULL;
+    ringfence_spec *spec = ringfence_spec_from_json("{\"cpuset\": \"0\"}", &err);
+    if (ringfence_container_start(spec, &container, &err) < 0 ||
+        ringfence_container_group(container, "one", "{\"cpu_weight\": 100}", &err) < 0 ||
+        ringfence_container_group(container, "three", "{\"cpu_weight\": 300}", &err) < 0)
+        note("%s", ringfence_error_message(err));
+    /* Neither of them ends by itself. */
+    ringfence_process *burners[] = {start(container, "one", "yes", "x"), start(container, "three", "yes", "x")};
+    ok(burners[0] && burners[1], "two groups on one processor");
+    uint64_t before[2] = {0}, after[2] = {0};
+    until_used(container, 300000, before);
+    until_used(container, 4000000, after);
+    double ratio = (double)(after[1] - before[1]) / (double)(after[0] - before[0]);
+    ok(ratio >= 2.7 && ratio <= 3.3, "weights of 100 and 300 give one to three");
+    note("one to %.3f", ratio);
+    ok(ringfence_container_close(container, -1, &err) == 0, "close");
+    ringfence_process_free(burners[0]);
+    ringfence_process_free(burners[1]);
+    ringfence_container_free(container);
+    ringfence_spec_free(spec);
 }
 
 int main(void)
@@ -80,5 +130,6 @@ int main(void)
     ok(ringfence_container_close(container, -1, &err) == 0, "close");
     ringfence_container_free(container);
     ringfence_spec_free(spec);
+    shares();
     return done();
 }

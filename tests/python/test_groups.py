@@ -10,6 +10,7 @@ import errno
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -39,6 +40,31 @@ def test_a_group_has_limits_of_its_own() -> None:
         with pytest.raises(ringfence.Error) as caught:
             container.find_group("workers")
         assert caught.value.kind == "not_found"
+
+
+@pytest.mark.needs("cpu_weight", "cpuset")
+def test_shares_of_groups_inside() -> None:
+    with ringfence.Container(cpuset="0") as container:
+        groups = [container.group("one", cpu_weight=100), container.group("three", cpu_weight=300)]
+        burners = [group.popen(["sh", "-c", "while :; do :; done"]) for group in groups]
+
+        def after(more: int) -> list[int]:
+            """What each has used when both together have used so many microseconds more."""
+            end, deadline = 0, time.monotonic() + 120
+            while True:
+                used = [group.usage().cpu_usage_usec or 0 for group in groups]
+                end = end or sum(used) + more
+                if sum(used) >= end:
+                    return used
+                assert time.monotonic() < deadline, used
+                time.sleep(0.05)
+
+        before = after(300_000)
+        one, three = (now - then for now, then in zip(after(4_000_000), before, strict=True))
+        assert abs(three / one - 3) <= 0.3, (one, three)
+        for burner in burners:
+            burner.kill()
+            assert burner.wait(60) == -9
 
 
 @pytest.mark.needs("pids")

@@ -1,11 +1,12 @@
-//! Limits of block devices, against what the kernel counted.
+//! Limits and weights of block devices, against what the kernel counted.
 //!
 //! tests/run: timeout=600 vm=root threads=1
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{self, Output};
 use std::time::{Duration, Instant};
 
@@ -66,6 +67,8 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        // The next user of the number gets it as it was.
+        let _ = fs::write(sys(&self.path, "queue/scheduler"), "none");
         let _ = process::Command::new("losetup").args(["-d", &self.path]).status();
     }
 }
@@ -83,6 +86,57 @@ fn start_with(spec: &Spec) -> Option<Container> {
             None
         }
         Err(e) => panic!("{e}"),
+    }
+}
+
+/// Where drivers are told of devices to make.
+const CONFIG: &str = "/sys/kernel/config";
+
+/// A device that takes its time and keeps nothing, so that it, and no processor, is what everybody waits for.
+struct Slow {
+    path: String,
+    config: PathBuf,
+    mounted: bool,
+}
+
+impl Slow {
+    /// `depth` requests at once, each of which takes `time`. `None` where the kernel has no such devices (null_blk), or this is not
+    /// the virtual machine, whose devices are nobody else's.
+    fn new(time: Duration, depth: u32) -> Option<Self> {
+        if !is_root() || !in_the_guest() {
+            return None;
+        }
+        // Alone it would bring a device of its own.
+        let _ = process::Command::new("modprobe")
+            .args(["null_blk", "nr_devices=0"])
+            .stderr(process::Stdio::null())
+            .status();
+        let root = Path::new(CONFIG).join("nullb");
+        let mounted = !root.exists() && call("mount", &["-t", "configfs", "none", CONFIG]).status.success();
+        let blocks = || -> Vec<_> { fs::read_dir("/sys/block").unwrap().flatten().map(|e| e.file_name()).collect() };
+        let (before, config) = (blocks(), root.join(format!("slow-{}-{depth}", process::id())));
+        fs::create_dir(&config).ok()?;
+        let (time, depth) = (time.as_nanos().to_string(), depth.to_string());
+        // Of request queues with a timer; MiB.
+        let settings = [("queue_mode", "2"), ("irqmode", "2"), ("submit_queues", "1"), ("size", "64")];
+        for (key, value) in settings.into_iter().chain([("completion_nsec", &*time), ("hw_queue_depth", &*depth)]) {
+            fs::write(config.join(key), value).unwrap_or_else(|e| panic!("{key}: {e}"));
+        }
+        fs::write(config.join("power"), "1").unwrap();
+        let name = blocks().into_iter().find(|name| !before.contains(name)).expect("a new device");
+        let path = format!("/dev/{}", name.to_str().unwrap());
+        until("its node is there", || fs::metadata(&path).is_ok());
+        Some(Self { path, config, mounted })
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        let _ = fs::write(self.config.join("power"), "0");
+        let _ = fs::remove_dir(&self.config);
+        if self.mounted {
+            call("umount", &[CONFIG]);
+        }
     }
 }
 
@@ -120,7 +174,7 @@ fn copy(container: &Container, from: Option<RawFd>, to: Option<RawFd>, block: u6
     seconds.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{said}"))
 }
 
-/// Where an emulated processor may not come as far as a limit allows.
+/// Where an emulated processor may not come as far as a limit allows; and where devices and modules are nobody else's.
 fn in_the_guest() -> bool {
     std::env::var("RINGFENCE_TEST_TIER").as_deref() == Ok("vm")
 }
@@ -182,7 +236,7 @@ fn four_rates_of_a_device() {
         let start = counted().0;
         until("both do something", || (first..first + 2).all(|i| counted().0[i] >= start[i] + rate / 2));
         let (before, since) = counted();
-        std::thread::sleep(Duration::from_secs(3));
+        std::thread::sleep(Duration::from_secs(6));
         let (after, end) = counted();
         for (i, way) in [(first, "read"), (first + 1, "written")] {
             let seen = (after[i] - before[i]) as f64 / (end - since).as_secs_f64();
@@ -260,4 +314,92 @@ fn a_device_that_goes_away() {
     let e = Container::start(&Spec::new().io_max(&*name, rbps(1 << 20))).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::NotFound, "{e}");
     container.close(None).unwrap();
+}
+
+/// Two containers with weights 100 and 300 that read a device as fast as they can: three times as much for the second.
+/// `file` has the weight, without the controller's name; each container has two to the power of `forks` readers.
+fn three_times_as_much(device: &str, file: &str, forks: u32, within: f64) {
+    let number = number_of(device);
+    let containers = [100, 300].map(|weight| (weight, start(json!({"io_weight": weight}))));
+    let source = open_direct(device);
+    for (weight, container) in &containers {
+        let (path, v2) = group_of(container, "blkio", "io");
+        let text = fs::read_to_string(path.join(format!("{}.{file}", if v2 { "io" } else { "blkio" }))).unwrap();
+        assert_eq!(text.trim().trim_start_matches("default "), weight.to_string(), "{file}");
+        load(container, &source, "read", 64 << 10, forks);
+    }
+    let read = || [0, 1].map(|i: usize| done(&containers[i].1, &number)[0]);
+    until("both read", || read().iter().all(|&bytes| bytes >= 2 << 20));
+    std::thread::sleep(Duration::from_secs(1));
+    let before = read();
+    // Long beside the slices of time in which bfq lets one after the other have the device.
+    std::thread::sleep(Duration::from_secs(15));
+    let after = read();
+    let ratio = (after[1] - before[1]) as f64 / (after[0] - before[0]) as f64;
+    println!("{file}: {before:?} to {after:?}, {ratio:.3} times as much");
+    assert!((ratio / 3.0 - 1.0).abs() <= within, "{ratio} times as much");
+    for (_, container) in containers {
+        container.close(None).unwrap();
+    }
+}
+
+fn shared_by_weight() -> bool {
+    let qos = fs::read_to_string("/sys/fs/cgroup/io.cost.qos").unwrap_or_default();
+    let schedulers = fs::read_dir("/sys/block").unwrap().flatten();
+    let bfq = |name: PathBuf| fs::read_to_string(name).unwrap_or_default().contains("[bfq]");
+    qos.contains("enable=1") || schedulers.into_iter().any(|block| bfq(block.path().join("queue/scheduler")))
+}
+
+#[test]
+fn weights_of_a_device() {
+    let Some(device) = Loop::new() else { return };
+    if start_with(&Spec::new().io_max(&*device.path, rbps(1 << 20))).map(|c| c.close(None).unwrap()).is_none() {
+        return;
+    }
+    if !shared_by_weight() {
+        let e = Container::start(&Spec::new().io_weight(300)).unwrap_err();
+        assert_eq!((e.field(), e.kind()), (Some("io_weight"), ErrorKind::Unsupported), "{e}");
+        assert!(e.hint().is_some_and(|hint| hint.contains("bfq")), "{e}");
+    }
+    let mut shown = 0;
+    let _ = process::Command::new("modprobe").arg("bfq").stderr(process::Stdio::null()).status();
+    // One request at a time, so that there is always a choice of who is next.
+    let slow = Slow::new(Duration::from_millis(4), 1);
+    let path = slow.as_ref().map_or(&device.path, |slow| &slow.path);
+    if fs::write(sys(path, "queue/scheduler"), "bfq").is_ok() {
+        // What it promises depends on not favouring those that look interactive, and on seeing all requests: without room for
+        // them in its queue (twice those of the device are its default, here 2) they wait outside, in the order of their arrival.
+        // Short slices make many of them.
+        let settings = [("iosched/strict_guarantees", "1"), ("iosched/low_latency", "0")];
+        let of_slow = [("iosched/timeout_sync", "40"), ("nr_requests", "128")].into_iter().filter(|_| slow.is_some());
+        for (key, value) in settings.into_iter().chain(of_slow) {
+            fs::write(sys(path, "queue").join(key), value).unwrap_or_else(|e| panic!("{key}: {e}"));
+        }
+        // A loop device in memory is as fast as its readers: with several of them it is idle in between, and the ratio is theirs.
+        let (forks, within) = if slow.is_some() { (2, 0.1) } else { (0, 0.25) };
+        three_times_as_much(path, "bfq.weight", forks, within);
+        let e = Container::start(&Spec::new().io_weight(1001)).unwrap_err();
+        assert_eq!(e.field(), Some("io_weight"), "bfq has weights up to 1000: {e}");
+        fs::write(sys(path, "queue/scheduler"), "none").unwrap();
+        shown += 1;
+    }
+    drop(slow);
+    let slow = Slow::new(Duration::from_micros(100), 64);
+    let path = slow.as_ref().map_or(&device.path, |slow| &slow.path);
+    let number = number_of(path);
+    let cost = |file: &str, text: &str| {
+        let file = fs::OpenOptions::new().write(true).open(format!("/sys/fs/cgroup/io.cost.{file}"));
+        file.and_then(|mut file| file.write_all(format!("{number} {text}").as_bytes()))
+    };
+    if cost("qos", "enable=1 ctrl=user rpct=0 rlat=0 wpct=0 wlat=0 min=100 max=100").is_ok() {
+        // A device that is slow enough, as it is told, for both to wait for it all the time.
+        let iops = "rseqiops=50 rrandiops=50 wseqiops=50 wrandiops=50";
+        cost("model", &format!("ctrl=user model=linear rbps=800000000 wbps=800000000 {iops}")).unwrap();
+        three_times_as_much(path, "weight", 2, 0.1);
+        cost("qos", "enable=0").unwrap();
+        shown += 1;
+    }
+    if shown == 0 {
+        skip("neither bfq nor iocost in this kernel");
+    }
 }

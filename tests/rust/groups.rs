@@ -2,6 +2,8 @@
 //!
 //! tests/run: timeout=600 vm=root,delegated
 
+use std::time::Duration;
+
 use common::*;
 use ringfence::spec::Stdio;
 use ringfence::{Command, Container, ErrorKind, Process, Reason, Spec};
@@ -51,6 +53,32 @@ fn limits_of_a_group_hold_within_the_container() {
     workers.remove().unwrap();
     assert_eq!(workers.remove().unwrap_err().kind(), ErrorKind::NotFound);
     container.close(None).unwrap();
+}
+
+#[test]
+fn shares_multiply() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    // Both on one processor: containers 100 : 300, and in the second 100 : 200, so that of 24 parts 6, 6 and 12 are due.
+    let one = start(json!({"cpuset": "0", "cpu_weight": 100}));
+    let three = start(json!({"cpuset": "0", "cpu_weight": 300}));
+    let a = three.group("a", &Spec::new().cpu_weight(100)).unwrap();
+    let b = three.group("b", &Spec::new().cpu_weight(200)).unwrap();
+    let burners = [burn(&one, None), burn(&three, Some("a")), burn(&three, Some("b"))];
+    std::thread::sleep(Duration::from_millis(300));
+    let figures = || [cpu(one.usage().unwrap()), cpu(a.usage().unwrap()), cpu(b.usage().unwrap())];
+    let before = figures();
+    std::thread::sleep(Duration::from_secs(6));
+    let used: Vec<f64> = figures().iter().zip(before).map(|(after, before)| (after - before) as f64).collect();
+    let whole: f64 = used.iter().sum();
+    for ((used, due), name) in used.iter().zip([0.25, 0.25, 0.5]).zip(["the first", "a", "b"]) {
+        let share = used / whole;
+        assert!((share - due).abs() < 0.1 * due.max(0.3), "{name}: {share} of {whole} us, due {due}");
+    }
+    drop(burners);
+    one.close(None).unwrap();
+    three.close(None).unwrap();
 }
 
 #[test]

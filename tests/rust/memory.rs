@@ -91,6 +91,52 @@ impl Drop for Pressed {
     }
 }
 
+/// One container has 32 MiB of page cache; a neighbour reads so much that both together come up against the limit above
+/// them. What the first has left, and what it has to read again.
+fn beside_a_greedy_neighbour(name: &str, guarantee: Value) -> (u64, u64) {
+    // Files with holes cost no disk, and their pages are page cache as any.
+    let files = public_tmp();
+    for (name, mib) in [("kept", 32), ("other", 192)] {
+        File::create(files.path().join(name)).unwrap().set_len(mib * MIB).unwrap();
+    }
+    let above = Pressed::new(name, 64 * MIB);
+    let common = json!({"cgroup_parent": above.name, "mounts": [format!("{}:/data", files.path().display())]});
+    let kept = start(with(common.clone(), guarantee));
+    let greedy = start(with(common, json!({"memory": "1G"})));
+    let file = |container: &Container| counted(container, "memory.stat", "file");
+    sh_in(&kept, "cat /data/kept > /dev/null");
+    let before = file(&kept);
+    assert!(before >= 32 * MIB, "{before}");
+    sh_in(&greedy, "cat /data/other > /dev/null");
+    assert!(counted(&greedy, "memory.stat", "pgscan") > 0, "no pressure");
+    let left = file(&kept);
+    let refaults = counted(&kept, "memory.stat", "workingset_refault_file");
+    sh_in(&kept, "cat /data/kept > /dev/null");
+    let again = counted(&kept, "memory.stat", "workingset_refault_file") - refaults;
+    assert_eq!(kept.usage().unwrap().memory_oom_kills, Some(0));
+    assert_eq!(greedy.usage().unwrap().memory_oom_kills, Some(0));
+    kept.close(None).unwrap();
+    greedy.close(None).unwrap();
+    println!("{name}: {left} bytes of {before} left, {again} pages read again");
+    (left, again)
+}
+
+#[test]
+fn guarantees_hold_beside_a_greedy_neighbour() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    if !on_v2() {
+        return skip("cgroup v1 guarantees no memory");
+    }
+    let (left, again) = beside_a_greedy_neighbour("nothing", json!({"memory": "64M"}));
+    assert!(left < 16 * MIB && again > 4096, "without a guarantee it is reclaimed");
+    for (name, guarantee) in [("min", json!({"memory_min": "48M"})), ("low", json!({"memory_low": "48M"}))] {
+        let (left, again) = beside_a_greedy_neighbour(name, guarantee);
+        assert!(left >= 32 * MIB && again == 0, "memory_{name}");
+    }
+}
+
 #[test]
 fn a_guarantee_that_cannot_be_kept_is_told() {
     if !can_limit() {

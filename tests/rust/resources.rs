@@ -181,6 +181,32 @@ fn huge_pages_are_refused_above_the_limit() {
 }
 
 #[test]
+fn processors_of_ones_own() {
+    if !can_limit() || std::thread::available_parallelism().unwrap().get() < 2 {
+        return skip("no control group for this caller, or one processor");
+    }
+    let spec = spec(json!({"cpuset": {"cpus": "1", "partition": "root"}}));
+    let container = match Container::start(&spec) {
+        Ok(container) => container,
+        Err(e) if matches!(e.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => {
+            assert_eq!(e.field(), Some("cpuset"), "{e}");
+            return skip(&e.to_string());
+        }
+        Err(e) => panic!("{e}"),
+    };
+    let (path, _) = group_of(&container, "cpuset", "cpuset");
+    assert_eq!(fs::read_to_string(path.join("cpuset.cpus.partition")).unwrap(), "root\n");
+    assert_eq!(sh_in(&container, "grep Cpus_allowed_list /proc/self/status"), "Cpus_allowed_list:\t1\n");
+    // It is nobody else's.
+    let neighbour = start(json!({"pids": 10}));
+    assert_eq!(sh_in(&neighbour, "grep Cpus_allowed_list /proc/self/status"), "Cpus_allowed_list:\t0\n");
+    container.update(|spec| spec.cpuset = None).unwrap();
+    assert_eq!(fs::read_to_string(path.join("cpuset.cpus.partition")).unwrap(), "member\n");
+    neighbour.close(None).unwrap();
+    container.close(None).unwrap();
+}
+
+#[test]
 fn usage_is_what_the_control_files_say() {
     if !can_limit() {
         return skip("no control group for this caller");
@@ -230,13 +256,32 @@ fn shares<const N: usize>(pids: [i32; N], time: Duration) -> [f64; N] {
 }
 
 #[test]
+fn who_is_idle_gets_next_to_nothing() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    let idle = start(json!({"cpu_idle": true, "cpuset": "0"}));
+    // With a weight it has a group beside the other's on v1 too, where else it would be in the caller's.
+    let busy = start(json!({"cpuset": "0", "cpu_weight": 100}));
+    let (idler, worker) = (spin(&idle, None, |_| {}), spin(&busy, None, |_| {}));
+    std::thread::sleep(Duration::from_millis(300));
+    let [small, large] = shares([idler.pid(), worker.pid()], Duration::from_secs(3));
+    assert!(small < 0.05 * (small + large), "{small} beside {large}");
+    drop((idler, worker));
+    // Or its processes would have to wait for a processor to end on.
+    idle.update(|spec| spec.cpu_idle = false).unwrap();
+    idle.close(None).unwrap();
+    busy.close(None).unwrap();
+}
+
+#[test]
 fn what_was_saved_up_is_not_throttled() {
     if !can_limit() {
         return skip("no control group for this caller");
     }
     // 30 ms of work now and then: more than the 20 ms of one period, less than those and 20 ms that were saved up.
     const SCRIPT: &str = "use POSIX; $| = 1; print qq(ready\n); <STDIN>; \
-        for (1..10) { select(undef, undef, undef, 0.15); \
+        for (1..10) { select(undef, undef, undef, 0.3); \
         my $end = POSIX::clock() + 30000; 1 while POSIX::clock() < $end }";
     let throttled = |burst: Option<Duration>| {
         // The interpreter's own start is not held up.

@@ -1,10 +1,10 @@
 //! Network devices that move into a container and back.
 
 use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sched::{CloneFlags, setns};
 
@@ -130,11 +130,11 @@ fn ended() -> Error {
     Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH)
 }
 
-/// A number for a device that none has inside. By its name it could not be found again: that is the container's to change.
+/// A number for a device that none has inside. By its name it could not be found again: that is the container's to change. Nor may
+/// the container guess it, and give it to a device of its own.
 fn new_index() -> u32 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
     const FIRST: u32 = 1 << 20;
-    FIRST + (std::process::id().wrapping_mul(31).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))) % (1 << 29)
+    FIRST + (RandomState::new().hash_one(0) as u32) % (1 << 29)
 }
 
 impl Container {
@@ -189,14 +189,12 @@ impl Container {
         let forget = || lock(&inner.devices).retain(|noted| noted.index != number);
         if let Err(e) = moved {
             forget();
-            // A rename that failed comes after the move: it is not left half way.
-            let _ = note(number).give_back();
-            return Err(failed(
-                "move",
-                if e.raw_os_error() == Some(libc::EEXIST) { "inside" } else { "device" },
-                device,
-                &e,
-            ));
+            let taken = e.raw_os_error() == Some(libc::EEXIST);
+            if taken {
+                // A rename that failed comes after the move: it is not left half way.
+                let _ = note(number).give_back();
+            }
+            return Err(failed("move", if taken { "inside" } else { "device" }, device, &e));
         }
         // The end may have been seen before the move.
         if !process_runs(&inner.pidfd) {

@@ -1097,6 +1097,20 @@ int ringfence_pod_ns_fd(const ringfence_pod *pod,
                         ringfence_error **err);
 
 /**
+ * The host's port at which `port` of the container is reachable, as "ports" of its spec asked; that of TCP when it is published
+ * for UDP as well. -1 with kind NotFound when it is not published.
+ */
+int ringfence_container_port(const ringfence_container *container,
+                             int port,
+                             ringfence_error **err);
+
+/**
+ * All published ports, in the order of the spec, as a JSON array (ringfence_string_free()):
+ * [{"port": 5432, "protocol": "tcp", "host": "127.0.0.1", "host_port": 41234}].
+ */
+char *ringfence_container_ports_json(const ringfence_container *container, ringfence_error **err);
+
+/**
  * The name of a kind of events: "oom_kill", ...; NULL for a number that is none. Lives for ever.
  */
 const char *ringfence_event_kind_name(int kind);

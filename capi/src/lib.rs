@@ -25,6 +25,7 @@ mod container;
 mod group;
 /// Containers that share namespaces.
 mod pod;
+mod port;
 
 mod events;
 

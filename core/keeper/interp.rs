@@ -2,7 +2,8 @@
 
 use crate::groups;
 use crate::nr;
-use crate::proto::{ANY, Header, Op, Record, Span, arg, pseudo, record, section, slot};
+use crate::proto::{ANY, Header, Op, Record, RelayEntry, Span, arg, pseudo, record, section, slot};
+use crate::relay;
 use crate::sys::{self, sc};
 
 /// A plan's buffer, mapped shared: the keeper, the stage, pid 1 and the payload see the same one.
@@ -91,6 +92,15 @@ impl Plan {
             pseudo::RELOCATE => op.args[0] % 8 == 0 && self.fits(op.args[0], op.args[1], 8),
             pseudo::CLOSE_OTHERS => {
                 op.kinds[0] == arg::DATA && op.args[0] % 4 == 0 && self.fits(op.args[0], op.args[1], 4)
+            }
+            pseudo::RELAY => {
+                let listed = op.kinds[0] == arg::DATA && op.args[0] % 8 == 0 && self.fits(op.args[0], op.args[1], 8);
+                listed
+                    && (0..op.args[1]).all(|i| {
+                        // SAFETY: just seen to lie within the mapping, and aligned.
+                        let entry = unsafe { *self.base.add(op.args[0] as usize).cast::<RelayEntry>().add(i as usize) };
+                        entry.slot < nslots
+                    })
             }
             pseudo::WRITE_ALL | pseudo::COMPARE => op.kinds[1] == arg::DATA && self.fits(op.args[1], op.args[2], 1),
             _ => true,
@@ -282,6 +292,7 @@ impl Plan {
                 let wanted = unsafe { core::slice::from_raw_parts(args[1] as *const u8, args[2] as usize) };
                 compare(args[0] as i32, wanted)
             }
+            pseudo::RELAY => relay::run(self, args[0] as *const RelayEntry, args[1] as usize),
             pseudo::REMOVE_GROUP => groups::remove(args[0] as i32, args[1] as *const u8),
             pseudo::SKIP_IF_NEGATIVE => i64::from((args[0] as i64) < 0),
             _ => -nr::EINVAL as i64,

@@ -6,6 +6,8 @@
 //! * `birth.rs`  from exec to READY: lets go of what was inherited, makes the outer user namespace or the tiny root
 //! * `serve.rs`  the loop: requests, statuses, undo plans, the host's end
 //! * `role.rs`   what the children do: stage, pid 1, joiner
+//! * `confine.rs` what those give up that go on for long
+//! * `relay.rs`  what carries connections to a container's published ports
 //! * `interp.rs` the interpreter of plans
 //! * `sys.rs`, `nr.rs` the system calls
 
@@ -13,12 +15,14 @@
 #![no_main]
 
 mod birth;
+mod confine;
 mod groups;
 mod interp;
 mod nr;
 mod proto;
 #[path = "../src/sys/raw.rs"]
 mod raw;
+mod relay;
 mod role;
 mod serve;
 mod sys;

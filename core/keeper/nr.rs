@@ -62,6 +62,15 @@ mod table {
     pub const FSOPEN: u32 = 430;
     pub const FSCONFIG: u32 = 431;
     pub const FSMOUNT: u32 = 432;
+    pub const SOCKET: u32 = 41;
+    pub const CONNECT: u32 = 42;
+    pub const SENDTO: u32 = 44;
+    pub const RECVFROM: u32 = 45;
+    pub const GETSOCKOPT: u32 = 55;
+    pub const EPOLL_CTL: u32 = 233;
+    pub const SPLICE: u32 = 275;
+    pub const EPOLL_PWAIT: u32 = 281;
+    pub const EPOLL_CREATE1: u32 = 291;
     pub const SECCOMP_ARCH: u32 = 0xc000_003e;
     /// struct stat: offsets of st_mode (u32), st_rdev (u64) and st_size (i64).
     pub const STAT_MODE: usize = 24;
@@ -131,6 +140,15 @@ mod table {
     pub const FSOPEN: u32 = 430;
     pub const FSCONFIG: u32 = 431;
     pub const FSMOUNT: u32 = 432;
+    pub const SOCKET: u32 = 198;
+    pub const CONNECT: u32 = 203;
+    pub const SENDTO: u32 = 206;
+    pub const RECVFROM: u32 = 207;
+    pub const GETSOCKOPT: u32 = 209;
+    pub const EPOLL_CTL: u32 = 21;
+    pub const SPLICE: u32 = 76;
+    pub const EPOLL_PWAIT: u32 = 22;
+    pub const EPOLL_CREATE1: u32 = 20;
     pub const SECCOMP_ARCH: u32 = 0xc000_00b7;
     pub const STAT_MODE: usize = 16;
     pub const STAT_RDEV: usize = 32;

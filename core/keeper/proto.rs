@@ -14,6 +14,7 @@
 //! | `START` | channel, plan, status pipe, then the plan's slots | `CREATED` + pidfd of pid 1, any number of `LEFT_OUT`, `STARTED` + pidfd of the main process, then `EMPTY`; or `FAILED`, then `ENDED` |
 //! | `EXEC`  | channel, plan, then the plan's slots | `STARTED` + pidfd or `FAILED`, `EXITED` |
 //! | `CALL`  | channel, plan, then the plan's slots | what the plan sends, then `ENDED` or `FAILED` |
+//! | `RELAY` | channel, plan, then the plan's slots | `STARTED` or `FAILED`; it ends with the container |
 //! | `KILL`  | none | none (the container's `EMPTY` follows) |
 //! | `RELEASE` | none | `ENDED`: the undo plan has run, at once or as soon as the container is empty |
 //! | `KEEP` | none | `KEPT` on the container's channel: it is recorded and outlives its host from now on |
@@ -48,6 +49,7 @@ pub mod request {
     pub const KEEP: u32 = 9;
     pub const TIMES: u32 = 10;
     pub const HOLD: u32 = 11;
+    pub const RELAY: u32 = 12;
 }
 
 /// Flags of `HELLO`.
@@ -299,6 +301,24 @@ pub struct Op {
     pub args: [u64; 6],
 }
 
+/// A listener of the host, and where its connections lead in the container.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RelayEntry {
+    /// Of the listening (or, for UDP, bound) socket.
+    pub slot: u32,
+    pub kind: u16,
+    pub port: u16,
+}
+
+/// Kinds of `RelayEntry`, and how many there are at most.
+pub mod relay {
+    #[allow(dead_code, reason = "for the keeper, what is not UDP is this")]
+    pub const TCP: u16 = 1;
+    pub const UDP: u16 = 2;
+    pub const MAX: usize = 128;
+}
+
 /// In `Op::ok`: every errno is fine.
 pub const ANY: u16 = u16::MAX;
 
@@ -335,6 +355,8 @@ pub mod pseudo {
     pub const REMOVE_GROUP: u32 = BASE + 16;
     /// (attribute): has the host set an attribute of this process; the host's errno.
     pub const ASK: u32 = BASE + 17;
+    /// (list of `RelayEntry`, count): serves a container's ports; returns only when it cannot begin.
+    pub const RELAY: u32 = BASE + 19;
     /// (fd, data, len): fails with ERANGE when the file does not have these words.
     pub const COMPARE: u32 = BASE + 18;
 }

@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use crate::confine;
 use crate::interp::{NO_SECTION, Plan, check_lifeline, send_record};
 use crate::nr;
 use crate::proto::{IdmapEntry, MAGIC, MAX_FDS, Record, keeper_step, plan_flag, record, section, slot};
@@ -272,45 +273,18 @@ fn init(plan: &Plan) -> ! {
 
 /// pid 1 of a container can be attacked by its root: it keeps CAP_KILL, and the system calls of `reap`.
 fn confine() {
-    const CAP_KILL: u64 = 1 << 5;
-    sys::prctl(nr::PR_SET_DUMPABLE, 0);
-    // struct __user_cap_header_struct (version 3, this thread), then effective, permitted, inheritable twice.
-    let header = [0x2008_0522u32, 0];
-    let data = [CAP_KILL as u32, CAP_KILL as u32, 0, 0, 0, 0];
-    sc!(nr::CAPSET, header.as_ptr(), data.as_ptr());
-    sc!(nr::PRCTL, nr::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-
-    #[repr(C)]
-    struct Filter {
-        code: u16,
-        jt: u8,
-        jf: u8,
-        k: u32,
-    }
-    const LOAD: u16 = 0x20;
-    const EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    const ALLOW: u32 = 0x7fff_0000;
-    const KILL_PROCESS: u32 = 0x8000_0000;
-    let allowed = [nr::PPOLL, nr::READ, nr::WRITE, nr::WAIT4, nr::KILL, nr::EXIT_GROUP, nr::CLOSE, nr::RT_SIGRETURN];
-    let mut program = [const { Filter { code: RETURN, jt: 0, jf: 0, k: KILL_PROCESS } }; 14];
-    // Offsets 4 and 0 of struct seccomp_data: architecture and number (which has the x32 bit set for x32 calls).
-    program[0] = Filter { code: LOAD, jt: 0, jf: 0, k: 4 };
-    program[1] = Filter { code: EQUAL, jt: 1, jf: 0, k: nr::SECCOMP_ARCH };
-    program[3] = Filter { code: LOAD, jt: 0, jf: 0, k: 0 };
-    for (i, &number) in allowed.iter().enumerate() {
-        program[4 + i] = Filter { code: EQUAL, jt: (allowed.len() - i) as u8, jf: 0, k: number };
-    }
-    program[12] = Filter { code: RETURN, jt: 0, jf: 0, k: KILL_PROCESS };
-    program[13] = Filter { code: RETURN, jt: 0, jf: 0, k: ALLOW };
-    #[repr(C)]
-    struct Program {
-        len: u16,
-        filter: *const Filter,
-    }
-    let program = Program { len: program.len() as u16, filter: program.as_ptr() };
-    // A kernel without seccomp leaves pid 1 with what it has: CAP_KILL and three descriptors.
-    sc!(nr::SECCOMP, 1, 0, &program as *const Program);
+    const CAP_KILL: u32 = 1 << 5;
+    confine::keep_capabilities(CAP_KILL);
+    confine::allow_only(&[
+        nr::PPOLL,
+        nr::READ,
+        nr::WRITE,
+        nr::WAIT4,
+        nr::KILL,
+        nr::EXIT_GROUP,
+        nr::CLOSE,
+        nr::RT_SIGRETURN,
+    ]);
 }
 
 fn reap(mut payload: i32, alone: bool, lifeline: i32, status_pipe: i32, signals: i32) -> ! {
@@ -381,6 +355,15 @@ pub fn exited(pid: i32, status: i32, usage: &[i64; 18]) -> Record {
 fn write_exited(pipe: i32, pid: i32, status: i32, usage: &[i64; 18]) {
     let record = exited(pid, status, usage);
     sys::write_all(pipe, (&record as *const Record).cast(), core::mem::size_of::<Record>());
+}
+
+/// A RELAY's task: it joins the container's network and serves until that ends.
+pub fn relay(plan: &Plan) -> ! {
+    begin(plan);
+    sys::prctl(nr::PR_SET_DUMPABLE, 0);
+    sc!(nr::PRCTL, nr::PR_SET_NAME, c"ringfence-relay".as_ptr(), 0, 0, 0);
+    plan.run(section::PREPARE);
+    sys::exit(1)
 }
 
 /// An EXEC's or CALL's first task: joins the container, starts the payload as a child of the keeper.

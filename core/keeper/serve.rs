@@ -397,7 +397,7 @@ impl Keeper {
             Err(errno) => return errno == -nr::EINVAL as i64,
         };
         let fds = &fds[..got.nfds];
-        let needs_channel = matches!(req.kind, request::START | request::EXEC | request::CALL);
+        let needs_channel = matches!(req.kind, request::START | request::EXEC | request::CALL | request::RELAY);
         let sound = got.len == size
             && req.magic == MAGIC
             && req.nfds as usize == fds.len()
@@ -413,7 +413,7 @@ impl Keeper {
                     sys::close(fds[1]);
                     return true;
                 }
-                request::START | request::EXEC | request::CALL => {
+                request::START | request::EXEC | request::CALL | request::RELAY => {
                     self.begin(&req, fds);
                     return true;
                 }
@@ -636,7 +636,11 @@ impl Keeper {
         }
         let child = sys::clone3(&args);
         if child == 0 {
-            if start { role::start(&plan) } else { role::join(&plan, req.kind == request::CALL) }
+            match req.kind {
+                request::START => role::start(&plan),
+                request::RELAY => role::relay(&plan),
+                kind => role::join(&plan, kind == request::CALL),
+            }
         }
         let resident = h.flags & plan_flag::RESIDENT != 0;
         let task = Task {
@@ -702,21 +706,26 @@ impl Keeper {
         }
     }
 
-    fn has_members(&mut self, index: usize) -> bool {
-        let key = self.task(index).key;
-        let holds = self.task(index).kind == request::START;
-        holds
-            && (0..self.used).any(|i| {
-                let task = self.task(i);
-                task.kind == request::START && task.pod == key && task.undo_at == 0
-            })
+    /// A container of the pod that `key` holds, or a relay of it, that has not ended.
+    fn depends_on(&mut self, index: usize, key: u64) -> bool {
+        let task = self.task(index);
+        match task.kind {
+            request::START => task.pod == key && task.undo_at == 0,
+            request::RELAY => task.key == key,
+            _ => false,
+        }
     }
 
-    /// The containers of a pod end with the one that holds its namespaces.
-    fn kill_members(&mut self, pod: u64) {
+    fn has_dependents(&mut self, index: usize) -> bool {
+        let key = self.task(index).key;
+        let holds = self.task(index).kind == request::START;
+        holds && (0..self.used).any(|i| self.depends_on(i, key))
+    }
+
+    /// The containers of a pod end with the one that holds its namespaces, relays with their container.
+    fn kill_dependents(&mut self, key: u64) {
         for index in 0..self.used {
-            let task = self.task(index);
-            if task.kind == request::START && task.pod == pod && task.undo_at == 0 {
+            if self.depends_on(index, key) {
                 self.kill(index);
             }
         }
@@ -766,7 +775,7 @@ impl Keeper {
                 task.exited = Record { limit: task.times.ended_by, ..role::exited(pid, status, &usage) };
                 let (kind, key) = (task.kind, task.key);
                 if kind == request::START {
-                    self.kill_members(key);
+                    self.kill_dependents(key);
                 }
             }
             self.settle(index);
@@ -827,6 +836,18 @@ impl Keeper {
                     send_record(task.channel, &task.exited, -1);
                 }
                 self.forget(index);
+            }
+            request::RELAY => {
+                if h.started == 0 {
+                    self.answer(task.channel, record::FAILED, h.fail_section, h.fail_op, h.fail_errno);
+                }
+                self.forget(index);
+                // Its container may have waited for it alone.
+                if let Some(container) = self.find(task.key)
+                    && !matches!(self.task(container).undo_at, 0 | HELD)
+                {
+                    self.task(container).undo_at = sys::now_ms();
+                }
             }
             _ => {
                 let kind = if h.fail_errno != 0 { record::FAILED } else { record::ENDED };
@@ -893,7 +914,7 @@ impl Keeper {
         if self.task(index).kept >= 0 {
             return self.lift(index);
         }
-        let members_live = self.has_members(index);
+        let others_live = self.has_dependents(index);
         let shared = self.shared;
         let task = self.task(index);
         let plan = task.plan;
@@ -904,7 +925,7 @@ impl Keeper {
         plan.set_slot(slot::CHANNEL, task.channel.into());
         h.fail_errno = 0;
         // What is in its namespaces, groups and ids is still used by the containers that end with it.
-        let waits = members_live && task.undo_tries < TRIES;
+        let waits = others_live && task.undo_tries < TRIES;
         let busy = waits || !plan.run(section::UNDO) && h.fail_errno == nr::EBUSY;
         if busy && task.undo_tries < TRIES {
             task.undo_tries += 1;

@@ -25,7 +25,7 @@ use crate::plan::process::{ProcessPlan, TERMINAL};
 use crate::process::{self, ExitStatus, OomCount, Output, Process, Source, Streams};
 use crate::proto::section::LIFT;
 use crate::proto::{Record, record, request};
-use crate::spec::{BindSource, MountKind, NamespaceKind, NamespaceSource, Spec, Stdio};
+use crate::spec::{BindSource, MountKind, NamespaceKind, NamespaceSource, Port, Spec, Stdio};
 use crate::state::ids::IdClaim;
 use crate::state::names::{self, Life, NameClaim};
 use crate::sys::nsfs::namespace_type;
@@ -47,6 +47,8 @@ mod net;
 mod parameters;
 /// Containers that share namespaces.
 mod pod;
+/// Ports at the host.
+mod ports;
 /// The processes of a container.
 mod processes;
 /// Sockets and files inside, for the host.
@@ -107,6 +109,7 @@ pub(crate) struct Inner {
     layer: disk::Layer,
     net: Mutex<net::NetReader>,
     devices: Mutex<Vec<device::Moved>>,
+    ports: Vec<Port>,
     readers: Readers,
     claims: Mutex<Vec<IdClaim>>,
     name: Mutex<Option<NameClaim>>,
@@ -908,6 +911,7 @@ impl Container {
         let own_pids = namespace_source(spec, NamespaceKind::Pid) == NamespaceSource::New;
         let pod = role.member();
         let namespaces = open_namespaces(spec, keeper.privileged, pod)?;
+        let listening = ports::Listening::open(spec)?;
         let default_ids =
             pod.map_or_else(|| facts::default_ids(spec, keeper.outer.as_ref()), |pod| pod.holder.default_ids);
         let seen = match role {
@@ -1038,6 +1042,7 @@ impl Container {
                 shared_memory: shared_memory.as_ref().map(AsFd::as_fd),
                 user_namespace: user_namespace.as_ref().map(AsFd::as_fd),
             }),
+            listeners: &[],
         }
         .send(
             &keeper,
@@ -1080,6 +1085,21 @@ impl Container {
         drop(plan);
         let pid = process::pid_of(created.as_fd());
         let group = making.group.take();
+        if !listening.ports.is_empty()
+            && let Err(error) = listening.serve(&keeper, key, group.as_ref(), timeout)
+        {
+            // One that has ended in the meantime needs none; EPERM: it is just ending, and without memory already.
+            let ended =
+                error.errno() == libc::ESRCH && launch::poll([created.as_fd()], launch::deadline(Some(SHORT)))?[0];
+            if !ended {
+                // Nobody wants a last look at it.
+                let _ = process::send_signal(created.as_fd(), libc::SIGKILL);
+                let _ = keeper.send(request::RELEASE, key, 0, 0, &[]);
+                let _ = launch::wait_started(&channel, Some(SHORT), record::ENDED, &[]);
+                return Err(if error.field().is_some() { error } else { error.with_field("ports") });
+            }
+        }
+        let ports = listening.ports;
         let own = NamespaceKind::ALL
             .into_iter()
             .filter(|&kind| {
@@ -1098,6 +1118,7 @@ impl Container {
             let mut record = chosen.describe(spec, &id, pid, &keeper, group.as_ref());
             record["keeper"] = json!(keeper.pid);
             record["privileged"] = json!(keeper.privileged);
+            record["ports"] = ports::describe(&ports);
             record["namespaces_flags"] = json!(own);
             record["may_setgroups"] = json!(may_setgroups);
             record["default_ids"] = json!(default_ids);
@@ -1151,6 +1172,7 @@ impl Container {
             layer: disk::Layer::new(disk.kind, home, disk_fd),
             net: Mutex::default(),
             devices: Mutex::default(),
+            ports,
             readers: Readers::default(),
             claims: Mutex::new(ids.claims),
             name: Mutex::new(name),
@@ -1264,6 +1286,7 @@ impl Container {
             cancel: process::event()?,
             group,
             subs: Mutex::default(),
+            ports: ports::recorded(&data["ports"]),
             layer: disk::Layer::new(disk::recorded(&data["disk"]), disk::Home::recorded(&data["disk"]), None),
             net: Mutex::default(),
             devices: Mutex::default(),
@@ -1469,7 +1492,8 @@ impl Container {
     pub fn usage(&self) -> Result<Usage> {
         let inner = self.open()?;
         let mut usage = match &inner.group {
-            Some(group) => group.usage()?,
+            Some(group) if inner.ports.is_empty() => group.usage()?,
+            Some(group) => group.of_payload(group.usage()?),
             // The writable layer is counted without one.
             None if inner.layer.kind.is_some() && lock(&inner.spec_now).limits_disk() => Usage::default(),
             None => return Err(no_group()),
@@ -1556,6 +1580,7 @@ impl Container {
         if let Some(group) = inner.group.as_ref().filter(|_| inner.runs()) {
             info["cgroup"] = group.describe();
         }
+        info["ports"] = ports::describe(&inner.ports);
         info.to_string()
     }
 
@@ -1742,6 +1767,7 @@ impl Inner {
             disk: None,
             namespaces: &[],
             pod: None,
+            listeners: &[],
         }
         .send(&self.keeper, kind, self.key, Some(timeout), there.as_fd(), None, compiled, needs)?;
         sent.map(|plan| (plan, channel)).ok_or_else(|| self.keeper_is_gone())

@@ -24,6 +24,7 @@ from ._types import (
     Beancounter,
     CompletedProcess,
     Env,
+    Port,
     Pressure,
     ProcessEntry,
     Size,
@@ -212,6 +213,19 @@ class Container:
         """What was chosen for it, and why not more: idmap, control groups, root file system, namespaces."""
         info: dict[str, Any] = json.loads(self._live("info").info())
         return info
+
+    def port(self, port: int) -> int:
+        """The host's port at which `port` of the container is reachable: `socket.create_connection(("127.0.0.1", c.port(5432)))`.
+
+        It was asked for with `ports`; one that was not is an Error of kind `not_found`. Where TCP and UDP are published, that of
+        TCP. A connection is accepted before the service is asked: where nobody listens inside yet, it is reset.
+        """
+        return self._live("port").port(port)
+
+    @property
+    def ports(self) -> list[Port]:
+        """All published ports, in the order of `ports`, with the ports of the host that they have."""
+        return [Port(**port) for port in json.loads(self._live("ports").ports())]
 
     @property
     def namespaces(self) -> Mapping[str, Namespace]:

@@ -213,6 +213,8 @@ def spec_request(
         fields["devices"] = [
             {"path": d} if isinstance(d, os.PathLike) else d for d in _list("devices", fields["devices"])
         ]
+    if isinstance(fields.get("ports"), Mapping):
+        fields["ports"] = {str(port): host for port, host in fields["ports"].items()}
     if "namespaces" in fields and fields["namespaces"] is not None:
         fields["namespaces"] = {kind: _namespace(source) for kind, source in fields["namespaces"].items()}
     return _request(argv, streams, options, fields)

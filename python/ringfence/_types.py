@@ -161,6 +161,11 @@ class SpecFields(CommandFields, LimitFields, total=False):
     mounts: Iterable[AnyPath | Mapping[str, Any]]
     #: Device nodes of the host: `path[:target][:rw]`, a path (the same path inside), or an object with `path` and `target`.
     devices: Iterable[AnyPath | Mapping[str, AnyPath]]
+    #: Ports of the container at ports of the host: numbers (a free one), `[[ADDRESS:]HOST_PORT:]PORT[/udp]`, objects; or a map of
+    #: ports to host ports.
+    ports: (
+        Iterable[int | str | Mapping[str, int | str]] | Mapping[int, int | str | None] | Mapping[str, int | str | None]
+    )
     #: Path inside -> bytes or text, or (bytes or text, mode).
     files: Mapping[Any, str | bytes | tuple[str | bytes, int]]
     #: False makes the payload pid 1.
@@ -187,6 +192,19 @@ class SpecFields(CommandFields, LimitFields, total=False):
     share_cwd: bool
     #: Mounts this interpreter's prefixes read-only at the same paths. By itself when `sys.executable` is the program.
     share_python: bool
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of a container that is reachable at one of the host."""
+
+    #: Inside.
+    port: int
+    #: `tcp` or `udp`.
+    protocol: str
+    #: The host's address and port.
+    host: str
+    host_port: int
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from ._types import (
     GcReport,
     NamespaceEntry,
     Plan,
+    Port,
     Pressure,
     ProcessEntry,
     Report,
@@ -400,6 +401,13 @@ class Container:
     @property
     def info(self) -> dict[str, Any]:
         return self._sync.info
+
+    def port(self, port: int) -> int:
+        return self._sync.port(port)
+
+    @property
+    def ports(self) -> list[Port]:
+        return self._sync.ports
 
     @property
     def namespaces(self) -> Mapping[str, Namespace]:

@@ -195,6 +195,18 @@ impl Container {
     fn open_path(&self, py: Python<'_>, path: std::path::PathBuf, flags: i32, mode: u32) -> PyResult<i32> {
         detached(py, || self.0.open_path(&path, flags, mode)).map(IntoRawFd::into_raw_fd)
     }
+    fn port(&self, py: Python<'_>, port: i64) -> PyResult<u16> {
+        detached(py, || {
+            let number = u16::try_from(port).map_err(|_| {
+                ringfence::Error::new(ringfence::ErrorKind::InvalidArgument, format!("{port} is not 1 to 65535"))
+                    .with_field("port")
+            })?;
+            self.0.port(number)
+        })
+    }
+    fn ports(&self, py: Python<'_>) -> PyResult<String> {
+        detached(py, || self.0.ports_json())
+    }
     fn processes(&self, py: Python<'_>) -> PyResult<String> {
         detached(py, || self.0.processes().map(|found| ringfence::ProcessEntry::to_json(&found)))
     }

@@ -8,6 +8,9 @@ use std::os::fd::AsRawFd;
 use proptest::prelude::*;
 
 #[allow(dead_code, clippy::all, reason = "as below")]
+#[path = "../../core/keeper/confine.rs"]
+mod confine;
+#[allow(dead_code, clippy::all, reason = "as below")]
 #[path = "../../core/keeper/groups.rs"]
 mod groups;
 #[allow(dead_code, clippy::all, reason = "the keeper's own code; here only its checks are run")]
@@ -22,6 +25,9 @@ mod proto;
 #[allow(dead_code, reason = "as above")]
 #[path = "../../core/src/sys/raw.rs"]
 mod raw;
+#[allow(dead_code, clippy::all, reason = "as above")]
+#[path = "../../core/keeper/relay.rs"]
+mod relay;
 #[allow(dead_code, clippy::all, reason = "as above")]
 #[path = "../../core/keeper/sys.rs"]
 mod sys;
@@ -41,6 +47,7 @@ fn plan() -> Vec<u8> {
         op(pseudo::RELOCATE, [arg::IMM; 6], [data, 2, 0, 0, 0, 0]),
         op(pseudo::WRITE_ALL, [arg::SLOT, arg::DATA, 0, 0, 0, 0], [5, data, 8, 0, 0, 0]),
         op(pseudo::CLOSE_OTHERS, [arg::DATA, 0, 0, 0, 0, 0], [data, 3, u64::MAX, 0, 0, 0]),
+        op(pseudo::RELAY, [arg::DATA, arg::IMM, 0, 0, 0, 0], [data, 2, 0, 0, 0, 0]),
         op(pseudo::SKIP_IF_NEGATIVE, [arg::SLOT, arg::IMM, 0, 0, 0, 0], [5, 1, 0, 0, 0, 0]),
     ];
     let mut header = Header { magic: proto::MAGIC, nslots: 8, cgroup_slot: u32::MAX, ..Header::default() };

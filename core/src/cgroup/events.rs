@@ -214,7 +214,7 @@ impl Group {
         })
     }
 
-    fn is_on_v1(&self, controller: Controller) -> bool {
+    pub(super) fn is_on_v1(&self, controller: Controller) -> bool {
         self.v1().iter().any(|part| has(&part.parent, controller.name_on(false)))
     }
 }

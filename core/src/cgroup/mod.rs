@@ -65,7 +65,7 @@ pub(crate) use layout::is_pure_v2;
 pub(crate) use limits::Limits;
 pub(crate) use parent::Place;
 pub(crate) use report::layout_report;
-pub(crate) use sub::PAYLOAD as SUB_PAYLOAD;
+pub(crate) use sub::{PAYLOAD as SUB_PAYLOAD, RELAY as SUB_RELAY};
 pub(crate) use sweep::sweep;
 pub(crate) use usage::Controls;
 pub use usage::{HugePageUsage, IoUsage, NetUsage, PressureUsage, QuotaUsage, Stall, Stalls, Usage};
@@ -91,6 +91,11 @@ fn follow() -> bool {
 /// On cgroup v1 a rate of a device is one group's own: the groups in it have none.
 pub(crate) fn rates_are_for_one_group() -> bool {
     layout::current().is_ok_and(|layout| layout.home(Controller::Io).is_some_and(|h| !h.v2))
+}
+
+/// Then what serves a container's ports counts as one of its tasks.
+fn pids_are_on_v2() -> bool {
+    layout::current().is_ok_and(|layout| layout.home(Controller::Pids).is_some_and(|h| h.v2))
 }
 
 /// How long a freeze may take. A task stops within microseconds; one in an uninterruptible sleep does not stop at all.
@@ -519,6 +524,11 @@ impl Group {
             None => reader.usage(&self.name),
         }
         .map_err(unread)
+    }
+
+    /// Without what serves the container's ports.
+    pub fn of_payload(&self, usage: Usage) -> Usage {
+        if self.is_on_v1(Controller::Pids) { usage } else { usage.without_tasks(1) }
     }
 
     /// Processes of the group that were killed for want of memory: one read. `None`: not counted here.

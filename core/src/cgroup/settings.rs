@@ -140,12 +140,12 @@ impl Limits {
         self.cpu_settings(&mut out)?;
         self.cpuset_settings(&mut out)?;
         if let Some(pids) = self.pids {
-            let files = vec![write("pids.max", pids, "max").checked()];
+            let files = |pids: u64| vec![write("pids.max", pids, "max").checked()];
             out.push(Setting {
                 field: "pids",
                 controller: Controller::Pids,
-                v1: Ok(files.clone()),
-                v2: files,
+                v1: Ok(files(pids)),
+                v2: files(pids + self.relays),
                 only_v1: None,
             });
         }

@@ -18,6 +18,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// On v2 a group with processes cannot give controllers to the groups in it: then those of the container are in this one.
 pub(crate) const PAYLOAD: &str = "payload";
+/// What serves the container's ports is in this one.
+pub(crate) const RELAY: &str = "relay";
 /// Where the container has groups of its own, those are below [`PAYLOAD`], and its first processes in this one.
 pub(super) const LEAF: &str = "payload/payload";
 /// How long processes that fork may keep a group from becoming empty.
@@ -82,6 +84,32 @@ impl Group {
         made.done = true;
         let (v2, v1) = (made.v2.take(), std::mem::take(&mut made.v1));
         Ok(Group::assemble(name.to_owned(), v2, v1, Vec::new(), Some(limits.clone())))
+    }
+
+    /// The group of what serves the container's ports, in those whose limits are for it too: memory and processors. On v1 its
+    /// tasks are counted, frozen and killed apart.
+    pub fn relay(&self) -> Result<Group> {
+        let mut made = Made { name: RELAY, v2: None, v1: Vec::new(), done: false };
+        if let Some((parent, dir)) = &self.v2 {
+            let path = parent.path.join(&self.name);
+            let above = dir.try_clone().map_err(|e| Error::io("dup", &e))?;
+            let inner = Arc::new(Parent::shared(true, Vec::new(), path, Arc::new(above)));
+            file::make_dir(dir, OsStr::new(RELAY)).map_err(|e| taken(e, &inner.path.join(RELAY)))?;
+            let opened =
+                file::open_dir(dir, Path::new(RELAY)).map_err(|e| failed_at("open", e, &inner.path.join(RELAY)))?;
+            made.v2 = Some((inner, opened));
+        }
+        let charged = |part: &&V1Part| has(&part.parent, "memory") || has(&part.parent, "cpu");
+        for part in self.v1().iter().filter(charged) {
+            let path = part.parent.path.join(&self.name);
+            let dir =
+                file::open_dir(&part.parent.dir, Path::new(&self.name)).map_err(|e| failed_at("open", e, &path))?;
+            let inner = Parent::shared(false, part.parent.controllers.clone(), path, Arc::new(dir));
+            made.v1.push(V1Part::make(Arc::new(inner), RELAY)?);
+        }
+        made.done = true;
+        let (v2, v1) = (made.v2.take(), std::mem::take(&mut made.v1));
+        Ok(Group::assemble(RELAY.to_owned(), v2, v1, Vec::new(), None))
     }
 
     /// A group that was made by [`Group::sub`], perhaps by another program. `None`: there is none of that name.

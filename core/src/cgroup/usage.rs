@@ -435,6 +435,13 @@ impl Usage {
         object.insert("pressure".to_owned(), pressure.into());
     }
 
+    pub(super) fn without_tasks(mut self, tasks: u64) -> Self {
+        for figure in [&mut self.pids_current, &mut self.pids_peak, &mut self.pids_max] {
+            *figure = figure.map(|counted| counted.saturating_sub(tasks));
+        }
+        self
+    }
+
     /// Nothing is in use any more.
     fn emptied(&mut self) {
         self.memory_current = self.memory_oom_kills.and(Some(0));
@@ -964,7 +971,7 @@ impl Reader {
         }
         usage.emptied();
         usage.memory_max = usage.memory_max.or(limits.memory.and_then(|bytes| memory_in_kernel("memory", bytes).ok()));
-        usage.pids_max = usage.pids_max.or(limits.pids);
+        usage.pids_max = usage.pids_max.or(limits.pids.map(|pids| pids + limits.relays));
         self.last = Some(usage.clone());
         Ok(usage)
     }

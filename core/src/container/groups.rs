@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::update::{LIVE, OF_THE_CONTAINER, Undo, layer};
 use super::{Container, Inner, lock};
-use crate::cgroup::{Group, Limits, SUB_PAYLOAD, Usage};
+use crate::cgroup::{Group, Limits, SUB_PAYLOAD, SUB_RELAY, Usage};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::{Spec, fields, name_syntax};
@@ -50,7 +50,7 @@ impl Container {
     ///
     /// # Errors
     /// AlreadyExists; InvalidSpec for other fields and for names that are none (1 to 64 letters, digits, `_`, `.` and `-`, not
-    /// `payload`); Unsupported for what this machine cannot do, and when the container has no control group.
+    /// `payload` or `relay`); Unsupported for what this machine cannot do, and when the container has no control group.
     pub fn group(&self, name: &str, limits: &Spec) -> Result<ControlGroup> {
         let inner = self.open()?;
         let context = |e: Error| e.with_context(format!("make group {name:?}"));
@@ -71,7 +71,7 @@ impl Container {
 fn make(inner: &Inner, container: &Container, name: &str, limits: &Spec) -> Result<Arc<Sub>> {
     let wrong = |why: String| Error::new(ErrorKind::InvalidArgument, why).with_field("name");
     name_syntax(name).map_err(wrong)?;
-    if name == SUB_PAYLOAD || name.starts_with("cgroup.") {
+    if [SUB_PAYLOAD, SUB_RELAY].contains(&name) || name.starts_with("cgroup.") {
         return Err(wrong(format!("{name:?} is taken")));
     }
     check(limits)?;

@@ -49,6 +49,8 @@ pub(crate) struct Request<'a> {
     /// Namespaces to join, by kind.
     pub namespaces: &'a [(crate::spec::NamespaceKind, OwnedFd)],
     pub pod: Option<OfPod<'a>>,
+    /// The host's sockets of published ports.
+    pub listeners: &'a [BorrowedFd<'a>],
 }
 
 /// What a member of a pod takes from it.
@@ -162,6 +164,9 @@ impl Request<'_> {
                 shared.map(Given::Borrowed).ok_or_else(|| missing("the pod's /dev/shm"))
             }
             Need::Stream(i) => self.streams[*i].map(Given::Borrowed).ok_or_else(|| missing("a stream")),
+            Need::Listener(i) => {
+                self.listeners.get(*i).copied().map(Given::Borrowed).ok_or_else(|| missing("a listener"))
+            }
             Need::Pass(fd) => {
                 // SAFETY: only to duplicate it: a number that is no descriptor gives EBADF.
                 let copy = unsafe { libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, 3) };

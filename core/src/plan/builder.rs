@@ -85,6 +85,7 @@ pub(crate) mod call {
     pub(crate) const SEND_FD: Call = Call(pseudo::SEND_FD, "send descriptor");
     pub(crate) const SKIP_IF_NEGATIVE: Call = Call(pseudo::SKIP_IF_NEGATIVE, "skip");
     pub(crate) const LEFT_OUT: Call = Call(pseudo::LEFT_OUT, "leave out");
+    pub(crate) const RELAY: Call = Call(pseudo::RELAY, "relay");
     pub(crate) const REMOVE_GROUP: Call = Call(pseudo::REMOVE_GROUP, "rmdir");
     pub(crate) const COMPARE: Call = Call(pseudo::COMPARE, "read back");
     pub(crate) const EXEC_FAILED: Call = Call(pseudo::EXEC_FAILED, "exec");

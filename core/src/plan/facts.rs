@@ -33,6 +33,8 @@ pub(crate) enum Need {
     Stream(usize),
     /// A descriptor of the caller that is passed on.
     Pass(i32),
+    /// The host's socket of the i-th port.
+    Listener(usize),
 }
 
 /// A device node of the host that the container gets.

@@ -19,6 +19,8 @@ pub(crate) mod facts;
 pub(crate) mod process;
 /// Sockets and files inside, for the host.
 pub(crate) mod reach;
+/// What carries connections to published ports.
+pub(crate) mod relay;
 /// Kernel parameters.
 mod sysctl;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{
     Capabilities, Cpuset, Device, Disk, File, IdQuota, Idmap, IoMax, IoPriority, Mount, NamespaceKind, NamespaceSource,
-    Net, QuotaId, RdmaMax, Resource, Rlimit, Rootfs, Scheduler, Spec, Stdio, Terminal, TimeOffsets,
+    Net, Port, QuotaId, RdmaMax, Resource, Rlimit, Rootfs, Scheduler, Spec, Stdio, Terminal, TimeOffsets,
 };
 
 /// Each sets the field of the same name, where its meaning is described; those of lists and maps put the whole list or map in
@@ -395,6 +395,17 @@ impl Spec {
     /// Sets [`net`](Spec#structfield.net).
     pub fn net(mut self, net: Net) -> Self {
         self.net = net;
+        self
+    }
+    /// Sets [`ports`](Spec#structfield.ports).
+    pub fn ports<I: IntoIterator<Item = P>, P: Into<Port>>(mut self, ports: I) -> Self {
+        self.ports = ports.into_iter().map(Into::into).collect();
+        self
+    }
+    /// Adds one entry to [`ports`](Spec#structfield.ports): a [`Port`], a number, a pair of it and the host's, or
+    /// `[[ADDRESS:]HOST_PORT:]PORT[/udp]` as text.
+    pub fn port(mut self, port: impl Into<Port>) -> Self {
+        self.ports.push(port.into());
         self
     }
     /// Sets [`capabilities`](Spec#structfield.capabilities).

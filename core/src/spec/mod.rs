@@ -46,6 +46,8 @@ mod name;
 mod namespace;
 /// The fields of a command by name.
 mod of_command;
+/// Entries of `ports`.
+mod port;
 /// What is hidden and what is read-only below /proc and /sys.
 mod proc_paths;
 /// Limits of single processes.
@@ -88,6 +90,7 @@ pub use io::{IoMax, RdmaMax};
 pub use mount::{BindSource, Mount, MountKind};
 pub(crate) use name::name_syntax;
 pub use namespace::{NamespaceKind, NamespaceSource, Net};
+pub use port::{Port, Protocol};
 pub use rlimit::{Resource, Rlimit};
 pub use rootfs::{Rootfs, RootfsKind};
 pub use scheduler::{IoPriority, Policy, Scheduler};
@@ -101,6 +104,7 @@ pub use user::{IdOrName, MAX_ID, UserSpec};
 use codec::{Bool, Bytes, Cores, Count, FilePath, Int, Mode, Signal, Size, Text, Time, User, Variable};
 use fields::documented;
 use io::IoWeight;
+use port::Ports;
 use proc_paths::{Masked, Readonly};
 use shape::{Descriptors, List, ListOver, Map, Named, One, Opt};
 
@@ -469,6 +473,15 @@ documented! {
         ///
         /// Default: `loopback`. Fixed at the start. Source: network_namespaces(7).
         net: Net = Net::Loopback, as One<Net>;
+        /// Ports of the container that are reachable at ports of the host: `[[ADDRESS:]HOST_PORT:]PORT[/udp]`, numbers, objects; or a
+        /// map of ports to host ports. See [`Port`].
+        ///
+        /// Default: none. Range: at most 128; ports from 1 to 65535, host ports too, or 0 for a free one, which
+        /// [`Container::port`](crate::Container::port) tells; addresses of this machine, 127.0.0.1 by default. Any kind of network but
+        /// the host's own. It takes no rights, no address translation and no program: a task of the keeper carries the bytes,
+        /// at the expense of the container's memory and processors, not of its `pids`. Fixed at the start. Source: tcp(7), udp(7),
+        /// splice(2).
+        ports: Vec<Port> = Vec::new(), as Ports;
         /// What a root payload may do inside. See [`Capabilities`].
         ///
         /// Default: OCI's customary list. In JSON: a list of names is the exact set; `{"add": [...], "drop": [...]}` changes the

@@ -302,6 +302,16 @@ fn cases() -> Vec<Case> {
         ),
         case("net", json!("none"), |s| s.net(Net::None), json!("hots"), ("net", "did you mean \"host\"?")),
         case(
+            "ports",
+            json!([
+                {"port": 80, "host_port": 0, "host": "127.0.0.1", "protocol": "tcp"},
+                {"port": 53, "host_port": 5300, "host": "::1", "protocol": "udp"},
+            ]),
+            |s| s.port(80).port("[::1]:5300:53/udp"),
+            json!([{"port": 80, "host_prot": 1}]),
+            ("ports[0].host_prot", "did you mean \"host_port\"?"),
+        ),
+        case(
             "capabilities",
             json!({"bounding": ["chown", "net_raw"], "ambient": ["net_raw"]}),
             |s| s.capabilities(Capabilities { bounding: 1 | 1 << 13, ambient: 1 << 13 }),
@@ -473,6 +483,21 @@ fn other_forms_of_the_same_value() {
         ],
     );
     same(
+        "ports",
+        &[
+            json!([80]),
+            json!(["80"]),
+            json!(["80/tcp"]),
+            json!(["127.0.0.1:0:80"]),
+            json!({"80": 0}),
+            json!({"80": null}),
+        ],
+    );
+    same(
+        "ports",
+        &[json!(["8080:80"]), json!({"80": 8080}), json!({"80": "8080"}), json!({"80/tcp": "127.0.0.1:8080"})],
+    );
+    same(
         "files",
         &[json!({"/a": "A"}), json!({"/a": {"data": "A"}}), json!({"/a": {"base64": "QQ=="}}), json!(["/a=A"])],
     );
@@ -547,6 +572,16 @@ fn wrong_json_is_refused_with_its_place() {
         (r#"{"mounts": [{"target": "/a", "type": "tmpfs", "register": []}]}"#, "mounts[0].register: a mount of type"),
         (r#"{"mounts": [{"type": "binfmt_misc", "register": [1]}]}"#, "mounts[0].register[0]: expected text"),
         (
+            r#"{"ports": ["80/sctp"]}"#,
+            "ports[0]: \"80/sctp\" is not a port, [[ADDRESS:]HOST_PORT:]PORT[/udp] or an object: \"sctp\" is not tcp or udp",
+        ),
+        (r#"{"ports": [0]}"#, "ports[0]: 0 is not 1 to 65535"),
+        (r#"{"ports": [70000]}"#, "ports[0]: 70000 is not 1 to 65535"),
+        (r#"{"ports": {"80": 65536}}"#, "65536 is not 0 to 65535"),
+        (r#"{"ports": {"1:80": 1}}"#, "the key of a map is a port of the container"),
+        (r#"{"ports": [{"port": 80, "host": "localhost"}]}"#, "ports[0].host: \"localhost\" is no IP address"),
+        (r#"{"ports": [{"host_port": 80}]}"#, "ports[0]: has no port"),
+        (
             r#"{"devices": ["fuse"]}"#,
             "devices[0]: \"fuse\" is not path[:target][:rw]: path and target have to be absolute",
         ),
@@ -580,10 +615,10 @@ fn wrong_json_is_refused_with_its_place() {
         let error = refused(text);
         assert!(error.to_string().contains(message), "{text}: {error}");
     }
-    assert_eq!(refused(r#"{"ports": [1]}"#).kind(), ErrorKind::NotAvailable);
+    assert_eq!(refused(r#"{"seccomp": "default"}"#).kind(), ErrorKind::NotAvailable);
     assert_eq!(refused(r#"{"devices": ["/dev/a:rwm"]}"#).kind(), ErrorKind::NotAvailable);
     assert_eq!(refused(r#"{"mounts": [{"source": "/a", "owner": "x"}]}"#).kind(), ErrorKind::NotAvailable);
-    assert_eq!(Spec::from_json(r#"{"ports": null, "name": null}"#).unwrap(), Spec::new());
+    assert_eq!(Spec::from_json(r#"{"seccomp": null, "name": null}"#).unwrap(), Spec::new());
 }
 
 #[test]
@@ -647,6 +682,8 @@ fn text_as_c_gives_it() {
         ("hosts", "db=10.0.0.1"),
         ("mounts", "/a:/b:rw"),
         ("mounts", "{\"type\": \"tmpfs\", \"target\": \"/t\"}"),
+        ("ports", "80"),
+        ("ports", "{\"port\": 53, \"protocol\": \"udp\"}"),
         ("devices", "/dev/fuse"),
         ("devices", "{\"path\": \"/dev/kvm\", \"target\": \"/dev/k\"}"),
         ("files", "/etc/x={}\n"),
@@ -675,6 +712,7 @@ fn text_as_c_gives_it() {
         .host("db", "10.0.0.1")
         .mount("/a:/b:rw")
         .mount(Mount::tmpfs("/t"))
+        .ports([Port::new(80), Port::new(53).udp()])
         .devices(["/dev/fuse", "/dev/kvm:/dev/k"])
         .file("/etc/x", "{}\n")
         .rlimit(Resource::Nofile, Rlimit { soft: 1024, hard: 2048 })
@@ -898,6 +936,13 @@ prop_compose! {
     }
 }
 
+fn port() -> impl Strategy<Value = Port> {
+    (1..=u16::MAX, any::<u16>(), any::<std::net::IpAddr>(), any::<bool>()).prop_map(|(port, host_port, host, udp)| {
+        let port = Port::new(port).host_port(host_port).host(host);
+        if udp { port.udp() } else { port }
+    })
+}
+
 prop_compose! {
     fn spec()(
         payload in payload_fields(),
@@ -907,6 +952,7 @@ prop_compose! {
         rootfs in rootfs(),
         mounts in collection::vec(mount(), 0..4),
         devices in collection::vec((path(), path()).prop_map(|(path, target)| Device { path, target }), 0..3),
+        ports in collection::vec(port(), 0..3),
         files in collection::btree_map(
             path(),
             (collection::vec(any::<u8>(), 0..8), 0..0o10000u32).prop_map(|(data, mode)| File { data, mode }),
@@ -927,7 +973,7 @@ prop_compose! {
     ) -> Spec {
         Spec {
             name: names.0, hostname: names.1, domainname: names.2,
-            dns, hosts, rootfs, mounts, devices, files,
+            dns, hosts, rootfs, mounts, devices, files, ports,
             shm_size: sizes.0, log_max: sizes.1, memory: sizes.2, pids: sizes.3,
             init: flags.0, detach: flags.1, no_new_privs: flags.2,
             namespaces, idmap, cpus,

@@ -40,6 +40,8 @@ const MAX_PIDS: u64 = 4 << 20;
 /// NR_UNIX98_PTY_MAX of the kernel.
 const MAX_PTYS: u64 = 1 << 20;
 /// Half of KTIME_SEC_MAX, beyond which the kernel refuses a clock (time_namespaces(7)).
+/// What one relay serves.
+const MAX_PORTS: usize = 128;
 const MAX_OFFSET_SECONDS: i64 = i64::MAX / 1_000_000_000 / 2;
 const MAX_TIMEOUT: Duration = Duration::from_secs(1_000_000_000);
 
@@ -155,6 +157,30 @@ impl Spec {
                 }
             }
         }
+    }
+
+    fn validate_ports(&self) -> Result<()> {
+        let list = At::Field("ports");
+        if self.ports.len() > MAX_PORTS {
+            return Err(list.error(format!("{} of them: at most {MAX_PORTS}", self.ports.len())));
+        }
+        for (i, port) in self.ports.iter().enumerate() {
+            port.check_parsed(&list.index(i))?;
+            if let Some(other) = self.ports[..i].iter().position(|earlier| port.collides(earlier)) {
+                let (address, protocol) = (port.address(), port.protocol.name());
+                return Err(list
+                    .index(i)
+                    .error(format!("{address} ({protocol}) is the host's side of ports[{other}] already")));
+            }
+        }
+        if !self.ports.is_empty()
+            && (self.net == Net::Host || self.namespaces.get(&NamespaceKind::Net) == Some(&NamespaceSource::Host))
+        {
+            return Err(list
+                .error("the container's network is the host's: its ports are the host's already")
+                .with_hint("leave out ports, or give it a network of its own"));
+        }
+        Ok(())
     }
 
     /// `devices`: what is there already, and what would be covered.
@@ -303,6 +329,7 @@ impl Spec {
         if let Some(cpuset) = &self.cpuset {
             cpuset.validate()?;
         }
+        self.validate_ports()?;
         self.validate_devices()?;
         self.validate_disk()?;
         if let Some(cpus) = self.cpus {

@@ -1,0 +1,775 @@
+//! The relay of a container's ports: it carries connections between listeners of the host and the container's loopback.
+//!
+//! A task of its own, in the container's network namespace and beside its processes in its control group, without
+//! capabilities, under a filter of its own. It resolves no path, allocates nothing and holds nothing but sockets.
+//!
+//! TCP: two sockets for each connection. Bytes are spliced through a pipe, which a direction has only while bytes are in it;
+//! where there is none, they are sent from where they lie and taken off the queue behind that. So a reader that stops stops
+//! its own writer and nobody else. The end of one direction is passed on as that; a reset as a reset.
+//!
+//! UDP: one connected socket for each address of a client, as far as there is room, for a minute after its last datagram.
+
+use crate::confine;
+use crate::interp::{Plan, send_record};
+use crate::nr;
+use crate::proto::{MAGIC, Record, RelayEntry, record, relay, slot};
+use crate::sys::{self, sc};
+
+/// Connections at once; the table is touched only as far as it was ever filled.
+const CONNECTIONS: usize = 32 * 1024;
+/// Clients of UDP at once.
+const CLIENTS: usize = 1024;
+/// How long a client of UDP may be silent.
+const IDLE_MS: u64 = 60_000;
+/// How often idle clients are looked for.
+const SWEEP_MS: u64 = 5_000;
+/// How long nothing is accepted after the kernel had no room for a connection.
+const PAUSE_MS: u64 = 100;
+/// Pipes that wait for the next use. Each is memory of the kernel only while bytes are in it.
+const SPARE_PIPES: usize = 32;
+/// Descriptors that are not for connections: listeners, pipes, and some.
+const OTHERS: u64 = 512;
+/// Bytes of one splice: what an ordinary pipe holds.
+const CHUNK: usize = 64 * 1024;
+/// Chunks that one connection may move before it is another's turn.
+const TURN: u32 = 16;
+/// Connections that are taken from one listener before others have their turn.
+const ACCEPTS: u32 = 64;
+const EVENTS: usize = 256;
+const NOBODY: u32 = u32::MAX;
+
+/// What an event is about, in its upper half.
+const LISTENER: u64 = 1;
+const CLIENT: u64 = 2;
+const LIFELINE: u64 = 3;
+const SIDE: u64 = 4;
+
+const EPOLLIN: u32 = 1;
+const EPOLLOUT: u32 = 4;
+const EPOLLERR: u32 = 8;
+const EPOLLHUP: u32 = 0x10;
+const EPOLLRDHUP: u32 = 0x2000;
+const EPOLLET: u32 = 1 << 31;
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const SOCK_STREAM: i32 = 1;
+const SOCK_DGRAM: i32 = 2;
+const SOCK_FLAGS: i32 = 0o2004000;
+const MSG_PEEK: i32 = 2;
+const MSG_TRUNC: i32 = 0x20;
+const MSG_DONTWAIT: i32 = 0x40;
+const MSG_NOSIGNAL: i32 = 0x4000;
+
+const AGAIN: i64 = -(nr::EAGAIN as i64);
+
+/// struct epoll_event, which is packed on x86-64 alone.
+#[cfg_attr(target_arch = "x86_64", repr(C, packed))]
+#[cfg_attr(not(target_arch = "x86_64"), repr(C))]
+#[derive(Clone, Copy)]
+struct Event {
+    events: u32,
+    data: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Address {
+    bytes: [u8; 28],
+    len: u32,
+}
+
+impl Address {
+    /// The container's loopback.
+    fn loopback(v6: bool, port: u16) -> Address {
+        let mut bytes = [0u8; 28];
+        let family = if v6 { AF_INET6 } else { AF_INET };
+        bytes[..2].copy_from_slice(&family.to_ne_bytes());
+        bytes[2..4].copy_from_slice(&port.to_be_bytes());
+        if v6 {
+            bytes[23] = 1;
+        } else {
+            bytes[4..8].copy_from_slice(&[127, 0, 0, 1]);
+        }
+        Address { bytes, len: if v6 { 28 } else { 16 } }
+    }
+
+    fn same(&self, other: &Address) -> bool {
+        self.len == other.len && self.bytes[..self.len as usize] == other.bytes[..self.len as usize]
+    }
+}
+
+/// One end of a connection: 0 is the host's, 1 the container's.
+#[derive(Clone, Copy)]
+struct Side {
+    fd: i32,
+    readable: bool,
+    writable: bool,
+    /// Its peer sends nothing more.
+    ended: bool,
+    /// Nothing more is sent to it.
+    shut: bool,
+    /// What was taken from it and is not sent yet: how much, and the pipe.
+    held: u32,
+    pipe: [i32; 2],
+}
+
+#[derive(Clone, Copy)]
+struct Connection {
+    sides: [Side; 2],
+    used: bool,
+    connecting: bool,
+    v6: bool,
+    port: u16,
+    /// In the list of those that could go on.
+    queued: bool,
+    /// In that list, or in the one of those that are free.
+    next: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Client {
+    /// -1 is a free entry.
+    fd: i32,
+    listener: u32,
+    address: Address,
+    last: u64,
+}
+
+struct Relay {
+    epoll: i32,
+    /// The plan's slots and entries stay mapped: they name the listeners.
+    listeners: [(i32, RelayEntry); relay::MAX],
+    count: usize,
+    /// UDP: whether the container's service was last seen on ::1.
+    v6: [bool; relay::MAX],
+    table: *mut Connection,
+    ever_used: u32,
+    free: u32,
+    /// Closed since the last look at events, some of which may still be about them.
+    closed: u32,
+    open: u32,
+    most: u32,
+    first: u32,
+    last: u32,
+    clients: *mut Client,
+    clients_used: usize,
+    clients_open: usize,
+    sweep_at: u64,
+    spare: [[i32; 2]; SPARE_PIPES],
+    spares: usize,
+    paused_until: u64,
+}
+
+/// Says STARTED on the plan's channel and serves; ends with the container.
+pub fn run(plan: &Plan, entries: *const RelayEntry, count: usize) -> i64 {
+    let open = raise_descriptors();
+    let table = map(CONNECTIONS * core::mem::size_of::<Connection>());
+    let clients = map(CLIENTS * core::mem::size_of::<Client>());
+    let epoll = sc!(nr::EPOLL_CREATE1, nr::O_CLOEXEC);
+    for r in [table, clients, epoll] {
+        if r < 0 {
+            return r;
+        }
+    }
+    let mut relay = Relay {
+        epoll: epoll as i32,
+        listeners: [(-1, RelayEntry { slot: 0, kind: 0, port: 0 }); relay::MAX],
+        count: count.min(relay::MAX),
+        v6: [false; relay::MAX],
+        table: table as *mut Connection,
+        ever_used: 0,
+        free: NOBODY,
+        closed: NOBODY,
+        open: 0,
+        most: (open.saturating_sub(OTHERS) / 2).clamp(16, CONNECTIONS as u64) as u32,
+        first: NOBODY,
+        last: NOBODY,
+        clients: clients as *mut Client,
+        clients_used: 0,
+        clients_open: 0,
+        sweep_at: 0,
+        spare: [[-1; 2]; SPARE_PIPES],
+        spares: 0,
+        paused_until: 0,
+    };
+    for i in 0..relay.count {
+        // SAFETY: is_sound_op checked that `count` entries lie at this place of the mapping.
+        let entry = unsafe { *entries.add(i) };
+        let fd = plan.slot(entry.slot) as i32;
+        relay.listeners[i] = (fd, entry);
+        let r = relay.watch(fd, EPOLLIN, LISTENER << 32 | i as u64);
+        if r < 0 {
+            return r;
+        }
+    }
+    let r = relay.watch(plan.slot(slot::LIFELINE) as i32, EPOLLIN, LIFELINE << 32);
+    if r < 0 {
+        return r;
+    }
+    let no_capabilities = confine::keep_capabilities(0);
+    if no_capabilities < 0 {
+        return no_capabilities;
+    }
+    confine::allow_only(&[
+        nr::EPOLL_PWAIT,
+        nr::EPOLL_CTL,
+        nr::ACCEPT4,
+        nr::SOCKET,
+        nr::CONNECT,
+        nr::SPLICE,
+        nr::PIPE2,
+        nr::CLOSE,
+        nr::SHUTDOWN,
+        nr::SETSOCKOPT,
+        nr::GETSOCKOPT,
+        nr::RECVFROM,
+        nr::SENDTO,
+        nr::SENDMSG,
+        nr::CLOCK_GETTIME,
+        nr::EXIT_GROUP,
+    ]);
+    plan.header().started = 1;
+    let channel = plan.slot(slot::CHANNEL) as i32;
+    send_record(channel, &Record { magic: MAGIC, kind: record::STARTED, ..Record::default() }, -1);
+    sys::close(channel);
+    loop {
+        relay.turn()
+    }
+}
+
+/// As many descriptors as this process may have.
+fn raise_descriptors() -> u64 {
+    const RLIMIT_NOFILE: u32 = 7;
+    let mut limit = [1024u64, 1024];
+    sc!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, 0, limit.as_mut_ptr());
+    limit[0] = limit[1];
+    sc!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, limit.as_ptr(), 0);
+    limit[1]
+}
+
+fn map(len: usize) -> i64 {
+    // PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+    sc!(nr::MMAP, 0, len, 3, 0x4022, -1i32, 0)
+}
+
+impl Relay {
+    fn watch(&self, fd: i32, events: u32, data: u64) -> i64 {
+        const EPOLL_CTL_ADD: i32 = 1;
+        let event = Event { events, data };
+        sc!(nr::EPOLL_CTL, self.epoll, EPOLL_CTL_ADD, fd, &event as *const Event)
+    }
+
+    fn watch_listeners(&self, events: u32) {
+        const EPOLL_CTL_MOD: i32 = 3;
+        for (i, (fd, _)) in self.listeners[..self.count].iter().enumerate() {
+            let event = Event { events, data: LISTENER << 32 | i as u64 };
+            sc!(nr::EPOLL_CTL, self.epoll, EPOLL_CTL_MOD, *fd, &event as *const Event);
+        }
+    }
+
+    fn connection(&self, index: u32) -> &mut Connection {
+        // SAFETY: index < CONNECTIONS; zeroed memory is a valid Connection; single-threaded, and no two of these references
+        // are used at once.
+        unsafe { &mut *self.table.add(index as usize) }
+    }
+
+    fn client(&self, index: usize) -> &mut Client {
+        // SAFETY: as above, index < CLIENTS.
+        unsafe { &mut *self.clients.add(index) }
+    }
+
+    fn turn(&mut self) {
+        let timeout: i64 = if self.first != NOBODY {
+            0
+        } else if self.paused_until != 0 {
+            PAUSE_MS as i64
+        } else if self.clients_open > 0 {
+            SWEEP_MS as i64
+        } else {
+            -1
+        };
+        let mut events = [const { Event { events: 0, data: 0 } }; EVENTS];
+        let n = sc!(nr::EPOLL_PWAIT, self.epoll, events.as_mut_ptr(), EVENTS, timeout, 0, 8);
+        for event in &events[..n.max(0) as usize] {
+            let (flags, data) = (event.events, event.data);
+            let index = data as u32;
+            match data >> 32 {
+                LISTENER => {
+                    let (fd, entry) = self.listeners[index as usize];
+                    if entry.kind == relay::UDP { self.datagrams(fd, index) } else { self.accept(fd, entry.port) }
+                }
+                CLIENT => self.answers(index as usize),
+                LIFELINE => sys::exit(0),
+                side => self.happened(index, (side - SIDE) as usize, flags),
+            }
+        }
+        while self.closed != NOBODY {
+            let (index, free) = (self.closed, self.free);
+            self.closed = self.connection(index).next;
+            self.connection(index).next = free;
+            self.free = index;
+        }
+        if self.paused_until != 0 && sys::now_ms() >= self.paused_until {
+            self.paused_until = 0;
+            self.watch_listeners(EPOLLIN);
+        }
+        if self.clients_open > 0 {
+            self.sweep();
+        }
+        // As many as are in the list now: those that come back into it have their turn after the next look at events.
+        let end = self.last;
+        while self.first != NOBODY {
+            let index = self.first;
+            self.first = self.connection(index).next;
+            if self.first == NOBODY {
+                self.last = NOBODY;
+            }
+            self.connection(index).queued = false;
+            self.pump(index);
+            if index == end {
+                break;
+            }
+        }
+    }
+
+    fn queue(&mut self, index: u32) {
+        let connection = self.connection(index);
+        if connection.queued {
+            return;
+        }
+        connection.queued = true;
+        connection.next = NOBODY;
+        if self.last == NOBODY {
+            self.first = index;
+        } else {
+            self.connection(self.last).next = index;
+        }
+        self.last = index;
+    }
+
+    /// The kernel has no room: what waits in the backlog waits on.
+    fn pause(&mut self) {
+        self.paused_until = sys::now_ms() + PAUSE_MS;
+        self.watch_listeners(0);
+    }
+
+    fn accept(&mut self, listener: i32, port: u16) {
+        for _ in 0..ACCEPTS {
+            if self.open >= self.most {
+                return self.pause();
+            }
+            let fd = sc!(nr::ACCEPT4, listener, 0, 0, SOCK_FLAGS);
+            if fd < 0 {
+                const GONE: [i64; 3] = [AGAIN, -103, -(nr::EINTR as i64)];
+                if !GONE.contains(&fd) {
+                    self.pause();
+                }
+                return;
+            }
+            no_delay(fd as i32);
+            let index = if self.free != NOBODY {
+                let index = self.free;
+                self.free = self.connection(index).next;
+                index
+            } else {
+                self.ever_used += 1;
+                self.ever_used - 1
+            };
+            let side =
+                |fd| Side { fd, readable: false, writable: false, ended: false, shut: false, held: 0, pipe: [-1; 2] };
+            *self.connection(index) = Connection {
+                sides: [side(fd as i32), side(-1)],
+                used: true,
+                connecting: true,
+                v6: false,
+                port,
+                queued: false,
+                next: NOBODY,
+            };
+            self.open += 1;
+            if !self.watch_side(index, 0) || !self.connect(index) {
+                self.reset(index);
+            }
+        }
+    }
+
+    fn watch_side(&self, index: u32, side: usize) -> bool {
+        let fd = self.connection(index).sides[side].fd;
+        let all = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+        self.watch(fd, all, (SIDE + side as u64) << 32 | u64::from(index)) >= 0
+    }
+
+    /// Begins a connection to the container's loopback.
+    fn connect(&mut self, index: u32) -> bool {
+        let (v6, port) = (self.connection(index).v6, self.connection(index).port);
+        let family = if v6 { AF_INET6 } else { AF_INET };
+        let fd = sc!(nr::SOCKET, family, SOCK_STREAM | SOCK_FLAGS, 0);
+        if fd < 0 {
+            return false;
+        }
+        self.connection(index).sides[1].fd = fd as i32;
+        no_delay(fd as i32);
+        let to = Address::loopback(v6, port);
+        let r = sc!(nr::CONNECT, fd, to.bytes.as_ptr(), to.len);
+        const EINPROGRESS: i64 = -115;
+        if r < 0 && r != EINPROGRESS {
+            return self.connect_otherwise(index);
+        }
+        self.watch_side(index, 1)
+    }
+
+    /// The service may listen on ::1 alone.
+    fn connect_otherwise(&mut self, index: u32) -> bool {
+        let connection = self.connection(index);
+        sys::close(connection.sides[1].fd);
+        connection.sides[1].fd = -1;
+        if connection.v6 {
+            return false;
+        }
+        connection.v6 = true;
+        self.connect(index)
+    }
+
+    fn happened(&mut self, index: u32, side: usize, flags: u32) {
+        let connection = self.connection(index);
+        // It may have been closed by an event before this one.
+        if !connection.used {
+            return;
+        }
+        if connection.connecting && side == 1 {
+            const SOL_SOCKET: i32 = 1;
+            const SO_ERROR: i32 = 4;
+            let (mut error, mut len) = (0i32, 4u32);
+            let fd = connection.sides[1].fd;
+            sc!(nr::GETSOCKOPT, fd, SOL_SOCKET, SO_ERROR, &mut error as *mut i32, &mut len as *mut u32);
+            if error != 0 {
+                if !self.connect_otherwise(index) {
+                    self.reset(index);
+                }
+                return;
+            }
+            if flags & EPOLLOUT == 0 {
+                return;
+            }
+            connection.connecting = false;
+        } else if flags & EPOLLERR != 0 {
+            return self.reset(index);
+        }
+        let end = &mut self.connection(index).sides[side];
+        end.readable |= flags & (EPOLLIN | EPOLLRDHUP | EPOLLHUP) != 0;
+        end.writable |= flags & (EPOLLOUT | EPOLLHUP) != 0;
+        self.queue(index);
+    }
+
+    fn pump(&mut self, index: u32) {
+        let connection = self.connection(index);
+        if !connection.used || connection.connecting {
+            return;
+        }
+        let mut left = TURN;
+        for from in 0..2 {
+            while left > 0 {
+                match self.carry(index, from) {
+                    Some(true) => left -= 1,
+                    Some(false) => break,
+                    None => return self.reset(index),
+                }
+            }
+        }
+        let sides = &self.connection(index).sides;
+        if sides[0].shut && sides[1].shut {
+            self.close(index);
+        } else if left == 0 {
+            self.queue(index);
+        }
+    }
+
+    /// Moves bytes from one side to the other: `Some(true)` when there may be more, `None` when a side has failed.
+    fn carry(&mut self, index: u32, from: usize) -> Option<bool> {
+        const SPLICE: i32 = 1 | 2;
+        let connection = self.connection(index);
+        let (source, sink) = (connection.sides[from], connection.sides[1 - from]);
+        let (here, there) = (&mut self.connection(index).sides[from], &mut self.connection(index).sides[1 - from]);
+        if source.held > 0 {
+            if !sink.writable {
+                return Some(false);
+            }
+            let n = sc!(nr::SPLICE, source.pipe[0], 0, sink.fd, 0, source.held, SPLICE);
+            if n == AGAIN {
+                there.writable = false;
+                return Some(false);
+            }
+            if n <= 0 {
+                return None;
+            }
+            here.held -= n as u32;
+            if here.held == 0 {
+                self.give_pipe(source.pipe);
+                self.connection(index).sides[from].pipe = [-1; 2];
+            }
+            return Some(true);
+        }
+        if source.ended {
+            if !sink.shut {
+                const SHUT_WR: i32 = 1;
+                there.shut = true;
+                sc!(nr::SHUTDOWN, sink.fd, SHUT_WR);
+            }
+            return Some(false);
+        }
+        if !source.readable || !sink.writable {
+            return Some(false);
+        }
+        let pipe = self.take_pipe();
+        let n = if pipe[0] >= 0 {
+            sc!(nr::SPLICE, source.fd, 0, pipe[1], 0, CHUNK, SPLICE)
+        } else {
+            copy(source.fd, sink.fd)
+        };
+        let end = &mut self.connection(index).sides[from];
+        if pipe[0] >= 0 && n > 0 {
+            end.held = n as u32;
+            end.pipe = pipe;
+            return Some(true);
+        }
+        if pipe[0] >= 0 {
+            self.give_pipe(pipe);
+        }
+        match n {
+            0 => {
+                self.connection(index).sides[from].ended = true;
+                Some(true)
+            }
+            SINK_IS_FULL => {
+                self.connection(index).sides[1 - from].writable = false;
+                Some(false)
+            }
+            AGAIN => {
+                self.connection(index).sides[from].readable = false;
+                Some(false)
+            }
+            n if n < 0 => None,
+            _ => Some(true),
+        }
+    }
+
+    /// An empty pipe, or -1 when no more can be made.
+    fn take_pipe(&mut self) -> [i32; 2] {
+        if self.spares > 0 {
+            self.spares -= 1;
+            return self.spare[self.spares];
+        }
+        let mut pipe = [-1i32; 2];
+        if sc!(nr::PIPE2, pipe.as_mut_ptr(), SOCK_FLAGS) < 0 { [-1; 2] } else { pipe }
+    }
+
+    fn give_pipe(&mut self, pipe: [i32; 2]) {
+        if self.spares < SPARE_PIPES {
+            self.spare[self.spares] = pipe;
+            self.spares += 1;
+        } else {
+            pipe.iter().for_each(|&fd| sys::close(fd));
+        }
+    }
+
+    /// Ends both sides as a failure is ended, so that nobody takes what came so far for all.
+    fn reset(&mut self, index: u32) {
+        const SOL_SOCKET: i32 = 1;
+        const SO_LINGER: i32 = 13;
+        let linger = [1i32, 0];
+        for side in &self.connection(index).sides {
+            if side.fd >= 0 {
+                sc!(nr::SETSOCKOPT, side.fd, SOL_SOCKET, SO_LINGER, linger.as_ptr(), 8);
+            }
+        }
+        self.close(index);
+    }
+
+    fn close(&mut self, index: u32) {
+        let connection = self.connection(index);
+        if !connection.used {
+            return;
+        }
+        for side in &connection.sides {
+            for fd in [side.fd, side.pipe[0], side.pipe[1]] {
+                if fd >= 0 {
+                    sys::close(fd);
+                }
+            }
+        }
+        connection.used = false;
+        if connection.queued {
+            self.unqueue(index);
+        }
+        self.open -= 1;
+        let closed = self.closed;
+        self.connection(index).next = closed;
+        self.closed = index;
+    }
+
+    /// Takes one out of the list of those that could go on.
+    fn unqueue(&mut self, index: u32) {
+        let (mut before, mut at) = (NOBODY, self.first);
+        while at != NOBODY && at != index {
+            (before, at) = (at, self.connection(at).next);
+        }
+        let next = self.connection(index).next;
+        if before == NOBODY {
+            self.first = next;
+        } else {
+            self.connection(before).next = next;
+        }
+        if self.last == index {
+            self.last = before;
+        }
+        self.connection(index).queued = false;
+    }
+
+    /// What clients of UDP have sent.
+    fn datagrams(&mut self, listener: i32, number: u32) {
+        let mut data = [0u8; 65536];
+        for _ in 0..ACCEPTS {
+            let mut from = Address { bytes: [0; 28], len: 28 };
+            let n = sc!(
+                nr::RECVFROM,
+                listener,
+                data.as_mut_ptr(),
+                data.len(),
+                MSG_DONTWAIT,
+                from.bytes.as_mut_ptr(),
+                &mut from.len as *mut u32
+            );
+            if n < 0 {
+                return;
+            }
+            from.len = from.len.min(28);
+            let Some(index) = self.client_of(number, &from) else { continue };
+            let client = self.client(index);
+            client.last = sys::now_ms();
+            let sent = sc!(nr::SENDTO, client.fd, data.as_ptr(), n, MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0);
+            self.refused(index, sent);
+        }
+    }
+
+    fn client_of(&mut self, listener: u32, address: &Address) -> Option<usize> {
+        let (mut free, mut oldest) = (None, 0);
+        for i in 0..self.clients_used {
+            let client = self.client(i);
+            if client.fd < 0 {
+                free = Some(i);
+            } else if client.listener == listener && client.address.same(address) {
+                return Some(i);
+            } else if self.client(oldest).fd < 0 || client.last < self.client(oldest).last {
+                oldest = i;
+            }
+        }
+        let index = match free {
+            Some(index) => index,
+            None if self.clients_used < CLIENTS => {
+                self.clients_used += 1;
+                self.clients_used - 1
+            }
+            None => {
+                self.forget_client(oldest);
+                oldest
+            }
+        };
+        self.client(index).fd = -1;
+        let v6 = self.v6[listener as usize];
+        let family = if v6 { AF_INET6 } else { AF_INET };
+        let fd = sc!(nr::SOCKET, family, SOCK_DGRAM | SOCK_FLAGS, 0);
+        if fd < 0 {
+            return None;
+        }
+        let to = Address::loopback(v6, self.listeners[listener as usize].1.port);
+        if sc!(nr::CONNECT, fd, to.bytes.as_ptr(), to.len) < 0
+            || self.watch(fd as i32, EPOLLIN, CLIENT << 32 | index as u64) < 0
+        {
+            sys::close(fd as i32);
+            return None;
+        }
+        *self.client(index) = Client { fd: fd as i32, listener, address: *address, last: 0 };
+        self.clients_open += 1;
+        Some(index)
+    }
+
+    /// Nobody is there: the next datagram tries the other loopback address.
+    fn refused(&mut self, index: usize, result: i64) {
+        const ECONNREFUSED: i64 = -111;
+        if result == ECONNREFUSED {
+            let listener = self.client(index).listener as usize;
+            self.v6[listener] = !self.v6[listener];
+            self.forget_client(index);
+        }
+    }
+
+    fn forget_client(&mut self, index: usize) {
+        let client = self.client(index);
+        if client.fd >= 0 {
+            sys::close(client.fd);
+            client.fd = -1;
+            self.clients_open -= 1;
+        }
+    }
+
+    /// What the container answers to a client of UDP.
+    fn answers(&mut self, index: usize) {
+        let mut data = [0u8; 65536];
+        for _ in 0..ACCEPTS {
+            let client = self.client(index);
+            if client.fd < 0 {
+                return;
+            }
+            let n = sc!(nr::RECVFROM, client.fd, data.as_mut_ptr(), data.len(), MSG_DONTWAIT, 0, 0);
+            if n < 0 {
+                return self.refused(index, n);
+            }
+            client.last = sys::now_ms();
+            let (listener, to) = (self.listeners[client.listener as usize].0, client.address);
+            sc!(nr::SENDTO, listener, data.as_ptr(), n, MSG_DONTWAIT | MSG_NOSIGNAL, to.bytes.as_ptr(), to.len);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now = sys::now_ms();
+        if now < self.sweep_at {
+            return;
+        }
+        self.sweep_at = now + SWEEP_MS;
+        for index in 0..self.clients_used {
+            let client = self.client(index);
+            if client.fd >= 0 && client.last + IDLE_MS <= now {
+                self.forget_client(index);
+            }
+        }
+    }
+}
+
+/// `copy` found no room at the sink.
+const SINK_IS_FULL: i64 = i64::MIN;
+
+/// Sends what waits at the source without taking it, then takes what was sent. As splice: 0 at the end.
+fn copy(source: i32, sink: i32) -> i64 {
+    let mut data = [0u8; 16 * 1024];
+    let n = sc!(nr::RECVFROM, source, data.as_mut_ptr(), data.len(), MSG_PEEK | MSG_DONTWAIT, 0, 0);
+    if n <= 0 {
+        return n;
+    }
+    let sent = sc!(nr::SENDTO, sink, data.as_ptr(), n, MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0);
+    if sent == AGAIN {
+        return SINK_IS_FULL;
+    }
+    if sent <= 0 {
+        return sent.min(-1);
+    }
+    // tcp(7): with MSG_TRUNC the bytes are discarded.
+    sc!(nr::RECVFROM, source, 0, sent, MSG_TRUNC | MSG_DONTWAIT, 0, 0)
+}
+
+fn no_delay(fd: i32) {
+    const IPPROTO_TCP: i32 = 6;
+    const TCP_NODELAY: i32 = 1;
+    let one = 1i32;
+    sc!(nr::SETSOCKOPT, fd, IPPROTO_TCP, TCP_NODELAY, &one as *const i32, 4);
+}

@@ -1089,8 +1089,8 @@ impl Container {
             && let Err(error) = listening.serve(&keeper, key, group.as_ref(), timeout)
         {
             // One that has ended in the meantime needs none; EPERM: it is just ending, and without memory already.
-            let ended =
-                error.errno() == libc::ESRCH && launch::poll([created.as_fd()], launch::deadline(Some(SHORT)))?[0];
+            let ended = matches!(error.errno(), libc::ESRCH | libc::EPERM)
+                && launch::poll([created.as_fd()], launch::deadline(Some(SHORT)))?[0];
             if !ended {
                 // Nobody wants a last look at it.
                 let _ = process::send_signal(created.as_fd(), libc::SIGKILL);

@@ -1,12 +1,13 @@
 //! The tables of `make bench`: starts of ringfence beside the kernel's floor, bwrap and runc; snapshots of usage beside plain
-//! reads; sockets inside beside setns(2) by hand, fork and nsenter.
+//! reads; sockets inside beside setns(2) by hand, fork and nsenter; published ports beside loopback without a container.
 //!
 //! A worker process per host size (an empty one, one with much touched heap) makes one measurement per request; the
 //! coordinator asks for one of each subject in turn, so that whatever else the machine does meets all of them alike.
 
 use std::ffi::{CString, c_char};
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -45,6 +46,26 @@ const ENTER: &[Subject] = &[
     Subject { name: "enter", label: "ringfence: enter net on a thread of its own + socket", every: 1 },
     Subject { name: "enter-fork", label: "fork + setns + socket + exit + wait", every: 1 },
     Subject { name: "enter-nsenter", label: "nsenter --net true, by pid", every: 4 },
+];
+
+/// A published port, and the same service on this machine's loopback.
+const PORTS: [&[Subject]; 3] = [
+    &[
+        Subject { name: "port-echo-floor", label: "floor: 64 bytes there and back, loopback", every: 1 },
+        Subject { name: "port-echo", label: "ringfence: the same through a published port", every: 1 },
+    ],
+    &[
+        Subject {
+            name: "port-connect-floor",
+            label: "floor: connect, one byte there and back, close, loopback",
+            every: 1,
+        },
+        Subject { name: "port-connect", label: "ringfence: the same through a published port", every: 1 },
+    ],
+    &[
+        Subject { name: "port-stream-floor", label: "floor: 64 MiB one way, loopback", every: 10 },
+        Subject { name: "port-stream", label: "ringfence: the same through a published port", every: 10 },
+    ],
 ];
 
 struct Subject {
@@ -100,10 +121,12 @@ fn work(heap_mib: usize, payload: &str) {
     }
     let mut running = None;
     let mut usages = Usages::default();
+    let mut ports = Ports::default();
     for line in std::io::stdin().lines() {
         let answer = match line.expect("a request").as_str() {
             "memory" => memory(&mut running),
             name if name.starts_with("usage") => usages.measure(name).map(|d| d.as_nanos().to_string()),
+            name if name.starts_with("port") => ports.measure(name).map(|d| d.as_nanos().to_string()),
             name => measure(name, payload, &mut running).map(|d| d.as_nanos().to_string()),
         };
         match answer {
@@ -215,6 +238,89 @@ fn enter(name: &str, container: &Container) -> Result<Duration, String> {
             timed(|| peer(Command::new("nsenter").args(["--target", &pid, "--net", "/bin/true"])))
         }
         _ => Err(format!("unknown subject {name}")),
+    }
+}
+
+/// A service on loopback and one in a container, which this program both is itself.
+#[derive(Default)]
+struct Ports {
+    direct: Option<TcpStream>,
+    relayed: Option<TcpStream>,
+    container: Option<Container>,
+    addresses: [Option<SocketAddr>; 2],
+}
+
+const STREAM: usize = 64 << 20;
+
+impl Ports {
+    fn measure(&mut self, name: &str) -> Result<Duration, String> {
+        let text = |e: std::io::Error| e.to_string();
+        let relayed = usize::from(!name.ends_with("-floor"));
+        let address = self.address(relayed)?;
+        let connect = || {
+            let stream = TcpStream::connect(address).map_err(text)?;
+            stream.set_nodelay(true).map_err(text)?;
+            Ok::<_, String>(stream)
+        };
+        let echo = |stream: &mut TcpStream, size: usize| {
+            let mut data = [7; 64];
+            stream.write_all(&data[..size]).and_then(|()| stream.read_exact(&mut data[..size])).map_err(text)
+        };
+        let kept = if relayed == 1 { &mut self.relayed } else { &mut self.direct };
+        if name.starts_with("port-echo") {
+            if kept.is_none() {
+                *kept = Some(connect()?);
+            }
+            let stream = kept.as_mut().expect("just made");
+            const TIMES: u32 = 16;
+            return Ok(timed(|| (0..TIMES).try_for_each(|_| echo(stream, 64)))? / TIMES);
+        }
+        if name.starts_with("port-connect") {
+            return timed(|| echo(&mut connect()?, 1));
+        }
+        let mut stream = connect()?;
+        let block = vec![7; 1 << 18];
+        timed(|| {
+            (0..STREAM / block.len()).try_for_each(|_| stream.write_all(&block)).map_err(text)?;
+            stream.shutdown(std::net::Shutdown::Write).map_err(text)?;
+            // It ends when all was taken.
+            stream.read_to_end(&mut Vec::new()).map(drop).map_err(text)
+        })
+    }
+
+    fn address(&mut self, relayed: usize) -> Result<SocketAddr, String> {
+        if let Some(address) = self.addresses[relayed] {
+            return Ok(address);
+        }
+        let (service, address) = if relayed == 1 {
+            let container = Container::start(&Spec::new().port(5432)).map_err(|e| e.to_string())?;
+            let service = TcpListener::from(container.listen("127.0.0.1:5432", 64).map_err(|e| e.to_string())?);
+            let address = container.ports().map_err(|e| e.to_string())?[0].address();
+            self.container = Some(container);
+            (service, address)
+        } else {
+            let service = TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?;
+            let address = service.local_addr().map_err(|e| e.to_string())?;
+            (service, address)
+        };
+        std::thread::spawn(move || {
+            for client in service.incoming().flatten() {
+                std::thread::spawn(move || answer(client));
+            }
+        });
+        self.addresses[relayed] = Some(address);
+        Ok(address)
+    }
+}
+
+/// Sends back what is short, and takes the rest.
+fn answer(mut client: TcpStream) {
+    let _ = client.set_nodelay(true);
+    let mut data = vec![0; 1 << 18];
+    while let Ok(n) = client.read(&mut data) {
+        if n == 0 || n <= 64 && client.write_all(&data[..n]).is_err() {
+            return;
+        }
     }
 }
 
@@ -512,6 +618,7 @@ fn coordinate(options: &Options) {
     }
     let rounds = options.rounds.min(400);
     let enter_rows = series(&mut empty, ENTER, rounds, warm_up, options);
+    let port_rows = PORTS.map(|subjects| series(&mut empty, subjects, rounds, warm_up, options));
     let memory = if options.wants("exec") { empty.ask("memory") } else { Err("needs the container of `exec`".into()) };
     empty.end();
     heavy.end();
@@ -522,6 +629,9 @@ fn coordinate(options: &Options) {
     print!("{}", table(&rows, &heavy_rows));
     print!("\n{}", fine_table(&usage_rows));
     print!("\n{}", fine_table(&enter_rows));
+    for rows in &port_rows {
+        print!("\n{}", fine_table(rows));
+    }
     print!("{}", goals(&rows, &heavy_rows, &usage_rows, memory));
 }
 

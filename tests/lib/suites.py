@@ -20,7 +20,7 @@ A source file may say how it is to be run, in a comment within its first 40 line
     harness   none: a Rust test with its own main        link      static: a C program linked to libringfence.a
     args      arguments of a program, comma separated    cflags    more compiler flags, comma separated
 
-The code blocks of README.md that a comment `<!-- prints: TEXT -->` precedes are built and run, and must print that text (`; as: root,delegated` behind it: as these only).
+The code blocks of README.md and of the pages core/src/*.md that a comment `<!-- prints: TEXT -->` precedes are built and run, and must print that text (`; as: root,delegated` behind it: as these only).
 """
 
 from __future__ import annotations
@@ -263,14 +263,22 @@ README_BLOCK = re.compile(r"<!-- prints: (.*?)(?:; as: ([a-z,]+))? -->\n```(pyth
 
 
 def _readme(rlib: Path | None, prefix: Path | None, have_python: bool) -> list[Suite]:
-    _say("examples of the README")
-    suites = []
+    _say("examples of the README and the pages")
     directory = SUITES / "readme"
     directory.mkdir(parents=True, exist_ok=True)
-    for number, (prints, modes, language, code) in enumerate(README_BLOCK.findall((ROOT / "README.md").read_text()), 1):
-        source = directory / f"{number}.{language}"
+    suites = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "core" / "src").glob("*.md"))]:
+        suites += _examples(page, directory, rlib, prefix, have_python)
+    return suites
+
+
+def _examples(page: Path, directory: Path, rlib: Path | None, prefix: Path | None, have_python: bool) -> list[Suite]:
+    suites = []
+    of = page.stem.lower()
+    for number, (prints, modes, language, code) in enumerate(README_BLOCK.findall(page.read_text()), 1):
+        source = directory / f"{of}-{number}.{language}"
         source.write_text(code)
-        program = directory / f"{number}"
+        program = directory / f"{of}-{number}"
         interpreter = []
         if language == "python" and have_python:
             program, interpreter = source, ["python3"]
@@ -296,7 +304,11 @@ def _readme(rlib: Path | None, prefix: Path | None, have_python: bool) -> list[S
             continue
         path = str(program.relative_to(SUITES))
         options = {"prints": prints} | ({"as": modes} if modes else {})
-        suites.append(Suite(f"readme:{language}-{number}", "program", path, options, interpreter))
+        suites.append(
+            Suite(
+                f"readme:{'' if of == 'readme' else of + '-'}{language}-{number}", "program", path, options, interpreter
+            )
+        )
     return suites
 
 

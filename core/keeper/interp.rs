@@ -1,5 +1,6 @@
 //! The interpreter: runs one section of a plan.
 
+use crate::files;
 use crate::groups;
 use crate::nr;
 use crate::proto::{ANY, Header, Op, Record, RelayEntry, Span, arg, pseudo, record, section, slot};
@@ -293,6 +294,11 @@ impl Plan {
                 compare(args[0] as i32, wanted)
             }
             pseudo::RELAY => relay::run(self, args[0] as *const RelayEntry, args[1] as usize),
+            pseudo::FILES => {
+                // From here on it takes as long as whoever asks.
+                self.header().started = 1;
+                files::serve(args[0] as i32, self.slot(slot::PROC) as i32)
+            }
             pseudo::REMOVE_GROUP => groups::remove(args[0] as i32, args[1] as *const u8),
             pseudo::SKIP_IF_NEGATIVE => i64::from((args[0] as i64) < 0),
             _ => -nr::EINVAL as i64,

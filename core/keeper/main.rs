@@ -9,13 +9,16 @@
 //! * `confine.rs` what those give up that go on for long
 //! * `relay.rs`  what carries connections to a container's published ports
 //! * `interp.rs` the interpreter of plans
+//! * `files.rs` what one child does for as long as it is asked to: system calls on files; `calls.rs` what it is asked
 //! * `sys.rs`, `nr.rs` the system calls
 
 #![no_std]
 #![no_main]
 
 mod birth;
+mod calls;
 mod confine;
+mod files;
 mod groups;
 mod interp;
 mod nr;

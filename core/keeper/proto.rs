@@ -359,4 +359,6 @@ pub mod pseudo {
     pub const RELAY: u32 = BASE + 19;
     /// (fd, data, len): fails with ERANGE when the file does not have these words.
     pub const COMPARE: u32 = BASE + 18;
+    /// (socket): runs what comes on it, see `calls.rs`, until its other end is closed.
+    pub const FILES: u32 = BASE + 24;
 }

@@ -577,7 +577,9 @@ impl Keeper {
         let container = if start { None } else { self.find(req.key).and_then(|i| self.task(i).living()) };
         let index = (0..self.used).find(|&i| self.task(i).kind == 0).unwrap_or(self.used);
         let without_pod = start && req.pod != 0 && self.find(req.pod).and_then(|i| self.task(i).living()).is_none();
-        let refusal = if !start && container.is_none() || without_pod {
+        // A CALL for no container works with what the keeper itself may.
+        let alone = req.kind == request::CALL && req.key == 0;
+        let refusal = if !start && !alone && container.is_none() || without_pod {
             Some((keeper_step::NO_CONTAINER, nr::ESRCH))
         } else if index >= TASKS {
             Some((keeper_step::TABLE_FULL, nr::ENFILE))

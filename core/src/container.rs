@@ -39,6 +39,8 @@ mod device;
 mod disk;
 /// Threads of the host inside.
 mod enter;
+/// Files and trees of files, from outside.
+mod files;
 /// Groups of processes inside.
 mod groups;
 /// Network devices.
@@ -59,6 +61,7 @@ mod update;
 pub use beancounters::Beancounter;
 pub(crate) use disk::prospect as prospect_disk;
 pub use enter::Lent;
+pub use files::WriteOptions;
 pub use groups::ControlGroup;
 pub(crate) use groups::Sub;
 pub use pod::Pod;

@@ -25,10 +25,11 @@ pub mod state;
 mod sys;
 /// The manager of units, where there is one.
 mod systemd;
+mod tree;
 
 pub use cgroup::{HugePageUsage, IoUsage, NetUsage, PressureUsage, QuotaUsage, Stall, Stalls, Usage};
 pub use command::Command;
-pub use container::{Beancounter, Container, ControlGroup, Lent, Pod, ProcessEntry, run};
+pub use container::{Beancounter, Container, ControlGroup, Lent, Pod, ProcessEntry, WriteOptions, run};
 pub use doctor::doctor;
 pub use error::{Error, ErrorKind, Result, errno_name};
 pub use events::{Event, EventKind, EventOptions, Events, Pressure, PressureLevel, PressureResource};
@@ -38,6 +39,7 @@ pub use plan::plan;
 pub use process::{ExitStatus, Output, Process, Reason};
 pub use spec::Spec;
 pub use state::{gc, ls};
+pub use tree::{CopyOptions, CopyProgress, Special};
 
 /// The version of this library.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

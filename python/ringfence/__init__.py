@@ -19,6 +19,7 @@ from ._container import Container
 from ._errors import Error, SpecError
 from ._events import Events
 from ._executor import ContainerExecutor
+from ._files import CopyProgress
 from ._group import ControlGroup
 from ._machine import doctor, end_keepers, gc, ls, namespaces, plan, schema
 from ._namespace import Namespace
@@ -66,6 +67,7 @@ __all__ = [
     "Container",
     "ContainerExecutor",
     "ControlGroup",
+    "CopyProgress",
     "Entry",
     "Error",
     "Event",

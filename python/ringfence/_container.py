@@ -10,11 +10,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
-from . import _call, _enter, _host, _interpreter, _reach, _request, _ringfence
+from . import _call, _enter, _files, _host, _interpreter, _reach, _request, _ringfence
 from ._errors import Error, MissingError, forked_child
 from ._events import Events, options_of
+from ._files import CopyProgress
 from ._group import ControlGroup
 from ._namespace import ContainerNamespaces, Namespace
 from ._process import Process, TextOptions
@@ -338,6 +339,90 @@ class Container:
         """As the builtin `open`, for a path as the container sees it; see `open_path`."""
         name = os.fsdecode(path)
         return open(name, mode, buffering, encoding, errors, newline, opener=self.open_path)
+
+    def read_bytes(self, path: AnyPath, limit: int | None = None) -> bytes:
+        """The content of a file as the container sees it, read with the rights of its root, below its root whatever links are there.
+
+        What is no regular file (a FIFO, a device, a directory) is not opened but an error, and so is one of more than `limit` bytes
+        (default: 64 MiB). What is read is the container's word: do not trust it.
+        """
+        return self._live("read_bytes").read(path, limit)
+
+    def read_text(
+        self, path: AnyPath, encoding: str = "utf-8", errors: str = "strict", limit: int | None = None
+    ) -> str:
+        """`read_bytes`, decoded."""
+        return self.read_bytes(path, limit).decode(encoding, errors)
+
+    def write_bytes(
+        self,
+        path: AnyPath,
+        data: bytes | bytearray | memoryview,
+        *,
+        mode: int | None = None,
+        owner: str | int | None = None,
+    ) -> int:
+        """Gives a file of the container this content, and makes it if there is none (not its directories). How many bytes.
+
+        Nobody inside sees half of it: a new file takes the old one's place, with its mode (`mode`, default 0o644 for a new one) and owner
+        (`owner`, default the container's user). A file behind a symbolic link, or one that is a mount, is emptied and written.
+        """
+        content = _files.content(data)
+        self._live("write_bytes").write(path, content, mode, _files.owner_text(owner))
+        return len(content)
+
+    def write_text(
+        self,
+        path: AnyPath,
+        text: str,
+        encoding: str = "utf-8",
+        errors: str = "strict",
+        *,
+        mode: int | None = None,
+        owner: str | int | None = None,
+    ) -> int:
+        """`write_bytes` of encoded text; how many characters."""
+        self.write_bytes(path, text.encode(encoding, errors), mode=mode, owner=owner)
+        return len(text)
+
+    def copy_in(
+        self,
+        source: AnyPath,
+        target: AnyPath,
+        *,
+        owner: str | int | None = None,
+        special: Literal["refuse", "skip"] = "refuse",
+        timeout: float | None = None,
+        progress: Callable[[CopyProgress], object] | None = None,
+    ) -> CopyProgress:
+        """Copies a file or a tree of this machine into the container, as `cp -a` would name it.
+
+        If `target` is a directory there, the copy is in it, under the last name of `source`; else `target` is what it is called. A
+        `source` that ends in `/.` stands for what is in it. Permissions, times, symbolic links, hard links and holes come along; set-uid
+        bits and extended attributes do not. No link below `source` or `target` is followed.
+
+        owner: of the copy, as `user` (`uid`, `uid:gid`, names of the container's); default: the container's user.
+        special: what becomes of devices, sockets and FIFOs: an error that names the first, or left out.
+        timeout: seconds. progress: called with a `CopyProgress` now and then; what it raises ends the copy.
+        """
+        raw = self._live("copy_in")
+        return _files.copy(raw, True, source, target, owner, special, timeout, progress)
+
+    def copy_out(
+        self,
+        source: AnyPath,
+        target: AnyPath,
+        *,
+        special: Literal["refuse", "skip"] = "refuse",
+        timeout: float | None = None,
+        progress: Callable[[CopyProgress], object] | None = None,
+    ) -> CopyProgress:
+        """Copies a file or a tree of the container to this machine; see `copy_in`. The copy is the caller's.
+
+        The container is not trusted: whatever it has there, and changes meanwhile, nothing outside of `target` is touched.
+        """
+        raw = self._live("copy_out")
+        return _files.copy(raw, False, source, target, None, special, timeout, progress)
 
     def usage(self) -> Usage:
         """What it uses now and has used. An error of kind `unsupported` when this caller can have no control groups."""

@@ -17,10 +17,11 @@ import subprocess
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from . import _call, _container, _events, _machine, _pod, _reach, _run
 from ._errors import Error, TimedOutError
+from ._files import CopyProgress
 from ._group import ControlGroup
 from ._namespace import Namespace
 from ._process import Process as _Process
@@ -104,6 +105,37 @@ async def _in_thread(work: Callable[[], R], undo: Callable[[R], None]) -> R:
                 undo(done.result())
 
         future.add_done_callback(late)
+        raise
+
+
+def _nothing(_: object) -> None:
+    """There is nothing to undo."""
+
+
+class _Cancelled(Exception):
+    """Ends work in a thread."""
+
+
+async def _until_cancelled(
+    work: Callable[[Callable[[CopyProgress], object]], R], progress: Callable[[CopyProgress], object] | None
+) -> R:
+    """Runs in the default executor what tells how far it is. Cancelled, it has ended when this does."""
+    cancelled = False
+
+    def tell(at: CopyProgress) -> None:
+        if cancelled:
+            raise _Cancelled
+        if progress is not None:
+            progress(at)
+
+    future = asyncio.get_running_loop().run_in_executor(None, lambda: work(tell))
+    try:
+        return await asyncio.shield(future)
+    except asyncio.CancelledError:
+        cancelled = True
+        await asyncio.wait([future])
+        if not future.cancelled():
+            future.exception()
         raise
 
 
@@ -483,6 +515,74 @@ class Container:
         """An ordinary file object (its reads and writes are this thread's) for a path as the container sees it."""
         return await _in_thread(
             lambda: self._sync.open(path, mode, buffering, encoding, errors, newline), lambda file: file.close()
+        )
+
+    async def read_bytes(self, path: AnyPath, limit: int | None = None) -> bytes:
+        """The content of a file as the container sees it; see `ringfence.Container.read_bytes`."""
+        return await _in_thread(lambda: self._sync.read_bytes(path, limit), _nothing)
+
+    async def read_text(
+        self, path: AnyPath, encoding: str = "utf-8", errors: str = "strict", limit: int | None = None
+    ) -> str:
+        """`read_bytes`, decoded."""
+        return await _in_thread(lambda: self._sync.read_text(path, encoding, errors, limit), _nothing)
+
+    async def write_bytes(
+        self,
+        path: AnyPath,
+        data: bytes | bytearray | memoryview,
+        *,
+        mode: int | None = None,
+        owner: str | int | None = None,
+    ) -> int:
+        """Gives a file of the container this content; see `ringfence.Container.write_bytes`."""
+        return await _in_thread(lambda: self._sync.write_bytes(path, data, mode=mode, owner=owner), _nothing)
+
+    async def write_text(
+        self,
+        path: AnyPath,
+        text: str,
+        encoding: str = "utf-8",
+        errors: str = "strict",
+        *,
+        mode: int | None = None,
+        owner: str | int | None = None,
+    ) -> int:
+        """`write_bytes` of encoded text."""
+        return await _in_thread(
+            lambda: self._sync.write_text(path, text, encoding, errors, mode=mode, owner=owner), _nothing
+        )
+
+    async def copy_in(
+        self,
+        source: AnyPath,
+        target: AnyPath,
+        *,
+        owner: str | int | None = None,
+        special: Literal["refuse", "skip"] = "refuse",
+        timeout: float | None = None,
+        progress: Callable[[CopyProgress], object] | None = None,
+    ) -> CopyProgress:
+        """Copies into the container; see `ringfence.Container.copy_in`. `progress` is called in another thread."""
+        return await _until_cancelled(
+            lambda tell: self._sync.copy_in(
+                source, target, owner=owner, special=special, timeout=timeout, progress=tell
+            ),
+            progress,
+        )
+
+    async def copy_out(
+        self,
+        source: AnyPath,
+        target: AnyPath,
+        *,
+        special: Literal["refuse", "skip"] = "refuse",
+        timeout: float | None = None,
+        progress: Callable[[CopyProgress], object] | None = None,
+    ) -> CopyProgress:
+        """Copies out of the container; see `ringfence.Container.copy_out`. `progress` is called in another thread."""
+        return await _until_cancelled(
+            lambda tell: self._sync.copy_out(source, target, special=special, timeout=timeout, progress=tell), progress
         )
 
     async def call(

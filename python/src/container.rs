@@ -13,7 +13,7 @@ use crate::events::Events;
 use crate::group::ControlGroup;
 use crate::namespace::Namespace;
 use crate::process::Process;
-use crate::{request, wait};
+use crate::{files, request, wait};
 
 /// A thread inside a container, until it is given back.
 #[pyclass(unsendable, module = "ringfence._ringfence")]
@@ -206,6 +206,43 @@ impl Container {
     }
     fn ports(&self, py: Python<'_>) -> PyResult<String> {
         detached(py, || self.0.ports_json())
+    }
+    #[pyo3(signature = (path, limit=None))]
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        path: std::path::PathBuf,
+        limit: Option<u64>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        files::read(py, &self.0, path, limit)
+    }
+    #[pyo3(signature = (path, data, mode=None, owner=None))]
+    fn write(
+        &self,
+        py: Python<'_>,
+        path: std::path::PathBuf,
+        data: &[u8],
+        mode: Option<u32>,
+        owner: Option<String>,
+    ) -> PyResult<()> {
+        files::write(py, &self.0, path, data, mode, owner)
+    }
+    #[pyo3(signature = (into, source, target, owner, special, timeout, progress))]
+    #[allow(clippy::too_many_arguments)]
+    fn copy(
+        &self,
+        py: Python<'_>,
+        into: bool,
+        source: std::path::PathBuf,
+        target: std::path::PathBuf,
+        owner: Option<String>,
+        special: &str,
+        timeout: Option<f64>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<(u64, u64, u64)> {
+        let timeout = duration(timeout)?;
+        let options = files::Options { owner, special, timeout, progress: progress.as_ref() };
+        files::copy(py, &self.0, into, source, target, options)
     }
     fn processes(&self, py: Python<'_>) -> PyResult<String> {
         detached(py, || self.0.processes().map(|found| ringfence::ProcessEntry::to_json(&found)))

@@ -5,6 +5,7 @@
 mod call;
 mod container;
 mod events;
+mod files;
 mod group;
 mod log;
 mod machine;

@@ -10,6 +10,11 @@ use proptest::prelude::*;
 #[allow(dead_code, clippy::all, reason = "as below")]
 #[path = "../../core/keeper/confine.rs"]
 mod confine;
+#[path = "../../core/keeper/calls.rs"]
+mod calls;
+#[allow(dead_code, clippy::all, reason = "as below")]
+#[path = "../../core/keeper/files.rs"]
+mod files;
 #[allow(dead_code, clippy::all, reason = "as below")]
 #[path = "../../core/keeper/groups.rs"]
 mod groups;

@@ -88,6 +88,7 @@ pub(crate) mod call {
     pub(crate) const RELAY: Call = Call(pseudo::RELAY, "relay");
     pub(crate) const REMOVE_GROUP: Call = Call(pseudo::REMOVE_GROUP, "rmdir");
     pub(crate) const COMPARE: Call = Call(pseudo::COMPARE, "read back");
+    pub(crate) const FILES: Call = Call(pseudo::FILES, "serve files");
     pub(crate) const EXEC_FAILED: Call = Call(pseudo::EXEC_FAILED, "exec");
     pub(crate) const LIFELINE: Call = Call(pseudo::LIFELINE, "lifeline");
     pub(crate) const CLOSE_OTHERS: Call = Call(pseudo::CLOSE_OTHERS, "close_range");

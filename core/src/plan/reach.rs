@@ -3,6 +3,7 @@
 use super::builder::{Arg, Builder, Compiled, call};
 use super::exec::Joining;
 use super::facts::Need;
+use super::process::need;
 use crate::proto::{section, slot};
 
 /// What is done with a new socket before it is sent.
@@ -101,5 +102,22 @@ pub(crate) fn open(
     let root = b.op(call::OPENAT, [libc::AT_FDCWD.into(), slash, flags.into()]).path("/").keep();
     let file = b.op(call::OPENAT2, [Arg::Slot(root), text, how, 24.into()]).path(shown).keep();
     b.op(call::SEND_FD, [Arg::Slot(file), 0.into()]);
+    (b.build(), needs)
+}
+
+/// A task that runs what it is asked on the request's first stream: with the rights of the container's root in the container, or
+/// without one with those of the keeper.
+pub(crate) fn files(joining: Option<&Joining>, may_setgroups: bool) -> (Compiled, Vec<Need>) {
+    let (mut b, mut needs) = match joining {
+        Some(joining) => begin(joining, may_setgroups),
+        None => (Builder::new(), Vec::new()),
+    };
+    b.section(section::PAYLOAD);
+    b.field("path");
+    let socket = need(&mut needs, Need::Stream(0));
+    // A change of ids takes the death signal away.
+    b.op(call::LIFELINE, []);
+    b.op(call::UMASK, [0.into()]);
+    b.op(call::FILES, [Arg::Slot(socket)]);
     (b.build(), needs)
 }

@@ -81,6 +81,6 @@ fn opened(dir: BorrowedFd<'_>) -> Result<OwnedFd> {
 }
 
 /// For what two callers should not choose alike.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

@@ -2,6 +2,10 @@
 
 /// Subvolumes, qgroups and devices of btrfs.
 pub(crate) mod btrfs;
+/// Small programs of system calls on files, which the keeper's tasks run as well.
+#[allow(dead_code, reason = "the keeper uses the rest")]
+#[path = "../../keeper/calls.rs"]
+pub(crate) mod calls;
 /// Mounts that are attached nowhere, and growing file systems.
 pub(crate) mod fs;
 /// Loop devices.

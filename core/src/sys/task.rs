@@ -37,6 +37,14 @@ pub(crate) unsafe fn call<const N: usize>(nr: libc::c_long, args: [usize; N]) ->
     check(unsafe { raw::syscall6(nr as usize, arg(0), arg(1), arg(2), arg(3), arg(4), arg(5)) })
 }
 
+/// Any system call with the arguments given; the result is the kernel's.
+pub(crate) fn file_call(nr: u32, args: &[u64; 6]) -> i64 {
+    let [a, b, c, d, e, f] = args.map(|arg| arg as usize);
+    // SAFETY: only `sys::calls` gets it, whose programs name calls on files, and whose pointers are into the program, the answer
+    // and the buffer, with lengths that whoever wrote the program took from those.
+    unsafe { raw::syscall6(nr as usize, a, b, c, d, e, f) as i64 }
+}
+
 fn check(result: isize) -> Result<usize, i32> {
     if (-4095..0).contains(&result) { Err(-result as i32) } else { Ok(result as usize) }
 }

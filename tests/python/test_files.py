@@ -1,0 +1,483 @@
+"""Files and trees read, written and copied from outside, with a container that does its worst."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ringfence
+from ringfence import aio
+
+NS = 1_600_000_000_123_456_789
+
+
+@pytest.fixture
+def container() -> Iterator[ringfence.Container]:
+    with ringfence.Container(files={"/etc/ringfence-files": "within\n"}) as container:
+        yield container
+
+
+def sh(container: ringfence.Container, script: str) -> str:
+    done = container.run(["sh", "-ec", script], capture_output=True, text=True, check=True, timeout=60)
+    return str(done.stdout)
+
+
+def test_read(container: ringfence.Container) -> None:
+    assert container.read_bytes("/etc/ringfence-files") == b"within\n"
+    assert container.read_text(Path("etc/ringfence-files")) == "within\n"
+    sh(
+        container,
+        "cd /tmp; ln -s ../../../../etc/ringfence-files up; mkfifo fifo; head -c 300000 /dev/zero > many; ln -s x x",
+    )
+    assert container.read_bytes("/tmp/up") == b"within\n"
+    assert container.read_bytes("/tmp/many") == bytes(300000)
+    assert container.read_bytes("/tmp/many", limit=300000) == bytes(300000)
+    assert b"processor" in container.read_bytes("/proc/cpuinfo")
+    for path, number, kind in [
+        ("/tmp/fifo", errno.EINVAL, "invalid_argument"),
+        ("/dev/zero", errno.EINVAL, "invalid_argument"),
+        ("/tmp", errno.EISDIR, "invalid_argument"),
+        ("/nonsense", errno.ENOENT, "not_found"),
+        ("/etc/ringfence-files/below", errno.ENOTDIR, "not_found"),
+        ("/tmp/x", errno.ELOOP, "os"),
+    ]:
+        with pytest.raises(ringfence.Error) as caught:
+            container.read_bytes(path)
+        assert (caught.value.errno, caught.value.kind, caught.value.field) == (number, kind, "path"), path
+    with pytest.raises(ringfence.Error) as caught:
+        container.read_bytes("/tmp/many", limit=299999)
+    assert (caught.value.errno, caught.value.field) == (errno.EFBIG, "limit")
+    for wrong in ("", "a\0b", "x" * 5000):
+        with pytest.raises((ringfence.Error, ValueError)):
+            container.read_bytes(wrong)
+
+
+def test_write(container: ringfence.Container) -> None:
+    assert container.write_bytes("/tmp/new", b"one") == 3
+    assert sh(container, "cat /tmp/new; stat -c ' %a %u:%g' /tmp/new") == "one 644 0:0\n"
+    sh(
+        container,
+        "chmod 640 /tmp/new; ln /tmp/new /tmp/other; ln -s new /tmp/link; mkfifo /tmp/fifo; ln -s /gone /tmp/dangling",
+    )
+    assert container.write_text("/tmp/new", "zw\u00f6lf") == 5
+    assert sh(container, "cat /tmp/new; stat -c ' %a %h' /tmp/new; cat /tmp/other") == "zw\u00f6lf 640 1\none"
+    container.write_bytes("/tmp/link", bytearray(b"through"), mode=0o600)
+    assert sh(container, "cat /tmp/new; stat -c ' %a' /tmp/new; readlink /tmp/link") == "through 600\nnew\n"
+    data = os.urandom(3_000_000)
+    container.write_bytes("/tmp/large", memoryview(data), mode=0o4755)
+    assert container.read_bytes("/tmp/large") == data
+    assert sh(container, "stat -c %a /tmp/large; ls -A /tmp | grep ringfence || true") == "4755\n"
+    container.write_bytes("/etc/ringfence-files", b"")
+    assert container.read_bytes("/etc/ringfence-files") == b""
+    for path, number in [
+        ("/tmp/fifo", errno.EINVAL),
+        ("/tmp", errno.EISDIR),
+        ("/tmp/", errno.EISDIR),
+        ("/nonsense/x", errno.ENOENT),
+        ("/tmp/dangling", errno.ENOENT),
+    ]:
+        with pytest.raises(ringfence.Error) as caught:
+            container.write_bytes(path, b"x")
+        assert (caught.value.errno, caught.value.field) == (number, "path"), path
+    with pytest.raises(ringfence.Error) as caught:
+        container.write_bytes("/tmp/new", b"x", mode=0o10000)
+    assert (caught.value.kind, caught.value.field) == ("invalid_argument", "mode")
+    for owner in ("-1", "nobody-here", "0:", "4294967295"):
+        with pytest.raises(ringfence.Error) as caught:
+            container.write_bytes("/tmp/new", b"x", owner=owner)
+        assert caught.value.field == "owner", owner
+    with pytest.raises(TypeError):
+        container.write_bytes("/tmp/new", "text")  # type: ignore[arg-type]
+    assert container.read_bytes("/tmp/new") == b"through"
+
+
+@pytest.mark.needs("user")
+def test_owner(container: ringfence.Container, tmp_path: Path) -> None:
+    container.write_bytes("/tmp/his", b"", owner="1000:1001")
+    container.write_bytes("/tmp/his", b"again")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/link").symlink_to("nowhere")
+    container.copy_in(tmp_path / "tree", "/tmp", owner=12345)
+    container.write_bytes("/etc/passwd", b"root:x:0:0::/:/bin/sh\njoe:x:77:88::/:/bin/sh\n")
+    container.write_bytes("/tmp/joe", b"", owner="joe")
+    seen = sh(container, "cd /tmp; stat -c '%n %u:%g' his tree tree/link joe")
+    assert seen == "his 1000:1001\ntree 12345:0\ntree/link 12345:0\njoe 77:88\n"
+
+
+def tree(top: Path) -> None:
+    """Of everything something."""
+    (top / "empty").mkdir(parents=True)
+    (top / "sub/deep").mkdir(parents=True)
+    (top / "sub/file").write_bytes(b"content")
+    (top / "sub/exe").write_bytes(b"#!/bin/sh\n")
+    (top / "sub/exe").chmod(0o4755)
+    os.link(top / "sub/file", top / "again")
+    os.symlink("sub/file", top / "relative")
+    os.symlink("/etc/passwd", top / "absolute")
+    os.symlink("../../../..", top / "up")
+    name = os.path.join(os.fsencode(top), b"a\nline and \xff\xfe")
+    with open(name, "wb") as file:
+        file.write(b"strange")
+    with open(top / "sparse", "wb") as file:
+        file.seek(5_000_000)
+        file.write(b"middle")
+        file.truncate(20_000_000)
+    (top / "sub/deep").chmod(0o555)
+    for place in ("sub/file", "sub/deep", "empty"):
+        os.utime(top / place, ns=(NS, NS + 1))
+    os.utime(top / "relative", ns=(NS, NS + 2), follow_symlinks=False)
+
+
+def picture(top: Path) -> dict[bytes, tuple[object, ...]]:
+    """A tree in numbers; without what the copy is not to have."""
+    seen: dict[bytes, tuple[object, ...]] = {}
+    first = os.fsencode(top)
+    for directory, directories, files in os.walk(first):
+        for name in [b".", *directories, *files]:
+            path = os.path.join(directory, name)
+            status = os.lstat(path)
+            content: object = None
+            if stat.S_ISLNK(status.st_mode):
+                content = os.readlink(path)
+            elif stat.S_ISREG(status.st_mode):
+                with open(path, "rb") as file:
+                    content = (hash(file.read()), status.st_nlink)
+            times = (status.st_mtime_ns,)
+            seen[os.path.relpath(path, first)] = (status.st_mode & ~0o6000, content, times)
+    return seen
+
+
+def test_there_and_back(container: ringfence.Container, tmp_path: Path) -> None:
+    tree(tmp_path / "in")
+    done = container.copy_in(tmp_path / "in", "/tmp/copy")
+    assert (done.entries, done.skipped) == (12, 0)
+    assert done.bytes == 7 + 10 + 7 + 20_000_000
+    assert container.copy_out("/tmp/copy", tmp_path / "out") == done
+    assert picture(tmp_path / "out") == picture(tmp_path / "in")
+    sparse = (tmp_path / "out/sparse").stat()
+    assert (sparse.st_size, sparse.st_uid) == (20_000_000, os.getuid())
+    if (tmp_path / "in/sparse").stat().st_blocks < 1000:
+        assert sparse.st_blocks < 1000
+    assert (tmp_path / "out/again").samefile(tmp_path / "out/sub/file")
+    assert sh(container, "stat -c '%a %u:%g %h' /tmp/copy/sub/exe /tmp/copy/again") == "755 0:0 1\n644 0:0 2\n"
+    # Once more, over itself; then into a directory.
+    (tmp_path / "out/sub/file").write_bytes(b"other")
+    os.utime(tmp_path / "out", ns=(NS, NS))
+    container.copy_out("/tmp/copy/.", tmp_path / "out")
+    again, wanted = picture(tmp_path / "out"), picture(tmp_path / "in")
+    del again[b"."], wanted[b"."]
+    assert again == wanted
+    container.copy_out("/tmp/copy/", tmp_path / "out")
+    assert picture(tmp_path / "out/copy") == picture(tmp_path / "in")
+    (tmp_path / "in/sub/deep").chmod(0o755)
+    (tmp_path / "out/sub/deep").chmod(0o755)
+    (tmp_path / "out/copy/sub/deep").chmod(0o755)
+
+
+def test_names(container: ringfence.Container, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"f")
+    (tmp_path / "dir/sub").mkdir(parents=True)
+    (tmp_path / "alias").symlink_to("file")
+    sh(container, "mkdir /tmp/there /tmp/full; mkdir /tmp/full/file; : > /tmp/plain; ln -s /tmp/there /tmp/to-there")
+    container.copy_in(tmp_path / "file", "/tmp/there")
+    container.copy_in(tmp_path / "alias", "/tmp/there/")
+    container.copy_in(tmp_path / "dir", "/tmp/to-there")
+    container.copy_in(f"{tmp_path}/dir/.", "/tmp/there/contents")
+    container.copy_in(tmp_path / "dir", "/tmp/there/called/")
+    container.copy_in(tmp_path / "file", "/tmp/to-there/plain")
+    seen = sh(container, "cd /tmp/there; find . | sort; stat -c %F alias")
+    assert seen.split("\n") == [
+        ".", "./alias", "./called", "./called/sub", "./contents", "./contents/sub", "./dir", "./dir/sub", "./file", "./plain",
+        "regular file", "",
+    ]  # fmt: skip
+    for source, target, number, field in [
+        (tmp_path / "nonsense", "/tmp", errno.ENOENT, "source"),
+        (tmp_path / "file", "/nonsense/x", errno.ENOENT, "target"),
+        (tmp_path / "file", "/tmp/new/", errno.ENOENT, "target"),
+        (tmp_path / "file", "/tmp/plain/", errno.ENOTDIR, "target"),
+        (tmp_path / "file", "/tmp/full", errno.EISDIR, "target"),
+        (tmp_path / "dir", "/tmp/plain", errno.ENOTDIR, "target"),
+        (tmp_path / "dir/.", "/tmp/plain", errno.ENOTDIR, "target"),
+        (f"{tmp_path}/file/.", "/tmp", errno.ENOTDIR, "source"),
+        ("/dev/null", "/tmp", errno.EINVAL, "source"),
+    ]:
+        with pytest.raises(ringfence.Error) as caught:
+            container.copy_in(source, target)
+        assert (caught.value.errno, caught.value.field) == (number, field), (source, target)
+    for source, target in [("", "/tmp"), ("/tmp", ""), ("a\0", "/tmp")]:
+        with pytest.raises((ringfence.Error, ValueError)):
+            container.copy_in(source, target)
+    with pytest.raises(ringfence.Error) as caught:
+        container.copy_in(tmp_path, "/tmp", special="ignore")  # type: ignore[arg-type]
+    assert (caught.value.kind, caught.value.field) == ("invalid_argument", "special")
+    with pytest.raises(TypeError):
+        container.copy_out("/tmp", tmp_path, progress=1)  # type: ignore[arg-type]
+    # A file of /proc has no size, but an end.
+    container.copy_out("/proc/sys/kernel/ostype", tmp_path / "ostype")
+    assert (tmp_path / "ostype").read_text() == "Linux\n"
+
+
+def test_special_files(container: ringfence.Container, tmp_path: Path) -> None:
+    sh(container, "mkdir /tmp/t; mkfifo /tmp/t/fifo; : > /tmp/t/plain")
+    with container.listen("/tmp/t/socket"):
+        pass
+    with pytest.raises(ringfence.Error) as caught:
+        container.copy_out("/tmp/t", tmp_path / "refused")
+    assert caught.value.kind == "unsupported"
+    assert str(caught.value.path) in ("/tmp/t/fifo", "/tmp/t/socket")
+    done = container.copy_out("/tmp/t", tmp_path / "out", special="skip")
+    assert (done.skipped, os.listdir(tmp_path / "out")) == (2, ["plain"])
+    (tmp_path / "in").mkdir()
+    os.mkfifo(tmp_path / "in/fifo")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "in/s"))
+    skipped = 2
+    if os.getuid() == 0:
+        os.mknod(tmp_path / "in/null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        skipped += 1
+    with pytest.raises(ringfence.Error) as caught:
+        container.copy_in(tmp_path / "in", "/tmp")
+    assert caught.value.kind == "unsupported"
+    assert container.copy_in(tmp_path / "in", "/tmp", special="skip").skipped == skipped
+    assert sh(container, "ls /tmp/in") == ""
+
+
+def test_links_at_the_target_lead_nowhere(container: ringfence.Container, tmp_path: Path) -> None:
+    """What one copy left is not followed by the next, on either side."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "file").write_text("kept")
+    sh(container, f"mkdir -p /tmp/t; ln -s {secret} /tmp/t/dir; ln -s {secret}/file /tmp/t/file")
+    container.copy_out("/tmp/t", tmp_path / "out")
+    assert (tmp_path / "out/dir").is_symlink() and (tmp_path / "out/file").is_symlink()
+    sh(container, "cd /tmp/t; rm dir file; mkdir dir; echo bad > dir/file; echo bad > file")
+    with pytest.raises(ringfence.Error) as caught:
+        container.copy_out("/tmp/t/.", tmp_path / "out")
+    assert (caught.value.errno, caught.value.field) == (errno.EEXIST, "target")
+    sh(container, "rm -r /tmp/t/dir")
+    container.copy_out("/tmp/t/.", tmp_path / "out")
+    assert (tmp_path / "out/file").read_text() == "bad\n" and not (tmp_path / "out/file").is_symlink()
+    assert os.listdir(secret) == ["file"] and (secret / "file").read_text() == "kept"
+    # And inside: a link out of the target's tree to another place of the container.
+    sh(container, "mkdir /tmp/safe /tmp/into; ln -s /tmp/safe /tmp/into/sub")
+    (tmp_path / "in/sub").mkdir(parents=True)
+    (tmp_path / "in/sub/bad").write_text("bad")
+    with pytest.raises(ringfence.Error):
+        container.copy_in(f"{tmp_path}/in/.", "/tmp/into")
+    assert sh(container, "ls /tmp/safe") == ""
+    # A path of the caller's leads no further than the container's root.
+    sh(container, "ln -s ../../../../../.. /tmp/root")
+    container.copy_in(secret / "file", "/tmp/root/tmp/root/tmp/rooted")
+    assert container.read_text("/tmp/rooted") == "kept"
+
+
+def test_races(container: ringfence.Container, tmp_path: Path) -> None:
+    """A process swaps a directory and a file with links out of the tree while it is copied, in both directions."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "stolen").write_text("secret of the host")
+    sh(
+        container,
+        f"""mkdir -p /tmp/race/a /tmp/safe; cd /tmp/race; echo fine > a/fine; echo fine > b
+        ln -s {secret} a-other; ln -s {secret}/stolen b-other""",
+    )
+    (tmp_path / "in/a").mkdir(parents=True)
+    (tmp_path / "in/a/new").write_text("new")
+    stop = threading.Event()
+
+    def swap() -> None:
+        """From here: nobody needs an interpreter in the container."""
+        fd = container.open_path("/tmp/race", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            while not stop.is_set():
+                exchange(fd, b"a", b"a-other")
+                exchange(fd, b"b", b"b-other")
+        finally:
+            os.close(fd)
+
+    before = sorted(os.listdir(secret))
+    inside_before = sh(container, f"ls -d {secret} 2>/dev/null || echo none")
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    rounds, ended = 0, time.monotonic() + 1.5
+    try:
+        while time.monotonic() < ended and rounds < 1000:
+            out = tmp_path / "out" / str(rounds % 7)
+            out.mkdir(parents=True, exist_ok=True)
+            try:
+                container.copy_out("/tmp/race/.", out)
+            except ringfence.Error as error:
+                assert error.errno in (errno.ESTALE, errno.EEXIST, errno.EISDIR), error
+            for path in out.rglob("*"):
+                if not path.is_symlink() and path.is_file():
+                    assert path.read_text() == ("new" if path.name == "new" else "fine\n"), path
+            try:
+                container.copy_in(f"{tmp_path}/in/.", "/tmp/race")
+            except ringfence.Error as error:
+                assert error.errno in (errno.ESTALE, errno.EEXIST, errno.ENOTDIR), error
+            rounds += 1
+    finally:
+        stop.set()
+        swapper.join()
+    assert rounds > 0
+    assert sorted(os.listdir(secret)) == before and (secret / "stolen").read_text() == "secret of the host"
+    assert sh(container, f"ls -d {secret} 2>/dev/null || echo none") == inside_before
+
+
+def exchange(fd: int, one: bytes, other: bytes) -> None:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.renameat2(fd, one, fd, other, 2) == 0, ctypes.get_errno()
+
+
+def test_depth(container: ringfence.Container, tmp_path: Path) -> None:
+    sh(
+        container,
+        "cd /tmp; mkdir deep; cd deep; i=0; while [ $i -lt 150 ]; do mkdir d; cd d; i=$((i+1)); done; : > bottom",
+    )
+    assert container.copy_out("/tmp/deep", tmp_path / "deep").entries == 152
+    sh(
+        container,
+        "cd /tmp/deep; while cd d 2>/dev/null; do :; done; i=0; while [ $i -lt 60 ]; do mkdir d; cd d; i=$((i+1)); done",
+    )
+    with pytest.raises(ringfence.Error) as caught:
+        container.copy_out("/tmp/deep", tmp_path / "deeper")
+    assert (caught.value.kind, caught.value.errno) == ("exhausted", errno.ELOOP)
+
+
+def test_refused_by_the_kernel(container: ringfence.Container, tmp_path: Path) -> None:
+    with ringfence.Container(mounts=[{"type": "tmpfs", "target": "/mnt", "size": "64K"}]) as small:
+        with pytest.raises(ringfence.Error) as caught:
+            small.write_bytes("/mnt/large", bytes(100_000))
+        assert caught.value.errno == errno.ENOSPC
+        (tmp_path / "large").write_bytes(b"x" * 100_000)
+        with pytest.raises(ringfence.Error) as caught:
+            small.copy_in(tmp_path / "large", "/mnt")
+        assert (caught.value.errno, caught.value.field) == (errno.ENOSPC, "target")
+        assert sh(small, "ls -A /mnt") == ""
+        with pytest.raises(ringfence.Error) as caught:
+            small.write_bytes("/proc/new", b"")
+        assert caught.value.field == "path"
+    if os.getuid() != 0:
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine/locked").write_text("x")
+        (tmp_path / "mine/locked").chmod(0)
+        with pytest.raises(PermissionError) as refused:
+            container.copy_in(tmp_path / "mine", "/tmp")
+        assert str(refused.value.path).endswith("mine/locked")  # type: ignore[attr-defined]
+        (tmp_path / "full").mkdir(mode=0o555)
+        with pytest.raises(PermissionError):
+            container.copy_out("/etc/ringfence-files", tmp_path / "full")
+    # Root inside reads what nobody may.
+    sh(container, "umask 777; : > /tmp/closed; mkdir /tmp/locked")
+    container.copy_out("/tmp/closed", tmp_path / "closed")
+    container.copy_out("/tmp/locked", tmp_path / "locked")
+    (tmp_path / "locked").chmod(0o700)
+    assert stat.S_IMODE((tmp_path / "closed").stat().st_mode) == 0
+
+
+def test_ends(tmp_path: Path) -> None:
+    container = ringfence.Container()
+    container.close()
+    for call in (
+        lambda: container.read_bytes("/etc/passwd"),
+        lambda: container.write_bytes("/tmp/x", b""),
+        lambda: container.copy_out("/etc", tmp_path),
+        lambda: container.copy_in(tmp_path, "/tmp"),
+    ):
+        with pytest.raises(ringfence.Error) as caught:
+            call()
+        assert caught.value.kind == "closed"
+
+
+def test_a_container_that_ends_meanwhile(container: ringfence.Container, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(50):
+        (tmp_path / f"in/{number}").write_bytes(b"x")
+
+    def end(_: ringfence.CopyProgress) -> None:
+        container.kill()
+
+    with pytest.raises(ringfence.Error) as caught:
+        for number in range(1000):
+            container.copy_in(tmp_path / "in", f"/tmp/{number}", progress=end)
+    assert caught.value.kind == "closed", caught.value
+
+
+def test_cancelled(container: ringfence.Container, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+
+    class Enough(Exception):
+        pass
+
+    def stop(_: ringfence.CopyProgress) -> None:
+        raise Enough
+
+    with pytest.raises(Enough):
+        container.copy_in(tmp_path / "file", "/tmp", progress=stop)
+    with pytest.raises(ringfence.Error) as caught:
+        container.copy_in(tmp_path / "file", "/tmp", timeout=0)
+    assert caught.value.kind == "timed_out"
+
+    def interrupt(_: ringfence.CopyProgress) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        for number in range(1000):
+            container.copy_in(tmp_path, f"/tmp/{number}", progress=interrupt)
+    assert container.read_bytes("/etc/ringfence-files") == b"within\n"
+
+
+@pytest.mark.needs("pids")
+def test_frozen(container: ringfence.Container, tmp_path: Path) -> None:
+    container.freeze()
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/file").write_bytes(b"x")
+    container.copy_in(tmp_path / "tree", "/tmp", owner="0:0")
+    container.copy_out("/tmp/tree", tmp_path / "back")
+    container.write_bytes("/tmp/tree/file", b"frozen", owner=0)
+    assert container.read_bytes("/tmp/tree/file") == b"frozen"
+    container.thaw()
+    assert sh(container, "cat /tmp/tree/file") == "frozen"
+
+
+def test_aio(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with aio.Container() as container:
+            assert await container.write_text("/tmp/a", "text") == 4
+            assert await container.write_bytes("/tmp/b", b"bytes") == 5
+            assert await container.read_text("/tmp/a") == "text"
+            assert await container.read_bytes("/tmp/b") == b"bytes"
+            seen: list[ringfence.CopyProgress] = []
+            done = await container.copy_out("/tmp/.", tmp_path / "out", progress=seen.append)
+            assert seen[-1] == done and done.bytes == 9
+            assert await container.copy_in(tmp_path / "out", "/tmp/back") == done
+            begun = asyncio.Event()
+            loop = asyncio.get_running_loop()
+
+            async def for_ever() -> None:
+                for number in range(10_000):
+                    await container.copy_in(
+                        tmp_path / "out",
+                        f"/tmp/{number}",
+                        progress=lambda _: loop.call_soon_threadsafe(begun.set),
+                    )
+
+            task = asyncio.create_task(for_ever())
+            await asyncio.wait_for(begun.wait(), 60)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(main())

@@ -884,6 +884,80 @@ int ringfence_container_detach_device(const ringfence_container *container,
                                       ringfence_error **err);
 
 /**
+ * Reads a file as the container sees it, with the rights of its root, below its root whatever links it has there, into `buffer`. How many
+ * bytes there are, at most `size`; a larger file is an error with EFBIG. What is no regular file (a FIFO, a device, a directory) is
+ * not opened but an error. Works with a frozen container too; gives up after a minute (RINGFENCE_KIND_TIMED_OUT). Do not trust what is
+ * read.
+ */
+int64_t ringfence_container_read_file(const ringfence_container *container,
+                                      const char *path,
+                                      void *buffer,
+                                      size_t size,
+                                      ringfence_error **err);
+
+/**
+ * Gives a file of the container these bytes, and makes it if there is none (not its directories). A new file takes the old one's place, so
+ * that nobody inside sees half of it; one behind a symbolic link, or that is a mount, is emptied and written. `mode`: permissions,
+ * or -1 for those that it has, 0644 for a new one. `owner`: `uid`, `uid:gid` or names of the container's, or NULL for the owner that it has,
+ * the container's user for a new one.
+ */
+int ringfence_container_write_file(const ringfence_container *container,
+                                   const char *path,
+                                   const void *data,
+                                   size_t length,
+                                   int mode,
+                                   const char *owner,
+                                   ringfence_error **err);
+
+/**
+ * Copies a file or a tree of the host into the container, named as `cp -a` does: into `target`, if that is a directory there, under the last
+ * name of `source`; else `target` is what the copy is called. A `source` that ends in `/.` stands for what is in it. Permissions,
+ * times, symbolic links, hard links and holes come along; set-uid bits and extended attributes do not. No link below `source` or `target`
+ * is followed.
+ *
+ * `owner`: of the copy, as for ringfence_container_write_file(), NULL for the container's user. `special`: what becomes of devices, sockets and
+ * FIFOs: `refuse` or NULL is an error that names the first (RINGFENCE_KIND_UNSUPPORTED), `skip` leaves them out. -1 ms is no timeout.
+ * Another thread's ringfence_container_close() ends it.
+ */
+int ringfence_container_copy_in(const ringfence_container *container,
+                                const char *source,
+                                const char *target,
+                                const char *owner,
+                                const char *special,
+                                int timeout_ms,
+                                ringfence_error **err);
+
+/**
+ * Copies a file or a tree of the container to the host, as ringfence_container_copy_in() the other way; what is made is the caller's. The
+ * container is not trusted: whatever it has there, and changes meanwhile, nothing outside of `target` is touched.
+ */
+int ringfence_container_copy_out(const ringfence_container *container,
+                                 const char *source,
+                                 const char *target,
+                                 const char *special,
+                                 int timeout_ms,
+                                 ringfence_error **err);
+
+/**
+ * Removes a file, a symbolic link or a tree of the host, also the files in it that a container left there for subordinate ids of this
+ * user. No link is followed, no mount crossed (EBUSY). -1 ms is no timeout. Refuses an empty path, `/`, and one that ends in a dot.
+ */
+int ringfence_remove_tree(const char *path,
+                          int timeout_ms,
+                          ringfence_error **err);
+
+/**
+ * The named volumes of this user as a JSON list (ringfence_string_free()): objects with name, path and in_use. A volume is made by a mount of
+ * type `volume`: below RINGFENCE_VOLUMES, for root /var/lib/ringfence/volumes, else ringfence/volumes in XDG_DATA_HOME or ~/.local/share.
+ */
+char *ringfence_volumes_json(ringfence_error **err);
+
+/**
+ * Removes a named volume of this user with all that is in it. Fails with EBUSY while a container has it.
+ */
+int ringfence_volume_remove(const char *name, ringfence_error **err);
+
+/**
  * Makes a group of processes inside: the second of two levels. Its limits (JSON like {"memory": "64M", "cpu_weight": 50}, NULL for
  * none) hold within those of the container, its weights count against the container's other groups.
  *

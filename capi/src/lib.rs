@@ -21,6 +21,8 @@ mod spec;
 mod run;
 
 mod container;
+/// Files of a container, and trees of the host.
+mod files;
 /// Groups of processes inside a container.
 mod group;
 /// Containers that share namespaces.

@@ -30,6 +30,7 @@ use crate::state::ids::IdClaim;
 use crate::state::names::{self, Life, NameClaim};
 use crate::sys::nsfs::namespace_type;
 use crate::sys::pidfd::pidfd_open;
+use crate::volume;
 
 /// OpenVZ's table of resources.
 mod beancounters;
@@ -117,6 +118,7 @@ pub(crate) struct Inner {
     claims: Mutex<Vec<IdClaim>>,
     name: Mutex<Option<NameClaim>>,
     log: Option<OwnedFd>,
+    volumes: Mutex<volume::Used>,
     /// Whose namespaces it has, and in whose group it is.
     pod: Option<Membership>,
     /// What `info_json` tells: made when somebody asks.
@@ -180,6 +182,7 @@ impl Inner {
                         end.ended = Some(record);
                         drop(end);
                         self.give_devices_back();
+                        lock(&self.volumes).end();
                         self.wait_keeper_gone();
                         return Ok(true);
                     }
@@ -926,6 +929,13 @@ impl Container {
         };
         let (mut facts, mut left_out) = facts::gather(seen, keeper.outer.as_ref(), ids.maps.clone(), default_ids)?;
         facts.holder = matches!(role, Role::Holder { .. });
+        let (volumes, of_volumes) = volume::make(seen, &id)?;
+        let volumes = volume::Starting::new(volumes);
+        for (mount, path) in of_volumes {
+            if let Some(of_mount) = facts.mount_paths.get_mut(mount) {
+                *of_mount = Some(path);
+            }
+        }
         let mut shared_memory = None;
         if let Some(pod) = pod {
             facts.shared = pod.owned();
@@ -1180,6 +1190,7 @@ impl Container {
             claims: Mutex::new(ids.claims),
             name: Mutex::new(name),
             log,
+            volumes: Mutex::new(volumes.done()),
             pod: pod.cloned(),
             info: OnceCell::new(),
             chosen,
@@ -1297,6 +1308,7 @@ impl Container {
             claims: Mutex::default(),
             name: Mutex::default(),
             log: found.open_log().ok().filter(|_| !running),
+            volumes: Mutex::default(),
             pod: None,
             info: OnceCell::with_value(data.clone()),
             chosen: Chosen::default(),

@@ -8,6 +8,8 @@ pub mod doctor;
 pub mod entering {}
 mod error;
 mod events;
+#[doc = include_str!("files.md")]
+pub mod files {}
 mod launch;
 mod namespace;
 #[doc = include_str!("own.md")]
@@ -26,6 +28,8 @@ mod sys;
 /// The manager of units, where there is one.
 mod systemd;
 mod tree;
+/// Directories that are made for containers.
+mod volume;
 
 pub use cgroup::{HugePageUsage, IoUsage, NetUsage, PressureUsage, QuotaUsage, Stall, Stalls, Usage};
 pub use command::Command;
@@ -39,7 +43,8 @@ pub use plan::plan;
 pub use process::{ExitStatus, Output, Process, Reason};
 pub use spec::Spec;
 pub use state::{gc, ls};
-pub use tree::{CopyOptions, CopyProgress, Special};
+pub use tree::{CopyOptions, CopyProgress, RemoveOptions, Special, remove_tree};
+pub use volume::{Volume, remove_volume, volumes};
 
 /// The version of this library.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

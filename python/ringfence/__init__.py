@@ -19,7 +19,7 @@ from ._container import Container
 from ._errors import Error, SpecError
 from ._events import Events
 from ._executor import ContainerExecutor
-from ._files import CopyProgress
+from ._files import CopyProgress, Volume, remove_volume, rmtree, volumes
 from ._group import ControlGroup
 from ._machine import doctor, end_keepers, gc, ls, namespaces, plan, schema
 from ._namespace import Namespace
@@ -96,6 +96,7 @@ __all__ = [
     "SubprocessError",
     "TimeoutExpired",
     "Usage",
+    "Volume",
     "__version__",
     "by_name",
     "doctor",
@@ -105,6 +106,9 @@ __all__ = [
     "namespaces",
     "plan",
     "popen",
+    "remove_volume",
+    "rmtree",
     "run",
     "schema",
+    "volumes",
 ]

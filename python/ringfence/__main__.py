@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from . import (
     Container,
@@ -22,6 +22,7 @@ from . import (
     Process,
     SpecError,
     __version__,
+    _files,
     _machine,
     _request,
     _ringfence,
@@ -30,6 +31,7 @@ from . import (
     _top,
     _tree,
 )
+from ._files import CopyProgress
 from ._namespace import KINDS
 from ._process import TextOptions
 from ._types import Plan, Request
@@ -125,6 +127,24 @@ def _parser() -> argparse.ArgumentParser:
     _json(command("doctor", "show what this machine and this user can do, why not, and the remedy"))
     _json(command("gc", "end and remove what killed programs left behind"))
 
+    cp = command(
+        "cp",
+        "copy files into a container, or out of it",
+        "Copy a file or a tree between this machine and a named container. One of the two is NAME:PATH. As cp -a: into TARGET, if "
+        "that is a directory, else under that name; SOURCE/. stands for what is in it. Permissions, times, links and holes come "
+        "along; links are not followed.",
+    )
+    cp.add_argument("source", metavar="SOURCE", help="a path, or NAME:PATH")
+    cp.add_argument("target", metavar="TARGET", help="NAME:PATH, or a path")
+    cp.add_argument("-o", "--owner", metavar="USER[:GROUP]", help="of what is copied in: by id or name, inside")
+    cp.add_argument("--skip-special", action="store_true", help="leave out devices, sockets and FIFOs")
+    cp.add_argument("-q", "--quiet", action="store_true", help="do not say how far it is")
+    _json(command("volumes", "list the named volumes"))
+    volume = command(
+        "volume", "remove a named volume", "Remove named volumes with all that is in them: volume rm NAME ..."
+    )
+    volume.add_argument("action", choices=("rm",))
+    volume.add_argument("volume", nargs="+", metavar="NAME")
     stop = command("stop", "end a detached container")
     stop.add_argument("--timeout", type=float, metavar="SECONDS", help="grace before SIGKILL (default: stop_timeout)")
     stop.add_argument("container", nargs="+", metavar="NAME")
@@ -488,6 +508,62 @@ def _gc(arguments: argparse.Namespace) -> int:
     return 1 if report.remaining else 0
 
 
+def _cp(arguments: argparse.Namespace) -> int:
+    def split(text: str) -> tuple[str | None, str]:
+        name, colon, path = text.partition(":")
+        return (name, path) if colon and name and "/" not in name else (None, text)
+
+    (from_name, source), (to_name, target) = split(arguments.source), split(arguments.target)
+    name = from_name or to_name
+    if name is None or (from_name is not None and to_name is not None):
+        raise SpecError("one of source and target is NAME:PATH", kind="invalid_argument")
+    if from_name and arguments.owner:
+        raise SpecError("what is copied out belongs to the caller", kind="invalid_argument", field="owner")
+    special: Literal["refuse", "skip"] = "skip" if arguments.skip_special else "refuse"
+    began = time.monotonic()
+    tells = sys.stderr.isatty() and not arguments.quiet
+    told = 0.0
+
+    def tell(at: CopyProgress) -> None:
+        nonlocal told
+        now = time.monotonic()
+        # What is done at once needs no line.
+        if now - began >= 0.5 and now - told >= 0.1:
+            told = now
+            rate = _top.size(int(at.bytes / (now - began)))
+            print(f"\r\x1b[K{at.entries} files, {_top.size(at.bytes)}, {rate}/s", end="", file=sys.stderr, flush=True)
+
+    progress = tell if tells else None
+    with Container.by_name(name) as container:
+        try:
+            if from_name:
+                done = container.copy_out(source, target, special=special, progress=progress)
+            else:
+                done = container.copy_in(source, target, owner=arguments.owner, special=special, progress=progress)
+        finally:
+            if told:
+                print(file=sys.stderr)
+    if done.skipped:
+        print(f"ringfence: left out {done.skipped} devices, sockets and FIFOs", file=sys.stderr)
+    return 0
+
+
+def _volumes(arguments: argparse.Namespace) -> int:
+    found = _files.volumes()
+    if arguments.json:
+        print(json.dumps([volume._asdict() for volume in found], indent=2))
+        return 0
+    rows = [[(v.name, ""), ("in use", "green") if v.in_use else ("", ""), (v.path, "dim")] for v in found]
+    _table.show(("NAME", "STATE", "PATH"), rows)
+    return 0
+
+
+def _volume(arguments: argparse.Namespace) -> int:
+    for name in arguments.volume:
+        _files.remove_volume(name)
+    return 0
+
+
 def _stop(arguments: argparse.Namespace) -> int:
     for name in arguments.container:
         Container.by_name(name).stop(arguments.timeout)
@@ -511,6 +587,9 @@ _COMMANDS = {
     "plan": _plan,
     "doctor": _doctor,
     "gc": _gc,
+    "cp": _cp,
+    "volumes": _volumes,
+    "volume": _volume,
     "stop": _stop,
     "logs": _logs,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,6 +20,15 @@ class CopyProgress(NamedTuple):
     """Bytes of files; a hole counts as if it were data."""
     skipped: int
     """Devices, sockets and FIFOs that were left out."""
+
+
+class Volume(NamedTuple):
+    """A named volume: a directory that a mount of type `volume` made, and that stays."""
+
+    name: str
+    path: str
+    in_use: bool
+    """Whether a container of this user has it now."""
 
 
 Progress = Callable[[CopyProgress], object]
@@ -46,8 +56,8 @@ def copy(
     if progress is not None and not callable(progress):
         raise TypeError(f"progress: a function, not {type(progress).__name__}")
     tell = None if progress is None else lambda *at: progress(CopyProgress(*at))
-    paths = os.fsencode(source), os.fsencode(target)
-    return CopyProgress(*raw.copy(into, *map(os.fsdecode, paths), owner_text(owner), special, timeout, tell))
+    paths = os.fsdecode(source), os.fsdecode(target)
+    return CopyProgress(*raw.copy(into, paths[0], paths[1], owner_text(owner), special, timeout, tell))
 
 
 def content(data: object) -> bytes:
@@ -57,3 +67,27 @@ def content(data: object) -> bytes:
     if isinstance(data, str):
         raise TypeError("data: bytes, not str; write_text writes text")
     return bytes(memoryview(data))  # type: ignore[arg-type]
+
+
+def rmtree(path: AnyPath, *, timeout: float | None = None) -> None:
+    """Removes a file, a link or a tree of this machine: also what a container left there for other ids of this user.
+
+    As `shutil.rmtree`, which cannot do that: files of subordinate ids, in a directory that was mounted writable. No link is followed,
+    no mount crossed (one that is met is an error with EBUSY). An empty path, `/` and one that ends in a dot are refused.
+    """
+    _ringfence.remove_tree(path, timeout)
+
+
+def volumes() -> list[Volume]:
+    """The named volumes of this user.
+
+    They are made by mounts like `"name:/data"` (`{"type": "volume", "source": "name", "target": "/data"}`), below `RINGFENCE_VOLUMES`, for
+    root /var/lib/ringfence/volumes, else ringfence/volumes in `XDG_DATA_HOME` or ~/.local/share. Without a name a volume goes
+    with its container.
+    """
+    return [Volume(**volume) for volume in json.loads(_ringfence.volumes())]
+
+
+def remove_volume(name: str) -> None:
+    """Removes a named volume with all that is in it. EBUSY while a container has it."""
+    _ringfence.remove_volume(name)

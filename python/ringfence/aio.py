@@ -19,9 +19,9 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from . import _call, _container, _events, _machine, _pod, _reach, _run
+from . import _call, _container, _events, _files, _machine, _pod, _reach, _run
 from ._errors import Error, TimedOutError
-from ._files import CopyProgress
+from ._files import CopyProgress, Volume
 from ._group import ControlGroup
 from ._namespace import Namespace
 from ._process import Process as _Process
@@ -63,7 +63,10 @@ __all__ = [
     "namespaces",
     "plan",
     "popen",
+    "remove_volume",
+    "rmtree",
     "run",
+    "volumes",
 ]
 
 R = TypeVar("R")
@@ -112,8 +115,23 @@ def _nothing(_: object) -> None:
     """There is nothing to undo."""
 
 
+async def volumes() -> list[Volume]:
+    """The named volumes of this user; see `ringfence.volumes`."""
+    return await _in_thread(_files.volumes, _nothing)
+
+
+async def remove_volume(name: str) -> None:
+    """Removes a named volume; see `ringfence.remove_volume`."""
+    await _in_thread(lambda: _files.remove_volume(name), _nothing)
+
+
 class _Cancelled(Exception):
     """Ends work in a thread."""
+
+
+async def rmtree(path: AnyPath, *, timeout: float | None = None) -> None:
+    """Removes a tree of this machine; see `ringfence.rmtree`."""
+    await _in_thread(lambda: _files.rmtree(path, timeout=timeout), _nothing)
 
 
 async def _until_cancelled(

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use ringfence::{CopyOptions, CopyProgress, Special, WriteOptions};
+use ringfence::{CopyOptions, CopyProgress, RemoveOptions, Special, WriteOptions};
 
 use crate::call::{detached, to_python};
+use crate::container::duration;
 
 /// What a call that takes long asks from time to time: whether a signal has come, and what the caller's function says.
 struct Asked<'p> {
@@ -89,4 +90,23 @@ pub fn copy(
         if into { container.copy_in(source, target, options) } else { container.copy_out(source, target, options) }
     })?;
     Ok((done.entries, done.bytes, done.skipped))
+}
+
+/// Removes a tree of the host.
+#[pyfunction]
+#[pyo3(signature = (path, timeout=None))]
+pub fn remove_tree(py: Python<'_>, path: PathBuf, timeout: Option<f64>) -> PyResult<()> {
+    let timeout = duration(timeout)?;
+    asking(py, None, |go_on| ringfence::remove_tree(&path, RemoveOptions { timeout, progress: Some(go_on) }))
+}
+
+/// The named volumes, as JSON.
+#[pyfunction]
+pub fn volumes(py: Python<'_>) -> PyResult<String> {
+    detached(py, || ringfence::volumes().map(|volumes| ringfence::Volume::to_json(&volumes)))
+}
+
+#[pyfunction]
+pub fn remove_volume(py: Python<'_>, name: String) -> PyResult<()> {
+    detached(py, || ringfence::remove_volume(&name))
 }

@@ -25,6 +25,8 @@ mod _ringfence {
     #[pymodule_export]
     use crate::events::Events;
     #[pymodule_export]
+    use crate::files::{remove_tree, remove_volume, volumes};
+    #[pymodule_export]
     use crate::group::ControlGroup;
     #[pymodule_export]
     use crate::log::set_log_level;

@@ -55,6 +55,9 @@ def call(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         ["top"],
         ["stats"],
         ["beancounters"],
+        ["cp"],
+        ["volumes"],
+        ["volume"],
     ],
 )
 def test_help(command: list[str]) -> None:
@@ -574,3 +577,35 @@ def test_exec_with_a_terminal() -> None:
     finally:
         c.stop()
     ringfence.gc()
+
+
+def test_cp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RINGFENCE_VOLUMES", str(tmp_path / "volumes"))
+    (tmp_path / "tree/sub").mkdir(parents=True)
+    (tmp_path / "tree/sub/file").write_text("content")
+    os.mkfifo(tmp_path / "tree/fifo")
+    name = f"cli-cp-{os.getpid()}"
+    with ringfence.Container(name=name, detach=True, mounts=["kept:/kept"]) as c:
+        try:
+            refused = call("cp", str(tmp_path / "tree"), f"{name}:/kept")
+            assert refused.returncode == 125 and "tree/fifo" in refused.stderr and "skip" in refused.stderr
+            done = call("cp", "--skip-special", "-o", "0:0", f"{tmp_path}/tree", f"{name}:/kept/")
+            assert (done.returncode, done.stdout) == (0, ""), done.stderr
+            assert "left out 1" in done.stderr
+            assert call("cp", f"{name}:/kept/tree/sub", str(tmp_path / "back")).returncode == 0
+            assert (tmp_path / "back/file").read_text() == "content"
+            for wrong in (
+                ["a", "b"],
+                [f"{name}:/a", f"{name}:/b"],
+                ["-o", "0", f"{name}:/kept", "x"],
+                [f"{name}:/no", "x"],
+            ):
+                assert call("cp", *wrong).returncode == 125
+            assert "in use" in call("volumes").stdout
+            assert call("volume", "rm", "kept").returncode == 125
+        finally:
+            c.stop(0)
+            ringfence.gc()
+    assert [v["name"] for v in json.loads(call("volumes", "--json").stdout)] == ["kept"]
+    assert call("volume", "rm", "kept").returncode == 0
+    assert json.loads(call("volumes", "--json").stdout) == []

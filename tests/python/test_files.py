@@ -1,4 +1,7 @@
-"""Files and trees read, written and copied from outside, with a container that does its worst."""
+"""Files and trees read, written and copied from outside, with a container that does its worst.
+
+tests/run: vm=root
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -222,6 +227,13 @@ def test_names(container: ringfence.Container, tmp_path: Path) -> None:
     assert (caught.value.kind, caught.value.field) == ("invalid_argument", "special")
     with pytest.raises(TypeError):
         container.copy_out("/tmp", tmp_path, progress=1)  # type: ignore[arg-type]
+    # Views of the kernel's are no files.
+    with ringfence.Container(
+        mounts=[{"type": "proc", "target": "/mnt/proc"}, {"type": "tmpfs", "target": "/mnt/t"}]
+    ) as other:
+        other.write_bytes("/mnt/t/file", b"")
+        other.copy_out("/mnt", tmp_path / "views")
+    assert os.listdir(tmp_path / "views/proc") == [] and os.listdir(tmp_path / "views/t") == ["file"]
     # A file of /proc has no size, but an end.
     container.copy_out("/proc/sys/kernel/ostype", tmp_path / "ostype")
     assert (tmp_path / "ostype").read_text() == "Linux\n"
@@ -309,7 +321,7 @@ def test_races(container: ringfence.Container, tmp_path: Path) -> None:
     inside_before = sh(container, f"ls -d {secret} 2>/dev/null || echo none")
     swapper = threading.Thread(target=swap)
     swapper.start()
-    rounds, ended = 0, time.monotonic() + 1.5
+    rounds, ended = 0, time.monotonic() + 1
     try:
         while time.monotonic() < ended and rounds < 1000:
             out = tmp_path / "out" / str(rounds % 7)
@@ -481,3 +493,165 @@ def test_aio(tmp_path: Path) -> None:
                 await task
 
     asyncio.run(main())
+
+
+def test_rmtree(tmp_path: Path) -> None:
+    top, kept = tmp_path / "top", tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").write_text("kept")
+    tree(top)
+    (top / "out").symlink_to(kept)
+    (top / "locked").mkdir(mode=0)
+    os.mkfifo(top / "fifo")
+    ringfence.rmtree(top)
+    assert os.listdir(tmp_path) == ["kept"] and (kept / "file").read_text() == "kept"
+    # Deeper than any path can be named at once.
+    fd = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(600):
+        os.mkdir("deep" * 10, dir_fd=fd)
+        below = os.open("deep" * 10, os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    ringfence.rmtree(tmp_path / ("deep" * 10))
+    (tmp_path / "link").symlink_to(kept)
+    for path, number in [
+        ("", None),
+        ("/", None),
+        ("//", None),
+        (f"{kept}/.", None),
+        (f"{kept}/..", None),
+        (f"{tmp_path}/link/", errno.ENOTDIR),
+        (tmp_path / "nonsense", errno.ENOENT),
+        ("/proc/self/nonsense", errno.ENOENT),
+    ]:
+        with pytest.raises(ringfence.Error) as caught:
+            ringfence.rmtree(path)
+        assert caught.value.field == "path" and caught.value.errno == (number or caught.value.errno), path
+    with pytest.raises(ringfence.Error) as caught:
+        ringfence.rmtree(kept, timeout=0)
+    assert caught.value.kind == "timed_out"
+    asyncio.run(aio.rmtree(tmp_path / "link"))
+    assert (kept / "file").read_text() == "kept"
+    if os.getuid() != 0:
+        with pytest.raises(PermissionError):
+            ringfence.rmtree("/etc/hostname")
+        assert os.path.exists("/etc/hostname")
+
+
+@pytest.mark.needs("user")
+def test_rmtree_of_what_a_container_left(tmp_path: Path) -> None:
+    """Files of ids that an ordinary caller has only in its containers."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    with ringfence.Container(mounts=[f"{volume}:/data:rw"]) as container:
+        sh(
+            container,
+            "mkdir -p /data/d/e; : > /data/d/e/f; chown -R 1000:1000 /data/d; chmod 700 /data/d; : > /data/mine",
+        )
+    assert (volume / "mine").stat().st_uid == os.getuid()
+    if os.getuid() != 0:
+        assert (volume / "d").stat().st_uid != os.getuid()
+        with pytest.raises(PermissionError):
+            os.rmdir(volume / "d/e")
+    ringfence.rmtree(volume)
+    assert not volume.exists()
+
+
+def test_rmtree_stops_at_mounts(tmp_path: Path) -> None:
+    """Inside, where everybody may mount: as what the library is called there."""
+    if os.getuid() != 0:
+        pytest.skip("to mount on the host takes root")
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    (tmp_path / "top/sub/mount").mkdir(parents=True)
+    assert libc.mount(b"none", os.fsencode(tmp_path / "top/sub/mount"), b"tmpfs", 0, None) == 0
+    try:
+        (tmp_path / "top/sub/mount/file").write_text("kept")
+        for path in ("top", "top/sub/mount"):
+            with pytest.raises(ringfence.Error) as caught:
+                ringfence.rmtree(tmp_path / path)
+            assert caught.value.errno == errno.EBUSY
+            assert str(caught.value.path) == str(tmp_path / "top/sub/mount")
+        assert (tmp_path / "top/sub/mount/file").read_text() == "kept"
+    finally:
+        assert libc.umount2(os.fsencode(tmp_path / "top/sub/mount"), 2) == 0
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RINGFENCE_VOLUMES", str(tmp_path / "volumes"))
+    return tmp_path / "volumes"
+
+
+def test_a_named_volume_stays(place: Path) -> None:
+    assert ringfence.volumes() == []
+    with ringfence.Container(
+        mounts=["data:/data", {"type": "volume", "source": "other", "target": "/ro", "rw": False}]
+    ) as c:
+        sh(c, "echo kept > /data/file; ! echo x > /ro/file 2>/dev/null")
+        assert [(v.name, v.in_use) for v in ringfence.volumes()] == [("data", True), ("other", True)]
+        with pytest.raises(ringfence.Error) as caught:
+            ringfence.remove_volume("data")
+        assert (caught.value.errno, caught.value.field) == (errno.EBUSY, "name")
+        with ringfence.Container(mounts=["data:/shared:ro"]) as second:
+            assert second.read_text("/shared/file") == "kept\n"
+    # What root inside has written is the caller's.
+    status = (place / "data/file").stat()
+    assert (status.st_uid, status.st_gid) == (os.getuid(), os.getgid())
+    assert [v.in_use for v in ringfence.volumes()] == [False, False]
+    with ringfence.Container(mounts=["data:/data"]) as c:
+        assert c.read_text("/data/file") == "kept\n"
+    asyncio.run(aio.remove_volume("data"))
+    assert [v.name for v in asyncio.run(aio.volumes())] == ["other"]
+    ringfence.remove_volume("other")
+    with pytest.raises(FileNotFoundError):
+        ringfence.remove_volume("other")
+    assert os.listdir(place) == []
+    for name in ("", ".anonymous", "../x", "a/b"):
+        with pytest.raises(ringfence.Error) as caught:
+            ringfence.remove_volume(name)
+        assert (caught.value.kind, caught.value.field) == ("invalid_argument", "name")
+    for mount in (
+        ".x:/data",
+        "data:relative",
+        "./data:/data",
+        "data",
+        {"type": "volume", "source": "a/b", "target": "/x"},
+    ):
+        with pytest.raises(ringfence.SpecError) as wrong:
+            ringfence.run(["true"], mounts=[mount])  # type: ignore[list-item]
+        assert str(wrong.value.field).startswith("mounts[0]"), mount
+    with pytest.raises(ringfence.SpecError):
+        ringfence.run(["true"], mounts=[{"type": "volume", "source": "a"}])
+    assert os.listdir(place) == []
+
+
+def test_a_volume_without_a_name_goes(place: Path) -> None:
+    mount = {"type": "volume", "target": "/data"}
+    with ringfence.Container(mounts=[mount]) as container:
+        sh(container, "mkdir -p /data/a/b; : > /data/a/b/c")
+        (volume,) = (place / ".anonymous").iterdir()
+        assert (volume / "a/b/c").exists()
+        ringfence.gc()
+        assert volume.exists() and ringfence.volumes() == []
+    assert list((place / ".anonymous").iterdir()) == []
+    with pytest.raises(ringfence.Error):
+        ringfence.run(["/nonsense"], mounts=[mount])
+    assert list((place / ".anonymous").iterdir()) == []
+
+
+def test_gc_removes_volumes_of_the_killed(place: Path) -> None:
+    script = (
+        "import ringfence, os, signal\n"
+        "c = ringfence.Container(mounts=[{'type': 'volume', 'target': '/data'}])\n"
+        "c.write_bytes('/data/file', b'')\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script], timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    ended = time.monotonic() + 60
+    while list((place / ".anonymous").iterdir()) and time.monotonic() < ended:
+        ringfence.gc()
+    assert list((place / ".anonymous").iterdir()) == []

@@ -8,10 +8,11 @@ use std::os::fd::AsRawFd;
 use proptest::prelude::*;
 
 #[allow(dead_code, clippy::all, reason = "as below")]
-#[path = "../../core/keeper/confine.rs"]
-mod confine;
 #[path = "../../core/keeper/calls.rs"]
 mod calls;
+#[allow(dead_code, clippy::all, reason = "as below")]
+#[path = "../../core/keeper/confine.rs"]
+mod confine;
 #[allow(dead_code, clippy::all, reason = "as below")]
 #[path = "../../core/keeper/files.rs"]
 mod files;

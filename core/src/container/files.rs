@@ -4,12 +4,14 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::Container;
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch;
 use crate::launch::facts::{self, UserFiles};
 use crate::plan::reach;
 use crate::proto::request;
@@ -34,6 +36,10 @@ impl Container {
     /// How many bytes [`read`](Self::read) takes unless it is told otherwise: 64 MiB.
     pub const READ_LIMIT: u64 = 64 << 20;
 
+    /// How long [`read`](Self::read) and [`write`](Self::write) take at most, a minute: a file system of the container's own may never
+    /// answer.
+    pub const FILE_TIMEOUT: Duration = Duration::from_secs(60);
+
     /// The content of a file as the container sees it, read with the rights of its root; links lead nowhere but below its root.
     ///
     /// It neither waits nor grows without bounds: what is no regular file (a FIFO, a device, a directory) is not opened, and a file
@@ -43,7 +49,7 @@ impl Container {
     ///
     /// # Errors
     /// Those of open(2) and read(2) with field `path`; InvalidArgument for what is no file; Exhausted with EFBIG for a file above the
-    /// limit; Closed.
+    /// limit; TimedOut after [`FILE_TIMEOUT`](Self::FILE_TIMEOUT); Closed.
     pub fn read(&self, path: impl AsRef<Path>, limit: Option<u64>) -> Result<Vec<u8>> {
         self.read_while(path, limit, &mut |_| true)
     }
@@ -68,7 +74,7 @@ impl Container {
                 .with_errno(libc::EFBIG)
                 .with_hint("a larger limit takes more")
         };
-        let work = Work::new(None, Some(go_on));
+        let work = Work::new(Some(Self::FILE_TIMEOUT), Some(go_on));
         let there = self.files(&work)?;
         let file = there.resolve(path, libc::O_PATH)?.map_err(|errno| failed("open", errno, path))?;
         let stat = there.stat(file.fd, path)?;
@@ -88,7 +94,10 @@ impl Container {
         if length > limit {
             return Err(too_long());
         }
-        let mut bytes = Vec::with_capacity(length as usize);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(length as usize).map_err(|_| {
+            Error::new(ErrorKind::Exhausted, "there is no memory for it").with_field("limit").with_errno(libc::ENOMEM)
+        })?;
         let taken = content.seek(SeekFrom::Start(0)).and_then(|_| content.take(length).read_to_end(&mut bytes));
         taken.map_err(|e| Error::io("read", &e))?;
         Ok(bytes)
@@ -102,7 +111,7 @@ impl Container {
     ///
     /// # Errors
     /// Those of open(2), write(2) and rename(2) with field `path`; InvalidArgument for what is no file, a mode above 0o7777, an owner that is
-    /// none; Closed.
+    /// none; TimedOut after [`FILE_TIMEOUT`](Self::FILE_TIMEOUT); Closed.
     pub fn write(&self, path: impl AsRef<Path>, data: &[u8], options: &WriteOptions) -> Result<()> {
         self.write_while(path, data, options, &mut |_| true)
     }
@@ -123,7 +132,7 @@ impl Container {
             return Err(Error::new(ErrorKind::InvalidArgument, format!("{mode:#o} is above 0o7777")).with_field("mode"));
         }
         let owner = options.owner.as_deref().map(|owner| self.owner_inside(Some(owner))).transpose()?;
-        let work = Work::new(None, Some(go_on));
+        let work = Work::new(Some(Self::FILE_TIMEOUT), Some(go_on));
         let there = self.files(&work)?;
         let Some(name) = basename(path).filter(|_| !path.ends_with(b"/")) else {
             return Err(failed("open", libc::EISDIR, path));
@@ -261,7 +270,11 @@ impl Container {
         drop(given);
         let of = inner.clone();
         let why = move |failed: Option<crate::proto::Record>| match failed {
-            Some(failed) => of.explain(&failed, &compiled),
+            Some(failed) => {
+                // One that is being killed fails in many ways, a moment before its end shows.
+                let _ = launch::poll([of.pidfd()], Some(Instant::now() + Duration::from_millis(100)));
+                of.explain(&failed, &compiled)
+            }
             None => of.keeper_is_gone(),
         };
         Side::there(Session::new(here, channel, Box::new(why)), watch)

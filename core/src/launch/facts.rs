@@ -880,6 +880,9 @@ pub(crate) fn gather(
                     }
                 }
             }
+            if let MountKind::Volume { name } = &mount.kind {
+                path = Some(crate::volume::path(name.as_deref()).map_err(|e| e.with_field(format!("mounts[{i}]")))?);
+            }
             facts.mount_is_dir.push(is_dir);
             facts.mount_paths.push(path);
         }

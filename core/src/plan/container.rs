@@ -1021,6 +1021,12 @@ impl<'a> ContainerPlan<'a> {
                     self.set_attributes(tree, readonly | common, *recursive);
                     tree
                 }
+                MountKind::Volume { .. } => {
+                    let path = self.facts.mount_paths[i].clone().expect("facts have a path for it");
+                    let tree = self.tree(&path, false, true);
+                    self.set_attributes(tree, readonly | common, false);
+                    tree
+                }
                 MountKind::Tmpfs { size, mode } => {
                     let mut options = vec![("mode", format!("{:o}", mode.unwrap_or(0o1777)))];
                     if let Some(size) = size {

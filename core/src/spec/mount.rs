@@ -10,11 +10,13 @@ use super::codec::{Bool, Bytes, Codec, Count, FilePath, Mode, Size};
 use super::json::{self, Json, json, wrong_type};
 use super::shape::{List, Shape};
 use crate::error::{ErrorKind, Result};
+use crate::volume::check_name;
 
 /// One entry of `mounts`.
 ///
 /// As text, `source[:target][:rw]`: a bind mount of an absolute path of the host, recursive, at the same path when no target
-/// is given, read-only unless `rw` stands at the end. Paths with colons need an object.
+/// is given, read-only unless `rw` stands at the end. Paths with colons need an object. `name:target[:ro]`, without a slash in the
+/// name: a volume, writable unless `ro` stands at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     /// What is mounted.
@@ -43,6 +45,13 @@ pub enum MountKind {
         size: Option<u64>,
         /// The mode of its root directory; `None` is 0o1777.
         mode: Option<u32>,
+    },
+    /// A directory of the library's, made at its first use: see [`volumes`](crate::volumes). It belongs to the caller, who is root
+    /// inside.
+    Volume {
+        /// The one that has this name, and stays; `None`: a new one that goes with the container. Letters, digits, `_`, `-` and `.`,
+        /// at most 128.
+        name: Option<String>,
     },
     /// A fresh view of the container's processes (proc(5)).
     Proc,
@@ -78,6 +87,11 @@ impl Mount {
     pub fn bind(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         let kind = MountKind::Bind { source: BindSource::Path(source.into()), recursive: true };
         Self { kind, target: target.into(), readonly: true }
+    }
+
+    /// A volume: a named one that stays, or one that goes with the container.
+    pub fn volume(name: Option<&str>, target: impl Into<PathBuf>) -> Self {
+        Self { kind: MountKind::Volume { name: name.map(str::to_owned) }, target: target.into(), readonly: false }
     }
 
     /// A writable tmpfs without a size of its own.
@@ -117,8 +131,16 @@ impl Mount {
             [source, target] => (source, target),
             _ => return Err("more than source, target and rw"),
         };
+        if parts.len() == 2
+            && target.starts_with(b"/")
+            && let Some(name) = std::str::from_utf8(source).ok().filter(|name| check_name(name).is_ok())
+        {
+            return Ok(Self { readonly: writable == Some(false), ..Self::volume(Some(name), path(target)) });
+        }
         if !source.starts_with(b"/") || !target.starts_with(b"/") {
-            return Err("source and target have to be absolute paths, and the last word rw or ro");
+            return Err(
+                "source and target have to be absolute paths (or the source the name of a volume), and the last word rw or ro",
+            );
         }
         Ok(Self { readonly: writable != Some(true), ..Self::bind(path(source), path(target)) })
     }
@@ -155,7 +177,7 @@ impl From<String> for Mount {
 }
 
 const KEYS: [&str; 10] = ["source", "fd", "target", "rw", "type", "size", "mode", "recursive", "register", "owner"];
-const TYPES: [&str; 8] = ["bind", "tmpfs", "proc", "sysfs", "mqueue", "devpts", "cgroup", "binfmt_misc"];
+const TYPES: [&str; 9] = ["bind", "tmpfs", "volume", "proc", "sysfs", "mqueue", "devpts", "cgroup", "binfmt_misc"];
 
 impl Codec for Mount {
     type Value = Self;
@@ -177,7 +199,8 @@ impl Codec for Mount {
             Some(other) => return Err(wrong_type(&at.key("type"), "a type of mount", other)),
         };
         let fits = |key: &str| match key {
-            "source" | "fd" | "recursive" => kind == "bind",
+            "source" => kind == "bind" || kind == "volume",
+            "fd" | "recursive" => kind == "bind",
             "size" | "mode" => kind == "tmpfs",
             "register" => kind == "binfmt_misc",
             _ => true,
@@ -187,7 +210,15 @@ impl Codec for Mount {
         }
         let read_path = |key| member(key).map(|path| FilePath::read(path, &at.key(key))).transpose();
         let source = read_path("source")?;
+        let is_volume = kind == "volume";
         let (kind, readonly) = match kind {
+            "volume" => {
+                let name = source.as_ref().map(|name| match name.to_str() {
+                    Some(name) => Ok(name.to_owned()),
+                    None => Err(at.key("source").error("a name has letters, digits, \"_\", \"-\" and \".\"")),
+                });
+                (MountKind::Volume { name: name.transpose()? }, false)
+            }
             "bind" => {
                 let recursive = member("recursive").map(|json| Bool::read(json, &at.key("recursive"))).transpose()?;
                 let source = match (&source, member("fd")) {
@@ -226,7 +257,10 @@ impl Codec for Mount {
             }
         };
         let customary = || matches!(kind, MountKind::BinfmtMisc { .. }).then(|| Self::BINFMT_MISC.into());
-        let target = read_path("target")?.or(source).or_else(customary).ok_or_else(|| at.error("has no target"))?;
+        let target = read_path("target")?
+            .or(source.filter(|_| !is_volume))
+            .or_else(customary)
+            .ok_or_else(|| at.error("has no target"))?;
         if target.as_os_str().is_empty() {
             return Err(at.key("target").error("is empty"));
         }
@@ -259,6 +293,12 @@ impl Codec for Mount {
                 }
                 "tmpfs"
             }
+            MountKind::Volume { name } => {
+                if let Some(name) = name {
+                    json["source"] = name.as_str().into();
+                }
+                "volume"
+            }
             MountKind::Proc => "proc",
             MountKind::Sysfs => "sysfs",
             MountKind::Mqueue => "mqueue",
@@ -282,10 +322,11 @@ impl Codec for Mount {
 
     fn schema() -> Json {
         json!({"anyOf": [
-            {"type": "string", "pattern": "^/[^:]*(:/[^:]*)?(:(rw|ro))?$", "description": "source[:target][:rw]"},
+            {"type": "string", "pattern": "^(/[^:]*(:/[^:]*)?|[A-Za-z0-9][A-Za-z0-9_.-]*:/[^:]*)(:(rw|ro))?$",
+                "description": "source[:target][:rw], or name:target[:ro] for a volume"},
             {"type": "object", "additionalProperties": false, "properties": {
                 "type": {"enum": TYPES, "default": "bind"},
-                "source": {"$ref": "#/$defs/path"},
+                "source": {"$ref": "#/$defs/path", "description": "of type volume its name; without one it goes with the container"},
                 "fd": {"type": "integer", "minimum": 0, "description": "an open descriptor in place of source"},
                 "target": {"$ref": "#/$defs/path", "description": "the same path as source when absent; /proc/sys/fs/binfmt_misc of that type"},
                 "rw": {"type": "boolean", "description": "false for bind, sysfs and cgroup when absent, else true"},

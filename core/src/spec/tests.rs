@@ -76,6 +76,8 @@ fn cases() -> Vec<Case> {
                 {"source": "/a", "target": "/b", "rw": true, "recursive": false},
                 {"fd": 7, "target": "/c"},
                 {"type": "tmpfs", "target": "/d", "size": 65536, "mode": "0700"},
+                {"type": "volume", "source": "data", "target": "/f", "rw": false},
+                {"type": "volume", "target": "/g"},
                 {"type": "sysfs", "target": "/e"},
                 {"type": "proc", "target": "/proc", "rw": false},
                 {"type": "binfmt_misc", "target": "/proc/sys/fs/binfmt_misc", "register": [":a:E::a::/bin/cat:"]},
@@ -89,6 +91,8 @@ fn cases() -> Vec<Case> {
                         kind: MountKind::Tmpfs { size: Some(65536), mode: Some(0o700) },
                         ..Mount::tmpfs("/d")
                     })
+                    .mount("data:/f:ro")
+                    .mount(Mount::volume(None, "/g"))
                     .mount(Mount { kind: MountKind::Sysfs, target: "/e".into(), readonly: true })
                     .mount(Mount { kind: MountKind::Proc, target: "/proc".into(), readonly: true })
                     .mount(Mount::binfmt_misc([":a:E::a::/bin/cat:"]))
@@ -463,6 +467,14 @@ fn other_forms_of_the_same_value() {
         &[
             json!([{"type": "tmpfs", "target": "/a", "size": "1M"}]),
             json!([{"type": "tmpfs", "target": "/a", "size": 1048576, "rw": true}]),
+        ],
+    );
+    same(
+        "mounts",
+        &[
+            json!(["data:/a"]),
+            json!(["data:/a:rw"]),
+            json!([{"type": "volume", "source": "data", "target": "/a", "rw": true}]),
         ],
     );
     same(

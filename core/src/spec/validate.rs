@@ -846,6 +846,12 @@ fn validate_mounts(mounts: &[Mount]) -> Result<()> {
                     file_mode(&at.key("mode"), *mode)?;
                 }
             }
+            MountKind::Volume { name } => {
+                if let Some(name) = name {
+                    crate::volume::check_name(name)
+                        .map_err(|why| at.key("source").error(format!("{name:?}: {why}")))?;
+                }
+            }
             MountKind::Proc | MountKind::Sysfs | MountKind::Mqueue | MountKind::Devpts | MountKind::Cgroup => {}
             MountKind::BinfmtMisc { register } => {
                 for (i, line) in register.iter().enumerate() {
@@ -1370,7 +1376,7 @@ mod tests {
     #[test]
     fn mounts() {
         refused(spec().mount("/a:/b:rw:x"), "mounts[0]", "more than source, target and rw");
-        refused(spec().mount("data:/b"), "mounts[0]", "absolute");
+        refused(spec().mount("./data:/b"), "mounts[0]", "absolute");
         refused(spec().mount("/a:/b:rx"), "mounts[0]", "more than");
         refused(spec().mount("/a:RW"), "mounts[0]", "absolute");
         refused(spec().mount(""), "mounts[0]", "absolute");

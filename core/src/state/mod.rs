@@ -121,9 +121,14 @@ fn list(place: &Place) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Ends and removes what dead keepers left, and the records of ended detached containers.
+/// Ends and removes what dead keepers left, the records of ended detached containers, and volumes without a name whose container is gone.
 pub fn gc() -> Result<GcReport> {
-    gc::collect(&Place::now(), true)
+    let mut report = gc::collect(&Place::now(), true)?;
+    match crate::volume::collect() {
+        Ok(removed) => report.files += removed,
+        Err(error) => report.remaining.push(error.to_string()),
+    }
+    Ok(report)
 }
 
 /// `gc`, but ended detached containers can still be asked for their status: for the start after a keeper was killed.

@@ -45,6 +45,12 @@ pub(crate) fn file_call(nr: u32, args: &[u64; 6]) -> i64 {
     unsafe { raw::syscall6(nr as usize, a, b, c, d, e, f) as i64 }
 }
 
+/// flock(2).
+pub(crate) fn flock(fd: &impl std::os::fd::AsRawFd, how: i32) -> Result<(), i32> {
+    // SAFETY: no pointers.
+    unsafe { call(libc::SYS_flock, [fd.as_raw_fd() as usize, how as usize]) }.map(drop)
+}
+
 fn check(result: isize) -> Result<usize, i32> {
     if (-4095..0).contains(&result) { Err(-result as i32) } else { Ok(result as usize) }
 }

@@ -4,7 +4,7 @@
 //! side: not the container's on the way out, and not one that an earlier copy left at the target. What changes meanwhile is looked at
 //! again; what keeps changing is an error.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{BorrowedFd, RawFd};
 
 use super::side::{
@@ -40,6 +40,8 @@ pub(crate) struct Copy<'c, 'a, 'w> {
     /// Files with several names that were copied: where, from the directory that they were copied to.
     linked: HashMap<((u32, u32), u64), Vec<u8>>,
     top: RawFd,
+    /// Mounts of the source that have files.
+    mounts: HashSet<u64>,
     /// The first directory of the copy.
     made: Option<((u32, u32), u64)>,
 }
@@ -52,7 +54,7 @@ impl<'c, 'a, 'w> Copy<'c, 'a, 'w> {
         owner: Option<(u32, u32)>,
         special: Special,
     ) -> Self {
-        Self { from, to, work, owner, special, linked: HashMap::new(), top: -1, made: None }
+        Self { from, to, work, owner, special, linked: HashMap::new(), top: -1, mounts: HashSet::new(), made: None }
     }
 
     /// `source` may lead through links. `target`: into it, if it is a directory, else it is what the copy is called.
@@ -68,6 +70,8 @@ impl<'c, 'a, 'w> Copy<'c, 'a, 'w> {
                 .with_errno(libc::EINVAL)
                 .with_hint("files and directories are copied"));
         }
+        // What the caller names is copied, whatever it is.
+        self.mounts.insert(stat.mount);
         let named = basename(source);
         let wrong = |errno: i32, why: &str| {
             let error = Error::os("copy", errno).with_field("target").with_path(String::from_utf8_lossy(target));
@@ -256,7 +260,10 @@ impl<'c, 'a, 'w> Copy<'c, 'a, 'w> {
         if self.made == Some(key) {
             return Err(itself(target));
         }
-        self.entries(&from, to.fd, place, source, target, depth)?;
+        if self.mounts.contains(&stat.mount) || !self.from.is_view(from.fd, source)? {
+            self.mounts.insert(stat.mount);
+            self.entries(&from, to.fd, place, source, target, depth)?;
+        }
         // Last: until now it had to be writable, and its times changed with each entry.
         let mut p = Program::new();
         self.dress(&mut p, to.fd.into(), stat);

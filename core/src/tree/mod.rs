@@ -2,8 +2,12 @@
 
 /// What copies.
 pub(crate) mod copy;
+/// What removes.
+pub(crate) mod remove;
 /// The host's files, or a container's.
 pub(crate) mod side;
+
+pub use remove::{RemoveOptions, remove_tree};
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};

@@ -224,7 +224,13 @@ impl Session {
         }
     }
 
-    fn exchange(&self, request: &[u8], fds: &[RawFd], watch: &dyn Watch) -> Result<(Vec<u8>, Option<OwnedFd>)> {
+    fn exchange(
+        &self,
+        request: &[u8],
+        fds: &[RawFd],
+        len: usize,
+        watch: &dyn Watch,
+    ) -> Result<(Vec<u8>, Option<OwnedFd>)> {
         if self.busy.replace(true) {
             return Err(Error::new(ErrorKind::Internal, "the task that serves files was left waiting"));
         }
@@ -239,7 +245,8 @@ impl Session {
                 Err(errno) => return Err(Error::os("sendmsg", errno as i32)),
             }
         }
-        let mut answer = vec![0; ROOM];
+        // One more, so that an answer that is too long is not taken for the right one.
+        let mut answer = vec![0; len + 1];
         loop {
             let [ready] = launch::poll([self.socket.as_fd()], Some(Instant::now() + SLICE))?;
             if !ready {
@@ -309,6 +316,7 @@ pub(crate) const OPENAT2: (libc::c_long, &str) = (libc::SYS_openat2, "open");
 pub(crate) const CLOSE: (libc::c_long, &str) = (libc::SYS_close, "close");
 pub(crate) const STATX: (libc::c_long, &str) = (libc::SYS_statx, "statx");
 pub(crate) const GETDENTS: (libc::c_long, &str) = (libc::SYS_getdents64, "getdents64");
+pub(crate) const STATFS: (libc::c_long, &str) = (libc::SYS_fstatfs, "statfs");
 pub(crate) const READLINK: (libc::c_long, &str) = (libc::SYS_readlinkat, "readlink");
 pub(crate) const SYMLINK: (libc::c_long, &str) = (libc::SYS_symlinkat, "symlink");
 pub(crate) const MKDIR: (libc::c_long, &str) = (libc::SYS_mkdirat, "mkdir");
@@ -348,7 +356,7 @@ impl<'a> Side<'a> {
         let slash = p.text(b"/");
         let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
         let root = p.op(OPENAT, [libc::AT_FDCWD.into(), slash, flags.into()]);
-        let (answer, task) = session.exchange(&p.encode(), &[], watch)?;
+        let (answer, task) = session.exchange(&p.encode(), &[], p.ops.len() * 8 + p.room, watch)?;
         session.task = task;
         let names = p.ops.iter().map(|(op, name)| (*name, op.flags)).collect();
         let outcome = Outcome { answer, names };
@@ -379,7 +387,7 @@ impl<'a> Side<'a> {
                 ran.ok_or_else(|| Error::new(ErrorKind::Internal, "a program of file operations is wrong"))?;
                 answer
             }
-            Via::There(session) => session.exchange(&request, &raw, self.watch)?.0,
+            Via::There(session) => session.exchange(&request, &raw, len, self.watch)?.0,
         };
         if answer.len() != len {
             return Err(Error::new(ErrorKind::Internal, "the answer has another length than what was asked for"));
@@ -447,6 +455,31 @@ impl<'a> Side<'a> {
             Some((_, errno)) => Err(errno),
             None => Ok(Stat::parse(outcome.out(out, Stat::LEN))),
         })
+    }
+
+    /// Whether an open directory is of one of the kernel's own file systems, which hold no files but views of something.
+    pub fn is_view(&self, fd: RawFd, path: &[u8]) -> Result<bool> {
+        // proc, sysfs, cgroup, cgroup2, devpts, mqueue, binfmt_misc, debugfs, tracefs, securityfs, bpf.
+        const VIEWS: [u64; 11] = [
+            0x9fa0,
+            0x6265_6572,
+            0x27_e0eb,
+            0x6367_7270,
+            0x1cd1,
+            0x1980_0202,
+            0x4249_4e4d,
+            0x6462_6720,
+            0x7472_6163,
+            0x7363_6673,
+            0xcafe_4a11,
+        ];
+        let mut p = Program::new();
+        let out = p.out(120);
+        p.op(STATFS, [fd.into(), out]);
+        let outcome = self.run(&p, &[])?;
+        outcome.check(path)?;
+        let kind = outcome.out(out, 8).try_into().map_or(0, u64::from_ne_bytes);
+        Ok(VIEWS.contains(&kind))
     }
 
     /// Opens a directory of a directory.
@@ -565,14 +598,16 @@ pub(crate) struct Stat {
     pub ino: u64,
     pub size: u64,
     pub dev: (u32, u32),
+    /// The mount's number, 0 where the kernel does not say (before Linux 5.8).
+    pub mount: u64,
     pub atime: (i64, u32),
     pub mtime: (i64, u32),
 }
 
 impl Stat {
     pub const LEN: usize = 256;
-    /// STATX_BASIC_STATS.
-    pub const MASK: u32 = 0x7ff;
+    /// STATX_BASIC_STATS and STATX_MNT_ID.
+    pub const MASK: u32 = 0x17ff;
 
     fn parse(bytes: &[u8]) -> Self {
         let u32_at = |at: usize| bytes.get(at..at + 4).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
@@ -587,6 +622,7 @@ impl Stat {
             atime: (u64_at(64) as i64, u32_at(72)),
             mtime: (u64_at(112) as i64, u32_at(120)),
             dev: (u32_at(136), u32_at(140)),
+            mount: u64_at(144),
         }
     }
 

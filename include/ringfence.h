@@ -28,7 +28,7 @@
  *   Time        Timeouts are milliseconds: -1 waits for ever, 0 only looks.
  *   Threads     Containers, processes and outputs may be used by any number of threads at once. Specs, commands and errors
  *               belong to one thread at a time, but any number of threads may start the same spec while nobody changes it; a
- *               conflicting use fails with EBUSY. A reader of events is read by one thread at a time. An object may be freed
+ *               conflicting use fails with EBUSY. A reader of events or of a log is read by one thread at a time. An object may be freed
  *               while a call that began earlier is still under way on another thread; a call must not begin after the free.
  *   fork        In a forked child of the program, every call on a container, process or reader of the parent fails with
  *               RINGFENCE_KIND_FORKED_CHILD and ECHILD, and the ringfence_*_free() functions only release memory and close
@@ -309,6 +309,13 @@ typedef struct ringfence_error ringfence_error;
 typedef struct ringfence_events ringfence_events;
 
 /**
+ * A reader of the log of a container. Reading (ringfence_logs_next() and ringfence_logs_line()) is for one thread at a time, because there
+ * is one current line; _cancel, _fd and _free may be called by any thread meanwhile. Any number of readers may be made for one
+ * container. It outlives the handle of its container.
+ */
+typedef struct ringfence_logs ringfence_logs;
+
+/**
  * What a finished command wrote and how it ended.
  */
 typedef struct ringfence_output ringfence_output;
@@ -409,12 +416,18 @@ const char *ringfence_error_path(const ringfence_error *error);
 const char *ringfence_error_hint(const ringfence_error *error);
 
 /**
+ * Of ringfence_container_wait_for(): the last lines of the container's log (50, or 16 KiB), which are no part of the message. NULL when there
+ * are none, and for NULL.
+ */
+const char *ringfence_error_log_tail(const ringfence_error *error);
+
+/**
  * All of it as one line for people. Never NULL: for NULL it is "no error".
  */
 const char *ringfence_error_message(const ringfence_error *error);
 
 /**
- * All of it as a JSON object with kind, errno, errno_name, field, step, path, hint and message; NULL for NULL.
+ * All of it as a JSON object with kind, errno, errno_name, field, step, path, hint, message and log_tail; NULL for NULL.
  */
 const char *ringfence_error_json(const ringfence_error *error);
 
@@ -1314,6 +1327,109 @@ int ringfence_events_threshold(const ringfence_events *events);
  */
 char *ringfence_events_json(const ringfence_events *events,
                             ringfence_error **err);
+
+/**
+ * The log of a container (what its main process wrote to streams of kind `log`), line by line. `options` is JSON, or NULL for the
+ * defaults:
+ *
+ *   {"tail": 50, "since": 0, "follow": true}
+ *
+ * "tail": only the last lines, that many of those from "since" on. "since": from this byte on; ringfence_container_log_position() and
+ * ringfence_logs_position() give such places (the kernel keeps no time of a line). "follow": wait for what is still to be written,
+ * until the container has ended; without it the log is over where it ends now. Works for attached and detached containers, while
+ * they run and afterwards. `*result` is for ringfence_logs_free().
+ *
+ * This prints a log as it is written:
+ *
+ *   while ((r = ringfence_logs_next(logs, -1, &err)) == 1) {
+ *       const void *line = ringfence_logs_line(logs, &length);
+ *       fwrite(line, 1, length, stdout);
+ *   }
+ *
+ * Fails with RINGFENCE_KIND_NOT_FOUND when no stream of the main process is a log, with RINGFENCE_KIND_INVALID_ARGUMENT for options that
+ * can never work; ringfence_error_field() says which.
+ */
+int ringfence_container_logs(const ringfence_container *container,
+                             const char *options,
+                             ringfence_logs **result,
+                             ringfence_error **err);
+
+/**
+ * Where its log ends now: how many bytes were written to it.
+ */
+int ringfence_container_log_position(const ringfence_container *container, uint64_t *position, ringfence_error **err);
+
+/**
+ * 1 when its log is full: "log_max" bytes were written, and what the program writes now is refused (EPERM); else 0.
+ */
+int ringfence_container_log_is_full(const ringfence_container *container, ringfence_error **err);
+
+/**
+ * Frees the reader. NULL is fine. A call of ringfence_logs_next() that is under way on another thread fails with
+ * RINGFENCE_KIND_CLOSED.
+ */
+void ringfence_logs_free(ringfence_logs *logs);
+
+/**
+ * A descriptor, borrowed, that is readable (POLLIN) when there may be a line, and when it is over. Only poll it, never read it;
+ * ringfence_logs_next() with timeout 0 may then still find nothing. -1 for NULL and in a forked child.
+ */
+int ringfence_logs_fd(const ringfence_logs *logs);
+
+/**
+ * Waits for the next line. 1: there is one, see ringfence_logs_line(); 0: the time passed, or it is over (ringfence_logs_is_over()); -1: an
+ * error. Fails with RINGFENCE_KIND_CLOSED when it was cancelled, or when the handle of a detached container that goes on was closed.
+ */
+int ringfence_logs_next(const ringfence_logs *logs,
+                        int timeout_ms,
+                        ringfence_error **err);
+
+/**
+ * The line that ringfence_logs_next() found, with its newline (the last of a log may have none; one of more than 1 MiB comes in
+ * pieces), and with a NUL behind it, which `*length` does not count: there may be others in the line. `length` may be NULL. Lives until
+ * the next call of ringfence_logs_next() that finds a line. NULL before the first line, and for NULL.
+ */
+const char *ringfence_logs_line(const ringfence_logs *logs,
+                                size_t *length);
+
+/**
+ * 1 when all was handed out and nothing comes any more, else 0; -1 for NULL and in a forked child.
+ */
+int ringfence_logs_is_over(const ringfence_logs *logs);
+
+/**
+ * Behind the last byte that was handed out: "since" for another reader that goes on there. 0 for NULL.
+ */
+uint64_t ringfence_logs_position(const ringfence_logs *logs);
+
+/**
+ * Makes every call of ringfence_logs_next(), under way on any thread or begun later, fail with RINGFENCE_KIND_CLOSED, unless it is over.
+ */
+int ringfence_logs_cancel(const ringfence_logs *logs,
+                          ringfence_error **err);
+
+/**
+ * Waits until a container is ready: until all of `conditions` hold, a JSON object with one or several of
+ *
+ *   {"port": 5432, "log": "ready to accept", "path": "/run/x.sock", "command": ["pg_isready"], "http": "http://127.0.0.1:8080/health"}
+ *
+ * "port": something listens on that TCP port of the container's network, or "53/udp" is bound; nobody connects for it. "log": a regular
+ * expression that matches in a line of the log, from its beginning. "path": it exists inside. These three may be lists. "command": run
+ * inside again and again, it exits with 0. "http": a GET from inside is answered with a status from 200 to 399; {"url": ..., "status": 204}
+ * asks for one. What held once is not looked at again.
+ *
+ * Returns 1 when it is ready, 0 when the time passed, -1 for an error. It looks again after 1 to 50 ms; lines of the log and the end of the
+ * container are noticed at once. Fails with RINGFENCE_KIND_CLOSED when the container ends before it is ready, or its handle is closed, with
+ * RINGFENCE_KIND_INVALID_ARGUMENT for what can never hold, with RINGFENCE_KIND_NOT_FOUND for a program that does not exist and for "log" without
+ * a log; ringfence_error_field() says which condition.
+ *
+ * Unlike elsewhere `*err` is set for 0 too (RINGFENCE_KIND_TIMED_OUT; free it): it says what holds and what does not, and
+ * ringfence_error_log_tail() has the last lines of the log, as it has when the container ended.
+ */
+int ringfence_container_wait_for(const ringfence_container *container,
+                                 const char *conditions,
+                                 int timeout_ms,
+                                 ringfence_error **err);
 
 /**
  * A command for ringfence_container_spawn(). The program is looked up inside the container, by the PATH of the command's

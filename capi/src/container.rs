@@ -391,8 +391,8 @@ pub unsafe extern "C" fn ringfence_container_log_read(
 ) -> c_int {
     border(err, -1, || {
         output(buffer, "buffer")?;
-        let log = running(container)?.container.log(from)?;
-        let length = log.len().min(size).min(c_int::MAX as usize);
+        let log = running(container)?.container.log_part(from, size.min(c_int::MAX as usize))?;
+        let length = log.len();
         // SAFETY: not NULL, by the header's contract `size` bytes that nobody else uses, and the log is not longer than that.
         unsafe { ptr::copy_nonoverlapping(log.as_ptr(), buffer.cast(), length) };
         Ok(length as c_int)

@@ -81,6 +81,7 @@ pub struct ringfence_error {
     step: Option<Cow<'static, CStr>>,
     path: Option<Cow<'static, CStr>>,
     hint: Option<Cow<'static, CStr>>,
+    log_tail: Option<Cow<'static, CStr>>,
     message: Cow<'static, CStr>,
     json: Cow<'static, CStr>,
 }
@@ -109,9 +110,10 @@ pub(crate) static OUT_OF_MEMORY: Static = Static(UnsafeCell::new(ringfence_error
     step: None,
     path: None,
     hint: None,
+    log_tail: None,
     message: Cow::Borrowed(c"the program is out of memory: Cannot allocate memory (ENOMEM)"),
     json: Cow::Borrowed(
-        c"{\"kind\":\"exhausted\",\"errno\":12,\"errno_name\":\"ENOMEM\",\"field\":null,\"step\":null,\"path\":null,\"hint\":null,\"message\":\"the program is out of memory: Cannot allocate memory (ENOMEM)\"}",
+        c"{\"kind\":\"exhausted\",\"errno\":12,\"errno_name\":\"ENOMEM\",\"field\":null,\"step\":null,\"path\":null,\"hint\":null,\"message\":\"the program is out of memory: Cannot allocate memory (ENOMEM)\",\"log_tail\":null}",
     ),
 }));
 
@@ -129,6 +131,7 @@ pub(crate) fn new_error(error: &Error) -> *mut ringfence_error {
         step: error.step().map(owned),
         path: error.path().map(owned),
         hint: error.hint().map(owned),
+        log_tail: error.log_tail().map(owned),
         message: owned(&error.to_string()),
         json: owned(&error.to_json()),
     }))
@@ -190,13 +193,20 @@ pub unsafe extern "C" fn ringfence_error_hint(error: *const ringfence_error) -> 
     text(look(error).and_then(|e| e.hint.as_ref()))
 }
 
+/// Of ringfence_container_wait_for(): the last lines of the container's log (50, or 16 KiB), which are no part of the message. NULL when there
+/// are none, and for NULL.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_error_log_tail(error: *const ringfence_error) -> *const c_char {
+    text(look(error).and_then(|e| e.log_tail.as_ref()))
+}
+
 /// All of it as one line for people. Never NULL: for NULL it is "no error".
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_error_message(error: *const ringfence_error) -> *const c_char {
     look(error).map_or(c"no error".as_ptr(), |e| e.message.as_ptr())
 }
 
-/// All of it as a JSON object with kind, errno, errno_name, field, step, path, hint and message; NULL for NULL.
+/// All of it as a JSON object with kind, errno, errno_name, field, step, path, hint, message and log_tail; NULL for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_error_json(error: *const ringfence_error) -> *const c_char {
     text(look(error).map(|e| &e.json))

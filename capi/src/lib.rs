@@ -30,6 +30,10 @@ mod pod;
 mod port;
 
 mod events;
+/// The log of a container, line by line.
+mod logs;
+/// Waiting until a container is ready.
+mod ready;
 
 mod command;
 

@@ -20,6 +20,7 @@
 //! | `KEEP` | none | `KEPT` on the container's channel: it is recorded and outlives its host from now on |
 //! | `TIMES` | `cpu.stat` of the container's group, or none | none: its time limits are these from now on |
 //! | `HOLD` | none | none: the keeper does not go for want of containers, until it is said that it may |
+//! | `LOG` | channel | `FD` + the log of a detached container, /dev/null when it has none |
 //! | `LEAVE` | none | none: the keeper goes after its last container |
 //!
 //! The main process's `EXITED` record is written to the status pipe by pid 1 of the container (its parent), or by the
@@ -50,6 +51,7 @@ pub mod request {
     pub const TIMES: u32 = 10;
     pub const HOLD: u32 = 11;
     pub const RELAY: u32 = 12;
+    pub const LOG: u32 = 13;
 }
 
 /// Flags of `HELLO`.

@@ -397,13 +397,18 @@ impl Keeper {
             Err(errno) => return errno == -nr::EINVAL as i64,
         };
         let fds = &fds[..got.nfds];
-        let needs_channel = matches!(req.kind, request::START | request::EXEC | request::CALL | request::RELAY);
+        use request::{CALL, EXEC, LOG, RELAY, START};
+        let needs_channel = matches!(req.kind, START | EXEC | CALL | RELAY | LOG);
         let sound = got.len == size
             && req.magic == MAGIC
             && req.nfds as usize == fds.len()
             && fds.len() <= MAX_FDS
-            && (!needs_channel || fds.len() >= 2)
-            && (req.kind != request::START || fds.len() >= 3);
+            && match req.kind {
+                START => fds.len() >= 3,
+                EXEC | CALL | RELAY => fds.len() >= 2,
+                LOG => fds.len() == 1,
+                _ => true,
+            };
         if sound && self.is_entitled(&req, got.pid, from) {
             match req.kind {
                 request::SHARE if fds.len() == 2 && (req.key as usize) < SHARED => {
@@ -457,6 +462,10 @@ impl Keeper {
                         };
                         return true;
                     }
+                }
+                request::LOG if self.detached() => {
+                    let file = Record { magic: MAGIC, kind: record::FD, ..Record::default() };
+                    send_record(fds[0], &file, fd::LOG);
                 }
                 request::HOLD => {
                     self.held = self.held.saturating_add(req.value);

@@ -44,6 +44,8 @@ mod enter;
 mod files;
 /// Groups of processes inside.
 mod groups;
+/// The log of the main process.
+mod logs;
 /// Network devices.
 mod net;
 /// Pseudoterminals, /dev/shm and kernel parameters.
@@ -56,6 +58,8 @@ mod ports;
 mod processes;
 /// Sockets and files inside, for the host.
 mod reach;
+/// Waiting until it is ready.
+mod ready;
 /// Changes of a running container.
 mod update;
 
@@ -65,8 +69,11 @@ pub use enter::Lent;
 pub use files::WriteOptions;
 pub use groups::ControlGroup;
 pub(crate) use groups::Sub;
+use logs::new_log;
+pub use logs::{LogIter, LogOptions, LogReader};
 pub use pod::Pod;
 pub use processes::ProcessEntry;
+pub use ready::{HttpCheck, PortCheck, Readiness, WaitFor};
 
 /// How long an implicit end (a drop, a failed start) may take.
 const SHORT: Duration = Duration::from_secs(5);
@@ -117,8 +124,8 @@ pub(crate) struct Inner {
     readers: Readers,
     claims: Mutex<Vec<IdClaim>>,
     name: Mutex<Option<NameClaim>>,
-    log: Option<OwnedFd>,
     volumes: Mutex<volume::Used>,
+    log: logs::Log,
     /// Whose namespaces it has, and in whose group it is.
     pod: Option<Membership>,
     /// What `info_json` tells: made when somebody asks.
@@ -530,22 +537,6 @@ fn open_streams(asked: [Option<&Stdio>; 3], defaults: [Stdio; 3], log: Option<&O
     Ok(out)
 }
 
-/// A log: a memory file that cannot grow. Writes beyond its end fail with EPERM; what was written is as long as the shared
-/// offset says. No thread and no pipe that could fill up.
-fn new_log(max: u64) -> Result<OwnedFd> {
-    use nix::sys::memfd::{MFdFlags, memfd_create};
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let fd =
-        memfd_create(c"ringfence-log", flags).map_err(|e| Error::os("memfd_create", e as i32).with_field("log_max"))?;
-    nix::unistd::ftruncate(&fd, max as i64).map_err(|e| Error::os("ftruncate", e as i32).with_field("log_max"))?;
-    let seals = libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
-    // SAFETY: no pointers.
-    if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) } < 0 {
-        return Err(Error::io("seal", &std::io::Error::last_os_error()).with_field("log_max"));
-    }
-    Ok(fd)
-}
-
 /// What a member of a pod shares, and with whom.
 #[derive(Clone, Debug)]
 struct Membership {
@@ -825,9 +816,7 @@ impl Container {
     }
 
     fn attempt(spec: &Spec, role: Role<'_>, refused: &[Arc<Keeper>]) -> Result<Attempt> {
-        let log_asked = |stdio: &Option<Stdio>| matches!(stdio, None | Some(Stdio::Log));
-        let logs =
-            !spec.argv.is_empty() && spec.terminal.is_none() && (log_asked(&spec.stdout) || log_asked(&spec.stderr));
+        let logs = !spec.argv.is_empty() && logs::is_wanted(spec);
         let log = if logs { Some(new_log(spec.log_max.unwrap_or(Spec::LOG_MAX))?) } else { None };
         let name = match &spec.name {
             Some(name) => Some(names::claim_name(name, spec.detach)?),
@@ -1189,8 +1178,8 @@ impl Container {
             readers: Readers::default(),
             claims: Mutex::new(ids.claims),
             name: Mutex::new(name),
-            log,
             volumes: Mutex::new(volumes.done()),
+            log: logs::Log::new(log),
             pod: pod.cloned(),
             info: OnceCell::new(),
             chosen,
@@ -1280,6 +1269,7 @@ impl Container {
         }
         let group = if running { Group::reopen(&data["cgroup"]).ok() } else { None };
         let has_main = !spec.argv.is_empty() || data["command"].as_array().is_some_and(|c| !c.is_empty());
+        let kept = if !running && has_main && logs::is_wanted(&spec) { Some(found.open_log()?) } else { None };
         let ids = &data["default_ids"];
         let inner = Arc::new(Inner {
             owner: Owner::this(),
@@ -1307,8 +1297,8 @@ impl Container {
             readers: Readers::default(),
             claims: Mutex::default(),
             name: Mutex::default(),
-            log: found.open_log().ok().filter(|_| !running),
             volumes: Mutex::default(),
+            log: logs::Log::new(kept),
             pod: None,
             info: OnceCell::with_value(data.clone()),
             chosen: Chosen::default(),
@@ -1598,42 +1588,6 @@ impl Container {
         info["ports"] = ports::describe(&inner.ports);
         info.to_string()
     }
-
-    /// What the main process wrote to streams that are a `log`, from byte `from` on.
-    pub fn log(&self, from: u64) -> Result<Vec<u8>> {
-        let log = self.log_file()?;
-        let length = log_length(log);
-        let mut bytes = vec![0; length.saturating_sub(from) as usize];
-        use std::os::unix::fs::FileExt;
-        let file = std::fs::File::from(log.try_clone().map_err(|e| Error::io("dup", &e))?);
-        file.read_exact_at(&mut bytes, from).map_err(|e| Error::io("read log", &e))?;
-        Ok(bytes)
-    }
-
-    fn log_file(&self) -> Result<&OwnedFd> {
-        self.open()?.log.as_ref().ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "no stream of this container's main process is a log").with_field("stdout")
-        })
-    }
-
-    /// The log's file (CLOEXEC, the caller's). It is as long as `log_max`; what is written so far is as long as its offset,
-    /// which is shared: use pread(2).
-    pub fn log_fd(&self) -> Result<OwnedFd> {
-        self.log_file()?.try_clone().map_err(|e| Error::io("dup", &e))
-    }
-}
-
-/// A live log's shared offset; a kept one's size.
-fn log_length(log: &OwnedFd) -> u64 {
-    // SAFETY: no pointers.
-    let offset = unsafe { libc::lseek(log.as_raw_fd(), 0, libc::SEEK_CUR) };
-    // SAFETY: no pointers.
-    let seals = unsafe { libc::fcntl(log.as_raw_fd(), libc::F_GET_SEALS) };
-    // Files of any tmpfs have seals: F_SEAL_SEAL alone.
-    if seals > 0 && seals & libc::F_SEAL_GROW != 0 {
-        return offset.max(0) as u64;
-    }
-    nix::sys::stat::fstat(log).map_or(0, |stat| stat.st_size.max(0) as u64)
 }
 
 impl Inner {

@@ -90,6 +90,7 @@ struct Data {
     path: Option<String>,
     detail: Option<String>,
     hint: Option<String>,
+    log_tail: Option<String>,
     errno: i32,
 }
 
@@ -173,6 +174,17 @@ impl Error {
         self
     }
 
+    /// The end of the log of the container that it is about.
+    pub(crate) fn with_log_tail(mut self, tail: impl Into<String>) -> Self {
+        self.data.log_tail = Some(tail.into());
+        self
+    }
+
+    /// The explaining sentence.
+    pub(crate) fn detail(&self) -> Option<&str> {
+        self.data.detail.as_deref()
+    }
+
     /// Another class than the errno suggests.
     pub fn with_kind(mut self, kind: ErrorKind) -> Self {
         self.kind = kind;
@@ -209,7 +221,13 @@ impl Error {
         self.data.hint.as_deref()
     }
 
-    /// All of it as one JSON object: kind, errno, errno_name, field, step, path, hint, message.
+    /// Of a wait for a container that did not become ready: the last lines of its log (50, or 16 KiB), where it has one. Bytes that are not UTF-8
+    /// are replaced. Not a part of the message.
+    pub fn log_tail(&self) -> Option<&str> {
+        self.data.log_tail.as_deref()
+    }
+
+    /// All of it as one JSON object: kind, errno, errno_name, field, step, path, hint, message, log_tail.
     pub fn to_json(&self) -> String {
         serde_json::json!({
             "kind": self.kind.name(),
@@ -220,6 +238,7 @@ impl Error {
             "path": self.data.path,
             "hint": self.data.hint,
             "message": self.to_string(),
+            "log_tail": self.data.log_tail,
         })
         .to_string()
     }

@@ -27,13 +27,18 @@ pub mod state;
 mod sys;
 /// The manager of units, where there is one.
 mod systemd;
+#[doc = include_str!("testing.md")]
+pub mod testing {}
 mod tree;
 /// Directories that are made for containers.
 mod volume;
 
 pub use cgroup::{HugePageUsage, IoUsage, NetUsage, PressureUsage, QuotaUsage, Stall, Stalls, Usage};
 pub use command::Command;
-pub use container::{Beancounter, Container, ControlGroup, Lent, Pod, ProcessEntry, WriteOptions, run};
+pub use container::{
+    Beancounter, Container, ControlGroup, HttpCheck, Lent, LogIter, LogOptions, LogReader, Pod, PortCheck,
+    ProcessEntry, Readiness, WaitFor, WriteOptions, run,
+};
 pub use doctor::doctor;
 pub use error::{Error, ErrorKind, Result, errno_name};
 pub use events::{Event, EventKind, EventOptions, Events, Pressure, PressureLevel, PressureResource};

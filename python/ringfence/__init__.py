@@ -21,10 +21,12 @@ from ._events import Events
 from ._executor import ContainerExecutor
 from ._files import CopyProgress, Volume, remove_volume, rmtree, volumes
 from ._group import ControlGroup
+from ._logs import LogReader, LogStream
 from ._machine import doctor, end_keepers, gc, ls, namespaces, plan, schema
 from ._namespace import Namespace
 from ._pod import Pod
 from ._process import Process
+from ._ready import HttpCheck
 from ._ringfence import __version__
 from ._run import popen, run
 from ._types import (
@@ -74,9 +76,12 @@ __all__ = [
     "Events",
     "Finding",
     "GcReport",
+    "HttpCheck",
     "HugePageUsage",
     "IoUsage",
     "LimitFields",
+    "LogReader",
+    "LogStream",
     "Namespace",
     "NamespaceEntry",
     "NetUsage",

@@ -32,6 +32,7 @@ from . import (
     _tree,
 )
 from ._files import CopyProgress
+from ._logs import options_of as _logs_of
 from ._namespace import KINDS
 from ._process import TextOptions
 from ._types import Plan, Request
@@ -149,8 +150,18 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument("--timeout", type=float, metavar="SECONDS", help="grace before SIGKILL (default: stop_timeout)")
     stop.add_argument("container", nargs="+", metavar="NAME")
     logs = command("logs", "print what a container's main process has written")
+    logs.add_argument("-f", "--follow", action="store_true", help="and what it writes, until the container has ended")
+    logs.add_argument("--tail", type=_not_negative, metavar="N", help="only the last N lines")
+    logs.add_argument("--since", type=_not_negative, default=0, metavar="POSITION", help="from this byte on")
     logs.add_argument("container", metavar="NAME")
     return parser
+
+
+def _not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("0 or more is expected")
+    return number
 
 
 def _positive(text: str) -> int:
@@ -571,7 +582,17 @@ def _stop(arguments: argparse.Namespace) -> int:
 
 
 def _logs(arguments: argparse.Namespace) -> int:
-    sys.stdout.write(Container.by_name(arguments.container).logs())
+    with Container.by_name(arguments.container) as container:
+        options = _logs_of(arguments.tail, arguments.since, arguments.follow)
+        reader = container._live("logs").logs(options)
+        # Bytes, as they were written.
+        while (line := reader.next()) is not None:
+            sys.stdout.buffer.write(line)
+            if arguments.follow:
+                sys.stdout.buffer.flush()
+        if container.log_is_full:
+            sys.stdout.buffer.flush()
+            print("ringfence: the log is full (log_max): what was written later is lost", file=sys.stderr)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket as sockets
 import subprocess
@@ -17,8 +18,11 @@ from ._errors import Error, MissingError, forked_child
 from ._events import Events, options_of
 from ._files import CopyProgress
 from ._group import ControlGroup
+from ._logs import LogReader, LogStream, LogTarget, sender
+from ._logs import options_of as options_of_logs
 from ._namespace import ContainerNamespaces, Namespace
 from ._process import Process, TextOptions
+from ._ready import HttpCheck, LogPattern, Port, conditions_of
 from ._types import (
     AnyPath,
     Args,
@@ -458,12 +462,90 @@ class Container:
         """
         return Events(self._live("events").events(options_of(kinds, pressure)), self, timeout)
 
-    def logs(self, start: int = 0) -> str:
-        """What the main process wrote to streams that are `log`, from byte `start`; bounded by `log_max`."""
-        return self._live("logs").log(start).decode(errors="replace")
+    def wait_for(
+        self,
+        *,
+        port: Port | Iterable[Port] | None = None,
+        log: LogPattern | Iterable[LogPattern] | None = None,
+        path: AnyPath | Iterable[AnyPath] | None = None,
+        command: Iterable[AnyPath] | None = None,
+        http: str | HttpCheck | None = None,
+        timeout: float | None = 60.0,
+    ) -> None:
+        """Waits until it is ready: until all that is given holds.
+
+            c.wait_for(port=5432, log="ready to accept connections", timeout=30)
+
+        port: something listens on it in the container's network (`"53/udp"`: is bound); nobody connects for it. One, or several.
+        log: a regular expression (of the Rust crate `regex`) that matches in a line of the log, from its beginning. One, or several.
+        path: it exists inside. One, or several.
+        command: the arguments of a program that, run inside again and again, exits with 0.
+        http: a URL, seen from inside, that answers a GET with a status from 200 to 399; or `{"url": ..., "status": 204}`.
+        timeout: seconds; None waits for ever.
+
+        Raises an `Error` that is a `TimeoutError` when the seconds pass, and one of kind `closed`, at once, when the container ends first. Both
+        say what is missing and what is there, with the last 50 lines of the log (`Error.log_tail`). What held once is not
+        looked at again.
+        """
+        conditions = conditions_of(port, log, path, command, http)
+        readiness = self._live("wait_for").readiness(conditions, timeout)
+        try:
+            readiness.wait()
+        finally:
+            readiness.cancel()
+
+    @overload
+    def logs(self, since: int = 0, *, tail: int | None = None, follow: Literal[False] = False) -> str: ...
+    @overload
+    def logs(
+        self, since: int = 0, *, tail: int | None = None, follow: Literal[True], timeout: float | None = None
+    ) -> LogReader: ...
+
+    def logs(
+        self, since: int = 0, *, tail: int | None = None, follow: bool = False, timeout: float | None = None
+    ) -> str | LogReader:
+        """What the main process wrote to streams that are `log`; bounded by `log_max`. Also after its end, and of a detached container.
+
+            print(c.logs(tail=50))
+            for line in c.logs(follow=True):
+                print(line, end="")
+
+        since: from this byte on, a `log_position()` or `LogReader.position`. (The kernel keeps no time of a line.)
+        tail: only that many last lines; an incomplete one counts.
+        follow: an iterator of lines, there are and to come, until the container has ended; see `LogReader`.
+        timeout: how many seconds the iterator waits for a line; then it raises `TimeoutError`.
+        """
+        raw = self._live("logs")
+        reader = raw.logs(options_of_logs(tail, since, follow))
+        if follow:
+            return LogReader(reader, self, timeout)
+        return raw.log(reader.position).decode(errors="replace")
+
+    def stream_logs(
+        self, target: LogTarget, level: int = logging.INFO, *, since: int = 0, tail: int | None = None
+    ) -> LogStream:
+        """A block that hands on the lines of the log, as they are written, to a function or a `logging.Logger`:
+
+            with c.stream_logs(logging.getLogger("db"), logging.DEBUG):
+                ...
+
+        A function gets each line without its end. It is called on a thread that lives as long as the block; see `LogStream`. `level` is that of the
+        records, `since` and `tail` are as for `logs`.
+        """
+        send = sender(target, level)
+        return LogStream(self, self.logs(since, tail=tail, follow=True), send)
+
+    def log_position(self) -> int:
+        """How many bytes were written to the log; the place for `since` to go on from here."""
+        return self._live("log_position").log_position()
+
+    @property
+    def log_is_full(self) -> bool:
+        """`log_max` bytes were written: what the program writes to its log now is refused (EPERM)."""
+        return self._live("log_is_full").log_is_full()
 
     def log_fd(self) -> int:
-        """The file of the log, the caller's to close."""
+        """The file of the log, the caller's to close. Its offset is the writers': read it with `os.pread`."""
         return self._live("log_fd").log_fd()
 
     # --- processes

@@ -17,6 +17,7 @@ class Error(OSError):
     step: the system call, or a few words.
     path: the path that it failed on (also as `filename`).
     hint: what the caller can do about it.
+    log_tail: of `Container.wait_for`, the last lines of the container's log, else None. Also at the end of `str()`, below the line.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Error(OSError):
         step: str | None = None,
         path: str | None = None,
         hint: str | None = None,
+        log_tail: str | None = None,
     ) -> None:
         if errno:
             super().__init__(errno, os.strerror(errno), path)
@@ -40,9 +42,10 @@ class Error(OSError):
         self.step = step
         self.path = path
         self.hint = hint
+        self.log_tail = log_tail
 
     def __str__(self) -> str:
-        return self._message
+        return self._message if self.log_tail is None else f"{self._message}\nlast lines of its log:\n{self.log_tail}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._message!r}, kind={self.kind!r})"
@@ -51,17 +54,17 @@ class Error(OSError):
         return (_rebuild, (type(self), self._data()))
 
     def _data(self) -> _Data:
-        return (self._message, self.kind, self.errno, self.field, self.step, self.path, self.hint)
+        return (self._message, self.kind, self.errno, self.field, self.step, self.path, self.hint, self.log_tail)
 
     def _with_hint(self, hint: str) -> Error:
         """The same error with a hint that only this layer can give."""
         message = self._message.removesuffix(f"; {self.hint}") if self.hint else self._message
-        data = (f"{message}; {hint}", self.kind, self.errno, self.field, self.step, self.path, hint)
+        data = (f"{message}; {hint}", self.kind, self.errno, self.field, self.step, self.path, hint, self.log_tail)
         return _rebuild(type(self), data)
 
 
 class SpecError(Error, ValueError):
-    """A field has a value that can never work; `field` names it."""
+    """A field or an argument has a value that can never work; `field` names it."""
 
 
 class UnknownFieldError(SpecError, TypeError):
@@ -113,6 +116,7 @@ _BY_BUILTIN: dict[type[OSError], type[Error]] = {
 
 _BY_KIND: dict[str, type[Error]] = {
     "invalid_spec": SpecError,
+    "invalid_argument": SpecError,
     "not_available": SpecError,
     "not_found": MissingError,
     "permission_denied": NotPermittedError,
@@ -121,7 +125,7 @@ _BY_KIND: dict[str, type[Error]] = {
     "forked_child": ForkedChildError,
 }
 
-_Data = tuple[str, str, "int | None", "str | None", "str | None", "str | None", "str | None"]
+_Data = tuple[str, str, "int | None", "str | None", "str | None", "str | None", "str | None", "str | None"]
 
 
 def from_core(
@@ -132,18 +136,19 @@ def from_core(
     step: str | None,
     path: str | None,
     hint: str | None,
+    log_tail: str | None = None,
 ) -> Error:
     """The exception for an error of the core. Called by the extension module."""
     cls = _BY_KIND.get(kind, Error)
     if errno and not issubclass(cls, (SpecError, TimedOutError, ForkedChildError)):
         # The interpreter's own table of errnos; the kind decides what that table does not know.
         cls = _BY_BUILTIN.get(type(OSError(errno, "")), cls)
-    return cls(message, kind=kind, errno=errno or None, field=field, step=step, path=path, hint=hint)
+    return cls(message, kind=kind, errno=errno or None, field=field, step=step, path=path, hint=hint, log_tail=log_tail)
 
 
 def _rebuild(cls: type[Error], data: _Data) -> Error:
-    message, kind, errno, field, step, path, hint = data
-    return cls(message, kind=kind, errno=errno, field=field, step=step, path=path, hint=hint)
+    message, kind, errno, field, step, path, hint, log_tail = data
+    return cls(message, kind=kind, errno=errno, field=field, step=step, path=path, hint=hint, log_tail=log_tail)
 
 
 def forked_child(what: str) -> ForkedChildError:

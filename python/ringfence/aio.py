@@ -10,16 +10,17 @@ had started. Streams are `asyncio.StreamReader` and `asyncio.StreamWriter`, as i
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal as signals
 import socket as sockets
 import subprocess
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
-from . import _call, _container, _events, _files, _machine, _pod, _reach, _run
+from . import _call, _container, _events, _files, _logs, _machine, _pod, _reach, _ready, _run
 from ._errors import Error, TimedOutError
 from ._files import CopyProgress, Volume
 from ._group import ControlGroup
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Container",
     "Events",
+    "LogReader",
+    "LogStream",
     "Pod",
     "Process",
     "by_name",
@@ -355,6 +358,109 @@ class Events:
 
     def __repr__(self) -> str:
         return repr(self._sync)
+
+
+class LogReader:
+    """`ringfence.LogReader` for asyncio: an asynchronous iterator of lines, and an asynchronous context manager."""
+
+    def __init__(self, reader: _logs.LogReader) -> None:
+        self._sync = reader
+
+    @property
+    def over(self) -> bool:
+        """All was handed out, and nothing comes any more."""
+        return self._sync.over
+
+    @property
+    def position(self) -> int:
+        """Behind the last byte that was handed out."""
+        return self._sync.position
+
+    def fileno(self) -> int:
+        """Readable when there may be a line, and when it is over; borrowed, only to be polled."""
+        return self._sync.fileno()
+
+    async def next(self, timeout: float | None = None) -> str | None:
+        """The next line; None when the seconds pass first, or when it is over. Cancelled, it loses none."""
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            line = self._sync.next(0)
+            if line is not None or self._sync.over:
+                return line
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            await _readable(self._sync.fileno(), left)
+
+    def close(self) -> None:
+        """Lets go of it. Closing twice is fine."""
+        self._sync.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        line = await self.next(self._sync.timeout)
+        if line is None:
+            raise self._sync._late() if not self._sync.over else StopAsyncIteration
+        return line
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._sync)
+
+
+class LogStream:
+    """`ringfence.LogStream` for asyncio: a task in place of the thread. The target is called by the loop."""
+
+    def __init__(self, container: Container, reader: LogReader, send: Callable[[str], object]) -> None:
+        self._container = container
+        self._reader = reader
+        self._send = send
+        self._task: asyncio.Task[None] | None = None
+
+    async def _run(self) -> None:
+        async for line in self._reader:
+            self._send(line.removesuffix("\n"))
+            # A program that writes on and on does not keep the loop to itself.
+            await asyncio.sleep(0)
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.ensure_future(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        task = cast("asyncio.Task[None]", self._task)
+        try:
+            until = await self._container.log_position()
+        except Error:
+            until = None
+        if not task.done():
+            task.cancel()
+        try:
+            await asyncio.gather(task, return_exceptions=True)
+            failed = None if task.cancelled() else task.exception()
+            if failed is None:
+                # What is written by now, line by line as before.
+                while (until is None or self._reader.position < until) and (
+                    line := self._reader._sync.next(0)
+                ) is not None:
+                    self._send(line.removesuffix("\n"))
+        except Error as error:
+            failed = None if error.kind == "closed" else error
+        finally:
+            self._reader.close()
+        if failed is not None and value is None and not (isinstance(failed, Error) and failed.kind == "closed"):
+            raise failed
 
 
 def _discard(container: _container.Container) -> None:
@@ -672,8 +778,56 @@ class Container:
         """What happens to it from now on: `async for event in c.events(): ...`; see `ringfence.Container.events`."""
         return Events(self._sync.events(kinds, pressure, timeout))
 
-    async def logs(self, start: int = 0) -> str:
-        return self._sync.logs(start)
+    async def wait_for(
+        self,
+        *,
+        port: _ready.Port | Iterable[_ready.Port] | None = None,
+        log: _ready.LogPattern | Iterable[_ready.LogPattern] | None = None,
+        path: AnyPath | Iterable[AnyPath] | None = None,
+        command: Iterable[AnyPath] | None = None,
+        http: str | _ready.HttpCheck | None = None,
+        timeout: float | None = 60.0,
+    ) -> None:
+        """Waits until it is ready; see `ringfence.Container.wait_for`. Cancelled, it leaves no command behind."""
+        conditions = _ready.conditions_of(port, log, path, command, http)
+        readiness = await asyncio.to_thread(self._sync._live("wait_for").readiness, conditions, timeout)
+        try:
+            while not await asyncio.to_thread(readiness.step):
+                pass
+        finally:
+            # A step that is under way on its thread is short; this waits for it and ends a command.
+            await asyncio.shield(asyncio.to_thread(readiness.cancel))
+
+    @overload
+    def logs(self, since: int = 0, *, tail: int | None = None, follow: Literal[False] = False) -> Awaitable[str]: ...
+    @overload
+    def logs(
+        self, since: int = 0, *, tail: int | None = None, follow: Literal[True], timeout: float | None = None
+    ) -> LogReader: ...
+
+    def logs(
+        self, since: int = 0, *, tail: int | None = None, follow: bool = False, timeout: float | None = None
+    ) -> Awaitable[str] | LogReader:
+        """`await c.logs(tail=50)`, or `async for line in c.logs(follow=True)`; see `ringfence.Container.logs`."""
+        if follow:
+            return LogReader(self._sync.logs(since, tail=tail, follow=True, timeout=timeout))
+        return asyncio.to_thread(lambda: self._sync.logs(since, tail=tail))
+
+    def stream_logs(
+        self, target: _logs.LogTarget, level: int = logging.INFO, *, since: int = 0, tail: int | None = None
+    ) -> LogStream:
+        """`async with c.stream_logs(logger)`: hands on the lines of the log from a task of the loop; see `ringfence.Container.stream_logs`."""
+        send = _logs.sender(target, level)
+        return LogStream(self, self.logs(since, tail=tail, follow=True), send)
+
+    async def log_position(self) -> int:
+        """How many bytes were written to the log."""
+        return self._sync.log_position()
+
+    @property
+    def log_is_full(self) -> bool:
+        """`log_max` bytes were written: what the program writes to its log now is refused (EPERM)."""
+        return self._sync.log_is_full
 
     async def signal(self, sig: int) -> None:
         """Signals the main process, or pid 1 when there is none."""

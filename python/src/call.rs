@@ -31,6 +31,7 @@ pub fn to_python(py: Python<'_>, error: &ringfence::Error) -> PyErr {
             error.step(),
             error.path(),
             error.hint(),
+            error.log_tail(),
         ))
     });
     match made {

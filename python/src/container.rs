@@ -11,8 +11,10 @@ use ringfence::spec::NamespaceKind;
 use crate::call::{detached, to_python};
 use crate::events::Events;
 use crate::group::ControlGroup;
+use crate::logs::LogReader;
 use crate::namespace::Namespace;
 use crate::process::Process;
+use crate::ready::Readiness;
 use crate::{files, request, wait};
 
 /// A thread inside a container, until it is given back.
@@ -264,6 +266,22 @@ impl Container {
     fn log<'py>(&self, py: Python<'py>, start: u64) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = detached(py, || self.0.log(start))?;
         Ok(PyBytes::new(py, &bytes))
+    }
+    /// `conditions` is JSON.
+    #[pyo3(signature = (conditions, timeout=None))]
+    fn readiness(&self, py: Python<'_>, conditions: &str, timeout: Option<f64>) -> PyResult<Readiness> {
+        let timeout = duration(timeout)?;
+        detached(py, || self.0.readiness(&ringfence::WaitFor::from_json(conditions)?, timeout)).map(Readiness::new)
+    }
+    /// `options` is JSON.
+    fn logs(&self, py: Python<'_>, options: &str) -> PyResult<LogReader> {
+        detached(py, || self.0.logs(&ringfence::LogOptions::from_json(options)?)).map(LogReader)
+    }
+    fn log_position(&self, py: Python<'_>) -> PyResult<u64> {
+        detached(py, || self.0.log_position())
+    }
+    fn log_is_full(&self, py: Python<'_>) -> PyResult<bool> {
+        detached(py, || self.0.log_is_full())
     }
     /// The log's file, the caller's.
     fn log_fd(&self, py: Python<'_>) -> PyResult<i32> {

@@ -8,10 +8,12 @@ mod events;
 mod files;
 mod group;
 mod log;
+mod logs;
 mod machine;
 mod namespace;
 mod pod;
 mod process;
+mod ready;
 mod request;
 mod wait;
 
@@ -31,6 +33,8 @@ mod _ringfence {
     #[pymodule_export]
     use crate::log::set_log_level;
     #[pymodule_export]
+    use crate::logs::LogReader;
+    #[pymodule_export]
     use crate::machine::{check, doctor, end_keepers, gc, ls, plan, schema};
     #[pymodule_export]
     use crate::namespace::{Namespace, namespaces};
@@ -38,6 +42,8 @@ mod _ringfence {
     use crate::pod::Pod;
     #[pymodule_export]
     use crate::process::{ExitStatus, Process};
+    #[pymodule_export]
+    use crate::ready::Readiness;
     #[pymodule_export]
     use crate::wait::wait_readable;
 

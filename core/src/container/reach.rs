@@ -157,6 +157,17 @@ impl Container {
         Ok(file)
     }
 
+    /// Whether a path exists inside.
+    pub(super) fn find_path(&self, path: &Path, timeout: Option<Duration>) -> Result<()> {
+        let inner = self.open()?;
+        let path = path.as_os_str().as_bytes();
+        let made =
+            reach::open(&inner.outside_of_groups(), path, libc::O_PATH | libc::O_CLOEXEC, 0, inner.may_setgroups);
+        // A file system inside may not answer; a look at the last moment is one as well.
+        let timeout = timeout.map(|timeout| timeout.clamp(Duration::from_millis(100), FOREVER));
+        self.fetch(made, timeout, "path").map(drop)
+    }
+
     /// The descriptor that a task of the keeper makes inside.
     fn fetch(
         &self,

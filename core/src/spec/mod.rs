@@ -38,6 +38,8 @@ mod idmap;
 mod io;
 /// JSON text in, and the sentences for values of the wrong type.
 mod json;
+/// Which part of a log is wanted.
+pub(crate) mod log_options;
 /// Entries of `mounts`.
 mod mount;
 /// The syntax of container names.
@@ -78,6 +80,8 @@ mod time_offsets;
 mod user;
 /// What can never work.
 mod validate;
+/// What makes a container ready.
+pub(crate) mod wait_for;
 
 pub use caps::Capabilities;
 pub use cpuset::{Cpuset, Partition};
@@ -241,7 +245,13 @@ documented! {
         ///
         /// Default: log for a container's main process, inherit for [`run`](crate::run). Fixed at the start.
         stderr: Option<Stdio> = None, as Opt<Stdio>;
-        /// The bound of a `log` stream: what is written past it is lost, the container is not held up.
+        /// The bound of a `log` stream, of stdout and stderr together, in whole pages of 4096 bytes. The oldest is kept: what is written
+        /// past it is lost, and the container is not held up. The program's write(2) fails with EPERM then (one that fits in part
+        /// writes that part); [`log_is_full`](crate::Container::log_is_full) tells the host.
+        ///
+        /// The log is a regular file, in memory that only what was written takes. A program that opens it once more, by /dev/stdout
+        /// or /proc/self/fd/1, has an offset of its own and writes over the beginning, as with any file: have such programs
+        /// write to the descriptor.
         ///
         /// Default: 1 MiB. Unit: bytes. Range: 4096 to 1 TiB. Fixed at the start.
         log_max: Option<u64> = None, as Opt<Size>;

@@ -309,6 +309,14 @@ typedef struct ringfence_error ringfence_error;
 typedef struct ringfence_events ringfence_events;
 
 /**
+ * Several containers with an order: a member starts when those that it comes after are ready, members that do not need each other
+ * at the same time; all of them start or none, and they stop in reverse. May be used by any number of threads at once.
+ *
+ * They have networks of their own, or that of a pod. The end of this program ends them, as it ends every container.
+ */
+typedef struct ringfence_group ringfence_group;
+
+/**
  * A reader of the log of a container. Reading (ringfence_logs_next() and ringfence_logs_line()) is for one thread at a time, because there
  * is one current line; _cancel, _fd and _free may be called by any thread meanwhile. Any number of readers may be made for one
  * container. It outlives the handle of its container.
@@ -1198,6 +1206,105 @@ int ringfence_container_port(const ringfence_container *container,
 char *ringfence_container_ports_json(const ringfence_container *container, ringfence_error **err);
 
 /**
+ * A group without members yet. With a pod (NULL is none) its members start in that, and reach each other at 127.0.0.1; the pod goes
+ * on when the group is closed. For ringfence_group_free().
+ */
+ringfence_group *ringfence_group_new(const ringfence_pod *pod,
+                                     ringfence_error **err);
+
+/**
+ * Adds the members of a description, all of them or none: a JSON object that has for each name an object with the fields of a
+ * container and "after", a list of the names of those that must be ready before it starts.
+ *
+ * Fails as ringfence_group_add().
+ */
+int ringfence_group_merge_json(const ringfence_group *group,
+                               const char *json,
+                               ringfence_error **err);
+
+/**
+ * Adds a member with this spec, which is copied. `after` has the names of those that must be ready before it starts, with commas
+ * between them; NULL and "" are none.
+ *
+ * Fails with RINGFENCE_KIND_INVALID_SPEC and the field "name" for what is no name (1 to 64 letters, digits, "_", "." and "-"), or for
+ * a spec that can never work or has "detach"; with RINGFENCE_KIND_ALREADY_EXISTS; with RINGFENCE_KIND_EXHAUSTED for more than 256
+ * members; with RINGFENCE_KIND_INVALID_ARGUMENT and EBUSY when the group has started; with RINGFENCE_KIND_CLOSED. Who is in `after`
+ * is looked for at the start.
+ */
+int ringfence_group_add(const ringfence_group *group,
+                        const char *name,
+                        const ringfence_spec *spec,
+                        const char *after,
+                        ringfence_error **err);
+
+/**
+ * The names of its members in the order of their starts, as a JSON array of arrays (ringfence_string_free()): those in one array
+ * start at the same time.
+ *
+ * Fails with RINGFENCE_KIND_INVALID_SPEC and the field "after" for names that the group does not have, and for members that wait
+ * for each other, which it shows.
+ */
+char *ringfence_group_order_json(const ringfence_group *group,
+                                 ringfence_error **err);
+
+/**
+ * Starts all members; they are ready when this returns. It takes threads, one for each, which end before that.
+ *
+ * Fails with the first error of a member, whose message begins with its name; then those that had started were stopped in reverse
+ * order, and the group can be started again. With RINGFENCE_KIND_TIMED_OUT when not all are ready in time; with RINGFENCE_KIND_CLOSED
+ * when another thread closes it meanwhile; as ringfence_group_order_json(); with RINGFENCE_KIND_INVALID_ARGUMENT when it has started
+ * or has no members.
+ */
+int ringfence_group_start(const ringfence_group *group,
+                          int timeout_ms,
+                          ringfence_error **err);
+
+/**
+ * The container of a member: `*result` is one more handle of it, for ringfence_container_free(), which ends nothing as long as the
+ * group has it. Fails with RINGFENCE_KIND_NOT_FOUND and the field "name"; with RINGFENCE_KIND_CLOSED when the group has not started.
+ */
+int ringfence_group_container(const ringfence_group *group,
+                              const char *name,
+                              ringfence_container **result,
+                              ringfence_error **err);
+
+/**
+ * 1 when it was started and not closed, else 0; -1 for NULL and in a forked child.
+ */
+int ringfence_group_is_started(const ringfence_group *group);
+
+/**
+ * Waits until all members have ended: 1 ended, 0 timed out, -1 error.
+ */
+int ringfence_group_wait(const ringfence_group *group, int timeout_ms, ringfence_error **err);
+
+/**
+ * Waits until a member has ended: 1 and its name in `*name` (ringfence_string_free()), 0 timed out, -1 error.
+ */
+int ringfence_group_wait_any(const ringfence_group *group, int timeout_ms, char **name, ringfence_error **err);
+
+/**
+ * SIGKILL to every process of all members. Does not wait; the group stays to be closed.
+ */
+int ringfence_group_kill(const ringfence_group *group, ringfence_error **err);
+
+/**
+ * Stops the members in reverse order: those that nobody else needs get their "stop_signal", and SIGKILL after their "stop_timeout";
+ * when they have ended, those that they needed, and so on. Closes them and the group. What is left after `timeout_ms` is killed.
+ * Calls on other threads return RINGFENCE_KIND_CLOSED, a start that is under way too. Closing it again is fine. Fails as
+ * ringfence_container_close(): with the first error, all are closed nevertheless.
+ */
+int ringfence_group_close(const ringfence_group *group,
+                          int timeout_ms,
+                          ringfence_error **err);
+
+/**
+ * Frees the handle. NULL is fine. Members of a group that was not closed are killed, without waiting for that. After
+ * ringfence_group_close() it never blocks.
+ */
+void ringfence_group_free(ringfence_group *group);
+
+/**
  * The name of a kind of events: "oom_kill", ...; NULL for a number that is none. Lives for ever.
  */
 const char *ringfence_event_kind_name(int kind);
@@ -1711,6 +1818,17 @@ int ringfence_gc(ringfence_error **err);
  * could not be removed yet and why.
  */
 char *ringfence_gc_json(ringfence_error **err);
+
+/**
+ * Forgets a detached container of this user that has ended: its record and its log. With `force` one that runs is killed first.
+ *
+ * Fails with RINGFENCE_KIND_NOT_FOUND; with RINGFENCE_KIND_INVALID_ARGUMENT and EBUSY for one that runs, without `force`; with
+ * RINGFENCE_KIND_PERMISSION_DENIED for one that is attached to a program; with RINGFENCE_KIND_TIMED_OUT when the kernel does not
+ * let go of its processes: ringfence_gc() finishes later.
+ */
+int ringfence_rm(const char *name,
+                 bool force,
+                 ringfence_error **err);
 
 /**
  * Ends the program's idle keepers and tells the others to leave after their last container; the next start makes a new one.

@@ -29,6 +29,9 @@ mod group;
 mod pod;
 mod port;
 
+/// Several containers with an order.
+mod compose;
+
 mod events;
 /// The log of a container, line by line.
 mod logs;

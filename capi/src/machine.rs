@@ -5,7 +5,7 @@ use std::ptr;
 
 use serde_json::{Value, json};
 
-use crate::border::{border, give_string};
+use crate::border::{border, give_string, text};
 use crate::error::ringfence_error;
 
 /// What this machine and this user can do, why not, and what to do about it: a JSON object (ringfence_string_free()) with a
@@ -62,6 +62,16 @@ pub unsafe extern "C" fn ringfence_gc_json(err: *mut *mut ringfence_error) -> *m
         });
         Ok(give_string(report.to_string()))
     })
+}
+
+/// Forgets a detached container of this user that has ended: its record and its log. With `force` one that runs is killed first.
+///
+/// Fails with RINGFENCE_KIND_NOT_FOUND; with RINGFENCE_KIND_INVALID_ARGUMENT and EBUSY for one that runs, without `force`; with
+/// RINGFENCE_KIND_PERMISSION_DENIED for one that is attached to a program; with RINGFENCE_KIND_TIMED_OUT when the kernel does not
+/// let go of its processes: ringfence_gc() finishes later.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_rm(name: *const c_char, force: bool, err: *mut *mut ringfence_error) -> c_int {
+    border(err, -1, || ringfence::rm(text(name, "name")?, force).map(|()| 0))
 }
 
 /// Ends the program's idle keepers and tells the others to leave after their last container; the next start makes a new one.

@@ -10,6 +10,8 @@ mod error;
 mod events;
 #[doc = include_str!("files.md")]
 pub mod files {}
+/// Several containers with an order.
+mod group;
 mod launch;
 mod namespace;
 #[doc = include_str!("own.md")]
@@ -42,14 +44,15 @@ pub use container::{
 pub use doctor::doctor;
 pub use error::{Error, ErrorKind, Result, errno_name};
 pub use events::{Event, EventKind, EventOptions, Events, Pressure, PressureLevel, PressureResource};
+pub use group::{Group, Member};
 pub use launch::end_keepers;
 pub use namespace::{Namespace, NamespaceEntry, namespaces};
 pub use plan::plan;
 pub use process::{ExitStatus, Output, Process, Reason};
 pub use spec::Spec;
-pub use state::{gc, ls};
 pub use tree::{CopyOptions, CopyProgress, RemoveOptions, Special, remove_tree};
 pub use volume::{Volume, remove_volume, volumes};
+pub use state::{gc, ls, rm};
 
 /// The version of this library.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

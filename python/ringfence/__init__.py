@@ -5,7 +5,7 @@
     >>> print(r.stdout, r.returncode, r.usage.memory_peak)
 
 `run` and `popen` are `subprocess.run` and `subprocess.Popen` in a container of their own; `Container` is one that stays; a `Pod`
-has several that share a network;
+has several that share a network, a `Group` several that need each other;
 `ringfence.aio` has the same names as coroutines. The fields of a container are keyword arguments: see `SpecFields`.
 What differs from `subprocess` is listed in SUBPROCESS.md beside this file, and tested line by line.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError, SubprocessError, TimeoutExpired
 
 from ._call import CallError
+from ._compose import Group
 from ._container import Container
 from ._errors import Error, SpecError
 from ._events import Events
@@ -22,7 +23,7 @@ from ._executor import ContainerExecutor
 from ._files import CopyProgress, Volume, remove_volume, rmtree, volumes
 from ._group import ControlGroup
 from ._logs import LogReader, LogStream
-from ._machine import doctor, end_keepers, gc, ls, namespaces, plan, schema
+from ._machine import doctor, end_keepers, gc, ls, namespaces, plan, rm, schema
 from ._namespace import Namespace
 from ._pod import Pod
 from ._process import Process
@@ -76,6 +77,7 @@ __all__ = [
     "Events",
     "Finding",
     "GcReport",
+    "Group",
     "HttpCheck",
     "HugePageUsage",
     "IoUsage",
@@ -113,6 +115,7 @@ __all__ = [
     "popen",
     "remove_volume",
     "rmtree",
+    "rm",
     "run",
     "schema",
     "volumes",

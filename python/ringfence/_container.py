@@ -22,7 +22,7 @@ from ._logs import LogReader, LogStream, LogTarget, sender
 from ._logs import options_of as options_of_logs
 from ._namespace import ContainerNamespaces, Namespace
 from ._process import Process, TextOptions
-from ._ready import HttpCheck, LogPattern, Port, conditions_of
+from ._ready import HttpCheck, LogPattern, PortNumber, conditions_of
 from ._types import (
     AnyPath,
     Args,
@@ -465,7 +465,7 @@ class Container:
     def wait_for(
         self,
         *,
-        port: Port | Iterable[Port] | None = None,
+        port: PortNumber | Iterable[PortNumber] | None = None,
         log: LogPattern | Iterable[LogPattern] | None = None,
         path: AnyPath | Iterable[AnyPath] | None = None,
         command: Iterable[AnyPath] | None = None,

@@ -13,14 +13,15 @@ from . import _ringfence
 from ._errors import Error
 
 if TYPE_CHECKING:
+    from ._compose import Group
     from ._container import Container
     from ._pod import Pod
 
 logger = logging.getLogger("ringfence")
 logger.addHandler(logging.NullHandler())
 
-#: Containers and pods that end with this process.
-attached: weakref.WeakSet[Container | Pod] = weakref.WeakSet()
+#: Containers, pods and groups that end with this process.
+attached: weakref.WeakSet[Container | Pod | Group] = weakref.WeakSet()
 
 #: Rises in every forked child: handles of an older generation belong to the parent.
 generation = 0

@@ -77,6 +77,14 @@ def gc() -> GcReport:
     return GcReport(*_ringfence.gc())
 
 
+def rm(name: str, force: bool = False) -> None:
+    """Forgets a detached container that has ended: its record and its log. With `force` one that runs is killed first.
+
+    `ringfence.Error` with errno EBUSY for one that runs, without `force`; `FileNotFoundError` when there is none of that name.
+    """
+    _ringfence.rm(name, force)
+
+
 def schema() -> dict[str, Any]:
     """The JSON schema of a spec."""
     result: dict[str, Any] = json.loads(_ringfence.schema())

@@ -12,7 +12,7 @@ from . import _request
 from ._types import AnyPath
 
 #: A TCP port, or text like `"53/udp"`.
-Port = int | str
+PortNumber = int | str
 #: A regular expression of the Rust crate `regex`; of a compiled one the pattern is taken.
 LogPattern = Union[str, "re.Pattern[str]"]
 
@@ -41,7 +41,7 @@ def _pattern(pattern: Any) -> Any:
 
 
 def conditions_of(
-    port: Port | Iterable[Port] | None,
+    port: PortNumber | Iterable[PortNumber] | None,
     log: LogPattern | Iterable[LogPattern] | None,
     path: AnyPath | Iterable[AnyPath] | None,
     command: Iterable[AnyPath] | None,

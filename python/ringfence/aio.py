@@ -1,4 +1,4 @@
-"""The same names as coroutines, for asyncio: `run`, `popen`, `Container`, `Pod`, `Process`, `Events`, `by_name`, ...
+"""The same names as coroutines, for asyncio: `run`, `popen`, `Container`, `Pod`, `Group`, `Process`, `Events`, `by_name`, ...
 
     async with aio.Container(memory="256M") as c:
         r = await c.run(["sh", "-c", "echo hello"], capture_output=True, text=True)
@@ -16,11 +16,11 @@ import signal as signals
 import socket as sockets
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
-from . import _call, _container, _events, _files, _logs, _machine, _pod, _reach, _ready, _run
+from . import _call, _compose, _container, _events, _files, _logs, _machine, _pod, _reach, _ready, _run
 from ._errors import Error, TimedOutError
 from ._files import CopyProgress, Volume
 from ._group import ControlGroup
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Container",
     "Events",
+    "Group",
     "LogReader",
     "LogStream",
     "Pod",
@@ -68,6 +69,7 @@ __all__ = [
     "popen",
     "remove_volume",
     "rmtree",
+    "rm",
     "run",
     "volumes",
 ]
@@ -781,7 +783,7 @@ class Container:
     async def wait_for(
         self,
         *,
-        port: _ready.Port | Iterable[_ready.Port] | None = None,
+        port: _ready.PortNumber | Iterable[_ready.PortNumber] | None = None,
         log: _ready.LogPattern | Iterable[_ready.LogPattern] | None = None,
         path: AnyPath | Iterable[AnyPath] | None = None,
         command: Iterable[AnyPath] | None = None,
@@ -1071,6 +1073,104 @@ class Pod:
         return repr(self._sync) if hasattr(self, "_sync") else "<Pod: not started>"
 
 
+class Group:
+    """`ringfence.Group` for asyncio: `async with aio.Group({...}) as g` starts what is described, else `await g.start()` does."""
+
+    def __init__(
+        self,
+        members: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        pod: Pod | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self._sync = _compose.Group(members, pod=None if pod is None else pod._sync, timeout=timeout)
+
+    def add(self, name: str, argv: Args | None = None, *, after: Iterable[str] = (), **options: Any) -> None:
+        """Adds a member, before the start; see `ringfence.Group.add`."""
+        self._sync.add(name, argv, after=after, **options)
+
+    def order(self) -> list[list[str]]:
+        return self._sync.order()
+
+    async def start(self, timeout: float | None = None) -> Self:
+        """Starts all of them, or none. When this is cancelled, nothing is left, and the group is closed."""
+        try:
+            await _in_thread(lambda: self._sync.start(timeout), _discard_group)
+        except asyncio.CancelledError:
+            # A start that is under way ends with that, and undoes itself.
+            self._sync._raw.close(0)
+            raise
+        return self
+
+    @property
+    def started(self) -> bool:
+        return self._sync.started
+
+    def __getitem__(self, name: str) -> Container:
+        return Container._around(self._sync[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sync)
+
+    def __len__(self) -> int:
+        return len(self._sync)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sync
+
+    @property
+    def containers(self) -> dict[str, Container]:
+        """The containers by name."""
+        return {name: self[name] for name in self}
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Waits until all have ended; `subprocess.TimeoutExpired` when the seconds pass first."""
+        until = None if timeout is None else time.monotonic() + timeout
+        for container in self.containers.values():
+            await container.wait(None if until is None else max(0.0, until - time.monotonic()))
+
+    async def wait_any(self, timeout: float | None = None) -> str:
+        """Waits until one has ended, and gives its name; `subprocess.TimeoutExpired` when the seconds pass first."""
+        waits = {asyncio.ensure_future(container.wait()): name for name, container in self.containers.items()}
+        try:
+            done, _ = await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        for wait, name in waits.items():
+            if wait in done:
+                wait.result()
+                return name
+        raise subprocess.TimeoutExpired([], timeout or 0.0)
+
+    async def kill(self) -> None:
+        """SIGKILL to every process of all of them. Does not wait."""
+        self._sync.kill()
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Stops them in reverse order, kills what is left after `timeout` seconds, closes them."""
+        await asyncio.to_thread(self._sync.close, timeout)
+
+    async def __aenter__(self) -> Self:
+        if self._sync._described and not self.started:
+            await self.start(self._sync._timeout)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._sync)
+
+
+def _discard_group(group: _compose.Group) -> None:
+    """Ends a group that nobody waits for any more."""
+    group.close(0)
+
+
 async def _finish(
     process: Process, input: Any, timeout: float | None, check: bool, decoding: TextOptions
 ) -> CompletedProcess[Any]:
@@ -1148,6 +1248,11 @@ async def ls() -> list[Entry]:
 async def namespaces() -> list[NamespaceEntry]:
     """All namespaces of the machine that the caller may see."""
     return await asyncio.to_thread(_machine.namespaces)
+
+
+async def rm(name: str, force: bool = False) -> None:
+    """Forgets a detached container that has ended; with `force` one that runs is killed first."""
+    await asyncio.to_thread(_machine.rm, name, force)
 
 
 async def gc() -> GcReport:

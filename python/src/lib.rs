@@ -3,6 +3,7 @@
 //! No call holds the interpreter's lock while the core works or waits (`call::detached`, `wait::readable`).
 
 mod call;
+mod compose;
 mod container;
 mod events;
 mod files;
@@ -23,6 +24,8 @@ mod _ringfence {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use crate::compose::Group;
+    #[pymodule_export]
     use crate::container::{Container, Lent};
     #[pymodule_export]
     use crate::events::Events;
@@ -35,7 +38,7 @@ mod _ringfence {
     #[pymodule_export]
     use crate::logs::LogReader;
     #[pymodule_export]
-    use crate::machine::{check, doctor, end_keepers, gc, ls, plan, schema};
+    use crate::machine::{check, doctor, end_keepers, gc, ls, plan, rm, schema};
     #[pymodule_export]
     use crate::namespace::{Namespace, namespaces};
     #[pymodule_export]

@@ -59,6 +59,12 @@ pub fn gc(py: Python<'_>) -> PyResult<(usize, usize, usize, Vec<String>)> {
     Ok((report.processes, report.cgroups, report.files, report.remaining))
 }
 
+/// Forgets a detached container.
+#[pyfunction]
+pub fn rm(py: Python<'_>, name: &str, force: bool) -> PyResult<()> {
+    detached(py, || ringfence::rm(name, force))
+}
+
 /// Ends the keepers of this process that have nothing to keep.
 #[pyfunction]
 pub fn end_keepers(py: Python<'_>) {

@@ -14,7 +14,7 @@ use crate::{request, wait};
 
 /// A pod.
 #[pyclass(frozen, module = "ringfence._ringfence")]
-pub struct Pod(ringfence::Pod);
+pub struct Pod(pub ringfence::Pod);
 
 #[pymethods]
 impl Pod {

@@ -17,7 +17,7 @@ use super::dir::Place;
 use super::identity::{self, Identity, Stat};
 use super::names::{Life, Names};
 use crate::cgroup;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
 
 /// What a killed process may take to disappear before it is reported as remaining.
@@ -48,6 +48,30 @@ pub(super) fn collect_names(place: &Place, ended_too: bool) -> Result<GcReport> 
         collect_name(&names, &name, ended_too, &mut report);
     }
     Ok(report)
+}
+
+/// The record of one detached container that has ended, and what a killed keeper left of it.
+pub(super) fn forget(place: &Place, name: &str) -> Result<()> {
+    let names = Names::open(place)?;
+    let record = names.lookup(name)?;
+    if !record.detached {
+        return Err(Error::new(ErrorKind::PermissionDenied, "it is attached to a program, and ends with that")
+            .with_field("name")
+            .with_errno(libc::EPERM));
+    }
+    let mut report = GcReport::default();
+    collect_name(&names, name, true, &mut report);
+    match names.lookup(name) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        // Somebody took the name meanwhile.
+        Ok(now) if now.data["id"] != record.data["id"] => Ok(()),
+        _ => Err(Error::new(
+            ErrorKind::TimedOut,
+            report.remaining.pop().unwrap_or_else(|| "it has not ended".to_owned()),
+        )
+        .with_errno(libc::ETIMEDOUT)
+        .with_hint("gc() removes it later")),
+    }
 }
 
 fn collect_name(names: &Names, name: &str, ended_too: bool, report: &mut GcReport) {

@@ -19,6 +19,7 @@ use serde_json::Value;
 use self::dir::Place;
 pub(crate) use self::gc::give_up_groups;
 use self::names::{Life, Names};
+use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::HostOnly;
 
@@ -129,6 +130,29 @@ pub fn gc() -> Result<GcReport> {
         Err(error) => report.remaining.push(error.to_string()),
     }
     Ok(report)
+}
+
+/// Forgets a detached container of this user that has ended: its record and its log. With `force` one that runs is killed first.
+///
+/// # Errors
+/// NotFound; InvalidArgument with EBUSY for one that runs, without `force`; PermissionDenied for one that is attached to a program;
+/// TimedOut when the kernel does not let go of its processes: `gc` finishes later.
+pub fn rm(name: &str, force: bool) -> Result<()> {
+    let context = |e: Error| e.with_context(format!("remove container {name:?}"));
+    let record = names::lookup(name).map_err(context)?;
+    if record.detached && record.life == Life::Running {
+        if !force {
+            return Err(context(
+                Error::new(ErrorKind::InvalidArgument, "it runs")
+                    .with_errno(libc::EBUSY)
+                    .with_hint("stop it, or remove it by force"),
+            ));
+        }
+        let container = Container::by_name(name).map_err(context)?;
+        container.kill().map_err(context)?;
+        container.wait_end(Some(Duration::from_secs(10))).map_err(context)?;
+    }
+    gc::forget(&Place::now(), name).map_err(context)
 }
 
 /// `gc`, but ended detached containers can still be asked for their status: for the start after a keeper was killed.

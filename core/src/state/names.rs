@@ -336,7 +336,7 @@ impl Names {
         })
     }
 
-    fn lookup(&self, name: &str) -> Result<Record> {
+    pub(super) fn lookup(&self, name: &str) -> Result<Record> {
         Self::checked(name)?;
         match self.read(name) {
             Ok(record) if !record.is_abandoned() => Ok(record),

@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import FrameType
@@ -22,8 +22,10 @@ from . import (
     Process,
     SpecError,
     __version__,
+    _completion,
     _files,
     _machine,
+    _manage,
     _request,
     _ringfence,
     _table,
@@ -49,6 +51,35 @@ class _Parser(argparse.ArgumentParser):
         self.exit(OURS, f"ringfence: {message}\n")
 
 
+class _Help(argparse.HelpFormatter):
+    """The description is filled, the examples stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if text.startswith("examples:"):
+            return "".join(indent + line for line in text.splitlines(keepends=True))
+        return super()._fill_text(text, width, indent)
+
+
+_EXAMPLES = {
+    "run": """\
+  run -it bash                              a shell, with nothing of the home directory
+  run -m 256M -c 0.5 -p 64 make test        with limits
+  run --share-cwd python3 test.py           this directory read-only, and started there
+  run -v data:/data:rw -w /data ./convert   a directory to write to
+  run -d --name db postgres -D /tmp/db      left running; see ls, logs, exec, stop, rm""",
+    "exec": """\
+  exec -it db sh                a shell beside the main process
+  exec -e PGUSER=me db psql     with a variable""",
+    "stop": "  stop --timeout 2 db web       SIGTERM, and SIGKILL after two seconds",
+    "kill": "  kill -s HUP db                a signal to the main process",
+    "rm": "  rm -f db                      also one that runs",
+    "inspect": "  inspect db | jq '.[0].spec'   the fields that it was started with",
+    "completion": """\
+  source <(ringfence completion bash)        in ~/.bashrc; zsh: the same in ~/.zshrc
+  ringfence completion fish | source         in ~/.config/fish/config.fish""",
+}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=PROG,
@@ -61,7 +92,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, help: str, description: str | None = None) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=help, description=description or help, allow_abbrev=False)
+        examples = _EXAMPLES.get(name)
+        return commands.add_parser(
+            name,
+            help=help,
+            description=description or help,
+            epilog=f"examples:\n{examples}" if examples else None,
+            formatter_class=_Help if examples else argparse.HelpFormatter,
+            allow_abbrev=False,
+        )
 
     run = command(
         "run",
@@ -71,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _streams(run)
     run.add_argument("-d", "--detach", action="store_true", help="leave it running; needs --name")
+    run.add_argument("--rm", action="store_true", help="forget it at its end (always so without -d; then not possible)")
     run.add_argument("--timeout", type=float, metavar="SECONDS", help="kill it after so long (exit status 124)")
     run.add_argument("--usage", action="store_true", help="print what it used to standard error at the end")
     _spec(run)
@@ -81,7 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     exec_.add_argument("container", metavar="NAME", help="the name of the container")
     exec_.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND ...", help="the command and its arguments")
 
-    _json(command("ls", "list the named containers"))
+    ls = command("ls", "list the named containers, running and ended")
+    ls.add_argument("-q", "--quiet", action="store_true", help="only their names")
+    _json(ls)
     top = command(
         "top",
         "watch what the running containers use",
@@ -146,9 +188,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     volume.add_argument("action", choices=("rm",))
     volume.add_argument("volume", nargs="+", metavar="NAME")
-    stop = command("stop", "end a detached container")
+    stop = command("stop", "end detached containers: their stop_signal, then SIGKILL")
     stop.add_argument("--timeout", type=float, metavar="SECONDS", help="grace before SIGKILL (default: stop_timeout)")
     stop.add_argument("container", nargs="+", metavar="NAME")
+    kill = command("kill", "signal the main processes of detached containers")
+    kill.add_argument("-s", "--signal", default="KILL", metavar="SIGNAL", help="by name or number (default: KILL)")
+    kill.add_argument("container", nargs="+", metavar="NAME")
+    rm = command("rm", "forget ended detached containers: their records and logs")
+    rm.add_argument("-f", "--force", action="store_true", help="kill those that run")
+    rm.add_argument("container", nargs="+", metavar="NAME")
+    inspect = command("inspect", "print what is known of containers, as JSON")
+    inspect.add_argument("container", nargs="+", metavar="NAME")
+    completion = command(
+        "completion",
+        "print a script that completes commands, options and names in a shell",
+        "Print a script for a shell that completes commands, options and names of containers after the word ringfence. (Where it is "
+        "installed without that command, let it be an alias of python -m ringfence.)",
+    )
+    completion.add_argument("shell", choices=_completion.SHELLS)
     logs = command("logs", "print what a container's main process has written")
     logs.add_argument("-f", "--follow", action="store_true", help="and what it writes, until the container has ended")
     logs.add_argument("--tail", type=_not_negative, metavar="N", help="only the last N lines")
@@ -300,6 +357,8 @@ def _main_streams(arguments: argparse.Namespace) -> _request.Streams:
 
 def _run(arguments: argparse.Namespace) -> int:
     request = _spec_request(arguments, _main_streams(arguments))
+    if arguments.rm and arguments.detach:
+        raise SpecError("--rm: what is left running is forgotten by rm or gc", kind="invalid_argument")
     container = Container.__new__(Container)
     container._closed = True
     with _held_back():
@@ -314,7 +373,7 @@ def _run(arguments: argparse.Namespace) -> int:
             if arguments.timeout is not None:
                 signal.signal(signal.SIGALRM, lambda *_: _expire(container, arguments.timeout))
                 signal.setitimer(signal.ITIMER_REAL, max(arguments.timeout, 1e-6))
-            status = _follow(process)
+            status = _follow(process, container)
             signal.setitimer(signal.ITIMER_REAL, 0)
             if arguments.usage:
                 for name, value in asdict(container.usage()).items():
@@ -361,8 +420,37 @@ def _exec(arguments: argparse.Namespace) -> int:
         return _follow(process)
 
 
-def _follow(process: Process[Any]) -> int:
-    """Waits for the process with this terminal lent to it, or with the signals of this one passed on."""
+def _suspender(process: Process[Any], container: Container | None) -> Callable[[int, FrameType | None], None]:
+    """Ctrl-Z: this program stops as any does, and what it stands for with it, until it is continued."""
+
+    def suspend(number: int, _: FrameType | None) -> None:
+        frozen = False
+        if container is not None:
+            try:
+                container.freeze()
+                frozen = True
+            except Error:
+                # Without a control group, the main process alone.
+                pass
+        if not frozen:
+            process.send_signal(signal.SIGSTOP)
+        signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+        os.kill(os.getpid(), number)
+        signal.signal(number, suspend)
+        if frozen and container is not None:
+            container.thaw()
+        else:
+            process.send_signal(signal.SIGCONT)
+
+    return suspend
+
+
+def _follow(process: Process[Any], container: Container | None = None) -> int:
+    """Waits for the process with this terminal lent to it, or with the signals of this one passed on.
+
+    `container`: it is this program's own.
+    """
     if process.terminal_fd is not None:
         code = _terminal.interact(process)
     else:
@@ -374,7 +462,10 @@ def _follow(process: Process[Any]) -> int:
             impatient = len(pressed) >= 3 and pressed[-1] - pressed[-3] < 2
             process.send_signal(signal.SIGKILL if impatient else number)
 
-        with _terminal.handlers(dict.fromkeys(_SIGNALS, forward)):
+        table: dict[int, Callable[[int, FrameType | None], None]] = dict.fromkeys(_SIGNALS, forward)
+        if signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
+            table[signal.SIGTSTP] = _suspender(process, container)
+        with _terminal.handlers(table):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             code = process.wait()
     return 128 - code if code < 0 else code
@@ -384,6 +475,9 @@ def _ls(arguments: argparse.Namespace) -> int:
     entries = _machine.ls()
     if arguments.json:
         print(json.dumps([asdict(entry) for entry in entries], indent=2))
+        return 0
+    if arguments.quiet:
+        print("".join(f"{entry.name}\n" for entry in entries), end="")
         return 0
     styles = {"running": "green", "lost": "red"}
     rows = [
@@ -576,8 +670,27 @@ def _volume(arguments: argparse.Namespace) -> int:
 
 
 def _stop(arguments: argparse.Namespace) -> int:
-    for name in arguments.container:
-        Container.by_name(name).stop(arguments.timeout)
+    return _manage.each(arguments.container, lambda name: _stopped(name, arguments.timeout))
+
+
+def _stopped(name: str, timeout: float | None) -> None:
+    Container.by_name(name).stop(timeout)
+
+
+def _kill(arguments: argparse.Namespace) -> int:
+    return _manage.kill(arguments.container, arguments.signal)
+
+
+def _rm(arguments: argparse.Namespace) -> int:
+    return _manage.rm(arguments.container, arguments.force)
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    return _manage.inspect(arguments.container)
+
+
+def _complete(arguments: argparse.Namespace) -> int:
+    print(_completion.script(arguments.shell, _parser()), end="")
     return 0
 
 
@@ -612,6 +725,10 @@ _COMMANDS = {
     "volumes": _volumes,
     "volume": _volume,
     "stop": _stop,
+    "kill": _kill,
+    "rm": _rm,
+    "inspect": _inspect,
+    "completion": _complete,
     "logs": _logs,
 }
 

@@ -13,6 +13,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -58,6 +59,10 @@ def call(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
         ["cp"],
         ["volumes"],
         ["volume"],
+        ["kill"],
+        ["rm"],
+        ["inspect"],
+        ["completion"],
     ],
 )
 def test_help(command: list[str]) -> None:
@@ -65,6 +70,51 @@ def test_help(command: list[str]) -> None:
     assert done.returncode == 0
     assert done.stdout.startswith("usage: python -m ringfence")
     assert done.stderr == ""
+
+
+def test_help_has_examples() -> None:
+    shown = call("run", "--help").stdout
+    assert "\nexamples:\n  run -it bash  " in shown and "\n  run --share-cwd " in shown
+
+
+def test_completion() -> None:
+    for shell in ("bash", "zsh", "fish"):
+        done = call("completion", shell)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "inspect" in done.stdout and "--share-cwd" in done.stdout.replace("-l share-cwd", "--share-cwd")
+        if shutil.which(shell):
+            subprocess.run([shell, "-n"], input=done.stdout, text=True, check=True, timeout=60)
+    assert call("completion", "csh").returncode == 125
+    if shutil.which("bash") is None:
+        return
+    script = call("completion", "bash").stdout
+
+    def completed(*words: str) -> list[str]:
+        ask = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _ringfence; printf "%s\\n" "${COMPREPLY[@]}"'
+        done = subprocess.run(
+            ["bash", "-c", f"{script}\n{ask}", "bash", "ringfence", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert done.stderr == ""
+        return done.stdout.split()
+
+    assert completed("st") == ["stats", "stop"]
+    assert "--memory" in completed("run", "--m") and "--signal" in completed("kill", "--s")
+    assert completed("completion", "z") == ["zsh"]
+    assert "sleep" in completed("run", "-m", "64M", "slee")
+    name = f"cli-complete-{os.getpid()}"
+    container = ringfence.Container(["sleep", "60"], name=name, detach=True)
+    try:
+        assert completed("exec", name[:-1]) == [name]
+        assert completed("stop", "--timeout", "1", name[:12]) == [name]
+        assert completed("exec", name, name[:12]) == []
+    finally:
+        container.stop(0)
+        ringfence.rm(name)
 
 
 def test_version() -> None:
@@ -325,6 +375,42 @@ def test_detached() -> None:
     assert name in done.stderr
 
 
+def test_kill_rm_and_inspect() -> None:
+    name = f"python-cli-rm-{os.getpid()}"
+    script = "trap 'echo hup' HUP; echo ready; while :; do sleep 0.05; done"
+    assert call("run", "-d", "--name", name, "--hostname", "box", "sh", "-c", script).returncode == 0
+    try:
+        (told,) = json.loads(call("inspect", name).stdout)
+        assert (told["name"], told["state"], told["spec"]["hostname"]) == (name, "running", "box")
+        assert told["spec"]["argv"][0] == "sh" and told["info"]["id"] == told["id"] and told["pid"] > 0
+        assert name in call("ls", "-q").stdout.split()
+        assert call("kill", "-s", "hup", name).returncode == 0
+        assert call("kill", "-s", "nonsense", name).returncode == 125
+        busy = call("rm", name)
+        assert busy.returncode == 125 and "it runs (EBUSY); stop it, or remove it by force" in busy.stderr
+        # Each of them, whatever became of the others.
+        both = call("kill", "no-such-container", name)
+        assert both.returncode == 125 and "no-such-container" in both.stderr
+        ringfence.by_name(name).wait(60)
+        assert "hup" in call("logs", name).stdout
+        (ended,) = json.loads(call("inspect", name).stdout)
+        assert (ended["state"], ended["usage"]) == ("ended", None) and ended["exit_code"] in (None, 137)
+        assert call("rm", name).returncode == 0
+        gone = call("rm", name)
+        assert gone.returncode == 125 and "no container is named" in gone.stderr
+        assert json.loads(call("inspect", name).stdout) == []
+        # By force, what runs.
+        assert call("run", "-d", "--name", name, "sleep", "600").returncode == 0
+        assert call("rm", "-f", name).returncode == 0
+    finally:
+        try:
+            ringfence.rm(name, force=True)
+        except FileNotFoundError:
+            pass
+    assert name not in call("ls", "-q").stdout.split()
+    assert "forgotten by rm" in call("run", "-d", "--rm", "--name", name, "true").stderr
+
+
 # --- a terminal
 
 
@@ -548,6 +634,46 @@ def test_the_terminal_is_restored_when_it_is_stopped() -> None:
         terminal.expect("outer> ")
         terminal.type("echo status-$?\r")
         terminal.expect("status-5")
+        terminal.type("exit\r")
+        terminal.wait()
+    finally:
+        terminal.close()
+
+
+def test_ctrl_z_without_a_terminal_of_its_own(tmp_path: Path) -> None:
+    """The command stops with the one that stands for it, and goes on with it."""
+    ticks = tmp_path / "ticks"
+    ticks.touch()
+    terminal = Terminal("/bin/sh", "-i")
+    try:
+        terminal.type("PS1='out''er> '\r")
+        terminal.expect("outer> ")
+        loop = "while :; do echo >>/ticks; sleep 0.02; done"
+        terminal.type(f"{' '.join(COMMAND)} run -v {ticks}:/ticks:rw sh -c '{loop}'\r")
+
+        def more(than: int) -> bool:
+            return ticks.stat().st_size > than
+
+        def until(ticking: bool) -> None:
+            limit = time.monotonic() + 20
+            while True:
+                before = ticks.stat().st_size
+                time.sleep(0.3)
+                if more(before) == ticking:
+                    return
+                assert time.monotonic() < limit, terminal.seen
+
+        until(True)
+        terminal.type("\x1a")
+        terminal.expect("Stopped")
+        terminal.expect("outer> ")
+        until(False)
+        terminal.type("fg\r")
+        until(True)
+        terminal.type("\x03")
+        terminal.expect("outer> ")
+        terminal.type("echo status-$?\r")
+        terminal.expect("status-130")
         terminal.type("exit\r")
         terminal.wait()
     finally:

@@ -1214,7 +1214,8 @@ ringfence_group *ringfence_group_new(const ringfence_pod *pod,
 
 /**
  * Adds the members of a description, all of them or none: a JSON object that has for each name an object with the fields of a
- * container and "after", a list of the names of those that must be ready before it starts.
+ * container, "after", a list of the names of those that must be ready before it starts, and "wait_for", what makes it ready, as
+ * ringfence_container_wait_for() takes it.
  *
  * Fails as ringfence_group_add().
  */
@@ -1224,7 +1225,8 @@ int ringfence_group_merge_json(const ringfence_group *group,
 
 /**
  * Adds a member with this spec, which is copied. `after` has the names of those that must be ready before it starts, with commas
- * between them; NULL and "" are none.
+ * between them; NULL and "" are none. `wait_for` is what makes it ready, JSON as for ringfence_container_wait_for(); NULL: that it was
+ * started.
  *
  * Fails with RINGFENCE_KIND_INVALID_SPEC and the field "name" for what is no name (1 to 64 letters, digits, "_", "." and "-"), or for
  * a spec that can never work or has "detach"; with RINGFENCE_KIND_ALREADY_EXISTS; with RINGFENCE_KIND_EXHAUSTED for more than 256
@@ -1235,6 +1237,7 @@ int ringfence_group_add(const ringfence_group *group,
                         const char *name,
                         const ringfence_spec *spec,
                         const char *after,
+                        const char *wait_for,
                         ringfence_error **err);
 
 /**

@@ -48,7 +48,8 @@ pub unsafe extern "C" fn ringfence_group_new(
 }
 
 /// Adds the members of a description, all of them or none: a JSON object that has for each name an object with the fields of a
-/// container and "after", a list of the names of those that must be ready before it starts.
+/// container, "after", a list of the names of those that must be ready before it starts, and "wait_for", what makes it ready, as
+/// ringfence_container_wait_for() takes it.
 ///
 /// Fails as ringfence_group_add().
 #[unsafe(no_mangle)]
@@ -64,7 +65,8 @@ pub unsafe extern "C" fn ringfence_group_merge_json(
 }
 
 /// Adds a member with this spec, which is copied. `after` has the names of those that must be ready before it starts, with commas
-/// between them; NULL and "" are none.
+/// between them; NULL and "" are none. `wait_for` is what makes it ready, JSON as for ringfence_container_wait_for(); NULL: that it was
+/// started.
 ///
 /// Fails with RINGFENCE_KIND_INVALID_SPEC and the field "name" for what is no name (1 to 64 letters, digits, "_", "." and "-"), or for
 /// a spec that can never work or has "detach"; with RINGFENCE_KIND_ALREADY_EXISTS; with RINGFENCE_KIND_EXHAUSTED for more than 256
@@ -76,13 +78,16 @@ pub unsafe extern "C" fn ringfence_group_add(
     name: *const c_char,
     spec: *const ringfence_spec,
     after: *const c_char,
+    wait_for: *const c_char,
     err: *mut *mut ringfence_error,
 ) -> c_int {
-    border_for(length(after), err, -1, || {
+    border_for(length(after) + length(wait_for), err, -1, || {
         let after = if after.is_null() { "" } else { text(after, "after")? };
         let after = after.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
         let spec = with_spec(spec, |spec| Ok(spec.clone()))?;
-        running(group)?.add(text(name, "name")?, Member { spec, after }).map(|()| 0)
+        let member = Member { spec, after, wait_for: None };
+        let member = if wait_for.is_null() { member } else { member.wait_for_json(text(wait_for, "wait_for")?)? };
+        running(group)?.add(text(name, "name")?, member).map(|()| 0)
     })
 }
 

@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
 
-use crate::container::{Container, Pod};
+use crate::container::{Container, Pod, WaitFor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::Owner;
 use crate::spec::{Spec, name_syntax};
@@ -26,17 +26,27 @@ pub struct Member {
     pub spec: Spec,
     /// The names of those that must be ready before it starts.
     pub after: Vec<String>,
+    /// What makes it ready; `None`: that it was started.
+    pub wait_for: Option<WaitFor>,
 }
 
 impl Member {
-    /// From JSON: the fields of a spec, and `after` (a list of names, or one).
+    /// From JSON: the fields of a spec, `after` (a list of names, or one), and `wait_for` as [`WaitFor::from_json`] has it.
     ///
     /// # Errors
-    /// InvalidSpec with the field.
+    /// InvalidSpec with the field, InvalidArgument for what is in `wait_for`.
     pub fn from_json(json: &str) -> Result<Self> {
         let value = serde_json::from_str(json)
             .map_err(|e| Error::new(ErrorKind::InvalidSpec, format!("not JSON: {e}")).with_errno(libc::EINVAL))?;
         Self::from_value(value)
+    }
+
+    /// With `wait_for` from JSON, as [`WaitFor::from_json`] has it.
+    ///
+    /// # Errors
+    /// InvalidArgument with the field (`wait_for.port`).
+    pub fn wait_for_json(self, json: &str) -> Result<Self> {
+        Ok(Self { wait_for: Some(wait_for_of(json)?), ..self })
     }
 
     fn from_value(value: Value) -> Result<Self> {
@@ -57,25 +67,31 @@ impl Member {
                 .collect::<Result<_>>()?,
             Some(_) => return Err(Error::spec("after", "a list of names of members is expected")),
         };
-        Ok(Self { spec: Spec::from_json(&Value::Object(fields).to_string())?, after })
+        let wait_for = match fields.remove("wait_for") {
+            None | Some(Value::Null) => None,
+            Some(conditions) => Some(wait_for_of(&conditions.to_string())?),
+        };
+        Ok(Self { spec: Spec::from_json(&Value::Object(fields).to_string())?, after, wait_for })
     }
 }
 
 /// Containers that are started in the order of what they need, all of them or none, and stopped in reverse.
 ///
-/// A member starts when those in its `after` are ready; members that do not need each other start at the same time. When one cannot
+/// A member starts when those in its `after` are ready, as their `wait_for` says; members that do not need each other start at the same time. When one cannot
 /// start, those that did are stopped in reverse order and the error names the member. Used from any thread.
 ///
 /// They have networks of their own, unless the group is made [in a pod](Self::in_pod). [`close`](Self::close) ends them; so does the
 /// drop of the last clone, for those of which nobody has another handle, and the end of this program.
 ///
 /// ```
-/// use ringfence::{Group, Member, Spec};
+/// use ringfence::{Group, Member, Spec, WaitFor};
 ///
 /// # fn main() -> ringfence::Result<()> {
 /// let group = Group::new();
-/// group.add("db", Member { spec: Spec::new().argv(["sleep", "60"]), ..Member::default() })?;
-/// group.add("web", Member { spec: Spec::new().argv(["sleep", "60"]), after: vec!["db".into()] })?;
+/// let db = Spec::new().argv(["sh", "-c", "echo ready; exec sleep 60"]);
+/// group.add("db", Member { spec: db, wait_for: Some(WaitFor::default().log("^ready")), ..Member::default() })?;
+/// let web = Spec::new().argv(["sleep", "60"]);
+/// group.add("web", Member { spec: web, after: vec!["db".into()], ..Member::default() })?;
 /// group.start(None)?;
 /// assert!(group.container("web")?.is_running());
 /// group.close(None)
@@ -103,6 +119,8 @@ struct State {
     places: Vec<Place>,
     /// Of the start that is under way.
     failed: Option<Error>,
+    /// By its caller or by a close: then nobody wants to wait for the stops.
+    given_up: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,14 +137,16 @@ enum Place {
     /// For those that it needs.
     Waits,
     Starts,
+    /// Started, and what it is to have before it is ready is missing.
+    Unready(Container),
     Ready(Container),
 }
 
 impl Place {
     fn container(&self) -> Option<&Container> {
         match self {
-            Self::Ready(container) => Some(container),
-            _ => None,
+            Self::Unready(container) | Self::Ready(container) => Some(container),
+            Self::Waits | Self::Starts => None,
         }
     }
 }
@@ -146,6 +166,20 @@ impl Drop for Guard<'_> {
     }
 }
 
+fn wait_for_of(json: &str) -> Result<WaitFor> {
+    WaitFor::from_json(json).map_err(of_wait_for)
+}
+
+/// The fields of conditions, as seen from the member.
+fn of_wait_for(error: Error) -> Error {
+    let field = error.field().map(|field| field.strip_prefix("conditions").unwrap_or(field).trim_start_matches('.'));
+    let field = match field {
+        None | Some("") => "wait_for".to_owned(),
+        Some(field) => format!("wait_for.{field}"),
+    };
+    error.with_field(field)
+}
+
 fn of(name: &str) -> String {
     format!("group member {name:?}")
 }
@@ -161,8 +195,28 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// One member: waits for those that it needs, starts it.
-    fn bring_up(&self, index: usize, name: &str, member: &Member, needs: &[usize]) {
+    /// Waits until a member that has started is ready, or the start has failed.
+    fn make_ready(&self, index: usize, container: Container, member: &Member, deadline: Option<Instant>) -> Result<()> {
+        if let Some(wait_for) = &member.wait_for {
+            self.state().places[index] = Place::Unready(container.clone());
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            let mut readiness = container.readiness(wait_for, left)?;
+            while !readiness.wait(Some(SLICE))? {
+                if self.state().failed.is_some() {
+                    return Ok(());
+                }
+                if readiness.is_late() {
+                    return Err(readiness.timed_out());
+                }
+            }
+        }
+        self.state().places[index] = Place::Ready(container);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// One member: waits for those that it needs, starts it, waits until it is ready.
+    fn bring_up(&self, index: usize, name: &str, member: &Member, needs: &[usize], deadline: Option<Instant>) {
         let mut guard = Guard { shared: self, name, done: false };
         let mut state = self.state();
         while state.failed.is_none() && !needs.iter().all(|&i| matches!(state.places[i], Place::Ready(_))) {
@@ -175,12 +229,9 @@ impl Shared {
                 Some(pod) => pod.container(&member.spec),
                 None => Container::start(&member.spec),
             };
-            match started {
-                Ok(container) => {
-                    self.state().places[index] = Place::Ready(container);
-                    self.changed.notify_all();
-                }
-                Err(error) => self.fail(error.with_context(of(name))),
+            let ready = started.and_then(|container| self.make_ready(index, container, member, deadline));
+            if let Err(error) = ready {
+                self.fail(error.with_context(of(name)));
             }
         }
         guard.done = true;
@@ -301,6 +352,9 @@ impl Group {
         for (name, member) in &added {
             name_syntax(name).map_err(|what| Error::spec("name", what).with_context("group"))?;
             member.spec.validate().map_err(|e| e.with_context(of(name)))?;
+            if let Some(wait_for) = &member.wait_for {
+                wait_for.validate().map_err(|e| of_wait_for(e).with_context(of(name)))?;
+            }
             if member.spec.detach {
                 let error = Error::spec("detach", "a container of a group ends with it").with_context(of(name));
                 return Err(error.with_hint("start it by itself"));
@@ -351,7 +405,7 @@ impl Group {
     /// Starts all of them; they are ready when this returns. It takes threads, one for each member, which end before that.
     ///
     /// # Errors
-    /// The first that a member had, with its name; then those that had started were stopped in reverse order, and the group can be
+    /// The first that a member had, with its name, and the end of its log where it did not become ready ([`Error::log_tail`]); then those that had started were stopped in reverse order, and the group can be
     /// started again. TimedOut when not all are ready in time, with the names of those that are not; Closed when another thread closes
     /// the group meanwhile; as [`order`](Self::order); InvalidArgument when it has started, or has no members.
     pub fn start(&self, timeout: Option<Duration>) -> Result<()> {
@@ -375,6 +429,7 @@ impl Group {
             state.phase = Phase::Starting;
             state.places = vec![Place::Waits; state.members.len()];
             state.failed = None;
+            state.given_up = false;
             state.members.clone()
         };
         let ordered = needs(&members).and_then(|needs| levels(&members, &needs).map(|_| needs));
@@ -382,7 +437,7 @@ impl Group {
             std::thread::scope(|scope| {
                 for (index, ((name, member), needs)) in members.iter().zip(&needs).enumerate() {
                     let builder = std::thread::Builder::new().name("ringfence-group".to_owned());
-                    let work = move || shared.bring_up(index, name, member, needs);
+                    let work = move || shared.bring_up(index, name, member, needs, deadline);
                     if let Err(error) = builder.spawn_scoped(scope, work) {
                         shared.fail(Error::io("clone", &error).with_context(of(name)));
                         break;
@@ -405,9 +460,8 @@ impl Group {
             state.phase = Phase::Started;
             return Ok(());
         };
+        let grace = state.given_up.then_some(Duration::ZERO);
         drop(state);
-        // Who gives up does not want to wait.
-        let grace = (error.kind() == ErrorKind::Closed).then_some(Duration::ZERO);
         self.stop_started(grace, None, &mut go_on);
         let mut state = shared.state();
         state.places.clear();
@@ -422,17 +476,21 @@ impl Group {
         let shared = &*self.shared;
         let mut state = shared.state();
         while state.failed.is_none() && !state.places.iter().all(|place| matches!(place, Place::Ready(_))) {
+            // A member that is not ready in time says more about it.
+            let unready = state.places.iter().any(|place| matches!(place, Place::Starts | Place::Unready(_)));
+            let patience = if unready { SHORT } else { Duration::ZERO };
             let failed = if state.phase == Phase::Closed {
+                state.given_up = true;
                 Some(closed())
-            } else if deadline.is_some_and(|at| Instant::now() >= at) {
+            } else if deadline.is_some_and(|at| Instant::now() >= at + patience) {
                 Some(late(members, &state.places))
             } else {
                 drop(state);
-                let failed = (!go_on()).then(|| {
-                    Error::new(ErrorKind::Closed, "the start of the group was given up").with_errno(libc::ECANCELED)
-                });
+                let go_on = go_on();
                 state = shared.state();
-                failed
+                state.given_up |= !go_on;
+                let error = Error::new(ErrorKind::Closed, "the start of the group was given up");
+                (!go_on).then(|| error.with_errno(libc::ECANCELED))
             };
             if failed.is_some() {
                 state.failed = state.failed.take().or(failed);
@@ -440,6 +498,7 @@ impl Group {
                 return;
             }
             let left = deadline.map_or(SLICE, |at| at.saturating_duration_since(Instant::now()).min(SLICE));
+            let left = left.max(Duration::from_millis(1));
             state = shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
@@ -643,6 +702,7 @@ fn late(members: &[(String, Member)], places: &[Place]) -> Error {
         match place {
             Place::Waits => told.push(format!("{name:?} waits for {}", member.after.join(", "))),
             Place::Starts => told.push(format!("{name:?} is being started")),
+            Place::Unready(_) => told.push(format!("{name:?} has started")),
             Place::Ready(_) => {}
         }
     }

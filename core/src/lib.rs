@@ -3,6 +3,8 @@
 pub mod cgroup;
 mod command;
 mod container;
+#[doc = include_str!("docker.md")]
+pub mod docker {}
 pub mod doctor;
 #[doc = include_str!("entering.md")]
 pub mod entering {}

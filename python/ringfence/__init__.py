@@ -15,7 +15,7 @@ from __future__ import annotations
 from subprocess import DEVNULL, PIPE, STDOUT, CalledProcessError, SubprocessError, TimeoutExpired
 
 from ._call import CallError
-from ._compose import Group
+from ._compose import Conditions, Group
 from ._container import Container
 from ._errors import Error, SpecError
 from ._events import Events
@@ -67,6 +67,7 @@ __all__ = [
     "CalledProcessError",
     "CommandFields",
     "CompletedProcess",
+    "Conditions",
     "Container",
     "ContainerExecutor",
     "ControlGroup",

@@ -56,9 +56,9 @@ def _usage(container: Container) -> Iterator[str]:
         yield f"{usage.pids_refused} processes refused"
 
 
-def log_tail(text: str, lines: int = LINES) -> str:
-    """The last lines, without codes that a terminal would obey."""
-    return "\n".join(printable(line) for line in text.splitlines()[-lines:])
+def shown(text: str) -> str:
+    """The lines without codes that a terminal would obey."""
+    return "\n".join(map(printable, text.splitlines()))
 
 
 def account(container: Container) -> str:
@@ -77,7 +77,7 @@ def account(container: Container) -> str:
         lines.append(f"usage: {error}")
     if main is not None:
         try:
-            log = log_tail(container.logs())
+            log = shown(container.logs(tail=LINES))
         except Error as error:
             log = str(error)
         lines.append(f"log, the last {LINES} lines:\n{log}" if log else "log: empty")

@@ -6,12 +6,13 @@ import subprocess
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from . import _host, _request, _ringfence
+from . import _host, _ready, _request, _ringfence
 from ._container import Container
 from ._errors import Error, forked_child
 from ._process import TextOptions
+from ._ready import HttpCheck, LogPattern, Port
 from ._types import AnyPath, Args, Env, Stream
 
 if TYPE_CHECKING:
@@ -20,11 +21,29 @@ if TYPE_CHECKING:
     from ._pod import Pod
 
 
+class Conditions(TypedDict, total=False):
+    """What makes a member of a group ready; see `Container.wait_for`."""
+
+    port: Port | Iterable[Port]
+    log: LogPattern | Iterable[LogPattern]
+    path: AnyPath | Iterable[AnyPath]
+    command: Iterable[AnyPath]
+    http: str | HttpCheck
+
+
+def _conditions(wait_for: Conditions) -> str:
+    given: dict[str, Any] = dict(wait_for)
+    found = {name: given.pop(name, None) for name in ("port", "log", "path", "command", "http")}
+    if given:
+        raise TypeError(f"wait_for: {', '.join(given)}: the conditions are {', '.join(found)}")
+    return _ready.conditions_of(**found)
+
+
 class Group:
     """Containers that are started in the order of what they need, all of them or none, and stopped in reverse.
 
         with ringfence.Group() as g:
-            g.add("db", ["postgres", "-D", "/tmp/db"])
+            g.add("db", ["postgres", "-D", "/tmp/db"], wait_for={"port": 5432})
             g.add("web", ["python3", "app.py"], after=["db"])
             g.start(timeout=30)
             g["web"].run(["true"], check=True)
@@ -70,6 +89,7 @@ class Group:
         argv: Args | None = None,
         *,
         after: Iterable[str] = (),
+        wait_for: Conditions | None = None,
         stdin: Stream = None,
         stdout: Stream = None,
         stderr: Stream = None,
@@ -84,7 +104,10 @@ class Group:
         container_name: str | None = None,
         **fields: Any,
     ) -> None:
-        """Adds a member, before the start. Takes what `Container` takes, and `after`: the names of those that must be ready before.
+        """Adds a member, before the start. Takes what `Container` takes, and
+
+        after: the names of those that must be ready before it starts.
+        wait_for: what makes it ready, the arguments of `Container.wait_for`: `{"port": 5432}`; else that it was started.
 
         The name is for the group alone; `container_name` is that of the container on this machine, if it is to have one.
         Descriptors that are given have to be open until the start. `SpecError` for what can never work.
@@ -106,7 +129,7 @@ class Group:
         }
         request = _request.spec_request(argv, _request.streams_of(stdin, stdout, stderr), options, given)
         names = [after] if isinstance(after, str) else list(after)
-        raw.add(name, request, names)
+        raw.add(name, request, names, None if wait_for is None else _conditions(wait_for))
         self._argv[name] = argv
 
     def order(self) -> list[list[str]]:
@@ -119,7 +142,7 @@ class Group:
     def start(self, timeout: float | None = None) -> Self:
         """Starts all of them; they are ready when this returns.
 
-        Raises the first error of a member; `ringfence.Error` of kind `timed_out` when not all are ready within the seconds. In
+        Raises the first error of a member, with the end of its log as `log_tail` where it did not become ready; `ringfence.Error` of kind `timed_out` when not all are ready within the seconds. In
         both cases, and with Ctrl-C, nothing is left, and the group can be started again.
         """
         raw = self._live("start")

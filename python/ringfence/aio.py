@@ -1086,7 +1086,7 @@ class Group:
         self._sync = _compose.Group(members, pod=None if pod is None else pod._sync, timeout=timeout)
 
     def add(self, name: str, argv: Args | None = None, *, after: Iterable[str] = (), **options: Any) -> None:
-        """Adds a member, before the start; see `ringfence.Group.add`."""
+        """Adds a member, before the start; takes what `ringfence.Group.add` takes."""
         self._sync.add(name, argv, after=after, **options)
 
     def order(self) -> list[list[str]]:

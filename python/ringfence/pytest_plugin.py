@@ -342,6 +342,9 @@ class _Run:
             "xmlpath": None,
             "log_file": None,
             "pastebin": None,
+            # pytest-cov: its file would be here.
+            "no_cov": True,
+            "cov_source": [],
         }
         return options
 

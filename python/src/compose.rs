@@ -68,9 +68,24 @@ impl Group {
         Self(pod.map_or_else(ringfence::Group::new, |pod| ringfence::Group::in_pod(&pod.0)))
     }
     /// `request` is what `ringfence/_request.py` makes of keyword arguments.
-    fn add(&self, py: Python<'_>, name: &str, request: &Bound<'_, PyDict>, after: Vec<String>) -> PyResult<()> {
+    #[pyo3(signature = (name, request, after, wait_for=None))]
+    fn add(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        request: &Bound<'_, PyDict>,
+        after: Vec<String>,
+        wait_for: Option<&str>,
+    ) -> PyResult<()> {
         let spec = request::spec(request)?;
-        detached(py, || self.0.add(name, Member { spec, after }))
+        detached(py, || {
+            let member = Member { spec, after, wait_for: None };
+            let member = match wait_for {
+                Some(conditions) => member.wait_for_json(conditions)?,
+                None => member,
+            };
+            self.0.add(name, member)
+        })
     }
     #[getter]
     fn names(&self, py: Python<'_>) -> Vec<String> {

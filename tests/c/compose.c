@@ -10,7 +10,7 @@
 static int add(ringfence_group *group, const char *name, const char *json, const char *after)
 {
     ringfence_spec *spec = ringfence_spec_from_json(json, &err);
-    int result = spec ? ringfence_group_add(group, name, spec, after, &err) : -1;
+    int result = spec ? ringfence_group_add(group, name, spec, after, NULL, &err) : -1;
     ringfence_spec_free(spec);
     return result;
 }
@@ -51,6 +51,29 @@ static void together(void)
     ringfence_group_free(group);
 }
 
+static void ready(void)
+{
+    ringfence_group *group = ringfence_group_new(NULL, NULL);
+    ringfence_spec *spec = ringfence_spec_from_json("{\"argv\": [\"sh\", \"-c\", \"sleep 0.1; echo up; exec sleep 1000\"]}", &err);
+    ringfence_container *db = NULL;
+    char text[16] = "";
+    ok(ringfence_group_add(group, "db", spec, NULL, "{\"log\": \"^up$\"}", &err) == 0 && add(group, "web", SLEEPS, "db") == 0 &&
+           ringfence_group_start(group, 60000, &err) == 0 && ringfence_group_container(group, "db", &db, &err) == 0,
+       "ready");
+    ok(ringfence_container_log_read(db, 0, text, sizeof text - 1, &err) == 3 && !strcmp(text, "up\n"), "it had said so");
+    ringfence_container_free(db);
+    ringfence_group_close(group, 0, NULL);
+    ringfence_group_free(group);
+
+    group = ringfence_group_new(NULL, NULL);
+    ringfence_group_add(group, "db", spec, NULL, "{\"log\": \"^never\"}", NULL);
+    int result = ringfence_group_start(group, 1000, &err);
+    int told = err && strstr(ringfence_error_message(err), "group member \"db\": ") != NULL && strstr(ringfence_error_json(err), "\"up\\n\"") != NULL;
+    ok(failed(result, RINGFENCE_KIND_TIMED_OUT) && told, "not ready, with its log");
+    ringfence_group_free(group);
+    ringfence_spec_free(spec);
+}
+
 static void none(void)
 {
     ringfence_group *group = ringfence_group_new(NULL, NULL);
@@ -72,16 +95,19 @@ static void bad_input(void)
     ringfence_spec *spec = ringfence_spec_new();
     ringfence_container *container = NULL;
     const ringfence_kind kind = RINGFENCE_KIND_INVALID_ARGUMENT;
-    ok(failed(ringfence_group_add(NULL, "a", spec, NULL, &err), kind) && failed(ringfence_group_add(group, NULL, spec, NULL, &err), kind) &&
-           failed(ringfence_group_add(group, "a", NULL, NULL, &err), kind) && failed(ringfence_group_start(group, -2, &err), kind) &&
+    ok(failed(ringfence_group_add(NULL, "a", spec, NULL, NULL, &err), kind) && failed(ringfence_group_add(group, NULL, spec, NULL, NULL, &err), kind) &&
+           failed(ringfence_group_add(group, "a", NULL, NULL, NULL, &err), kind) && failed(ringfence_group_start(group, -2, &err), kind) &&
            failed(ringfence_group_merge_json(group, NULL, &err), kind) && failed(ringfence_group_container(group, "a", NULL, &err), kind) &&
            failed(ringfence_group_container(group, NULL, &container, &err), kind) && failed(ringfence_group_wait_any(group, 0, NULL, &err), kind) &&
            failed(ringfence_group_start(group, 0, &err), kind) && failed(ringfence_group_close(NULL, 0, &err), kind) &&
            ringfence_group_is_started(NULL) == -1 && !ringfence_group_order_json(NULL, NULL),
        "NULL, -2, nobody");
-    int result = ringfence_group_add(group, "a/b", spec, NULL, &err);
+    int result = ringfence_group_add(group, "a/b", spec, NULL, NULL, &err);
     int named = is_field("name");
     ok(failed(result, RINGFENCE_KIND_INVALID_SPEC) && named, "no name");
+    result = ringfence_group_add(group, "a", spec, NULL, "{\"port\": 0}", &err);
+    named = is_field("wait_for.port");
+    ok(failed(result, RINGFENCE_KIND_INVALID_ARGUMENT) && named, "no port");
     ringfence_spec_free(spec);
     ringfence_group_free(group);
     ringfence_group_free(NULL);
@@ -94,6 +120,7 @@ static void bad_input(void)
 int main(void)
 {
     together();
+    ready();
     none();
     bad_input();
     return done();

@@ -87,6 +87,33 @@ def test_all_or_none() -> None:
     assert list(g) == ["db", "web"]
 
 
+def test_ready() -> None:
+    server = "import socket, time; time.sleep(0.1); s = socket.create_server(('127.0.0.1', 5000)); print('up', flush=True); s.accept()"
+    with ringfence.Group() as g:
+        g.add("db", ["python3", "-c", server], wait_for={"port": 5000, "log": "^up"})
+        g.add("web", SLEEPS, after=["db"])
+        g.start(60)
+        g["db"].connect(("127.0.0.1", 5000), timeout=30).close()
+    late = ringfence.Group({"db": {"argv": ["sh", "-c", "echo said; exec sleep 60"], "wait_for": {"path": "/never"}}})
+    with pytest.raises(TimeoutError, match=r'^group member "db": ') as raised:
+        late.start(1)
+    assert isinstance(raised.value, ringfence.Error) and raised.value.log_tail == "said\n"
+    with pytest.raises(TypeError, match="wait_for: prot: the conditions are port, log, path, command, http"):
+        late.add("x", wait_for={"prot": 1})  # type: ignore[typeddict-unknown-key]
+
+
+def test_ctrl_c_gives_up_the_start() -> None:
+    g = ringfence.Group({"db": {"argv": SLEEPS, "wait_for": {"path": "/never"}}})
+    main = threading.main_thread().ident
+    assert main
+    timer = threading.Timer(0.3, lambda: signal.pthread_kill(main, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        g.start()
+    timer.join()
+    assert not g.started
+
+
 def test_ctrl_c_stops_the_stop() -> None:
     """A member that does not heed its stop_signal holds up the close, until somebody insists."""
     deaf = ["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 0.02; done"]
@@ -129,6 +156,10 @@ def test_asyncio() -> None:
             assert await g.wait_any(60) == "db"
             await g.kill()
             await g.wait(60)
+        g = aio.Group({"db": {"argv": SLEEPS, "wait_for": {"path": "/never"}}})
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(g.start(), 0.3)
+        await g.close()
         g = aio.Group()
         g.add("web", ["/no/such/program"])
         with pytest.raises(FileNotFoundError):

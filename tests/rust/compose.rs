@@ -91,6 +91,44 @@ fn they_start_after_what_they_need_and_stop_in_reverse() {
 }
 
 #[test]
+fn they_wait_until_the_others_are_ready() {
+    let dir = tmp();
+    let log = log(&dir);
+    let says = |name: &str, script: &str, fields: Value| {
+        let argv = json!(["sh", "-c", format!("echo {name} starts >>/log; {script}; exec sleep 1000")]);
+        let mounts = json!([{"source": log, "target": "/log", "rw": true}]);
+        member(with(json!({"argv": argv, "mounts": mounts}), fields))
+    };
+    let group = Group::new();
+    let slow = "sleep 0.2; echo db is ready >>/log; echo ready";
+    group.add("web", says("web", "true", json!({"after": "db"}))).unwrap();
+    group.add("db", says("db", slow, json!({"wait_for": {"log": "^ready$"}}))).unwrap();
+    group.start(TIMEOUT).unwrap();
+    until("all said", || fs::read_to_string(&log).unwrap().lines().count() == 3);
+    assert_eq!(fs::read_to_string(&log).unwrap(), "db starts\ndb is ready\nweb starts\n");
+    group.close(Some(Duration::ZERO)).unwrap();
+
+    // Not in time: who, why, and what it had said. Or at once when it has ended.
+    for (script, timeout, kind) in [
+        ("echo still here", Some(Duration::from_secs(1)), ErrorKind::TimedOut),
+        ("echo still here; exit 3", TIMEOUT, ErrorKind::Closed),
+    ] {
+        let group = Group::new();
+        group.add("idle", member(json!({"argv": ["sleep", "1000"]}))).unwrap();
+        group.add("db", says("db", script, json!({"after": "idle", "wait_for": {"port": 5432}}))).unwrap();
+        group.add("web", says("web", "true", json!({"after": "db"}))).unwrap();
+        let error = group.start(timeout).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(
+            error.to_string().starts_with("group member \"db\": ") && error.to_string().contains("port 5432"),
+            "{error}"
+        );
+        assert_eq!(error.log_tail(), Some("still here\n"));
+        assert_eq!(group.container("idle").unwrap_err().kind(), ErrorKind::Closed);
+    }
+}
+
+#[test]
 fn all_or_none() {
     let dir = tmp();
     let log = log(&dir);
@@ -141,6 +179,9 @@ fn what_can_never_start_is_refused() {
         (refused("d", "{\"detach\": true, \"name\": \"d\"}"), ErrorKind::InvalidSpec, Some("detach")),
         (refused("d", "{\"after\": [1]}"), ErrorKind::InvalidSpec, Some("after[0]")),
         (refused("d", "{\"after\": {}}"), ErrorKind::InvalidSpec, Some("after")),
+        (refused("d", "{\"wait_for\": {\"port\": 0}}"), ErrorKind::InvalidArgument, Some("wait_for.port")),
+        (refused("d", "{\"wait_for\": {\"ports\": 1}}"), ErrorKind::InvalidArgument, Some("wait_for.ports")),
+        (refused("d", "{\"wait_for\": {}}"), ErrorKind::InvalidArgument, Some("wait_for")),
         (refused("d", "[]"), ErrorKind::InvalidSpec, None),
         (refused("d", "{"), ErrorKind::InvalidSpec, None),
     ] {

@@ -84,6 +84,21 @@ def account(container: Container) -> str:
     return "\n".join(lines)
 
 
+def end(container: Container) -> None:
+    """The end of a test's container: a detached one is stopped and forgotten."""
+    if not container._detached:
+        container.close()
+        return
+    name = container.name
+    container.stop()
+    if name is not None:
+        try:
+            _machine.rm(name)
+        except FileNotFoundError:
+            # The test has forgotten it already.
+            pass
+
+
 def is_of_the_machine(error: BaseException | None) -> bool:
     """The error says what this machine or this caller cannot have, not that the caller asked for nonsense."""
     return (

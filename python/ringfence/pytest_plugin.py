@@ -161,18 +161,11 @@ class ContainerFactory:
             raise
         self.containers.append(container)
         # Each for itself: the last one first, and all of them whatever becomes of one.
-        self._request.addfinalizer(lambda: _end(container))
+        self._request.addfinalizer(lambda: _account.end(container))
         return container
 
     def __repr__(self) -> str:
         return f"<ContainerFactory: {len(self.containers)} containers>"
-
-
-def _end(container: Container) -> None:
-    if container._detached:
-        container.stop()
-    else:
-        container.close()
 
 
 def _made(request: pytest.FixtureRequest, tmp_path: Callable[[], Path] | None = None) -> Iterator[ContainerFactory]:
@@ -390,8 +383,9 @@ class _Run:
                 if name == "PYTHONPATH" or (name.startswith("PYTEST_") and name not in _NOT_INSIDE)
             }
             environment |= fields.pop("env", None) or {}
-            here = os.getcwd()
-            fields.setdefault("cwd", here if any(_below(here, top) for top, _ in shared) else root)
+            seen = [here for here in (os.getcwd(), root) if any(_below(here, top) for top, _ in shared)]
+            if seen:
+                fields.setdefault("cwd", seen[0])
             # With -s what the test prints goes where this program's output goes.
             stream: Any = None if config.getoption("capture") == "no" else "log"
             process = stack.enter_context(

@@ -47,7 +47,7 @@ class ContainerTestCase(unittest.TestCase):
             _note(error, f"What this machine and this user can do:\n{_account.doctor_text()}")
             raise
         self._started().append(container)
-        self.addCleanup(_end, container)
+        self.addCleanup(_account.end, container)
         return container
 
     def _started(self) -> list[Container]:
@@ -105,10 +105,3 @@ def _note(error: BaseException, text: str) -> None:
     else:
         # Python 3.10 has no notes. `unittest` and pytest capture this stream with the test.
         print(text, file=sys.stderr)
-
-
-def _end(container: Container) -> None:
-    if container._detached:
-        container.stop()
-    else:
-        container.close()

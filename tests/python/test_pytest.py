@@ -301,7 +301,11 @@ def test_close_fails(ringfence_container, monkeypatch):
     second._raw = Refuses()
     pathlib.Path("first").write_text(str(first.pid))
 
+def test_detached(ringfence_container):
+    ringfence_container(["sleep", "1000"], name=f"fixture-{os.getpid()}", detach=True)
+
 def test_the_other_was_closed():
+    assert f"fixture-{os.getpid()}" not in [entry.name for entry in ringfence.ls()]
     assert not os.path.exists("/proc/" + pathlib.Path("first").read_text())
 
 def test_refused(ringfence_container):

@@ -1470,9 +1470,11 @@ int ringfence_container_logs(const ringfence_container *container,
 int ringfence_container_log_position(const ringfence_container *container, uint64_t *position, ringfence_error **err);
 
 /**
- * 1 when its log is full: "log_max" bytes were written, and what the program writes now is refused (EPERM); else 0.
+ * 1 when its log is full, or so nearly that a write of the program may have been refused (EPERM): fewer than 8 KiB of "log_max" are left, or
+ * of a log below 32 KiB a quarter; else 0.
  */
-int ringfence_container_log_is_full(const ringfence_container *container, ringfence_error **err);
+int ringfence_container_log_is_full(const ringfence_container *container,
+                                    ringfence_error **err);
 
 /**
  * Frees the reader. NULL is fine. A call of ringfence_logs_next() that is under way on another thread fails with

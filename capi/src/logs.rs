@@ -92,7 +92,8 @@ pub unsafe extern "C" fn ringfence_container_log_position(
     })
 }
 
-/// 1 when its log is full: "log_max" bytes were written, and what the program writes now is refused (EPERM); else 0.
+/// 1 when its log is full, or so nearly that a write of the program may have been refused (EPERM): fewer than 8 KiB of "log_max" are left, or
+/// of a log below 32 KiB a quarter; else 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_container_log_is_full(
     container: *const ringfence_container,

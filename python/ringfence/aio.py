@@ -828,7 +828,7 @@ class Container:
 
     @property
     def log_is_full(self) -> bool:
-        """`log_max` bytes were written: what the program writes to its log now is refused (EPERM)."""
+        """Fewer than 8 KiB of `log_max` are left (a quarter, below 32 KiB): what the program writes may be refused (EPERM)."""
         return self._sync.log_is_full
 
     async def signal(self, sig: int) -> None:

@@ -199,12 +199,14 @@ for n in range(2000):
     with ringfence.Container(["python3", "-c", script, str(write)], pass_fds=(write,), log_max=5000) as c:
         os.close(write)
         with open(read) as said:
-            # In whole pages: 8192 bytes. What fits in part is written in part.
-            assert said.read() == str((1171, 1))
-        assert c.log_is_full and c.log_position() == 8192
+            # In whole pages: 8192 bytes.
+            said_by = said.read()
+        # Linux 6.12 refuses the whole write.
+        assert (said_by, c.log_position()) in ((str((1171, 1)), 8192), (str((1170, 1)), 8190))
+        assert c.log_is_full
         # The oldest stays.
         assert c.logs().startswith("000000\n000001\n")
-        assert list(c.logs(follow=True))[-1] == "00"
+        assert list(c.logs(follow=True))[-1] in ("00", "001169\n")
 
 
 def test_a_program_that_moves_the_offset_hurts_itself() -> None:

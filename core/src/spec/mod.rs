@@ -247,7 +247,7 @@ documented! {
         stderr: Option<Stdio> = None, as Opt<Stdio>;
         /// The bound of a `log` stream, of stdout and stderr together, in whole pages of 4096 bytes. The oldest is kept: what is written
         /// past it is lost, and the container is not held up. The program's write(2) fails with EPERM then (one that fits in part
-        /// writes that part); [`log_is_full`](crate::Container::log_is_full) tells the host.
+        /// is refused as a whole by some kernels); [`log_is_full`](crate::Container::log_is_full) tells the host.
         ///
         /// The log is a regular file, in memory that only what was written takes. A program that opens it once more, by /dev/stdout
         /// or /proc/self/fd/1, has an offset of its own and writes over the beginning, as with any file: have such programs

@@ -52,9 +52,9 @@ pub use namespace::{Namespace, NamespaceEntry, namespaces};
 pub use plan::plan;
 pub use process::{ExitStatus, Output, Process, Reason};
 pub use spec::Spec;
+pub use state::{gc, ls, rm};
 pub use tree::{CopyOptions, CopyProgress, RemoveOptions, Special, remove_tree};
 pub use volume::{Volume, remove_volume, volumes};
-pub use state::{gc, ls, rm};
 
 /// The version of this library.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

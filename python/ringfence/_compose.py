@@ -12,7 +12,7 @@ from . import _host, _ready, _request, _ringfence
 from ._container import Container
 from ._errors import Error, forked_child
 from ._process import TextOptions
-from ._ready import HttpCheck, LogPattern, Port
+from ._ready import HttpCheck, LogPattern, PortNumber
 from ._types import AnyPath, Args, Env, Stream
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Conditions(TypedDict, total=False):
     """What makes a member of a group ready; see `Container.wait_for`."""
 
-    port: Port | Iterable[Port]
+    port: PortNumber | Iterable[PortNumber]
     log: LogPattern | Iterable[LogPattern]
     path: AnyPath | Iterable[AnyPath]
     command: Iterable[AnyPath]

@@ -68,8 +68,8 @@ __all__ = [
     "plan",
     "popen",
     "remove_volume",
-    "rmtree",
     "rm",
+    "rmtree",
     "run",
     "volumes",
 ]

@@ -158,7 +158,7 @@ mod tests {
             (r#"{"http": "http://127.0.0.1/a\r\nX: y"}"#, Some("http"), "character"),
             (r#"{"http": {"status": 200}}"#, Some("http.url"), "missing"),
             (r#"{"http": {"url": "http://127.0.0.1/", "status": 99}}"#, Some("http.status"), "100 to 599"),
-            (r#"{"http": {"url": "http://127.0.0.1/", "stat": 200}}"#, Some("http.stat"), "did you mean \"status\""),
+            (r#"{"http": {"url": "http://127.0.0.1/", "statu": 200}}"#, Some("http.statu"), "did you mean \"status\""),
         ] {
             let error = wait_for(text).unwrap_err();
             assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidArgument, field), "{text}: {error}");

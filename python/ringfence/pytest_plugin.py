@@ -175,6 +175,8 @@ def _made(request: pytest.FixtureRequest, tmp_path: Callable[[], Path] | None = 
     # After the containers are closed: finalizers that are added later run earlier.
     yield factory
     made.remove(factory)
+    # The test's arguments live on for a while, and with a handle its descriptors.
+    factory.containers.clear()
 
 
 @pytest.fixture

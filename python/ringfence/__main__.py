@@ -66,6 +66,7 @@ _EXAMPLES = {
   run -m 256M -c 0.5 -p 64 make test        with limits
   run --share-cwd python3 test.py           this directory read-only, and started there
   run -v data:/data:rw -w /data ./convert   a directory to write to
+  run -P 8000:80 python3 -m http.server 80  reachable at port 8000 of this machine
   run -d --name db postgres -D /tmp/db      left running; see ls, logs, exec, stop, rm""",
     "exec": """\
   exec -it db sh                a shell beside the main process
@@ -280,6 +281,14 @@ def _spec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-v", "--mount", action="append", default=[], metavar="SOURCE[:TARGET][:rw]", help="read-only unless rw"
     )
+    parser.add_argument(
+        "-P",
+        "--publish",
+        action="append",
+        default=[],
+        metavar="[[ADDRESS:]HOST:]PORT[/udp]",
+        help="a port of the container at one of this machine: of 127.0.0.1, a free one, unless given",
+    )
     parser.add_argument("--rootfs", metavar="DIR", help="host (default), host:owned, or a directory")
     parser.add_argument("--net", choices=("loopback", "none", "host"), help="default: loopback")
     parser.add_argument("--share-cwd", action="store_true", help="mount this directory read-only, and start there")
@@ -343,6 +352,7 @@ def _spec_request(arguments: argparse.Namespace, streams: _request.Streams) -> R
         for name in ("memory", "cpus", "pids", "disk")
         if (value := getattr(arguments, name)) is not None
     ]
+    options["set"] += [("ports", os.fsencode(port)) for port in arguments.publish]
     for entry in arguments.set:
         field, equals, value = entry.partition("=")
         if not equals:

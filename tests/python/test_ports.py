@@ -6,6 +6,8 @@ import asyncio
 import errno
 import http.client
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -129,6 +131,20 @@ def test_a_detached_container_is_reached_by_name() -> None:
         ringfence.gc()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((port.host, port.host_port), timeout=60)
+
+
+def test_at_a_shell() -> None:
+    program = (
+        "import socket; s = socket.create_server(('', 80)); print('up', flush=True); s.accept()[0].sendall(b'hello')"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        free = held.getsockname()[1]
+    command = [sys.executable, "-m", "ringfence", "run", "--publish", f"{free}:80", "python3", "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None and running.stdout.readline() == b"up\n"
+        with socket.create_connection(("127.0.0.1", free), timeout=60) as client:
+            assert client.recv(100) == b"hello"
+        assert running.wait(60) == 0
 
 
 def test_asyncio() -> None:

@@ -207,6 +207,7 @@ pub fn run(plan: &Plan, entries: *const RelayEntry, count: usize) -> i64 {
     if r < 0 {
         return r;
     }
+    relay.let_go(plan);
     let no_capabilities = confine::keep_capabilities(0);
     if no_capabilities < 0 {
         return no_capabilities;
@@ -254,6 +255,20 @@ fn map(len: usize) -> i64 {
 }
 
 impl Relay {
+    /// Closes what the plan brought for the way here: the keeper's /proc, the container's pid 1, files of its groups.
+    fn let_go(&self, plan: &Plan) {
+        let kept = [slot::CHANNEL, slot::LIFELINE].map(|index| plan.slot(index) as i32);
+        for index in 0..plan.header().nslots {
+            let fd = plan.slot(index) as i32;
+            if fd > 2
+                && !kept.contains(&fd)
+                && !self.listeners[..self.count].iter().any(|(listener, _)| *listener == fd)
+            {
+                sys::close(fd);
+            }
+        }
+    }
+
     fn watch(&self, fd: i32, events: u32, data: u64) -> i64 {
         const EPOLL_CTL_ADD: i32 = 1;
         let event = Event { events, data };

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{ErrorKind as Io, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::sync::LazyLock;
 use std::thread;
 use std::time::Duration;
 
@@ -258,7 +259,8 @@ const BLOCK: usize = 1 << 16;
 
 /// Each tells its number.
 fn block(number: usize) -> Vec<u8> {
-    let mut block: Vec<u8> = (0..BLOCK).map(|i| (i / 8) as u8).collect();
+    static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| (0..BLOCK).map(|i| (i / 8) as u8).collect());
+    let mut block = BYTES.clone();
     block[..8].copy_from_slice(&number.to_ne_bytes());
     block
 }
@@ -288,7 +290,7 @@ fn a_reader_that_stops_stops_its_writer_alone() {
     let container = start(json!({"ports": [SERVICE]}));
     let listener = service(&container, "127.0.0.1:5432");
     let mut stopped = Vec::new();
-    for _ in 0..if in_the_guest() { 3 } else { 20 } {
+    for _ in 0..if in_the_guest() { 2 } else { 8 } {
         let (mut outside, inside) = connected(&container, &listener);
         outside.set_write_timeout(Some(Duration::from_millis(100))).expect("a timeout");
         let mut sent = 0;
@@ -362,6 +364,13 @@ fn the_relay_has_no_rights_and_goes_with_its_container() {
         [("CapEff", "0000000000000000"), ("CapPrm", "0000000000000000"), ("NoNewPrivs", "1"), ("Seccomp", "2")]
     {
         assert_eq!(status_line(&status, key), value, "{key}");
+    }
+    if is_root() {
+        for fd in fs::read_dir(format!("/proc/{relay}/fd")).expect("its descriptors") {
+            let target = fs::read_link(fd.expect("an entry").path()).expect("a link").to_string_lossy().into_owned();
+            let fine = ["socket:", "pipe:", "anon_inode:[eventpoll]", "/dev/null"];
+            assert!(fine.iter().any(|kind| target.starts_with(kind)), "the relay has {target}");
+        }
     }
     if can_limit() {
         let group = fs::read_to_string(format!("/proc/{relay}/cgroup")).expect("its group");

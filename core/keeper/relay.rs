@@ -131,6 +131,7 @@ struct Connection {
 struct Client {
     /// -1 is a free entry.
     fd: i32,
+    v6: bool,
     listener: u32,
     address: Address,
     last: u64,
@@ -277,7 +278,10 @@ impl Relay {
 
     fn watch_listeners(&self, events: u32) {
         const EPOLL_CTL_MOD: i32 = 3;
-        for (i, (fd, _)) in self.listeners[..self.count].iter().enumerate() {
+        for (i, (fd, entry)) in self.listeners[..self.count].iter().enumerate() {
+            if entry.kind == relay::UDP {
+                continue;
+            }
             let event = Event { events, data: LISTENER << 32 | i as u64 };
             sc!(nr::EPOLL_CTL, self.epoll, EPOLL_CTL_MOD, *fd, &event as *const Event);
         }
@@ -537,20 +541,21 @@ impl Relay {
             return Some(false);
         }
         let pipe = self.take_pipe();
-        let n = if pipe[0] >= 0 {
-            sc!(nr::SPLICE, source.fd, 0, pipe[1], 0, CHUNK, SPLICE)
-        } else {
-            copy(source.fd, sink.fd)
-        };
-        let end = &mut self.connection(index).sides[from];
-        if pipe[0] >= 0 && n > 0 {
-            end.held = n as u32;
-            end.pipe = pipe;
-            return Some(true);
-        }
         if pipe[0] >= 0 {
+            let n = sc!(nr::SPLICE, source.fd, 0, pipe[1], 0, CHUNK, SPLICE);
+            if n > 0 {
+                let end = &mut self.connection(index).sides[from];
+                end.held = n as u32;
+                end.pipe = pipe;
+                return Some(true);
+            }
             self.give_pipe(pipe);
+            if n != AGAIN && n != 0 {
+                return None;
+            }
         }
+        // splice(2) stops before urgent data for ever, and takes it for the end: it has the last word on neither.
+        let n = copy(source.fd, sink.fd);
         match n {
             0 => {
                 self.connection(index).sides[from].ended = true;
@@ -691,30 +696,46 @@ impl Relay {
             }
         };
         self.client(index).fd = -1;
-        let v6 = self.v6[listener as usize];
-        let family = if v6 { AF_INET6 } else { AF_INET };
-        let fd = sc!(nr::SOCKET, family, SOCK_DGRAM | SOCK_FLAGS, 0);
+        let port = self.listeners[listener as usize].1.port;
+        let mut v6 = self.v6[listener as usize];
+        let mut fd = self.datagram_socket(v6, port, index);
+        if fd < 0 && v6 {
+            // There is no IPv6 inside.
+            self.v6[listener as usize] = false;
+            v6 = false;
+            fd = self.datagram_socket(v6, port, index);
+        }
         if fd < 0 {
             return None;
         }
-        let to = Address::loopback(v6, self.listeners[listener as usize].1.port);
-        if sc!(nr::CONNECT, fd, to.bytes.as_ptr(), to.len) < 0
-            || self.watch(fd as i32, EPOLLIN, CLIENT << 32 | index as u64) < 0
-        {
-            sys::close(fd as i32);
-            return None;
-        }
-        *self.client(index) = Client { fd: fd as i32, listener, address: *address, last: 0 };
+        *self.client(index) = Client { fd, v6, listener, address: *address, last: 0 };
         self.clients_open += 1;
         Some(index)
+    }
+
+    /// A socket that is connected to the container's loopback; negative when that cannot be had.
+    fn datagram_socket(&self, v6: bool, port: u16, index: usize) -> i32 {
+        let family = if v6 { AF_INET6 } else { AF_INET };
+        let fd = sc!(nr::SOCKET, family, SOCK_DGRAM | SOCK_FLAGS, 0) as i32;
+        if fd < 0 {
+            return fd;
+        }
+        let to = Address::loopback(v6, port);
+        if sc!(nr::CONNECT, fd, to.bytes.as_ptr(), to.len) < 0
+            || self.watch(fd, EPOLLIN, CLIENT << 32 | index as u64) < 0
+        {
+            sys::close(fd);
+            return -1;
+        }
+        fd
     }
 
     /// Nobody is there: the next datagram tries the other loopback address.
     fn refused(&mut self, index: usize, result: i64) {
         const ECONNREFUSED: i64 = -111;
         if result == ECONNREFUSED {
-            let listener = self.client(index).listener as usize;
-            self.v6[listener] = !self.v6[listener];
+            let Client { listener, v6, .. } = *self.client(index);
+            self.v6[listener as usize] = !v6;
             self.forget_client(index);
         }
     }

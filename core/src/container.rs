@@ -1090,9 +1090,10 @@ impl Container {
         if !listening.ports.is_empty()
             && let Err(error) = listening.serve(&keeper, key, group.as_ref(), timeout)
         {
-            // One that has ended in the meantime needs none; EPERM: it is just ending, and without memory already.
-            let ended = matches!(error.errno(), libc::ESRCH | libc::EPERM)
-                && launch::poll([created.as_fd()], launch::deadline(Some(SHORT)))?[0];
+            // One that has ended in the meantime needs none, and fails in many ways; EPERM: it is without memory already.
+            let patience =
+                if matches!(error.errno(), libc::ESRCH | libc::EPERM) { SHORT } else { Duration::from_millis(100) };
+            let ended = launch::poll([created.as_fd()], launch::deadline(Some(patience)))?[0];
             if !ended {
                 // Nobody wants a last look at it.
                 let _ = process::send_signal(created.as_fd(), libc::SIGKILL);
@@ -1101,7 +1102,7 @@ impl Container {
                 return Err(if error.field().is_some() { error } else { error.with_field("ports") });
             }
         }
-        let ports = listening.ports;
+        let ports = listening.done();
         let own = NamespaceKind::ALL
             .into_iter()
             .filter(|&kind| {

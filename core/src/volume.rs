@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -16,6 +17,8 @@ use crate::spec::{MountKind, Spec};
 use crate::state;
 use crate::tree::{RemoveOptions, remove_tree};
 
+/// How long another may look at a volume.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Where those without a name are: no name begins with a dot.
 const ANONYMOUS: &str = ".anonymous";
 
@@ -107,8 +110,7 @@ pub(crate) fn make(spec: &Spec, id: &str) -> Result<(Used, Vec<(usize, PathBuf)>
                     path
                 }
             };
-            make_directory(&path, 0o755)?;
-            used.locks.push(lock(&path, libc::LOCK_SH)?.ok_or_else(|| busy(&path))?.into());
+            used.locks.push(take(&path)?.into());
             paths.push((i, path));
             Ok(())
         })();
@@ -146,10 +148,33 @@ impl Drop for Starting {
     }
 }
 
+/// What takes longer `gc` removes: whoever waits for the end does not wait for millions of files.
 fn remove_all(paths: &[PathBuf]) {
     for path in paths {
-        let _ = remove_tree(path, RemoveOptions::default());
+        let _ = remove_tree(path, RemoveOptions { timeout: Some(Duration::from_secs(2)), ..RemoveOptions::default() });
     }
+}
+
+/// Makes the directory of a volume, if it is not there, and takes it. Who looks for what can be removed has the lock for a moment.
+fn take(path: &Path) -> Result<OwnedFd> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        make_directory(path, 0o755)?;
+        match lock(path, libc::LOCK_SH) {
+            Ok(Some(fd)) if is_at(&fd, path) => return Ok(fd),
+            // Removed between the two steps.
+            Ok(Some(_)) => {}
+            Err(error) if error.errno() == libc::ENOENT => {}
+            Ok(None) if Instant::now() >= deadline => return Err(busy(path)),
+            Ok(None) => std::thread::sleep(Duration::from_millis(2)),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_at(fd: &OwnedFd, path: &Path) -> bool {
+    let there = fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    nix::sys::stat::fstat(fd).is_ok_and(|stat| there.is_ok_and(|there| there == (stat.st_dev, stat.st_ino)))
 }
 
 fn make_place(place: &Path) -> Result<()> {
@@ -157,9 +182,11 @@ fn make_place(place: &Path) -> Result<()> {
     let failed = |e: &std::io::Error| Error::io("mkdir", e).with_path(place.to_string_lossy());
     made.map_err(|e| failed(&e))?;
     let meta = fs::metadata(place).map_err(|e| failed(&e))?;
-    if meta.uid() != nix::unistd::geteuid().as_raw() || meta.mode() & 0o022 != 0 {
-        return Err(Error::new(ErrorKind::PermissionDenied, "it is not this user's alone to change")
+    // What is set-uid in a volume is so for the caller's ids: nobody else may get there.
+    if meta.uid() != nix::unistd::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+        return Err(Error::new(ErrorKind::PermissionDenied, "it is not this user's alone")
             .with_path(place.to_string_lossy())
+            .with_hint("chmod 700 it")
             .with_errno(libc::EPERM));
     }
     Ok(())
@@ -265,13 +292,13 @@ pub(crate) fn collect() -> Result<usize> {
     if found.is_empty() {
         return Ok(0);
     }
-    let running = of_running()?;
     let mut removed = 0;
     for name in found {
-        let lives =
-            running.iter().any(|(id, _)| name.strip_prefix(id.as_str()).is_some_and(|rest| rest.starts_with('-')));
         let path = place.join(&name);
-        if lives || !matches!(lock(&path, libc::LOCK_EX), Ok(Some(_))) {
+        // Held until it is gone. A detached container, which has no host that holds a lock, is recorded before its host lets go.
+        let Ok(Some(_free)) = lock(&path, libc::LOCK_EX) else { continue };
+        let of = |id: &str| name.strip_prefix(id).is_some_and(|rest| rest.starts_with('-'));
+        if of_running()?.iter().any(|(id, _)| of(id)) {
             continue;
         }
         remove_tree(&path, RemoveOptions::default())?;

@@ -1,5 +1,6 @@
 //! Files of a container, read, written and copied from outside.
 
+use std::cell::RefCell;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -65,7 +66,11 @@ impl Container {
         limit: Option<u64>,
         go_on: &mut dyn FnMut(&CopyProgress) -> bool,
     ) -> Result<Vec<u8>> {
-        let path = checked(path.as_ref().as_os_str().as_bytes(), "path")?;
+        self.content_of(path.as_ref(), limit, &Work::new(Some(Self::FILE_TIMEOUT), Some(go_on)))
+    }
+
+    fn content_of(&self, path: &Path, limit: Option<u64>, work: &Work<'_>) -> Result<Vec<u8>> {
+        let path = checked(path.as_os_str().as_bytes(), "path")?;
         let limit = limit.unwrap_or(Self::READ_LIMIT).min(i64::MAX as u64 - 1);
         let too_long = || {
             Error::new(ErrorKind::Exhausted, format!("has more than {limit} bytes"))
@@ -74,8 +79,7 @@ impl Container {
                 .with_errno(libc::EFBIG)
                 .with_hint("a larger limit takes more")
         };
-        let work = Work::new(Some(Self::FILE_TIMEOUT), Some(go_on));
-        let there = self.files(&work)?;
+        let there = self.files(work)?;
         let file = there.resolve(path, libc::O_PATH)?.map_err(|errno| failed("open", errno, path))?;
         let stat = there.stat(file.fd, path)?;
         refuse_special(&stat, path)?;
@@ -131,8 +135,8 @@ impl Container {
         if let Some(mode) = options.mode.filter(|&mode| mode > 0o7777) {
             return Err(Error::new(ErrorKind::InvalidArgument, format!("{mode:#o} is above 0o7777")).with_field("mode"));
         }
-        let owner = options.owner.as_deref().map(|owner| self.owner_inside(Some(owner))).transpose()?;
         let work = Work::new(Some(Self::FILE_TIMEOUT), Some(go_on));
+        let owner = options.owner.as_deref().map(|owner| self.owner_inside(Some(owner), &work)).transpose()?;
         let there = self.files(&work)?;
         let Some(name) = basename(path).filter(|_| !path.ends_with(b"/")) else {
             return Err(failed("open", libc::EISDIR, path));
@@ -153,7 +157,7 @@ impl Container {
             let owner = match (owner, before) {
                 (Some(owner), _) => owner,
                 (None, Some(stat)) => (stat.uid, stat.gid),
-                (None, None) => self.owner_inside(None)?,
+                (None, None) => self.owner_inside(None, &work)?,
             };
             if there.replace((dir.fd, name), data, owner, mode(before.as_ref()), path)? {
                 return Ok(());
@@ -202,8 +206,7 @@ impl Container {
         target: impl AsRef<Path>,
         options: CopyOptions<'_>,
     ) -> Result<CopyProgress> {
-        let owner = self.owner_inside(options.owner.as_deref())?;
-        self.copy((source.as_ref(), target.as_ref()), options, Some(owner))
+        self.copy((source.as_ref(), target.as_ref()), options, true)
     }
 
     /// Copies a file or a tree of the container to the host; names and contents as [`copy_in`](Self::copy_in) has them.
@@ -225,37 +228,38 @@ impl Container {
                 Error::new(ErrorKind::InvalidArgument, "what is copied out belongs to the caller").with_field("owner")
             );
         }
-        self.copy((source.as_ref(), target.as_ref()), options, None)
+        self.copy((source.as_ref(), target.as_ref()), options, false)
     }
 
-    fn copy(
-        &self,
-        (source, target): (&Path, &Path),
-        options: CopyOptions<'_>,
-        owner: Option<(u32, u32)>,
-    ) -> Result<CopyProgress> {
+    fn copy(&self, (source, target): (&Path, &Path), options: CopyOptions<'_>, inwards: bool) -> Result<CopyProgress> {
         let (source, target) = (source.as_os_str().as_bytes(), target.as_os_str().as_bytes());
         checked(source, "source")?;
         checked(target, "target")?;
         let work = Work::new(options.timeout, options.progress);
         work.go_on()?;
+        let owner = inwards.then(|| self.owner_inside(options.owner.as_deref(), &work)).transpose()?;
         let here = Side::here(&work)?;
         let there = self.files(&work)?;
-        let (from, to) = if owner.is_some() { (&here, &there) } else { (&there, &here) };
+        let (from, to) = if inwards { (&here, &there) } else { (&there, &here) };
         Copy::new(from, to, &work, owner, options.special).run(source, target)?;
         let _ = work.go_on();
         Ok(work.progress())
     }
 
     /// The ids of an owner inside, or of the user of the spec.
-    fn owner_inside(&self, owner: Option<&str>) -> Result<(u32, u32)> {
+    fn owner_inside(&self, owner: Option<&str>, work: &Work<'_>) -> Result<(u32, u32)> {
         let inner = self.open()?;
         let Some(user) = owner.or(inner.spec.user.as_deref()) else { return Ok(inner.default_ids) };
         if owner.is_some() {
             UserSpec::parse(user).map_err(|why| Error::new(ErrorKind::InvalidArgument, why).with_field("owner"))?;
         }
-        let (credentials, _) = facts::resolve_user(Some(user), &[], inner.default_ids, &Databases(self))
-            .map_err(|e| e.with_field("owner"))?;
+        let databases = Databases { container: self, work, failed: RefCell::default() };
+        let resolved = facts::resolve_user(Some(user), &[], inner.default_ids, &databases);
+        // What could not be read is the cause, not what is missing then.
+        if let Some(error) = databases.failed.into_inner() {
+            return Err(error);
+        }
+        let (credentials, _) = resolved.map_err(|e| e.with_field("owner"))?;
         Ok((credentials.uid, credentials.gid))
     }
 
@@ -282,14 +286,34 @@ impl Container {
 }
 
 /// /etc/passwd and /etc/group of a container that may be frozen.
-struct Databases<'a>(&'a Container);
+struct Databases<'a, 'w> {
+    container: &'a Container,
+    work: &'a Work<'w>,
+    failed: RefCell<Option<Error>>,
+}
 
-impl UserFiles for Databases<'_> {
+impl Databases<'_, '_> {
+    fn read(&self, path: &str) -> Option<Vec<u8>> {
+        if self.failed.borrow().is_some() {
+            return None;
+        }
+        match self.container.content_of(path.as_ref(), Some(16 << 20), self.work) {
+            Ok(bytes) => Some(bytes),
+            Err(error) if matches!(error.errno(), libc::ENOENT | libc::ENOTDIR) => None,
+            Err(error) => {
+                self.failed.replace(Some(error));
+                None
+            }
+        }
+    }
+}
+
+impl UserFiles for Databases<'_, '_> {
     fn passwd(&self) -> Option<Vec<u8>> {
-        self.0.read("/etc/passwd", Some(16 << 20)).ok()
+        self.read("/etc/passwd")
     }
     fn group(&self) -> Option<Vec<u8>> {
-        self.0.read("/etc/group", Some(16 << 20)).ok()
+        self.read("/etc/group")
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Container;
 use crate::cgroup::{Group, V1Part};
 use crate::error::{Error, ErrorKind, Result};
-use crate::launch::{self, Channel, Keeper, Outcome, Request, Times};
+use crate::launch::{self, Channel, HostOnly, Keeper, Outcome, Request, Times};
 use crate::plan::exec::Joining;
 use crate::proto::{record, request};
 use crate::spec::{Port, Protocol, Spec};
@@ -25,7 +25,7 @@ const BACKLOG: i32 = 4096;
 pub(super) struct Listening {
     /// With the ports of the host that they have.
     pub ports: Vec<Port>,
-    sockets: Vec<OwnedFd>,
+    sockets: Vec<HostOnly>,
 }
 
 impl Listening {
@@ -35,9 +35,14 @@ impl Listening {
         for (i, port) in spec.ports.iter().enumerate() {
             let (socket, port) = open(port).map_err(|errno| refused(port, errno).with_field(format!("ports[{i}]")))?;
             all.ports.push(port);
-            all.sockets.push(socket);
+            all.sockets.push(socket.into());
         }
         Ok(all)
+    }
+
+    /// They are served by others now, or by nobody.
+    pub fn done(self) -> Vec<Port> {
+        self.ports
     }
 
     /// Has a task of the keeper serve them: it is in the container's network, and beside its processes in its group.

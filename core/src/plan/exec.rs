@@ -42,6 +42,8 @@ impl Joining {
         let (uid, gid) = self.root;
         b.op(call::SETRESGID, [gid.into(), gid.into(), gid.into()]);
         b.op(call::SETRESUID, [uid.into(), uid.into(), uid.into()]);
+        // Another user is what fs.suid_dumpable says.
+        b.op(call::PRCTL, [libc::PR_SET_DUMPABLE.into(), 0.into()]);
     }
 }
 

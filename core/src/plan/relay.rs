@@ -4,7 +4,7 @@ use super::builder::{Arg, Builder, Compiled, call};
 use super::facts::Need;
 use super::process::need;
 use crate::plan::exec::Joining;
-use crate::proto::relay;
+use crate::proto::{relay, slot};
 use crate::spec::{Port, Protocol};
 
 /// Joins the network, which is all of the container that it sees, and serves. The request brings the listeners in this order.
@@ -13,6 +13,11 @@ pub(crate) fn relay(joining: &Joining, ports: &[Port]) -> (Compiled, Vec<Need>) 
     let mut needs = Vec::new();
     joining.prepare(&mut b, &mut needs);
     b.field("ports");
+    // It is small, and many wait for it: for want of memory others go first, where the caller may say so.
+    let (path, least) = (b.text("self/oom_score_adj"), b.text("-1000"));
+    let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+    let score = b.op(call::OPENAT, [Arg::Slot(slot::PROC as u16), path, flags.into()]).ok_all().keep();
+    b.op(call::WRITE, [Arg::Slot(score), least, 5.into()]).ok_all();
     let mut entries = Vec::new();
     for (i, port) in ports.iter().enumerate() {
         let slot = need(&mut needs, Need::Listener(i));

@@ -93,7 +93,13 @@ fn collect_name(names: &Names, name: &str, ended_too: bool, report: &mut GcRepor
             Ok(true) => report.files += 1,
             // A killed keeper closes its connections before it lets go of the name's lock. (That of an attached container
             // is its host's as well, until the handle is closed.)
-            Ok(false) if gone && names.read(name).is_ok_and(|r| r.detached && r.life == Life::Lost) => {
+            // And the keeper of one that has ended does so a moment after its last word.
+            Ok(false)
+                if gone
+                    && names.read(name).is_ok_and(|r| {
+                        r.detached && (r.life == Life::Lost || ended_too && matches!(r.life, Life::Ended(_)))
+                    }) =>
+            {
                 if Instant::now() < deadline {
                     std::thread::sleep(Duration::from_millis(1));
                     continue;

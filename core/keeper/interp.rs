@@ -3,7 +3,7 @@
 use crate::files;
 use crate::groups;
 use crate::nr;
-use crate::proto::{ANY, Header, Op, Record, RelayEntry, Span, arg, pseudo, record, section, slot};
+use crate::proto::{ANY, Header, Op, OwnerEntry, Record, RelayEntry, Span, arg, pseudo, record, section, slot};
 use crate::relay;
 use crate::sys::{self, sc};
 
@@ -74,12 +74,21 @@ impl Plan {
             || !self.fits(h.gid_map.off.into(), h.gid_map.len.into(), 1)
             || h.idmaps.off % 4 != 0
             || !self.fits(h.idmaps.off.into(), h.idmaps.len.into(), 16)
+            || h.owners % 4 != 0
+            || !self.fits(h.owners.into(), 1, 4)
+            || !self.fits(u64::from(h.owners) + 4, self.owners().into(), core::mem::size_of::<OwnerEntry>() as u64)
+            || !(0..self.owners()).all(|i| self.is_sound_owner(&self.owner(i), h.nslots))
             || (h.cgroup_slot != u32::MAX && h.cgroup_slot >= h.nslots)
         {
             return false;
         }
         h.sections.iter().all(|s| s.off % 8 == 0 && self.fits(s.off.into(), s.len.into(), op_size))
             && h.sections.iter().all(|s| (0..s.len).all(|i| self.is_sound_op(&self.op(*s, i), h.nslots)))
+    }
+
+    fn is_sound_owner(&self, entry: &OwnerEntry, nslots: u32) -> bool {
+        let maps = [entry.uid_map, entry.gid_map];
+        entry.slot < nslots && maps.iter().all(|map| self.fits(map.off.into(), map.len.into(), 1))
     }
 
     fn is_sound_op(&self, op: &Op, nslots: u32) -> bool {
@@ -107,6 +116,21 @@ impl Plan {
             _ => true,
         };
         args && data && (op.out == slot::NONE || u32::from(op.out) < nslots)
+    }
+
+    /// How many there are.
+    pub fn owners(&self) -> u32 {
+        match self.header().owners {
+            0 => 0,
+            // SAFETY: checked to lie within the mapping, 4-aligned.
+            off => unsafe { *self.base.add(off as usize).cast::<u32>() },
+        }
+    }
+
+    pub fn owner(&self, index: u32) -> OwnerEntry {
+        let first = self.header().owners as usize + 4;
+        // SAFETY: they were checked to lie within the mapping, 4-aligned; callers keep index < owners().
+        unsafe { *self.base.add(first).cast::<OwnerEntry>().add(index as usize) }
     }
 
     pub fn op(&self, span: Span, index: u32) -> Op {

@@ -22,6 +22,7 @@ mod files;
 mod groups;
 mod interp;
 mod nr;
+mod owners;
 mod proto;
 #[path = "../src/sys/raw.rs"]
 mod raw;

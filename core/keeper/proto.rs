@@ -149,6 +149,9 @@ pub mod keeper_step {
     pub const CLOSE_RANGE: u32 = 21;
     /// The counter of processor time, for `cpu_time`.
     pub const CPU_STAT: u32 = 22;
+    /// The user namespace for the ids of a mount, and its use. The index of the entry is in the bits from 8 on.
+    pub const OWNER_MAP: u32 = 23;
+    pub const OWNER: u32 = 24;
 }
 
 #[repr(C)]
@@ -220,6 +223,17 @@ pub struct IdmapEntry {
     pub pad: u32,
 }
 
+/// A mount descriptor that the keeper idmaps before there is a process of the container, with a user namespace that is there for
+/// nothing else.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnerEntry {
+    pub slot: u32,
+    pub recursive: u32,
+    pub uid_map: Span,
+    pub gid_map: Span,
+}
+
 /// The front of a plan's buffer. Offsets are from the start of the buffer; all but the last group is written by the library.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -243,6 +257,8 @@ pub struct Header {
     pub gid_map: Span,
     /// In entries.
     pub idmaps: Span,
+    /// Where there are `OwnerEntry`s: their number as a u32, and then they. 0 is nowhere.
+    pub owners: u32,
 
     // Written while it runs, by whichever process of the start is at work (one at a time).
     /// A futex: 1 when the id maps are written.
@@ -255,7 +271,6 @@ pub struct Header {
     pub started: u32,
     /// Written by the kernel (CLONE_PARENT_SETTID), in the keeper's pid namespace.
     pub child_pid: i32,
-    pub pad: u32,
 }
 
 /// Slots that every plan has; the request's descriptors follow from `FIRST`.

@@ -4,6 +4,7 @@ use crate::birth::fd;
 use crate::groups;
 use crate::interp::{NO_SECTION, Plan, send_record};
 use crate::nr;
+use crate::owners;
 use crate::proto::{
     MAGIC, MAX_FDS, Record, Request, hello, keeper_step, limit, plan_flag, record, request, section, slot,
 };
@@ -633,6 +634,13 @@ impl Keeper {
                 return;
             }
             stat = opened as i32;
+        }
+        if start && let Err((step, errno)) = owners::idmap(&plan) {
+            self.answer(channel, record::FAILED, NO_SECTION, step, errno);
+            plan.unmap();
+            sys::close(stat);
+            fds.iter().enumerate().filter(|&(i, _)| i != 1).for_each(|(_, &fd)| sys::close(fd));
+            return;
         }
         let staged = !start || h.flags & plan_flag::STAGE != 0;
         let mut pidfd = -1i32;

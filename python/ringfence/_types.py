@@ -157,7 +157,8 @@ class SpecFields(CommandFields, LimitFields, total=False):
     hosts: Mapping[str, str]
     #: `host` (default), `host:owned`, a directory, or `{"lower": [...], "upper": ..., "readonly": ...}`.
     rootfs: AnyPath | Mapping[str, Any]
-    #: `source[:target][:rw]`, a path (the same path inside, read-only), or an object.
+    #: `source[:target][:rw]`, a path (the same path inside, read-only), or an object. With `"owner": "payload"` (as text
+    #: `:rw,owner=payload`) what the main process writes is the source's owner's outside.
     mounts: Iterable[AnyPath | Mapping[str, Any]]
     #: Device nodes of the host: `path[:target][:rw]`, a path (the same path inside), or an object with `path` and `target`.
     devices: Iterable[AnyPath | Mapping[str, AnyPath]]

@@ -913,6 +913,16 @@ pub(crate) fn gather(
             crate::plan::env::environment(&home, spec.terminal.is_some(), &spec.env_inherit, &mut caller, &spec.env);
         facts.inherited = inherited();
     }
+    if own_root && spec.mounts.iter().any(|mount| mount.owner.is_some()) {
+        // Of one without a main process: whoever `user` says.
+        if spec.argv.is_empty() {
+            facts.credentials = resolve_user(spec.user.as_deref(), &[], defaults, &SpecFiles(spec))?.0;
+            if let Some(maps) = &facts.idmaps {
+                check_mapped(&facts.credentials, maps, outer.and_then(|outer| outer.why.as_deref()))?;
+            }
+        }
+        facts.owners = super::owner::maps(spec, &facts.mount_paths, &facts.credentials, facts.idmaps.as_ref(), outer)?;
+    }
     Ok((facts, left_out))
 }
 

@@ -8,6 +8,8 @@ mod fork;
 mod keeper;
 /// Device nodes for containers.
 mod nodes;
+/// Mounts that belong to the payload.
+mod owner;
 mod pool;
 mod request;
 mod scope;

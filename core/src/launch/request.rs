@@ -335,6 +335,8 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
         keeper_step::GID_MAP => ("idmap", "write gid_map"),
         keeper_step::SETGROUPS => ("idmap", "write setgroups"),
         keeper_step::IDMAP => return cannot_idmap(compiled, at, errno),
+        keeper_step::OWNER_MAP => return cannot_own(compiled, at, "user namespace of a mount", errno),
+        keeper_step::OWNER => return cannot_own(compiled, at, "mount_setattr MOUNT_ATTR_IDMAP", errno),
         keeper_step::PAYLOAD_CLONE => match compiled.set_tid.and_then(|tid| wanted_tid(tid, errno)) {
             Some(error) => return error,
             None => ("argv", "clone3"),
@@ -369,6 +371,27 @@ fn cannot_idmap(compiled: &Compiled, op: u32, errno: i32) -> Error {
     match path {
         Some(path) => error.with_path(path),
         None => error,
+    }
+}
+
+/// A mount whose owner is to be the payload.
+fn cannot_own(compiled: &Compiled, index: u32, step: &str, errno: i32) -> Error {
+    let error = Error::os(step, errno);
+    let Some(owned) = compiled.owners.get(index as usize) else { return error };
+    let error = error.with_field(&*owned.field).with_path(owned.path.clone());
+    if step.starts_with("mount_setattr") {
+        let below = if owned.recursive { "; recursive: false leaves out what is mounted below" } else { "" };
+        return error.with_kind(ErrorKind::Unsupported).with_hint(format!(
+            "the file system of the source cannot be idmapped, or is already: idmap: host with the owner's id as user needs none of \
+             it, or copy it to ext4, xfs, btrfs or tmpfs{below}"
+        ));
+    }
+    match errno {
+        libc::ENOSPC | libc::EUSERS => {
+            error.with_hint("sysctl user.max_user_namespaces, and 32 levels, are the kernel's bounds")
+        }
+        libc::EPERM => error.with_hint("its map takes CAP_SETUID, CAP_SETGID and, for the host's id 0, CAP_SETFCAP"),
+        _ => error,
     }
 }
 

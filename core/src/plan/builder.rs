@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::attribute::Attribute;
+use super::owner::OwnerMaps;
 use crate::proto::{self, Header, Op, Span, arg, pseudo, section, slot};
 
 /// What an operation is for: the front of an error message.
@@ -142,6 +143,17 @@ impl Step<'_> {
     }
 }
 
+/// A descriptor of the request that is idmapped with ids of its own.
+#[derive(Clone)]
+pub(crate) struct Owned {
+    pub slot: u16,
+    pub recursive: bool,
+    pub maps: OwnerMaps,
+    pub field: Arc<str>,
+    /// What is mounted, for errors.
+    pub path: String,
+}
+
 /// A plan under construction.
 pub(crate) struct Builder {
     /// The front of the buffer: header, then data. Operations and slots follow at the end.
@@ -159,6 +171,7 @@ pub(crate) struct Builder {
     pub idmaps: Vec<proto::IdmapEntry>,
     /// Those that are idmapped before the request, with a user namespace that is there already.
     pub idmaps_before: Vec<proto::IdmapEntry>,
+    pub owners: Vec<Owned>,
     asks: Vec<Attribute>,
     found: Vec<(String, Span)>,
     /// The field that the next operations are for.
@@ -181,6 +194,7 @@ impl Builder {
             gid_map: Vec::new(),
             idmaps: Vec::new(),
             idmaps_before: Vec::new(),
+            owners: Vec::new(),
             asks: Vec::new(),
             found: Vec::new(),
             field: "".into(),
@@ -328,6 +342,21 @@ impl Builder {
         for entry in &self.idmaps {
             self.data.extend_from_slice(as_bytes(entry));
         }
+        let mut entries = Vec::with_capacity(self.owners.len());
+        for owned in &self.owners {
+            let uid_map = span(owned.maps.uid.as_bytes(), &mut self.data);
+            let gid_map = span(owned.maps.gid.as_bytes(), &mut self.data);
+            let (slot, recursive) = (owned.slot.into(), owned.recursive.into());
+            entries.push(proto::OwnerEntry { slot, recursive, uid_map, gid_map });
+        }
+        if !entries.is_empty() {
+            self.align(8);
+            header.owners = self.data.len() as u32;
+            self.data.extend_from_slice(&(entries.len() as u32).to_ne_bytes());
+        }
+        for entry in &entries {
+            self.data.extend_from_slice(as_bytes(entry));
+        }
         for (index, ops) in self.ops.iter().enumerate() {
             while !self.data.len().is_multiple_of(8) {
                 self.data.push(0);
@@ -345,6 +374,7 @@ impl Builder {
         Compiled {
             buffer: self.data,
             ops: self.ops,
+            owners: self.owners,
             asks: self.asks,
             found: self.found,
             idmaps_before: self.idmaps_before,
@@ -363,6 +393,8 @@ fn as_bytes<T: Copy>(value: &T) -> &[u8] {
 pub(crate) struct Compiled {
     pub buffer: Vec<u8>,
     pub ops: [Vec<(Op, Tag)>; section::COUNT],
+    /// Mounts with ids of their own, as the keeper counts them.
+    pub owners: Vec<Owned>,
     /// What a process of the plan may ask the host to do to it.
     pub asks: Vec<Attribute>,
     /// What the plan reads while it runs: name and place in the buffer, NUL-ended. Empty when it could not be read; full to its

@@ -4,8 +4,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::builder::{Arg, Builder, call};
+use super::builder::{Arg, Builder, Owned, call};
 use super::facts::{DeviceFact, DiskFact, Facts, GroupMount, HostEntry, Need, QuotaCall, UndoName};
+use super::owner::OwnerMaps;
 use super::process::{ProcessPlan, need};
 use super::sysctl;
 use crate::proto::{IdmapEntry, plan_flag, section, slot};
@@ -539,6 +540,22 @@ impl<'a> ContainerPlan<'a> {
         }
     }
 
+    /// Entry `i` of `mounts` has ids of its own.
+    fn owner_maps(&self, i: usize) -> Option<&'a OwnerMaps> {
+        self.facts.owners.get(i)?.as_ref()
+    }
+
+    fn note_owner(&mut self, i: usize, slot: u16, recursive: bool) {
+        let Some(maps) = self.owner_maps(i).cloned() else { return };
+        let path = match (&self.spec.mounts[i].kind, &self.facts.mount_paths[i]) {
+            (MountKind::Bind { source: BindSource::Path(path), .. }, _) | (_, Some(path)) => {
+                path.to_string_lossy().into_owned()
+            }
+            _ => String::new(),
+        };
+        self.b.owners.push(Owned { slot, recursive, maps, field: format!("mounts[{i}].owner").into(), path });
+    }
+
     fn set_attributes(&mut self, mount: u16, attributes: u64, recursive: bool) {
         let (empty, attr) = (self.b.text(""), self.b.words(&[attributes, 0, 0, 0]));
         let flags = EMPTY | if recursive { RECURSIVE } else { 0 };
@@ -1007,23 +1024,26 @@ impl<'a> ContainerPlan<'a> {
             let tree = match &mount.kind {
                 MountKind::Bind { source, recursive } => {
                     directory = self.facts.mount_is_dir[i];
+                    let as_usual = self.owner_maps(i).is_none();
                     let tree = match (source, &self.facts.mount_paths[i]) {
                         (BindSource::Fd(fd), _) if self.facts.privileged => {
                             let field = self.b.field.clone();
                             let slot = self.need(Need::TreeOfFd { fd: *fd, recursive: *recursive, field });
-                            self.note_idmap(slot, *recursive, true);
+                            self.note_idmap(slot, *recursive, as_usual);
                             slot
                         }
-                        (BindSource::Path(path), None) => self.tree(path, *recursive, true),
-                        (_, Some(path)) => self.tree(&path.clone(), *recursive, true),
+                        (BindSource::Path(path), None) => self.tree(path, *recursive, as_usual),
+                        (_, Some(path)) => self.tree(&path.clone(), *recursive, as_usual),
                         (BindSource::Fd(_), None) => unreachable!("facts have a path for it"),
                     };
+                    self.note_owner(i, tree, *recursive);
                     self.set_attributes(tree, readonly | common, *recursive);
                     tree
                 }
                 MountKind::Volume { .. } => {
                     let path = self.facts.mount_paths[i].clone().expect("facts have a path for it");
-                    let tree = self.tree(&path, false, true);
+                    let tree = self.tree(&path, false, self.owner_maps(i).is_none());
+                    self.note_owner(i, tree, false);
                     self.set_attributes(tree, readonly | common, false);
                     tree
                 }

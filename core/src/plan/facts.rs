@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::owner::OwnerMaps;
 use crate::spec::{NamespaceKind, Resource, Rlimit};
 
 /// A descriptor that the request must bring; the launcher opens them in this order, and the plan's slots follow it.
@@ -102,7 +103,7 @@ fn covers(map: &str, id: u32) -> bool {
 }
 
 /// First id inside, first id outside, count.
-fn ranges(map: &str) -> impl Iterator<Item = (u64, u64, u64)> {
+pub(crate) fn ranges(map: &str) -> impl Iterator<Item = (u64, u64, u64)> {
     map.lines().filter_map(|line| {
         let mut numbers = line.split_whitespace().map(|n| n.parse::<u64>().unwrap_or(0));
         Some((numbers.next()?, numbers.next()?, numbers.next()?))
@@ -183,6 +184,8 @@ pub(crate) struct Facts {
     pub mount_is_dir: Vec<bool>,
     /// For unprivileged binds of descriptors: their paths.
     pub mount_paths: Vec<Option<PathBuf>>,
+    /// For each `mounts` entry that has ids of its own.
+    pub owners: Vec<Option<OwnerMaps>>,
     /// What each entry of `devices` is.
     pub devices: Vec<DeviceFact>,
     /// The caller may make nodes: the container gets its own.

@@ -15,6 +15,8 @@ pub(crate) mod env;
 pub(crate) mod exec;
 /// What plans are made from besides the spec.
 pub(crate) mod facts;
+/// Mounts with ids of their own.
+pub(crate) mod owner;
 /// From a fresh child to the program.
 pub(crate) mod process;
 /// Sockets and files inside, for the host.
@@ -103,7 +105,7 @@ impl Plan {
         (0..used).map(|i| self.argument(op, i)).collect()
     }
 
-    /// `{"namespaces": [...], "uid_map", "gid_map", "steps": [{"section", "index", "field", "call", "path", "args",
+    /// `{"namespaces": [...], "uid_map", "gid_map", "owners": [{"field", "uid_map", "gid_map"}...], "steps": [{"section", "index", "field", "call", "path", "args",
     /// "result", "may_fail_with"}...]}`; the sections `lift` and `undo` are what happens after the end.
     pub fn to_json(&self) -> String {
         let steps: Vec<Value> = self
@@ -131,6 +133,11 @@ impl Plan {
             "namespaces": self.clone_flags,
             "uid_map": self.maps.as_ref().map(|m| m.uid.trim_end()),
             "gid_map": self.maps.as_ref().map(|m| m.gid.trim_end()),
+            "owners": self.compiled.owners.iter().map(|owner| json!({
+                "field": &*owner.field,
+                "uid_map": owner.maps.uid.trim_end(),
+                "gid_map": owner.maps.gid.trim_end(),
+            })).collect::<Vec<_>>(),
             "steps": steps,
         })
         .to_string()
@@ -142,6 +149,11 @@ impl fmt::Display for Plan {
         writeln!(f, "clone3 with new namespaces: {}", self.clone_flags.join(" "))?;
         if let Some(maps) = &self.maps {
             writeln!(f, "uid_map: {}   gid_map: {}", maps.uid.trim_end(), maps.gid.trim_end())?;
+        }
+        for owner in &self.compiled.owners {
+            let one_line = |map: &str| map.trim_end().replace('\n', ", ");
+            let (uid, gid) = (one_line(&owner.maps.uid), one_line(&owner.maps.gid));
+            writeln!(f, "{}: mount_setattr MOUNT_ATTR_IDMAP, uid_map: {uid}   gid_map: {gid}", owner.field)?;
         }
         let mut last = None;
         for (section, index, op, tag) in self.steps() {

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::facts::{Credentials, DeviceFact, DiskFact, Facts, HostEntry, IdMaps, QuotaCall, QuotaCalls, StreamFact};
+use super::owner::OwnerMaps;
 use super::{Plan, builder, builder::Compiled};
-use crate::proto::{Header, Op, Record, Request, Span, arg, pseudo, slot};
+use crate::proto::{Header, Op, OwnerEntry, Record, Request, Span, arg, pseudo, slot};
 use crate::spec::Spec;
 
 fn maps(start: u32, count: u32) -> IdMaps {
@@ -115,6 +116,24 @@ fn golden_image_with_mounts_and_files() {
 }
 
 #[test]
+fn golden_mounts_of_the_payload() {
+    let spec = spec(
+        r#"{"argv": ["/bin/app"], "rootfs": "/srv/image", "user": "1000",
+            "mounts": ["/srv/data:/data:rw", "/srv/work:/work:rw,owner=payload",
+                       {"type": "volume", "source": "cache", "target": "/cache", "owner": "payload"}]}"#,
+    );
+    let maps = |map: &str| Some(OwnerMaps { uid: map.into(), gid: map.into() });
+    let facts = Facts {
+        mount_is_dir: vec![true; 3],
+        mount_paths: vec![None, None, Some("/var/lib/ringfence/volumes/cache".into())],
+        owners: vec![None, maps("0 525288 1\n1 524289 999\n"), maps("0 525288 1\n")],
+        credentials: Credentials { uid: 1000, gid: 1000, groups: Vec::new() },
+        ..root_facts()
+    };
+    check("owner-as-root", &Plan::compile(&spec, &facts));
+}
+
+#[test]
 fn golden_limited_directory() {
     let spec =
         spec(r#"{"argv": ["/bin/app"], "rootfs": {"lower": ["/srv/image"], "upper": "/srv/layer"}, "disk": "1G"}"#);
@@ -204,6 +223,18 @@ fn assert_sound(compiled: &Compiled) {
     span(header.uid_map, 1);
     span(header.gid_map, 1);
     span(header.idmaps, 16);
+    assert_eq!(header.owners != 0, !compiled.owners.is_empty());
+    if header.owners != 0 {
+        let count: u32 = read(buffer, header.owners as usize);
+        assert_eq!(count as usize, compiled.owners.len());
+        for i in 0..count as usize {
+            let at = header.owners as usize + 4 + i * size_of::<OwnerEntry>();
+            let entry: OwnerEntry = read(buffer, at);
+            assert!(entry.slot < header.nslots && at.is_multiple_of(4));
+            span(entry.uid_map, 1);
+            span(entry.gid_map, 1);
+        }
+    }
     assert!(header.cgroup_slot == u32::MAX || header.cgroup_slot < header.nslots);
     for (section, ops) in header.sections.iter().zip(&compiled.ops) {
         span(*section, size_of::<Op>() as u64);
@@ -256,10 +287,12 @@ proptest! {
             spec = spec.file(path, crate::spec::File::new(data));
         }
         let count = spec.mounts.len();
+        let owner = OwnerMaps { uid: format!("{uid} 524288 1\n"), gid: "0 524288 1\n".into() };
         let facts = Facts {
             credentials: Credentials { uid, gid: uid, groups: vec![uid; (uid % 5) as usize] },
             mount_is_dir: vec![true; count],
             mount_paths: vec![None; count],
+            owners: (0..count).map(|i| (root && i % 3 == 1).then(|| owner.clone())).collect(),
             ..if root { root_facts() } else { user_facts() }
         };
         assert_sound(&super::container::compile(&spec, &facts).0);

@@ -91,7 +91,7 @@ pub use duration::parse as parse_duration;
 pub use file::File;
 pub use idmap::{IdRange, Idmap};
 pub use io::{IoMax, RdmaMax};
-pub use mount::{BindSource, Mount, MountKind};
+pub use mount::{BindSource, Mount, MountKind, MountOwner};
 pub(crate) use name::name_syntax;
 pub use namespace::{NamespaceKind, NamespaceSource, Net};
 pub use port::{Port, Protocol};

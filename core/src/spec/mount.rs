@@ -9,14 +9,14 @@ use super::at::At;
 use super::codec::{Bool, Bytes, Codec, Count, FilePath, Mode, Size};
 use super::json::{self, Json, json, wrong_type};
 use super::shape::{List, Shape};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::volume::check_name;
 
 /// One entry of `mounts`.
 ///
 /// As text, `source[:target][:rw]`: a bind mount of an absolute path of the host, recursive, at the same path when no target
 /// is given, read-only unless `rw` stands at the end. Paths with colons need an object. `name:target[:ro]`, without a slash in the
-/// name: a volume, writable unless `ro` stands at the end.
+/// name: a volume, writable unless `ro` stands at the end. In place of `rw` or `ro`, or after it and a comma: `owner=payload`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     /// What is mounted.
@@ -26,6 +26,35 @@ pub struct Mount {
     pub target: PathBuf,
     /// Default: true for binds, sysfs and cgroup, false for the rest. What `register` has is written before.
     pub readonly: bool,
+    /// Of binds and volumes: whose inside is what belongs to the owner of the source. Default: see [`MountOwner`].
+    pub owner: Option<MountOwner>,
+}
+
+/// `owner` of a mount: whose inside is what belongs to the owner of the source.
+///
+/// Without it, an id of the file system is the same number inside for root callers, as long as the container's `idmap` has it (the
+/// mount is idmapped), and what `idmap` says for ordinary callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MountOwner {
+    /// The main process, or whoever `user` says that it would be; commands in a running container have a `user` of their own. What it writes belongs outside to the source's owner and group (of a volume: the caller), and
+    /// what is theirs outside belongs to its uid and gid inside.
+    ///
+    /// For root callers the mount is idmapped for that. The owner's number and the payload's change places: what has the payload's number
+    /// in the file system has the owner's inside (nobody's, 65534, where the container has no such id), and the other way round. But where
+    /// the payload is root inside, what belongs to the file system's root is nobody's, and the owner's number can make nothing
+    /// there (EOVERFLOW): no other user inside makes files of the host's root. All other ids are as without it; groups likewise. The
+    /// owner is looked at when the container starts.
+    ///
+    /// An ordinary caller's mounts cannot be idmapped. It is so already where the payload's uid is the owner's outside: root inside
+    /// and, with `idmap: keep-id`, the caller's own id, in directories of the caller. Its group is then the payload's, whatever the
+    /// source's. Anything else is an error.
+    ///
+    /// # Errors
+    /// At the start, with field `mounts[i].owner`: PermissionDenied with EPERM for an ordinary caller whose payload is another than the
+    /// owner; Unsupported for a file system without idmapped mounts, for a mount that is idmapped already, and with a user namespace
+    /// that is joined. Sources: mount_setattr(2), user_namespaces(7).
+    Payload,
 }
 
 /// What is mounted.
@@ -86,23 +115,26 @@ impl Mount {
     /// A read-only recursive bind mount of a path of the host.
     pub fn bind(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         let kind = MountKind::Bind { source: BindSource::Path(source.into()), recursive: true };
-        Self { kind, target: target.into(), readonly: true }
+        Self { kind, target: target.into(), readonly: true, owner: None }
     }
 
     /// A volume: a named one that stays, or one that goes with the container.
     pub fn volume(name: Option<&str>, target: impl Into<PathBuf>) -> Self {
-        Self { kind: MountKind::Volume { name: name.map(str::to_owned) }, target: target.into(), readonly: false }
+        let kind = MountKind::Volume { name: name.map(str::to_owned) };
+        Self { kind, target: target.into(), readonly: false, owner: None }
     }
 
     /// A writable tmpfs without a size of its own.
     pub fn tmpfs(target: impl Into<PathBuf>) -> Self {
-        Self { kind: MountKind::Tmpfs { size: None, mode: None }, target: target.into(), readonly: false }
+        let kind = MountKind::Tmpfs { size: None, mode: None };
+        Self { kind, target: target.into(), readonly: false, owner: None }
     }
 
     /// The container's own interpreters of binary formats, at the customary place.
     pub fn binfmt_misc<I: IntoIterator<Item = L>, L: Into<OsString>>(register: I) -> Self {
         let register = register.into_iter().map(Into::into).collect();
-        Self { kind: MountKind::BinfmtMisc { register }, target: Self::BINFMT_MISC.into(), readonly: false }
+        let kind = MountKind::BinfmtMisc { register };
+        Self { kind, target: Self::BINFMT_MISC.into(), readonly: false, owner: None }
     }
 
     /// Where a binfmt_misc is unless its entry says otherwise.
@@ -114,16 +146,27 @@ impl Mount {
         self
     }
 
+    /// The same, with this owner.
+    pub fn owner(mut self, owner: MountOwner) -> Self {
+        self.owner = Some(owner);
+        self
+    }
+
     /// `source[:target][:rw]`. What makes no sense comes back as the sentence that says why.
     pub(crate) fn parse(text: &OsStr) -> Result<Self, &'static str> {
         let mut parts: Vec<&[u8]> = text.as_bytes().split(|&b| b == b':').collect();
-        let writable = match parts.last() {
-            Some(&b"rw") if parts.len() > 1 => Some(true),
-            Some(&b"ro") if parts.len() > 1 => Some(false),
-            _ => None,
-        };
-        if writable.is_some() {
-            parts.pop();
+        let (mut writable, mut owner) = (None, None);
+        let is_word = |word: &[u8]| matches!(word, b"rw" | b"ro" | b"owner=payload");
+        if parts.len() > 1
+            && let Some(words) = parts.pop_if(|last| last.split(|&b| b == b',').all(is_word))
+        {
+            for word in words.split(|&b| b == b',') {
+                match word {
+                    b"owner=payload" if owner.replace(MountOwner::Payload).is_none() => {}
+                    b"rw" | b"ro" if writable.replace(word == b"rw").is_none() => {}
+                    _ => return Err("of rw and ro there is one, and each word only once"),
+                }
+            }
         }
         let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
         let (source, target) = match parts[..] {
@@ -135,14 +178,14 @@ impl Mount {
             && target.starts_with(b"/")
             && let Some(name) = std::str::from_utf8(source).ok().filter(|name| check_name(name).is_ok())
         {
-            return Ok(Self { readonly: writable == Some(false), ..Self::volume(Some(name), path(target)) });
+            return Ok(Self { readonly: writable == Some(false), owner, ..Self::volume(Some(name), path(target)) });
         }
         if !source.starts_with(b"/") || !target.starts_with(b"/") {
             return Err(
-                "source and target have to be absolute paths (or the source the name of a volume), and the last word rw or ro",
+                "source and target have to be absolute paths (or the source the name of a volume), and the last word rw, ro or owner=payload",
             );
         }
-        Ok(Self { readonly: writable != Some(true), ..Self::bind(path(source), path(target)) })
+        Ok(Self { readonly: writable != Some(true), owner, ..Self::bind(path(source), path(target)) })
     }
 
     /// What stands for text that is no mount until the spec is checked: the whole text as source, no target.
@@ -190,9 +233,6 @@ impl Codec for Mount {
         }
         let members = json::members(json, at, "source[:target][:rw] or an object", &KEYS)?;
         let member = |key| json::member(members, key);
-        if member("owner").is_some() {
-            return Err(at.key("owner").error("not available yet").with_kind(ErrorKind::NotAvailable));
-        }
         let kind = match member("type") {
             None => "bind",
             Some(Json::String(kind)) => kind,
@@ -200,6 +240,7 @@ impl Codec for Mount {
         };
         let fits = |key: &str| match key {
             "source" => kind == "bind" || kind == "volume",
+            "owner" => kind == "bind" || kind == "volume",
             "fd" | "recursive" => kind == "bind",
             "size" | "mode" => kind == "tmpfs",
             "register" => kind == "binfmt_misc",
@@ -268,7 +309,12 @@ impl Codec for Mount {
             Some(rw) => !Bool::read(rw, &at.key("rw"))?,
             None => readonly,
         };
-        Ok(Self { kind, target, readonly })
+        let owner = match member("owner") {
+            None => None,
+            Some(Json::String(owner)) if owner == "payload" => Some(MountOwner::Payload),
+            Some(other) => return Err(wrong_type(&at.key("owner"), "\"payload\"", other)),
+        };
+        Ok(Self { kind, target, readonly, owner })
     }
 
     fn write(value: &Self) -> Json {
@@ -317,13 +363,16 @@ impl Codec for Mount {
         if value.readonly != matches!(value.kind, MountKind::Bind { .. } | MountKind::Sysfs | MountKind::Cgroup) {
             json["rw"] = (!value.readonly).into();
         }
+        if value.owner.is_some() {
+            json["owner"] = "payload".into();
+        }
         json
     }
 
     fn schema() -> Json {
         json!({"anyOf": [
-            {"type": "string", "pattern": "^(/[^:]*(:/[^:]*)?|[A-Za-z0-9][A-Za-z0-9_.-]*:/[^:]*)(:(rw|ro))?$",
-                "description": "source[:target][:rw], or name:target[:ro] for a volume"},
+            {"type": "string", "pattern": "^(/[^:]*(:/[^:]*)?|[A-Za-z0-9][A-Za-z0-9_.-]*:/[^:]*)(:(rw|ro|owner=payload)(,(rw|ro|owner=payload))?)?$",
+                "description": "source[:target][:rw], or name:target[:ro] for a volume; also ,owner=payload"},
             {"type": "object", "additionalProperties": false, "properties": {
                 "type": {"enum": TYPES, "default": "bind"},
                 "source": {"$ref": "#/$defs/path", "description": "of type volume its name; without one it goes with the container"},
@@ -333,6 +382,8 @@ impl Codec for Mount {
                 "recursive": {"type": "boolean", "default": true},
                 "size": {"$ref": "#/$defs/size"},
                 "mode": Mode::schema(),
+                "owner": {"enum": ["payload"],
+                    "description": "of bind and volume: the source's owner is the main process inside"},
                 "register": {"type": "array", "items": Bytes::schema(),
                     "description": "of binfmt_misc: lines :name:type:offset:magic:mask:interpreter:flags"},
             }},

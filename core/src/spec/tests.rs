@@ -78,6 +78,8 @@ fn cases() -> Vec<Case> {
                 {"type": "tmpfs", "target": "/d", "size": 65536, "mode": "0700"},
                 {"type": "volume", "source": "data", "target": "/f", "rw": false},
                 {"type": "volume", "target": "/g"},
+                {"source": "/a", "target": "/h", "rw": true, "owner": "payload"},
+                {"type": "volume", "source": "data", "target": "/i", "rw": false, "owner": "payload"},
                 {"type": "sysfs", "target": "/e"},
                 {"type": "proc", "target": "/proc", "rw": false},
                 {"type": "binfmt_misc", "target": "/proc/sys/fs/binfmt_misc", "register": [":a:E::a::/bin/cat:"]},
@@ -93,8 +95,10 @@ fn cases() -> Vec<Case> {
                     })
                     .mount("data:/f:ro")
                     .mount(Mount::volume(None, "/g"))
-                    .mount(Mount { kind: MountKind::Sysfs, target: "/e".into(), readonly: true })
-                    .mount(Mount { kind: MountKind::Proc, target: "/proc".into(), readonly: true })
+                    .mount("/a:/h:rw,owner=payload")
+                    .mount(Mount { readonly: true, ..Mount::volume(Some("data"), "/i").owner(MountOwner::Payload) })
+                    .mount(Mount { kind: MountKind::Sysfs, ..Mount::bind("", "/e") })
+                    .mount(Mount { kind: MountKind::Proc, ..Mount::bind("", "/proc") })
                     .mount(Mount::binfmt_misc([":a:E::a::/bin/cat:"]))
             },
             json!([{"source": "/a", "traget": "/b"}]),
@@ -580,7 +584,9 @@ fn wrong_json_is_refused_with_its_place() {
         (r#"{"mounts": [{"type": "tmpfs"}]}"#, "mounts[0]: has no target"),
         (r#"{"mounts": [{"source": "/a", "size": 1}]}"#, "mounts[0].size: a mount of type \"bind\" has none"),
         (r#"{"mounts": [{"type": "nfs", "target": "/a"}]}"#, "\"nfs\" is not a type of mount"),
-        (r#"{"mounts": [{"source": "/a", "owner": "payload"}]}"#, "mounts[0].owner: not available yet"),
+        (r#"{"mounts": [{"source": "/a", "owner": "root"}]}"#, "mounts[0].owner: expected \"payload\""),
+        (r#"{"mounts": [{"source": "/a", "owner": 0}]}"#, "mounts[0].owner: expected"),
+        (r#"{"mounts": [{"type": "tmpfs", "target": "/a", "owner": "payload"}]}"#, "mounts[0].owner: a mount of type"),
         (r#"{"mounts": [{"target": "/a", "type": "tmpfs", "register": []}]}"#, "mounts[0].register: a mount of type"),
         (r#"{"mounts": [{"type": "binfmt_misc", "register": [1]}]}"#, "mounts[0].register[0]: expected text"),
         (
@@ -629,7 +635,6 @@ fn wrong_json_is_refused_with_its_place() {
     }
     assert_eq!(refused(r#"{"seccomp": "default"}"#).kind(), ErrorKind::NotAvailable);
     assert_eq!(refused(r#"{"devices": ["/dev/a:rwm"]}"#).kind(), ErrorKind::NotAvailable);
-    assert_eq!(refused(r#"{"mounts": [{"source": "/a", "owner": "x"}]}"#).kind(), ErrorKind::NotAvailable);
     assert_eq!(Spec::from_json(r#"{"seccomp": null, "name": null}"#).unwrap(), Spec::new());
 }
 
@@ -869,7 +874,10 @@ fn mount() -> impl Strategy<Value = Mount> {
         Just(MountKind::Cgroup),
         collection::vec(bytes(), 0..3).prop_map(|register| MountKind::BinfmtMisc { register }),
     ];
-    (kind, path(), any::<bool>()).prop_map(|(kind, target, readonly)| Mount { kind, target, readonly })
+    (kind, path(), any::<bool>(), any::<bool>()).prop_map(|(kind, target, readonly, owned)| {
+        let owner = (owned && matches!(kind, MountKind::Bind { .. })).then_some(MountOwner::Payload);
+        Mount { kind, target, readonly, owner }
+    })
 }
 
 fn rootfs() -> impl Strategy<Value = Rootfs> {

@@ -859,6 +859,9 @@ fn validate_mounts(mounts: &[Mount]) -> Result<()> {
                 }
             }
         }
+        if mount.owner.is_some() && !matches!(mount.kind, MountKind::Bind { .. } | MountKind::Volume { .. }) {
+            return Err(at.key("owner").error("only a bind or a volume has one"));
+        }
         let target_at = at.key("target");
         let target = inside(&target_at, &mount.target)?;
         if target == b"/" {
@@ -1183,7 +1186,7 @@ mod tests {
             .rootfs("/srv/image")
             .mounts(["/srv/data:/data:rw", "/srv/more:/data/more", "/etc/hosts"])
             .mount(Mount::tmpfs("/scratch"))
-            .mount(Mount { kind: MountKind::Proc, target: "/proc".into(), readonly: false })
+            .mount(Mount { kind: MountKind::Proc, ..Mount::tmpfs("/proc") })
             .mount("/var/lib/lxcfs/meminfo:/proc/meminfo")
             .file("/etc/app.conf", "x")
             .shm_size(4096)
@@ -1400,7 +1403,13 @@ mod tests {
             "0o10000",
         );
         let fd = MountKind::Bind { source: BindSource::Fd(-1), recursive: true };
-        refused(spec().mount(Mount { kind: fd, target: "/x".into(), readonly: true }), "mounts[0].fd", "-1");
+        refused(spec().mount(Mount { kind: fd, ..Mount::bind("", "/x") }), "mounts[0].fd", "-1");
+        let owned = |mount: Mount| spec().mount(mount.owner(super::super::MountOwner::Payload));
+        refused(owned(Mount::tmpfs("/x")), "mounts[0].owner", "a bind or a volume");
+        owned(Mount::volume(None, "/x")).validate().unwrap();
+        refused(spec().mount("/a:/b:rw,ro"), "mounts[0]", "only once");
+        refused(spec().mount("/a:/b:owner=payload,owner=payload"), "mounts[0]", "only once");
+        refused(spec().mount("/a:/b:owner=root"), "mounts[0]", "more than");
         let many: Vec<String> = (0..10_000).map(|i| format!("/srv:/x/{i}")).collect();
         spec().mounts(many).validate().unwrap();
     }

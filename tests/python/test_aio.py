@@ -268,7 +268,9 @@ def test_the_machine() -> None:
 
 def test_the_same_names() -> None:
     functions = {"run", "popen", "by_name", "doctor", "plan", "ls", "gc", "namespaces"}
-    assert functions | {"Container", "Events", "LogReader", "LogStream", "Pod", "Process"} == set(aio.__all__)
+    functions |= {"rm", "rmtree", "volumes", "remove_volume"}
+    classes = {"Container", "Events", "Group", "LogReader", "LogStream", "Pod", "Process"}
+    assert functions | classes == set(aio.__all__)
     assert all(inspect.iscoroutinefunction(getattr(aio, name)) for name in functions)
     methods = {n for n in dir(ringfence.Container) if not n.startswith("_")}
     assert methods - set(dir(aio.Container)) == {"by_name", "log_fd"}

@@ -182,8 +182,8 @@ fn what_cannot_be_is_refused() {
     let path = dir.path().to_str().expect("UTF-8").to_owned();
     let mount = format!("{path}:/d:owner=payload");
     let user = format!("/proc/{}/ns/user", std::process::id());
-    let joined = ringfence::Container::start(&spec(json!({"mounts": [mount], "namespaces": {"user": user}})));
-    assert!(joined.unwrap_err().field().is_some());
+    let joined = ringfence::plan(&spec(json!({"mounts": [mount], "namespaces": {"user": user}}))).unwrap_err();
+    assert_eq!((joined.kind(), joined.field()), (ErrorKind::Unsupported, Some("mounts[0].owner")), "{joined}");
     let shown = ringfence::plan(&spec(json!({"argv": ["true"], "mounts": [mount]}))).unwrap().to_string();
     assert!(!shown.contains("MOUNT_ATTR_IDMAP"), "{shown}");
     if is_root() {

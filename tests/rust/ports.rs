@@ -192,6 +192,55 @@ fn datagrams_find_their_way_back() {
     container.close(TIMEOUT).unwrap();
 }
 
+/// Who asks too early is refused, and the relay tries the other address: where there is none, it has to come back.
+#[test]
+fn datagrams_before_the_service_where_there_is_no_ipv6() {
+    let container = start(json!({"ports": ["53/udp"], "sysctls": {"net.ipv6.conf.all.disable_ipv6": "1"}}));
+    let port = container.port(53).unwrap();
+    let clients: Vec<UdpSocket> = (0..2).map(|_| UdpSocket::bind("127.0.0.1:0").expect("a socket")).collect();
+    for client in &clients {
+        client.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+        client.connect(("127.0.0.1", port)).expect("connect");
+        for _ in 0..2 {
+            client.send(b"early").expect("send");
+        }
+    }
+    let socket = container.socket(libc::AF_INET, libc::SOCK_DGRAM, 0).unwrap();
+    let to: SocketAddr = "127.0.0.1:53".parse().expect("an address");
+    nix::sys::socket::bind(socket.as_raw_fd(), &nix::sys::socket::SockaddrStorage::from(to)).expect("bind");
+    let server = UdpSocket::from(socket);
+    server.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    for client in &clients {
+        until("an answer", || {
+            let _ = client.send(b"question");
+            let mut data = [0; 16];
+            if let Ok((n, from)) = server.recv_from(&mut data) {
+                server.send_to(&data[..n], from).expect("send");
+            }
+            matches!(client.recv(&mut data), Ok(8) if &data[..8] == b"question")
+        });
+    }
+    container.close(TIMEOUT).unwrap();
+}
+
+#[test]
+fn urgent_data_holds_nothing_up() {
+    let container = start(json!({"ports": [SERVICE]}));
+    let listener = service(&container, "127.0.0.1:5432");
+    let (mut outside, mut inside) = connected(&container, &listener);
+    outside.write_all(b"before").expect("write");
+    // SAFETY: one byte, which outlives the call.
+    let sent = unsafe { libc::send(outside.as_raw_fd(), b"!".as_ptr().cast(), 1, libc::MSG_OOB) };
+    assert_eq!(sent, 1);
+    outside.write_all(b"after").expect("write");
+    outside.shutdown(Shutdown::Write).expect("shutdown");
+    let mut text = String::new();
+    inside.read_to_string(&mut text).expect("to the end");
+    // The byte itself is out of band.
+    assert_eq!(text.replace('!', ""), "beforeafter");
+    container.close(TIMEOUT).unwrap();
+}
+
 #[test]
 fn ports_of_the_host_are_given_or_found() {
     // One that is free now.
@@ -466,6 +515,13 @@ fn a_short_life_is_no_failure() {
     for _ in 0..20 {
         let ran = run(json!({"argv": ["true"], "ports": [SERVICE, "53/udp"]}));
         assert_eq!(ran.status.code, Some(0));
+    }
+    // A detached one is undone at once, whatever comes then.
+    for i in 0..10 {
+        let name = format!("ports-short-{}-{i}", std::process::id());
+        let detached = start(json!({"argv": ["true"], "ports": [SERVICE], "detach": true, "name": name}));
+        assert!(detached.wait_end(TIMEOUT).unwrap());
+        ringfence::rm(&name, false).unwrap();
     }
     let failed = refused(json!({"argv": ["/nonexistent/program"], "ports": [SERVICE]}));
     assert_eq!(failed.field(), Some("argv[0]"), "{failed}");

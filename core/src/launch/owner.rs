@@ -71,6 +71,10 @@ fn of_root(
     payload: &Credentials,
     maps: Option<&IdMaps>,
 ) -> Result<Option<OwnerMaps>> {
+    let joined = maps.is_none() && namespace_source(spec, NamespaceKind::User) != NamespaceSource::Host;
+    if joined {
+        return Err(foreign());
+    }
     if (uid, gid) == (payload.uid, payload.gid) {
         return Ok(None);
     }
@@ -80,10 +84,7 @@ fn of_root(
     };
     let (uids, gids) = match maps {
         Some(maps) => (maps.uid.clone(), maps.gid.clone()),
-        None if namespace_source(spec, NamespaceKind::User) == NamespaceSource::Host => {
-            (all("uid_map"), all("gid_map"))
-        }
-        None => return Err(foreign()),
+        None => (all("uid_map"), all("gid_map")),
     };
     let found = lent(&uids, uid, payload.uid).zip(lent(&gids, gid, payload.gid));
     match found {

@@ -1193,7 +1193,7 @@ int ringfence_pod_ns_fd(const ringfence_pod *pod,
 
 /**
  * The host's port at which `port` of the container is reachable, as "ports" of its spec asked; that of TCP when it is published
- * for UDP as well. -1 with kind NotFound when it is not published.
+ * for UDP as well. -1 with RINGFENCE_KIND_NOT_FOUND when it is not published.
  */
 int ringfence_container_port(const ringfence_container *container,
                              int port,

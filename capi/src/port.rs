@@ -11,7 +11,7 @@ use crate::error::ringfence_error;
 use crate::object::running;
 
 /// The host's port at which `port` of the container is reachable, as "ports" of its spec asked; that of TCP when it is published
-/// for UDP as well. -1 with kind NotFound when it is not published.
+/// for UDP as well. -1 with RINGFENCE_KIND_NOT_FOUND when it is not published.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_container_port(
     container: *const ringfence_container,
@@ -19,7 +19,7 @@ pub unsafe extern "C" fn ringfence_container_port(
     err: *mut *mut ringfence_error,
 ) -> c_int {
     border(err, -1, || {
-        let number = u16::try_from(port).map_err(|_| {
+        let number = u16::try_from(port).ok().filter(|&port| port > 0).ok_or_else(|| {
             Error::new(ErrorKind::InvalidArgument, format!("{port} is not 1 to 65535")).with_field("port")
         })?;
         Ok(running(container)?.container.port(number)?.into())

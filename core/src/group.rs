@@ -121,6 +121,18 @@ struct State {
     failed: Option<Error>,
     /// By its caller or by a close: then nobody wants to wait for the stops.
     given_up: bool,
+    /// Somebody starts members, or ends them.
+    busy: bool,
+}
+
+/// As long as somebody does.
+struct Busy<'a>(&'a Shared);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.state().busy = false;
+        self.0.changed.notify_all();
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -430,8 +442,10 @@ impl Group {
             state.places = vec![Place::Waits; state.members.len()];
             state.failed = None;
             state.given_up = false;
+            state.busy = true;
             state.members.clone()
         };
+        let _busy = Busy(shared);
         let ordered = needs(&members).and_then(|needs| levels(&members, &needs).map(|_| needs));
         let result = ordered.and_then(|needs| {
             std::thread::scope(|scope| {
@@ -458,6 +472,7 @@ impl Group {
                 return Err(closed());
             }
             state.phase = Phase::Started;
+            drop(state);
             return Ok(());
         };
         let grace = state.given_up.then_some(Duration::ZERO);
@@ -662,14 +677,38 @@ impl Group {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let before = {
             let mut state = self.shared.state();
-            std::mem::replace(&mut state.phase, Phase::Closed)
+            let before = std::mem::replace(&mut state.phase, Phase::Closed);
+            state.busy |= before == Phase::Started;
+            before
         };
         self.shared.changed.notify_all();
         if before != Phase::Started {
-            // A start that is under way undoes itself.
-            return Ok(());
+            // A start that is under way undoes itself, and another close does what this one would.
+            return self.wait_idle(deadline, &mut go_on);
         }
+        let _busy = Busy(&self.shared);
         self.stop_started(None, deadline, &mut go_on).map_or(Ok(()), Err)
+    }
+}
+
+impl Group {
+    /// Until nobody starts or ends members any more.
+    fn wait_idle(&self, deadline: Option<Instant>, go_on: &mut impl FnMut() -> bool) -> Result<()> {
+        let shared = &*self.shared;
+        let mut state = shared.state();
+        while state.busy {
+            drop(state);
+            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if late || !go_on() {
+                let error = Error::new(ErrorKind::TimedOut, "another thread still ends the group's containers");
+                return Err(error.with_errno(libc::ETIMEDOUT));
+            }
+            state = shared.state();
+            if state.busy {
+                state = shared.changed.wait_timeout(state, SLICE).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -37,7 +37,9 @@ def _takes_value(action: argparse.Action) -> bool:
 
 def _names_command() -> str:
     """What prints the names of the containers."""
-    return f"{shlex.quote(sys.executable)} -m ringfence ls -q 2>/dev/null"
+    # Not -m: that takes modules of whatever directory the shell is in.
+    run = "import sys; sys.path.pop(0); import runpy; runpy.run_module('ringfence', run_name='__main__')"
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(run)} ls -q 2>/dev/null"
 
 
 _BASH = """\

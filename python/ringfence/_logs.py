@@ -122,7 +122,8 @@ class LogStream:
         self._container = container
         self._reader = reader
         self._send = send
-        self._leaving = os.eventfd(0, os.EFD_CLOEXEC)
+        self._leaving = -1
+        self._left = False
         self._until: int | None = None
         self._failed: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="ringfence-log", daemon=True)
@@ -133,7 +134,7 @@ class LogStream:
             wait.register(self._reader.fileno(), select.POLLIN)
             wait.register(self._leaving, select.POLLIN)
             leaving = False
-            while not leaving or self._until is None or self._reader.position < self._until:
+            while not self._left or self._until is None or self._reader.position < self._until:
                 line = self._reader.next(0)
                 if line is not None:
                     self._send(line.removesuffix("\n"))
@@ -147,7 +148,12 @@ class LogStream:
                 self._failed = error
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._leaving = os.eventfd(0, os.EFD_CLOEXEC)
+        try:
+            self._thread.start()
+        except BaseException:
+            os.close(self._leaving)
+            raise
         return self
 
     def __exit__(
@@ -158,6 +164,7 @@ class LogStream:
         except Error:
             # Closed: an attached container has ended, so there is an end to read to.
             pass
+        self._left = True
         try:
             os.eventfd_write(self._leaving, 1)
             self._thread.join()

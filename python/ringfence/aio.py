@@ -367,6 +367,7 @@ class LogReader:
 
     def __init__(self, reader: _logs.LogReader) -> None:
         self._sync = reader
+        self._lines = 0
 
     @property
     def over(self) -> bool:
@@ -388,6 +389,10 @@ class LogReader:
         while True:
             line = self._sync.next(0)
             if line is not None or self._sync.over:
+                # Others have their turn also while there are lines.
+                self._lines += 1
+                if self._lines % 64 == 0:
+                    await asyncio.sleep(0)
                 return line
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:

@@ -183,7 +183,9 @@ def _made(request: pytest.FixtureRequest, tmp_path: Callable[[], Path] | None = 
 def ringfence_container(request: pytest.FixtureRequest) -> Iterator[ContainerFactory]:
     """Starts containers that are closed after the test, the last one first: `ringfence_container(argv, memory="64M", ...)`."""
     uses = "tmp_path" in request.fixturenames
-    yield from _made(request, (lambda: cast("Path", request.getfixturevalue("tmp_path"))) if uses else None)
+    # Set up first, so that it is there until the containers are gone.
+    path = cast("Path", request.getfixturevalue("tmp_path")) if uses else None
+    yield from _made(request, None if path is None else lambda: path)
 
 
 @pytest.fixture(scope="class")
@@ -335,7 +337,10 @@ class _Run:
             "cacheclear": False,
             "collectonly": False,
             "xmlpath": None,
-            "log_file": None,
+            "log_file": os.devnull,
+            "setupshow": False,
+            "setuponly": False,
+            "setupplan": False,
             "pastebin": None,
             # pytest-cov: its file would be here.
             "no_cov": True,
@@ -432,6 +437,10 @@ class _Run:
             except Exception as error:
                 errors.append(f"what came from inside cannot be read: {type(error).__name__}: {error}")
         phases = [report.when for report in found]
+        # Subtests are calls as well, and say so.
+        calls = [report for report in found if report.when == "call" and type(report) is pytest.TestReport]
+        if len(calls) > 1 or phases.count("setup") > 1 or phases.count("teardown") > 1:
+            errors.append("more reports than a test has came from inside")
         complete = phases[-1:] == ["teardown"] and phases[0] == "setup" and not errors and ended.returncode in (0, 1)
         if not complete:
             found = self._completed(found, errors, ended)
@@ -466,8 +475,17 @@ class _Run:
         if isinstance(longrepr, list):
             path, line, text = longrepr
             longrepr = (str(path), int(line), str(text))
-        elif longrepr is not None and not isinstance(longrepr, dict):
+        elif isinstance(longrepr, dict):
+            crash = longrepr.get("reprcrash")
+            if crash is not None and [type(crash[name]) for name in ("path", "lineno", "message")] != [str, int, str]:
+                raise ValueError("no place of a failure")
+        elif longrepr is not None:
             longrepr = str(longrepr)
+        expected = data.get("wasxfail")
+        if expected is not None and not isinstance(expected, str):
+            raise ValueError("no reason of an expected failure")
+        if data["outcome"] == "skipped" and expected is None and not isinstance(longrepr, tuple):
+            raise ValueError("no reason of a skip")
         duration = float(data["duration"])
         taken: dict[str, Any] = {
             "nodeid": self.item.nodeid,

@@ -199,7 +199,7 @@ impl Container {
     }
     fn port(&self, py: Python<'_>, port: i64) -> PyResult<u16> {
         detached(py, || {
-            let number = u16::try_from(port).map_err(|_| {
+            let number = u16::try_from(port).ok().filter(|&port| port > 0).ok_or_else(|| {
                 ringfence::Error::new(ringfence::ErrorKind::InvalidArgument, format!("{port} is not 1 to 65535"))
                     .with_field("port")
             })?;

@@ -22,6 +22,8 @@ use crate::launch;
 use crate::process::{ExitStatus, Process};
 use crate::spec::Stdio;
 
+/// How long the log is read before time and signals are looked at.
+const TURN: Duration = Duration::from_millis(10);
 /// How long after a look that found something missing the next one is, from and up to.
 const BACK_OFF: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
 /// A server that takes a connection and says nothing is asked again after this.
@@ -303,6 +305,8 @@ pub struct Readiness {
     timeout: Option<Duration>,
     back_off: Duration,
     next_look: Instant,
+    /// There is more of the log than one turn reads.
+    unread: bool,
 }
 
 impl std::fmt::Debug for Readiness {
@@ -369,6 +373,7 @@ impl Container {
             timeout,
             back_off: BACK_OFF[0],
             next_look: now,
+            unread: false,
         })
     }
 
@@ -403,7 +408,7 @@ impl Readiness {
             if self.look(look, ended)? {
                 return Ok(true);
             }
-            if ended {
+            if ended && !self.unread {
                 return Err(self.has_ended());
             }
             let now = Instant::now();
@@ -413,6 +418,9 @@ impl Readiness {
             }
             if until.is_some_and(|until| now >= until) {
                 return Ok(false);
+            }
+            if self.unread {
+                continue;
             }
             let polled = self.conditions.iter().any(|c| !c.held && !matches!(c.kind, Kind::Log(_)));
             let wake =
@@ -520,10 +528,13 @@ impl Readiness {
     }
 
     fn search_log(&mut self) -> Result<()> {
+        self.unread = false;
         let Some(log) = &self.log else { return Ok(()) };
+        let began = Instant::now();
         let open = |c: &&mut Condition| !c.held && matches!(c.kind, Kind::Log(_));
+        let conditions = &mut self.conditions;
         let mut search = |line: &[u8]| {
-            for condition in self.conditions.iter_mut().filter(open) {
+            for condition in conditions.iter_mut().filter(open) {
                 if let Kind::Log(regex) = &condition.kind {
                     condition.held = regex.is_match(line);
                 }
@@ -531,6 +542,11 @@ impl Readiness {
         };
         while let Some(line) = log.next(Some(Duration::ZERO))? {
             search(line.strip_suffix(b"\n").unwrap_or(&line));
+            // A program can write faster than this reads.
+            if began.elapsed() > TURN {
+                self.unread = true;
+                return Ok(());
+            }
         }
         let partial = log.partial();
         if !partial.is_empty() && partial.len() <= PARTIAL {

@@ -140,6 +140,9 @@ def from_core(
 ) -> Error:
     """The exception for an error of the core. Called by the extension module."""
     cls = _BY_KIND.get(kind, Error)
+    if kind == "invalid_argument" and field is None:
+        # What the kernel says of a number, as it says it to `subprocess`.
+        cls = Error
     if errno and not issubclass(cls, (SpecError, TimedOutError, ForkedChildError)):
         # The interpreter's own table of errnos; the kind decides what that table does not know.
         cls = _BY_BUILTIN.get(type(OSError(errno, "")), cls)

@@ -6,6 +6,7 @@ tests/run: vm=root
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
@@ -462,6 +463,20 @@ def test_frozen(container: ringfence.Container, tmp_path: Path) -> None:
     assert container.read_bytes("/tmp/tree/file") == b"frozen"
     container.thaw()
     assert sh(container, "cat /tmp/tree/file") == "frozen"
+
+
+def test_who_stops_every_task_stops_no_copy_for_longer_than_its_timeout(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    script = "cd /proc; while :; do for p in [2-9]*; do [ $p = $$ ] || kill -STOP $p; done; done 2>/dev/null"
+    with ringfence.Container(["sh", "-c", script]) as c:
+        for act in (
+            lambda: c.copy_in(tmp_path / "file", "/tmp/there", owner="root", timeout=1),
+            lambda: c.copy_out("/etc/passwd", tmp_path / "here", timeout=1),
+        ):
+            began = time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                act()
+            assert time.monotonic() - began < 30
 
 
 def test_aio(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Logs: tails, positions, following attached and detached containers to their ends, streams to functions and loggers, full logs.
 
-tests/run: vm=root,delegated
+tests/run: vm=delegated
 """
 
 from __future__ import annotations

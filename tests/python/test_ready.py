@@ -101,7 +101,7 @@ def test_a_log_that_is_written_faster_than_it_is_read() -> None:
 
 def not_yet(container: ringfence.Container, **conditions: Any) -> ringfence.Error:
     with pytest.raises(TimeoutError) as caught:
-        container.wait_for(**{"timeout": 0.05, **conditions})
+        container.wait_for(**{"timeout": 0.25, **conditions})
     assert isinstance(caught.value, ringfence.Error) and caught.value.kind == "timed_out"
     return caught.value
 

@@ -1,4 +1,5 @@
-/* Files of a container for the program, and trees of the host. */
+/* Files of a container for the program, and trees of the host.
+   tests/run: vm=root */
 #include <errno.h>
 #include <fcntl.h>
 #include <ringfence.h>

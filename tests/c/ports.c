@@ -1,4 +1,5 @@
-/* Ports of a container at ports of this machine. */
+/* Ports of a container at ports of this machine.
+   tests/run: vm=root */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>

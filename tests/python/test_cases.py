@@ -1,6 +1,6 @@
 """Runs the language-neutral cases of tests/cases through the Python interface.
 
-tests/run: vm=root,delegated
+tests/run: timeout=600 vm=root,delegated
 """
 
 from __future__ import annotations

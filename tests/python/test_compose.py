@@ -1,6 +1,6 @@
 """Groups of containers with an order.
 
-tests/run: vm=root
+tests/run: tier=machine
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Files and trees read, written and copied from outside, with a container that does its worst.
 
-tests/run: vm=root
+tests/run: tier=machine
 """
 
 from __future__ import annotations

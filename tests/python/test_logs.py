@@ -1,6 +1,6 @@
 """Logs: tails, positions, following attached and detached containers to their ends, streams to functions and loggers, full logs.
 
-tests/run: vm=delegated
+tests/run: tier=machine
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Ports of a container at ports of this program's machine."""
+"""Ports of a container at ports of this program's machine.
+
+tests/run: vm=root
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Readiness: ports, lines of the log, paths, commands, HTTP; ends, timeouts, cancellation and bad input.
 
-tests/run: vm=root
+tests/run: tier=machine
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`ringfence.aio`: the same names as coroutines; what is cancelled leaves nothing.
 
-tests/run: vm=root
+tests/run: tier=machine
 """
 
 from __future__ import annotations

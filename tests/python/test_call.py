@@ -1,6 +1,6 @@
 """Functions of this program inside a container, and the executor on the same basis.
 
-tests/run: timeout=600 vm=root,delegated
+tests/run: timeout=600 vm=root
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each call is an interpreter of its own: minutes on an emulated processor.
 
-tests/run: tier=machine
+tests/run: tier=machine as=root,user
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Namespaces: which one it is, what it belongs to, who is in it."""
+"""Namespaces: which one it is, what it belongs to, who is in it.
+
+tests/run: vm=root
+"""
 
 from __future__ import annotations
 

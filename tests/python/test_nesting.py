@@ -1,4 +1,7 @@
-"""ringfence inside ringfence."""
+"""ringfence inside ringfence.
+
+tests/run: vm=root
+"""
 
 from __future__ import annotations
 

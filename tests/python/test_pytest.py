@@ -1,6 +1,6 @@
 """The plugin of pytest: containers as fixtures, tests that run in a container. Each run is another pytest.
 
-tests/run: timeout=300 tier=machine
+tests/run: timeout=300 tier=machine as=root,user
 """
 
 from __future__ import annotations

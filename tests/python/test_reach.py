@@ -1,4 +1,7 @@
-"""Sockets and files of a container for this program."""
+"""Sockets and files of a container for this program.
+
+tests/run: vm=root
+"""
 
 from __future__ import annotations
 

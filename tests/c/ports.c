@@ -48,7 +48,8 @@ int main(void)
 
     char text[8] = "";
     int client = reach(port);
-    ok(client >= 0 && recv(client, text, 1, 0) < 0 && errno == ECONNRESET, "nobody listens inside yet");
+    /* The reset may come while this still connects. */
+    ok((client < 0 || recv(client, text, 1, 0) < 0) && errno == ECONNRESET, "nobody listens inside yet");
     close(client);
     int server = ringfence_container_listen(container, "127.0.0.1:5432", 4, &err);
     client = reach(port);

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Union
 
-from . import _host, _ringfence
-from ._errors import Error, TimedOutError, forked_child
+from . import _ringfence
+from ._errors import Error
+from ._reader import Reader
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -37,7 +38,7 @@ def sender(target: LogTarget, level: int) -> Callable[[str], object]:
     return target
 
 
-class LogReader:
+class LogReader(Reader[_ringfence.LogReader, str]):
     """The lines of a container's log, made by `Container.logs(follow=True)`: an iterator of text, and a context manager.
 
     Each line has its newline, which only the last of a log may lack. Bytes that are not UTF-8 are replaced. Lines are handed out as they are
@@ -45,31 +46,8 @@ class LogReader:
     an attached container it hands out the rest. It may be used by any thread, by several at once too: each line is given to one of them.
     """
 
-    def __init__(self, raw: _ringfence.LogReader, container: Container, timeout: float | None) -> None:
-        self._raw: _ringfence.LogReader | None = raw
-        self._generation = _host.generation
-        self._name = repr(container)
-        #: How many seconds the iterator waits for a line.
-        self.timeout = timeout
-
-    def _live(self, call: str) -> _ringfence.LogReader:
-        if self._generation != _host.generation:
-            raise forked_child(f"LogReader.{call}")
-        if self._raw is None:
-            raise Error("the reader of the log was closed", kind="closed")
-        return self._raw
-
-    def fileno(self) -> int:
-        """Readable when there may be a line, and when it is over; borrowed, only to be polled.
-
-        A call of `next(0)` may then still find nothing.
-        """
-        return self._live("fileno").fd
-
-    @property
-    def over(self) -> bool:
-        """All was handed out, and nothing comes any more."""
-        return self._live("over").over
+    _what = "the log"
+    _none = "no line"
 
     @property
     def position(self) -> int:
@@ -80,35 +58,6 @@ class LogReader:
         """The next line; None when the seconds pass first, or when it is over. 0 only looks."""
         line = self._live("next").next(timeout)
         return None if line is None else line.decode(errors="replace")
-
-    def close(self) -> None:
-        """Lets go of it; waits of other threads end with an error of kind `closed`. Closing twice is fine."""
-        raw, self._raw = self._raw, None
-        if raw is not None and self._generation == _host.generation:
-            raw.cancel()
-
-    def _late(self) -> TimedOutError:
-        return TimedOutError(f"log of {self._name}: no line within {self.timeout} s", kind="timed_out")
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> str:
-        line = self.next(self.timeout)
-        if line is None:
-            raise StopIteration if self.over else self._late()
-        return line
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<LogReader of {self._name}>"
 
 
 class LogStream:

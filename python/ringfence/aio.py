@@ -18,9 +18,9 @@ import subprocess
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from typing import IO, TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
-from . import _call, _compose, _container, _events, _files, _logs, _machine, _pod, _reach, _ready, _run
+from . import _call, _compose, _container, _events, _files, _logs, _machine, _pod, _reach, _reader, _ready, _run
 from ._errors import Error, TimedOutError
 from ._files import CopyProgress, Volume
 from ._group import ControlGroup
@@ -75,6 +75,8 @@ __all__ = [
 ]
 
 R = TypeVar("R")
+S = TypeVar("S", bound=_reader.Reader[Any, Any])
+T = TypeVar("T")
 
 _TEXT = ("text", "universal_newlines", "encoding", "errors", "bufsize")
 
@@ -305,95 +307,33 @@ class Process:
         return f"<{type(self).__name__}: returncode: {self.returncode} args: {self.args!r}>"
 
 
-class Events:
-    """`ringfence.Events` for asyncio: an asynchronous iterator of `Event`, and an asynchronous context manager."""
+class _Reader(Generic[S, T]):
+    """A reader of the core for asyncio: an asynchronous iterator and context manager."""
 
-    def __init__(self, events: _events.Events) -> None:
-        self._sync = events
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """Which kinds are told here."""
-        return self._sync.kinds
-
-    @property
-    def over(self) -> bool:
-        """`ended` was told: nothing comes any more."""
-        return self._sync.over
-
-    def fileno(self) -> int:
-        """Readable when there is something to read, and when it is over; borrowed, only to be polled."""
-        return self._sync.fileno()
-
-    async def next(self, timeout: float | None = None) -> Event | None:
-        """The next event; None when the seconds pass first, or when it is over. Cancelled, it loses none."""
-        until = None if timeout is None else time.monotonic() + timeout
-        while True:
-            event = self._sync.next(0)
-            if event is not None or self._sync.over:
-                return event
-            left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
-                return None
-            await _readable(self._sync.fileno(), left)
-
-    def close(self) -> None:
-        """Lets go of it. Closing twice is fine."""
-        self._sync.close()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Event:
-        event = await self.next(self._sync.timeout)
-        if event is None:
-            raise self._sync._late() if not self._sync.over else StopAsyncIteration
-        return event
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return repr(self._sync)
-
-
-class LogReader:
-    """`ringfence.LogReader` for asyncio: an asynchronous iterator of lines, and an asynchronous context manager."""
-
-    def __init__(self, reader: _logs.LogReader) -> None:
+    def __init__(self, reader: S) -> None:
         self._sync = reader
-        self._lines = 0
+        self._taken = 0
 
     @property
     def over(self) -> bool:
         """All was handed out, and nothing comes any more."""
         return self._sync.over
 
-    @property
-    def position(self) -> int:
-        """Behind the last byte that was handed out."""
-        return self._sync.position
-
     def fileno(self) -> int:
-        """Readable when there may be a line, and when it is over; borrowed, only to be polled."""
+        """Readable when there may be something to read, and when it is over; borrowed, only to be polled."""
         return self._sync.fileno()
 
-    async def next(self, timeout: float | None = None) -> str | None:
-        """The next line; None when the seconds pass first, or when it is over. Cancelled, it loses none."""
+    async def next(self, timeout: float | None = None) -> T | None:
+        """The next one; None when the seconds pass first, or when it is over. Cancelled, it loses none."""
         until = None if timeout is None else time.monotonic() + timeout
+        # Others have their turn also while there is always one.
+        self._taken += 1
+        if self._taken % 64 == 0:
+            await asyncio.sleep(0)
         while True:
-            line = self._sync.next(0)
-            if line is not None or self._sync.over:
-                # Others have their turn also while there are lines.
-                self._lines += 1
-                if self._lines % 64 == 0:
-                    await asyncio.sleep(0)
-                return line
+            found: T | None = self._sync.next(0)
+            if found is not None or self._sync.over:
+                return found
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:
                 return None
@@ -406,11 +346,11 @@ class LogReader:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> str:
-        line = await self.next(self._sync.timeout)
-        if line is None:
+    async def __anext__(self) -> T:
+        found = await self.next(self._sync.timeout)
+        if found is None:
             raise self._sync._late() if not self._sync.over else StopAsyncIteration
-        return line
+        return found
 
     async def __aenter__(self) -> Self:
         return self
@@ -422,6 +362,24 @@ class LogReader:
 
     def __repr__(self) -> str:
         return repr(self._sync)
+
+
+class Events(_Reader[_events.Events, Event]):
+    """`ringfence.Events` for asyncio: an asynchronous iterator of `Event`, and an asynchronous context manager."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Which kinds are told here."""
+        return self._sync.kinds
+
+
+class LogReader(_Reader[_logs.LogReader, str]):
+    """`ringfence.LogReader` for asyncio: an asynchronous iterator of lines, and an asynchronous context manager."""
+
+    @property
+    def position(self) -> int:
+        """Behind the last byte that was handed out."""
+        return self._sync.position
 
 
 class LogStream:
@@ -436,8 +394,6 @@ class LogStream:
     async def _run(self) -> None:
         async for line in self._reader:
             self._send(line.removesuffix("\n"))
-            # A program that writes on and on does not keep the loop to itself.
-            await asyncio.sleep(0)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.ensure_future(self._run())
@@ -459,7 +415,7 @@ class LogStream:
             if failed is None:
                 # What is written by now, line by line as before.
                 while (until is None or self._reader.position < until) and (
-                    line := self._reader._sync.next(0)
+                    line := await self._reader.next(0)
                 ) is not None:
                     self._send(line.removesuffix("\n"))
         except Error as error:

@@ -9,40 +9,7 @@
 #include <unistd.h>
 
 #include "json.h"
-#include "tap.h"
-
-static ringfence_error *err;
-
-static int failed(int result, ringfence_kind kind, const char *field)
-{
-    const char *seen = ringfence_error_field(err);
-    int good = result == -1 && ringfence_error_kind(err) == kind && (!field || (seen && !strcmp(seen, field)));
-    if (!good)
-        note("result %d: %s (%s)", result, ringfence_error_message(err), ringfence_error_kind_name(err));
-    ringfence_error_free(err);
-    err = NULL;
-    return good;
-}
-
-static void *explain(void)
-{
-    note("%s", ringfence_error_message(err));
-    ringfence_error_free(err);
-    err = NULL;
-    return NULL;
-}
-
-static ringfence_container *start(const char *text)
-{
-    ringfence_spec *spec = ringfence_spec_from_json(text, &err);
-    ringfence_container *container = NULL;
-    if (!spec)
-        return explain();
-    if (ringfence_container_start(spec, &container, &err) < 0)
-        explain();
-    ringfence_spec_free(spec);
-    return container;
-}
+#include "started.h"
 
 static ringfence_events *events_of(ringfence_container *container, const char *options)
 {

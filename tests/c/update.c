@@ -8,20 +8,7 @@
 #include <unistd.h>
 
 #include "json.h"
-#include "tap.h"
-
-static ringfence_error *err;
-
-static int failed(int result, ringfence_kind kind, const char *field)
-{
-    const char *seen = ringfence_error_field(err);
-    int good = result == -1 && ringfence_error_kind(err) == kind && (!field || (seen && !strcmp(seen, field)));
-    if (!good)
-        note("result %d: %s (%s)", result, ringfence_error_message(err), ringfence_error_kind_name(err));
-    ringfence_error_free(err);
-    err = NULL;
-    return good;
-}
+#include "started.h"
 
 static uint64_t figure(ringfence_container *container, const char *name)
 {

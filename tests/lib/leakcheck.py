@@ -22,6 +22,25 @@ STATE_THAT_STAYS = ("ringfence", "ids", "names", "projects")
 Snapshot = dict[str, dict[str, str]]
 
 
+def state_directories() -> set[Path]:
+    """Those of this machine: root's, and of users without a directory of their own for the time that they are there."""
+    return {path for path in [Path("/run/ringfence"), *Path("/tmp").glob("ringfence-[0-9]*")] if path.is_dir()}
+
+
+def forget_state(before: set[Path]) -> None:
+    """Removes state directories that were not there before and have nothing but what stays by design in them."""
+    for top in state_directories() - before:
+        try:
+            left = list(top.iterdir())
+            if all(path.name in STATE_THAT_STAYS and not (path.is_file() and path.stat().st_size) for path in left):
+                for path in left:
+                    path.rmdir() if path.is_dir() else path.unlink()
+                top.rmdir()
+        except OSError:
+            # Somebody uses it, or it is another user's.
+            continue
+
+
 def _processes() -> Iterable[tuple[int, str]]:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -207,7 +226,7 @@ def main(arguments: list[str]) -> int:
     def take() -> Snapshot:
         return snapshot(tree)
 
-    before = take()
+    before, state = take(), state_directories()
     environment = dict(os.environ)
     if tree:
         environment["RINGFENCE_CGROUP_PARENT"] = f"/{tree.name}"
@@ -217,6 +236,7 @@ def main(arguments: list[str]) -> int:
         print(f"leakcheck: {line}")
     if tree:
         tree.remove()
+    forget_state(state)
     if code < 0:
         code = 128 - code
     return code or (1 if difference else 0)

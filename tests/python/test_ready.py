@@ -277,9 +277,12 @@ def test_the_tail_of_a_log_is_bounded() -> None:
 
 @with_actor
 def test_closing_ends_the_wait(actor: Actor) -> None:
-    threading.Timer(0.05, actor.container.close).start()
+    # Joined: until it ends, the thread holds the container.
+    closing = threading.Timer(0.05, actor.container.close)
+    closing.start()
     with pytest.raises(ringfence.Error) as caught:
         actor.container.wait_for(port=80, command=["false"], timeout=60)
+    closing.join(60)
     assert caught.value.kind == "closed"
     with pytest.raises(ringfence.Error) as caught:
         actor.container.wait_for(port=80)
@@ -295,9 +298,11 @@ def test_a_detached_container_found_by_name() -> None:
     started.close()
     found = ringfence.by_name(name)
     found.wait_for(port=80, log="up", path="/proc/1", command=["true"], timeout=60)
-    threading.Timer(0.05, os.close, (write,)).start()
+    closing = threading.Timer(0.05, os.close, (write,))
+    closing.start()
     with pytest.raises(ringfence.Error) as caught:
         found.wait_for(port=81, timeout=60)
+    closing.join(60)
     assert caught.value.kind == "closed" and "(exit code 1)" in str(caught.value)
     assert "EOFError" in (caught.value.log_tail or "")
     found.close()

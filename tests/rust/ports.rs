@@ -492,8 +492,13 @@ for child in children:
     let listener = service(&container, "127.0.0.1:5432");
     let (mut outside, mut inside) = connected(&container, &listener);
     container.freeze().unwrap();
+    // What serves it stops too: nothing arrives meanwhile, and all of it afterwards.
     outside.write_all(b"x").expect("write");
+    inside.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    let early = inside.read(&mut [0]).expect_err("the relay is frozen");
+    assert_eq!(early.kind(), Io::WouldBlock, "{early}");
     container.thaw().unwrap();
+    inside.set_read_timeout(PATIENCE).expect("a timeout");
     inside.read_exact(&mut [0]).expect("read");
     container.freeze().unwrap();
     container.close(TIMEOUT).unwrap();

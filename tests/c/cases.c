@@ -655,6 +655,55 @@ static int start_both(ringfence_spec *spec, json beside, ringfence_container *bo
     return result;
 }
 
+/* A step that waits until the container is ready. */
+static void wait_for(json test, ringfence_container *container, json step, json expected)
+{
+    ringfence_error *err = NULL;
+    json conditions = json_get(step, "wait_for"), wanted = json_get(expected, "error");
+    char *text = strndup(conditions.at, conditions.length), *seconds = json_text(json_get(step, "timeout"));
+    int timeout = seconds ? (int)(atof(seconds) * 1000) : 30000;
+    if (ringfence_container_wait_for(container, text, timeout, &err) < 1) {
+        size_t at = 0;
+        const char *tail = ringfence_error_log_tail(err);
+        check_error(test, expected, err);
+        for (json word; (word = json_next(json_get(wanted, "log_has"), &at)).at;) {
+            char *has = json_text(word);
+            expect(tail && strstr(tail, has), "end of the log", has, tail);
+            free(has);
+        }
+    } else {
+        expect(!wanted.at, "result", "an error", "ready");
+    }
+    ringfence_error_free(err);
+    free(text), free(seconds);
+}
+
+/* A step that reads the container's log. */
+static void logs(json test, ringfence_container *container, json step, json expected)
+{
+    ringfence_error *err = NULL;
+    ringfence_logs *lines = NULL;
+    json options = json_get(step, "logs");
+    char *text = strndup(options.at, options.length), seen[65536] = "";
+    size_t length = 0, more;
+    int result = ringfence_container_logs(container, text, &lines, &err);
+    while (result >= 0 && (result = ringfence_logs_next(lines, -1, &err)) == 1) {
+        const char *line = ringfence_logs_line(lines, &more);
+        if (length + more < sizeof seen)
+            length += (size_t)snprintf(seen + length, sizeof seen - length, "%s", line);
+    }
+    if (result < 0) {
+        check_error(test, expected, err);
+    } else {
+        char *wanted = json_text(json_get(expected, "stdout"));
+        expect(wanted && !strcmp(wanted, seen), "log", wanted, seen);
+        free(wanted);
+    }
+    ringfence_logs_free(lines);
+    ringfence_error_free(err);
+    free(text);
+}
+
 static void run(json test, const char *tmp)
 {
     ringfence_error *err = NULL;
@@ -701,6 +750,14 @@ static void run(json test, const char *tmp)
             err = NULL, output = NULL;
             if (change.at) {
                 update(test, container, change, wanted);
+                continue;
+            }
+            if (json_get(step, "wait_for").at) {
+                wait_for(test, container, step, wanted);
+                continue;
+            }
+            if (json_get(step, "logs").at) {
+                logs(test, container, step, wanted);
                 continue;
             }
             result = run_command(container, step, timeout, &output, &err);

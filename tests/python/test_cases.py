@@ -92,6 +92,29 @@ def update(case: dict[str, Any], container: ringfence.Container, step: dict[str,
         check_usage(step["expect"], container)
 
 
+def wait_for(case: dict[str, Any], container: ringfence.Container, step: dict[str, Any]) -> None:
+    """A step that waits until the container is ready."""
+    expected = step["expect"].get("error")
+    try:
+        container.wait_for(**step["wait_for"], timeout=step.get("timeout", 30))
+    except ringfence.Error as error:
+        check_error(case, expected, error)
+        for text in (expected or {}).get("log_has", []):
+            assert text in (error.log_tail or ""), error.log_tail
+    else:
+        assert not expected, "an error was expected"
+
+
+def logs(case: dict[str, Any], container: ringfence.Container, step: dict[str, Any]) -> None:
+    """A step that reads the container's log."""
+    try:
+        text = container.logs(**step["logs"])
+    except ringfence.Error as error:
+        check_error(case, step["expect"].get("error"), error)
+    else:
+        assert text == step["expect"].get("stdout")
+
+
 @contextlib.contextmanager
 def set_up(name: str | None) -> Iterator[dict[str, str]]:
     """Has tests/lib/machine.py make what the case needs of the machine."""
@@ -251,6 +274,12 @@ def run(case: dict[str, Any]) -> None:
             one = neighbour if step.get("in") == "neighbour" else container
             if "update" in step:
                 update(case, one, step)
+                continue
+            if "wait_for" in step:
+                wait_for(case, one, step)
+                continue
+            if "logs" in step:
+                logs(case, one, step)
                 continue
             command(case, one, step, capture)
 

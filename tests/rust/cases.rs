@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringfence::spec::Stdio;
-use ringfence::{Command, Container, ControlGroup, Error, ErrorKind, Output, Pod, Spec, Usage, errno_name};
+use ringfence::{
+    Command, Container, ControlGroup, Error, ErrorKind, LogOptions, Output, Pod, Spec, Usage, WaitFor, errno_name,
+};
 use serde_json::Value;
 
 /// Why a case did not pass: it cannot run here, or it went wrong.
@@ -214,6 +216,10 @@ fn run(case: &Value) -> Result<(), Verdict> {
         let container = &all[usize::from(step["in"] == "neighbour")];
         if step["update"].is_object() {
             update(case, container, step)?;
+        } else if step["wait_for"].is_object() {
+            wait_for(case, container, step)?;
+        } else if step["logs"].is_object() {
+            logs(case, container, step)?;
         } else {
             check(case, step, command(container, step, timeout))?;
         }
@@ -307,6 +313,42 @@ fn update(case: &Value, container: &Container, step: &Value) -> Result<(), Verdi
         Err(error) => check(case, step, Err(error)),
         Ok(()) if step["expect"]["error"].is_object() => Err(Verdict::Fail("an error was expected".to_owned())),
         Ok(()) => check_usage(step, container),
+    }
+}
+
+/// A step that waits until the container is ready.
+fn wait_for(case: &Value, container: &Container, step: &Value) -> Result<(), Verdict> {
+    let timeout = Duration::from_secs_f64(step["timeout"].as_f64().unwrap_or(30.0));
+    let ready = WaitFor::from_json(&step["wait_for"].to_string())
+        .and_then(|conditions| container.wait_for(&conditions, Some(timeout)));
+    match ready {
+        Err(error) => {
+            check_error(case, &step["expect"]["error"], &error)?;
+            let tail = error.log_tail().unwrap_or_default();
+            match texts(&step["expect"]["error"], "log_has").iter().find(|text| !tail.contains(**text)) {
+                Some(text) => Err(Verdict::Fail(format!("no {text:?} in the end of the log: {tail:?}"))),
+                None => Ok(()),
+            }
+        }
+        Ok(()) if step["expect"]["error"].is_object() => Err(Verdict::Fail("an error was expected".to_owned())),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// A step that reads the container's log.
+fn logs(case: &Value, container: &Container, step: &Value) -> Result<(), Verdict> {
+    let read = || {
+        let mut text = Vec::new();
+        let lines = container.logs(&LogOptions::from_json(&step["logs"].to_string())?)?;
+        while let Some(line) = lines.next(None)? {
+            text.extend(line);
+        }
+        Ok(text)
+    };
+    match read() {
+        Err(error) => check_error(case, &step["expect"]["error"], &error),
+        Ok(text) if step["expect"]["stdout"].as_str().map(str::as_bytes) == Some(&text) => Ok(()),
+        Ok(text) => Err(Verdict::Fail(format!("expected {}: {:?}", step["expect"], String::from_utf8_lossy(&text)))),
     }
 }
 

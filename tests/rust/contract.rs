@@ -325,6 +325,11 @@ fn handle_sigchld() {
     }
 }
 
+/// How often something is done that goes wrong by chance: on an emulated processor a fifth of it.
+fn rounds(many: u64) -> u64 {
+    if emulated() { many / 5 } else { many }
+}
+
 /// The virtual machine's processor is software: there the counts are smaller.
 fn emulated() -> bool {
     std::env::var("RINGFENCE_TEST_TIER").is_ok_and(|tier| tier == "vm")
@@ -509,7 +514,7 @@ fn descriptors() {
     container.close(Some(Duration::from_secs(5))).expect("close");
     drop((process, container));
     let open = descriptors_open().len();
-    for _ in 0..50 {
+    for _ in 0..rounds(50) {
         let container = start(["true"]);
         container.main().expect("main").wait(None).expect("wait");
     }
@@ -590,7 +595,7 @@ fn subreaper() {
     // SAFETY: an attribute of this test's own process.
     assert_eq!(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) }, 0);
     handle_sigchld();
-    for _ in 0..20 {
+    for _ in 0..rounds(20) {
         let container = start(["sh", "-c", "(sleep 0.01 &) ; exit 3"]);
         let status = container.main().expect("main").wait(Some(Duration::from_secs(10))).expect("wait").expect("ended");
         assert_eq!(status.code, Some(3));
@@ -858,7 +863,7 @@ fn forked_after() {
 
 fn parallel_pipes() {
     std::thread::scope(|scope| {
-        for thread in 0..32 {
+        for thread in 0..rounds(32) {
             scope.spawn(move || {
                 for round in 0..4 {
                     let text = format!("thread {thread} round {round}");
@@ -954,7 +959,7 @@ fn host_killed_with_workers() {
 }
 
 fn host_killed_at_random() {
-    let times: u64 = if emulated() { 40 } else { 200 };
+    let times = rounds(200);
     let before = Seen::now();
     let mut random = 0x9e37_79b9_7f4a_7c15_u64 ^ std::process::id() as u64;
     for _ in 0..times {
@@ -1083,7 +1088,7 @@ fn parent_of(pid: i32) -> Option<i32> {
 
 fn keeper_killed() {
     let before = Seen::now();
-    for round in 0..20u64 {
+    for round in 0..rounds(20) {
         let container = start(["sleep", "100"]);
         let main = container.main().expect("main");
         let found = keepers(&before, std::slice::from_ref(&container));

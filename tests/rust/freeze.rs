@@ -59,11 +59,6 @@ fn members(container: &Container) -> Vec<String> {
     found
 }
 
-/// Fewer on an emulated processor.
-fn times(n: u32) -> u32 {
-    if std::env::var("RINGFENCE_TEST_TIER").as_deref() == Ok("vm") { n / 5 } else { n }
-}
-
 /// 100 times: frozen for real, and all of it running again.
 fn rounds(count: &Count, freeze: impl Fn(), thaw: impl Fn(), members: impl Fn() -> Vec<String>) {
     for round in 0..times(100) {

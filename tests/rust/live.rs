@@ -96,7 +96,7 @@ fn every_kind_of_ids_and_namespaces() {
 fn who_is_pid_one_can_be_joined_at_once() {
     // The stage that told of the start may not have ended yet, least of all when others want the processor.
     let one_after_the_other = || {
-        for _ in 0..20 {
+        for _ in 0..times(20) {
             let container = start(json!({"argv": ["sleep", "60"], "init": false}));
             let changed = container.update(|spec| spec.ptys = Some(3));
             container.close(None).unwrap();
@@ -347,7 +347,7 @@ fn other_programs_know_what_was_lent() {
 #[test]
 fn capabilities_and_limits_at_once() {
     // Whichever comes first, the other is refused: never both.
-    for _ in 0..20 {
+    for _ in 0..times(20) {
         let container = start(json!({}));
         let barrier = std::sync::Barrier::new(2);
         let (limited, lent) = std::thread::scope(|scope| {

@@ -100,6 +100,11 @@ pub fn skip(reason: &str) {
     println!("SKIP: {reason}");
 }
 
+/// How often something is done that goes wrong by chance: on an emulated processor a fifth of it.
+pub fn times(n: u32) -> u32 {
+    if std::env::var("RINGFENCE_TEST_TIER").is_ok_and(|tier| tier == "vm") { n / 5 } else { n }
+}
+
 pub fn can_limit() -> bool {
     std::env::var_os("RINGFENCE_CGROUP_PARENT").is_some()
 }

@@ -163,7 +163,7 @@ fn killed_while_starting() {
     let _directory = Name::new("directory");
     let before = Seen::now();
     let mut random = 0x2545_f491_4f6c_dd1d_u64 ^ u64::from(std::process::id());
-    for round in 0..40 {
+    for round in 0..rounds(40) {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;

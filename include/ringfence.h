@@ -324,6 +324,17 @@ typedef struct ringfence_group ringfence_group;
 typedef struct ringfence_logs ringfence_logs;
 
 /**
+ * Several containers on a network of their own: they reach each other by address and by name, and nobody else. It is a bridge in a
+ * network namespace of its own, of which nothing is seen on the host, and it takes no rights. May be used by any number of threads
+ * at once.
+ *
+ * "net" of a container's spec names it: "network:NAME", or an object that says more, {"network": "shop", "interface": "eth0",
+ * "addresses": ["10.89.0.5"], "mac": "02:00:0a:59:00:05", "aliases": ["db"]}, or an array of those. /etc/hosts of those on it has the name,
+ * the host name and the aliases of each, as long as it runs. A container sends from its own addresses only.
+ */
+typedef struct ringfence_network ringfence_network;
+
+/**
  * What a finished command wrote and how it ended.
  */
 typedef struct ringfence_output ringfence_output;
@@ -1798,6 +1809,125 @@ int ringfence_namespace_pin(int fd,
  */
 int ringfence_namespace_unpin(const char *path,
                               ringfence_error **err);
+
+/**
+ * Makes a network. `options` is JSON, or NULL for the defaults:
+ *
+ *   {"name": "shop", "subnets": ["10.1.2.0/24", "fd00:1::/64"], "mtu": 1500}
+ *
+ * "name": by which containers name it; one that no other has by default. "subnets": at most one of IPv4 and one of IPv6; by default
+ * 10.89.0.0/16 and fd4f:9a1c:77e2::/64 (networks do not see each other, so that they can have the same). `*result` is for
+ * ringfence_network_free().
+ *
+ * Fails with RINGFENCE_KIND_INVALID_SPEC, with RINGFENCE_KIND_ALREADY_EXISTS for a name that is taken, with
+ * RINGFENCE_KIND_UNSUPPORTED for a kernel without bridges and their filters.
+ */
+int ringfence_network_start(const char *options,
+                            ringfence_network **result,
+                            ringfence_error **err);
+
+/**
+ * The network of that name of this program. `*result` is one more handle of it, for ringfence_network_free(). Fails with
+ * RINGFENCE_KIND_NOT_FOUND.
+ */
+int ringfence_network_by_name(const char *name,
+                              ringfence_network **result,
+                              ringfence_error **err);
+
+/**
+ * Starts a container on it, as ringfence_container_start() does; one whose "net" is not set gets a device on this network, eth0. From
+ * any thread. `*result` is for ringfence_container_free(), which ends nothing: the network keeps the container until it, or the
+ * network, is closed.
+ *
+ * Fails with RINGFENCE_KIND_ALREADY_EXISTS and the field "net.addresses" for an address that another has, with
+ * RINGFENCE_KIND_EXHAUSTED and the field "net" when there is none left, with RINGFENCE_KIND_CLOSED.
+ */
+int ringfence_network_container(const ringfence_network *network,
+                                const ringfence_spec *spec,
+                                ringfence_container **result,
+                                ringfence_error **err);
+
+/**
+ * Its name; NULL for NULL.
+ */
+const char *ringfence_network_name(const ringfence_network *network);
+
+/**
+ * What it is, as a JSON object (ringfence_string_free()): "name", "subnets", "mtu", and "members", an array with "container" (its id),
+ * "interface", "addresses" and "mac" of each container on it.
+ */
+char *ringfence_network_info_json(const ringfence_network *network,
+                                  ringfence_error **err);
+
+/**
+ * 1 while containers can be started on it, 0 when it has ended; -1 for NULL and in a forked child.
+ */
+int ringfence_network_is_running(const ringfence_network *network);
+
+/**
+ * Cuts the network: nothing passes between the `one_count` containers of `one` and the `other_count` of `other` any more, whatever the
+ * direction; who is in neither reaches both. Further cuts add to it, ringfence_network_heal() takes all away.
+ *
+ * Fails with RINGFENCE_KIND_INVALID_ARGUMENT and the field "one" or "other" for an empty side and for a container on both, with
+ * RINGFENCE_KIND_NOT_FOUND for one that is not on the network.
+ */
+int ringfence_network_partition(const ringfence_network *network,
+                                const ringfence_container *const *one,
+                                int one_count,
+                                const ringfence_container *const *other,
+                                int other_count,
+                                ringfence_error **err);
+
+/**
+ * Everybody reaches everybody again.
+ */
+int ringfence_network_heal(const ringfence_network *network, ringfence_error **err);
+
+/**
+ * Takes a container off the network (`up` 0), or lets it on again: its device has no carrier meanwhile.
+ */
+int ringfence_network_set_link(const ringfence_network *network,
+                               const ringfence_container *container,
+                               int up,
+                               ringfence_error **err);
+
+/**
+ * Gives the link of a container a rate, a delay, losses, in the place of what it had. `shape` is JSON, "{}" for the link as it was:
+ *
+ *   {"rate": "10M", "delay": "50ms", "jitter": "5ms", "loss": 0.01, "duplicate": 0.01, "reorder": 0.1, "corrupt": 0.001}
+ *
+ * "rate": bytes per second. "loss" and those behind it: shares of the packets, from 0 to 1. `direction` is "both" (each way on its own;
+ * NULL is that), "in" for what it receives, "out" for what it sends.
+ *
+ * Fails with RINGFENCE_KIND_INVALID_ARGUMENT and the member as field, with RINGFENCE_KIND_UNSUPPORTED for a kernel without tbf ("rate")
+ * or netem (the others).
+ */
+int ringfence_network_shape(const ringfence_network *network,
+                            const ringfence_container *container,
+                            const char *shape,
+                            const char *direction,
+                            ringfence_error **err);
+
+/**
+ * Ends the containers that ringfence_network_container() started, then the network; waits until everything is undone. Later calls
+ * return RINGFENCE_KIND_CLOSED. Closing it again is fine. Fails as ringfence_container_close().
+ */
+int ringfence_network_close(const ringfence_network *network,
+                            int timeout_ms,
+                            ringfence_error **err);
+
+/**
+ * Frees the handle. NULL is fine. With the last one a network that was not closed ends, bounded, and the containers with it that it
+ * started.
+ */
+void ringfence_network_free(ringfence_network *network);
+
+/**
+ * The container's devices on networks, in the order of its spec, as a JSON array (ringfence_string_free()):
+ * [{"network": "shop", "interface": "eth0", "addresses": ["10.89.0.2", "fd4f:9a1c:77e2::2"], "mac": "02:00:0a:59:00:02"}].
+ */
+char *ringfence_container_addresses_json(const ringfence_container *container,
+                                         ringfence_error **err);
 
 /**
  * What this machine and this user can do, why not, and what to do about it: a JSON object (ringfence_string_free()) with a

@@ -45,6 +45,9 @@ mod process;
 /// Namespaces that exist, by descriptors.
 mod namespace;
 
+/// Networks of containers.
+mod network;
+
 mod machine;
 
 mod log;

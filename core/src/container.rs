@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -18,7 +19,9 @@ use crate::events::{EventOptions, Events, Readers, Shared};
 use crate::launch::facts::{self, IdChoice, UserFiles};
 use crate::launch::{self, Answer, Channel, Keeper, Outcome, Owner, Request, Times};
 use crate::namespace::Namespace;
-use crate::plan::container::{DISK, clone_flag, namespace_source};
+use crate::net;
+use crate::plan::attribute::Attribute;
+use crate::plan::container::{DISK, HOSTS, NETLINK, clone_flag, namespace_source};
 use crate::plan::exec::Joining;
 use crate::plan::facts::{DiskFact, GroupMount, StreamFact};
 use crate::plan::process::{ProcessPlan, TERMINAL};
@@ -46,8 +49,8 @@ mod files;
 mod groups;
 /// The log of the main process.
 mod logs;
-/// Network devices.
-mod net;
+/// Figures of network devices.
+mod net_usage;
 /// Pseudoterminals, /dev/shm and kernel parameters.
 mod parameters;
 /// Containers that share namespaces.
@@ -64,6 +67,7 @@ mod ready;
 mod update;
 
 pub use beancounters::Beancounter;
+pub(crate) use device::{Moved, new_index};
 pub(crate) use disk::prospect as prospect_disk;
 pub use enter::Lent;
 pub use files::WriteOptions;
@@ -118,8 +122,10 @@ pub(crate) struct Inner {
     group: Option<Group>,
     subs: groups::Subs,
     layer: disk::Layer,
-    net: Mutex<net::NetReader>,
+    net: Mutex<net_usage::NetReader>,
     devices: Mutex<Vec<device::Moved>>,
+    /// What it has of networks, until it has ended.
+    kept: Mutex<net::Kept>,
     ports: Vec<Port>,
     readers: Readers,
     claims: Mutex<Vec<IdClaim>>,
@@ -196,6 +202,7 @@ impl Inner {
                     Answer::End => {
                         end.keeper_died = true;
                         drop(end);
+                        self.leave_networks();
                         self.close_layer();
                         self.give_devices_back();
                         return Ok(true);
@@ -263,8 +270,15 @@ impl Inner {
     }
 
     fn release(&self) {
+        self.leave_networks();
         lock(&self.claims).clear();
         *lock(&self.name) = None;
+    }
+
+    fn leave_networks(&self) {
+        // Its devices want locks of their own.
+        let kept = std::mem::take(&mut *lock(&self.kept));
+        drop(kept);
     }
 
     pub fn keeper_died(&self) -> bool {
@@ -553,6 +567,51 @@ enum Role<'a> {
         pids: bool,
     },
     Member(&'a Membership),
+    /// It has a network namespace that nobody else is in, of which the library gets sockets.
+    Switch(&'a Mutex<Switch>),
+}
+
+/// What the library gets of a container that holds the network namespace of a switch.
+#[derive(Debug, Default)]
+struct Switch {
+    sockets: Vec<(u32, OwnedFd)>,
+    /// A file beside its record.
+    hosts: Option<(PathBuf, OwnedFd)>,
+}
+
+/// Sockets of family AF_NETLINK in the network namespace of a switch, and /etc/hosts of those on it.
+pub(crate) struct SwitchParts {
+    pub route: OwnedFd,
+    pub firewall: OwnedFd,
+    pub hosts: (PathBuf, std::fs::File),
+}
+
+const NOBODY: &[Attribute] = &[];
+
+/// This thread, while a container starts.
+struct Attending<'a> {
+    asks: &'a [Attribute],
+    joining: &'a mut net::Joining,
+}
+
+impl launch::Attend for Attending<'_> {
+    fn take(&mut self, number: u32, fd: OwnedFd) -> Option<OwnedFd> {
+        const ROUTE: u32 = NETLINK + libc::NETLINK_ROUTE as u32;
+        match number {
+            ROUTE if !self.joining.is_empty() => self.joining.connect(fd),
+            HOSTS => self.joining.take_hosts(fd),
+            _ => return Some(fd),
+        }
+        None
+    }
+
+    fn ask(&mut self, index: usize, process: BorrowedFd<'_>) -> i32 {
+        match self.asks.get(index) {
+            Some(Attribute::Network) => self.joining.settle(),
+            Some(attribute) => attribute.set(process),
+            None => libc::EINVAL,
+        }
+    }
 }
 
 impl<'a> Role<'a> {
@@ -785,6 +844,47 @@ impl Container {
         Self::start_as(spec, Role::Alone)
     }
 
+    /// Starts what holds the network namespace of a switch.
+    pub(crate) fn start_switch(spec: &Spec) -> Result<(Self, SwitchParts)> {
+        let switch = Mutex::default();
+        let container = Self::start_as(spec, Role::Switch(&switch))?;
+        let mut switch = lock(&switch);
+        let sockets = std::mem::take(&mut switch.sockets).into_iter().map(|(_, socket)| socket);
+        let sockets: std::result::Result<[OwnedFd; 2], _> = sockets.collect::<Vec<_>>().try_into();
+        match (sockets, switch.hosts.take()) {
+            (Ok([route, firewall]), Some((path, file))) => {
+                Ok((container, SwitchParts { route, firewall, hosts: (path, file.into()) }))
+            }
+            _ => Err(Error::new(ErrorKind::Internal, "the keeper sent no sockets of a switch")),
+        }
+    }
+
+    /// Whether it was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner().closed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn keeper(&self) -> &Arc<Keeper> {
+        &self.inner().keeper
+    }
+
+    /// Whose network it has.
+    fn of_network(&self) -> &Arc<Inner> {
+        let inner = self.inner();
+        let pod = inner.pod.as_ref().filter(|pod| pod.kinds.contains(&NamespaceKind::Net));
+        pod.map_or(inner, |pod| &pod.holder)
+    }
+
+    /// By which its networks know it.
+    pub(crate) fn network_id(&self) -> &str {
+        &self.of_network().id
+    }
+
+    pub(crate) fn network_addresses(&self) -> Result<Vec<net::Address>> {
+        self.open()?;
+        Ok(lock(&self.of_network().kept).devices.iter().filter_map(net::Attached::address).collect())
+    }
+
     fn start_as(spec: &Spec, role: Role<'_>) -> Result<Self> {
         spec.validate().and_then(|()| check_descriptors(spec)).map_err(|e| e.with_context(context(spec)))?;
         sweep_lingering();
@@ -830,11 +930,17 @@ impl Container {
             let ids = IdChoice { maps, claims: Vec::new(), detached_claims: None, mode, why };
             Prepared { keeper: holder.keeper.clone(), ids, name, log }
         } else {
-            let keeper = match keeper_of_joined(spec) {
+            let keeper = match net::keeper_of_networks(spec).or_else(|| keeper_of_joined(spec)) {
                 Some(keeper) if refused.is_empty() => keeper,
                 _ => launch::acquire(refused)?,
             };
-            let ids = facts::choose_ids(spec, keeper.outer.as_ref())?;
+            let ids = match role {
+                // Nobody's code runs in it.
+                Role::Switch(_) => {
+                    IdChoice { maps: None, claims: Vec::new(), detached_claims: None, mode: "host", why: None }
+                }
+                _ => facts::choose_ids(spec, keeper.outer.as_ref())?,
+            };
             Prepared { keeper, ids, name, log }
         };
         let keeper = prepared.keeper.clone();
@@ -907,17 +1013,26 @@ impl Container {
         let pod = role.member();
         let namespaces = open_namespaces(spec, keeper.privileged, pod)?;
         let listening = ports::Listening::open(spec)?;
+        let mut joining = match pod {
+            Some(pod) => net::Joining::in_pod(spec, &lock(&pod.holder.kept).devices),
+            None => net::Joining::begin(spec, &keeper)?,
+        };
         let default_ids =
             pod.map_or_else(|| facts::default_ids(spec, keeper.outer.as_ref()), |pod| pod.holder.default_ids);
         let seen = match role {
             // Nothing of the host's tree is looked at for it.
-            Role::Holder { .. } => {
+            Role::Holder { .. } | Role::Switch(_) => {
                 &Spec { namespaces: [(NamespaceKind::Mnt, NamespaceSource::Host)].into(), ..spec.clone() }
             }
             _ => spec,
         };
         let (mut facts, mut left_out) = facts::gather(seen, keeper.outer.as_ref(), ids.maps.clone(), default_ids)?;
-        facts.holder = matches!(role, Role::Holder { .. });
+        facts.holder = matches!(role, Role::Holder { .. } | Role::Switch(_));
+        facts.switch = matches!(role, Role::Switch(_));
+        facts.may_setgroups &= !facts.switch || keeper.outer.as_ref().is_none_or(|outer| outer.pool() > 0);
+        facts.ipv6 = net::has_ipv6();
+        facts.hosts = joining.hosts().map(Into::into);
+        facts.sends_hosts = joining.sends_hosts();
         let (volumes, of_volumes) = volume::make(seen, &id)?;
         let volumes = volume::Starting::new(volumes);
         for (mount, path) in of_volumes {
@@ -999,6 +1114,9 @@ impl Container {
             }
         }
         if let Some(name) = name.as_ref().filter(|_| !spec.detach) {
+            if let Role::Switch(switch) = role {
+                lock(switch).hosts = Some(name.open_hosts()?);
+            }
             let (names, undo) = name.undo(&id)?;
             let index = match share(&keeper, &names)? {
                 Ok(index) => index,
@@ -1060,7 +1178,8 @@ impl Container {
         // The other ends: an end of file has to mean that nobody inside has them any more.
         drop((there, status_there, streams.given));
 
-        let outcome = launch::wait_started(&channel, Some(timeout), record::STARTED, &compiled.asks)?;
+        let attending = Attending { asks: &compiled.asks, joining: &mut joining };
+        let outcome = launch::wait_started(&channel, Some(timeout), record::STARTED, attending)?;
         let (pidfd, created, mut fds) = match outcome {
             Outcome::Started { pidfd, created, fds, left_out: more } => {
                 let paths = more.iter().filter_map(|&(section, op)| compiled.tag(section, op)?.path.as_ref());
@@ -1076,8 +1195,8 @@ impl Container {
             Outcome::Ended(_) => return Err(Error::new(ErrorKind::Internal, "an end without a start")),
             Outcome::Failed(failed) => {
                 // The keeper undoes it: the groups are gone when it says so.
-                let _ = launch::wait_started(&channel, Some(SHORT), record::ENDED, &[]);
-                return Err(explain(&failed, &compiled, spec, &keeper));
+                let _ = launch::wait_started(&channel, Some(SHORT), record::ENDED, NOBODY);
+                return Err(joining.failure().unwrap_or_else(|| explain(&failed, &compiled, spec, &keeper)));
             }
         };
         let created =
@@ -1098,7 +1217,7 @@ impl Container {
                 // Nobody wants a last look at it.
                 let _ = process::send_signal(created.as_fd(), libc::SIGKILL);
                 let _ = keeper.send(request::RELEASE, key, 0, 0, &[]);
-                let _ = launch::wait_started(&channel, Some(SHORT), record::ENDED, &[]);
+                let _ = launch::wait_started(&channel, Some(SHORT), record::ENDED, NOBODY);
                 return Err(if error.field().is_some() { error } else { error.with_field("ports") });
             }
         }
@@ -1111,6 +1230,11 @@ impl Container {
             })
             .fold(0, |flags, kind| flags | clone_flag(kind));
         let may_setgroups = facts.may_setgroups;
+        if let Role::Switch(switch) = role {
+            let (of_switch, others) = fds.into_iter().partition(|(number, _)| *number >= NETLINK);
+            fds = others;
+            lock(switch).sockets = of_switch;
+        }
         let sent_disk = fds.iter().position(|(number, _)| *number == DISK).map(|i| fds.swap_remove(i).1);
         let at_home = sent_disk.as_ref().map(AsFd::as_fd).or(disk.fd.as_ref().map(AsFd::as_fd));
         let home = at_home.and_then(|fd| disk::Home::of(fd).ok());
@@ -1135,7 +1259,7 @@ impl Container {
             Some(name) if spec.detach => {
                 // Until it is told so, its keeper ends it together with this process.
                 keeper.send(request::KEEP, key, 0, 0, &[])?;
-                end.ended = match launch::wait_started(&channel, Some(SHORT), record::KEPT, &[]) {
+                end.ended = match launch::wait_started(&channel, Some(SHORT), record::KEPT, NOBODY) {
                     Ok(Outcome::Started { .. }) => None,
                     // It was over before that: its last word is in the state directory.
                     Ok(Outcome::Ended(record)) => Some(record),
@@ -1153,8 +1277,11 @@ impl Container {
         // Others need it only when they are to be limited, and then find it by what was noted of it.
         let watched = !spec.detach && spec.limits_disk();
         let disk_fd = sent_disk.or_else(|| disk.for_figures()).filter(|_| watched);
+        let mut kept = joining.done(&id);
+        let moved = std::mem::take(&mut kept.moved);
         let inner = Arc::new(Inner {
             owner: Owner::this(),
+            kept: Mutex::new(kept),
             id,
             spec: spec.clone(),
             spec_now: Mutex::new(spec.clone()),
@@ -1174,7 +1301,7 @@ impl Container {
             subs: Mutex::default(),
             layer: disk::Layer::new(disk.kind, home, disk_fd),
             net: Mutex::default(),
-            devices: Mutex::default(),
+            devices: Mutex::new(moved),
             ports,
             readers: Readers::default(),
             claims: Mutex::new(ids.claims),
@@ -1295,6 +1422,7 @@ impl Container {
             layer: disk::Layer::new(disk::recorded(&data["disk"]), disk::Home::recorded(&data["disk"]), None),
             net: Mutex::default(),
             devices: Mutex::default(),
+            kept: Mutex::default(),
             readers: Readers::default(),
             claims: Mutex::default(),
             name: Mutex::default(),
@@ -1752,7 +1880,7 @@ impl Inner {
         compiled: &crate::plan::builder::Compiled,
     ) -> Result<Answered> {
         let timeout = timeout.unwrap_or(Spec::START_TIMEOUT);
-        match launch::wait_started(channel, Some(timeout), until, &compiled.asks)? {
+        match launch::wait_started(channel, Some(timeout), until, compiled.asks.as_slice())? {
             Outcome::Started { pidfd, fds, .. } => Ok((pidfd, fds)),
             Outcome::Failed(failed) => Err(self.explain(&failed, compiled)),
             Outcome::Refused => Err(other_credentials("the container")),

@@ -16,6 +16,10 @@ pub mod files {}
 mod group;
 mod launch;
 mod namespace;
+/// Networks of containers.
+mod net;
+#[doc = include_str!("networks.md")]
+pub mod networks {}
 #[doc = include_str!("own.md")]
 pub mod own {}
 pub mod plan;
@@ -49,6 +53,7 @@ pub use events::{Event, EventKind, EventOptions, Events, Pressure, PressureLevel
 pub use group::{Group, Member};
 pub use launch::end_keepers;
 pub use namespace::{Namespace, NamespaceEntry, namespaces};
+pub use net::{Address, Direction, Network, Shape};
 pub use plan::plan;
 pub use process::{ExitStatus, Output, Process, Reason};
 pub use spec::Spec;

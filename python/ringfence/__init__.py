@@ -5,7 +5,7 @@
     >>> print(r.stdout, r.returncode, r.usage.memory_peak)
 
 `run` and `popen` are `subprocess.run` and `subprocess.Popen` in a container of their own; `Container` is one that stays; a `Pod`
-has several that share a network, a `Group` several that need each other;
+has several that share a network, a `Group` several that need each other, a `Network` several that reach each other;
 `ringfence.aio` has the same names as coroutines. The fields of a container are keyword arguments: see `SpecFields`.
 What differs from `subprocess` is listed in SUBPROCESS.md beside this file, and tested line by line.
 """
@@ -25,12 +25,14 @@ from ._group import ControlGroup
 from ._logs import LogReader, LogStream
 from ._machine import doctor, end_keepers, gc, ls, namespaces, plan, rm, schema
 from ._namespace import Namespace
+from ._network import Network
 from ._pod import Pod
 from ._process import Process
 from ._ready import HttpCheck
 from ._ringfence import __version__
 from ._run import popen, run
 from ._types import (
+    Address,
     Beancounter,
     CommandFields,
     CompletedProcess,
@@ -62,6 +64,7 @@ __all__ = [
     "DEVNULL",
     "PIPE",
     "STDOUT",
+    "Address",
     "Beancounter",
     "CallError",
     "CalledProcessError",
@@ -88,6 +91,7 @@ __all__ = [
     "Namespace",
     "NamespaceEntry",
     "NetUsage",
+    "Network",
     "Plan",
     "Pod",
     "Port",

@@ -167,7 +167,7 @@ class Group:
         if known is None:
             known = Container.__new__(Container)
             known._closed = True
-            known._take(raw.container(name), self._argv[name], TextOptions(), pod=self._pod)
+            known._take(raw.container(name), self._argv[name], TextOptions(), home=self._pod)
             # The group ends it.
             known._owned = False
             _host.attached.discard(known)

@@ -24,6 +24,7 @@ from ._namespace import ContainerNamespaces, Namespace
 from ._process import Process, TextOptions
 from ._ready import HttpCheck, LogPattern, PortNumber, conditions_of
 from ._types import (
+    Address,
     AnyPath,
     Args,
     Beancounter,
@@ -41,6 +42,7 @@ from ._types import (
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Self, Unpack
 
+    from ._network import Network
     from ._pod import Pod
     from ._types import CommandFields, LimitFields
 
@@ -82,7 +84,7 @@ class Container:
         errors: str | None = None,
         bufsize: int = -1,
         detach: bool = False,
-        _pod: Pod | None = None,
+        _home: Pod | Network | None = None,
         **fields: Unpack[SpecFields],
     ) -> None:
         text_options = TextOptions(text, None, encoding, errors, bufsize)
@@ -98,7 +100,7 @@ class Container:
             "detach": detach,
         }
         streams = _request.streams_of(stdin, stdout, stderr)
-        self._start(argv, streams, options, dict(fields), text_options, pod=_pod)
+        self._start(argv, streams, options, dict(fields), text_options, home=_home)
 
     def _start(
         self,
@@ -108,15 +110,15 @@ class Container:
         fields: dict[str, Any],
         text_options: TextOptions,
         owns_container: bool = False,
-        pod: Pod | None = None,
+        home: Pod | Network | None = None,
     ) -> None:
         # Set first: the finalizer also sees a container that could not be started.
         self._closed = True
         _request.refuse(fields)
         request = _request.spec_request(args, streams, options, fields, owns_container)
         _host.sync_log_level()
-        start = pod._live("container").container if pod else _ringfence.Container.start
-        self._take(start(request), args, text_options, owns_container, pod)
+        start = home._live("container").container if home else _ringfence.Container.start
+        self._take(start(request), args, text_options, owns_container, home)
 
     def _take(
         self,
@@ -124,17 +126,17 @@ class Container:
         args: Args | None,
         text_options: TextOptions,
         owns_container: bool = False,
-        pod: Pod | None = None,
+        home: Pod | Network | None = None,
     ) -> None:
         self._raw = raw
-        # The pod ends when its object is forgotten: not before this one.
-        self._pod = pod
+        # A pod or a network ends when its object is forgotten: not before this one.
+        self._home = home
         self._generation = _host.generation
         self._closed = False
         self._detached = raw.detached
         self._owned = not raw.detached
         main = raw.main()
-        if self._owned and pod is None:
+        if self._owned and home is None:
             _host.attached.add(self)
         self._main = Process[Any](main, args, self, text_options, owns_container) if main else None
 
@@ -206,7 +208,9 @@ class Container:
     @property
     def pod(self) -> Pod | None:
         """The pod that it was started in."""
-        return self._pod
+        from ._pod import Pod
+
+        return self._home if isinstance(self._home, Pod) else None
 
     @property
     def running(self) -> bool:
@@ -231,6 +235,13 @@ class Container:
     def ports(self) -> list[Port]:
         """All published ports, in the order of `ports`, with the ports of the host that they have."""
         return [Port(**port) for port in json.loads(self._live("ports").ports())]
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Its devices on networks, in the order of `net`: `c.addresses[0].addresses[0]` is its first address."""
+        from ._network import addresses_of
+
+        return addresses_of(self._live("addresses").addresses())
 
     @property
     def namespaces(self) -> Mapping[str, Namespace]:
@@ -802,7 +813,7 @@ class Container:
     def __del__(self) -> None:
         if getattr(self, "_closed", True) or not self._owned or self._generation != _host.generation:
             return
-        if self._pod is not None:
+        if self._home is not None:
             return
         raw = self._raw
         try:

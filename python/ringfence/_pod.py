@@ -73,7 +73,7 @@ class Pod:
         `SpecError` for fields that are the pod's (`hostname`, `net`, `idmap`, ...); an error of kind `closed` when the pod has
         ended.
         """
-        container = Container(argv, _pod=self, **options)
+        container = Container(argv, _home=self, **options)
         self._known[container.id] = container
         return container
 
@@ -81,7 +81,7 @@ class Pod:
         known = self._known.get(raw.id)
         if known is None:
             known = Container.__new__(Container)
-            known._take(raw, None, TextOptions(), pod=self)
+            known._take(raw, None, TextOptions(), home=self)
             self._known[raw.id] = known
         return known
 

@@ -215,6 +215,8 @@ def spec_request(
         ]
     if isinstance(fields.get("ports"), Mapping):
         fields["ports"] = {str(port): host for port, host in fields["ports"].items()}
+    if fields.get("net") is not None:
+        fields["net"] = _net(fields["net"])
     if "namespaces" in fields and fields["namespaces"] is not None:
         fields["namespaces"] = {kind: _namespace(source) for kind, source in fields["namespaces"].items()}
     return _request(argv, streams, options, fields)
@@ -228,6 +230,21 @@ def _list(field: str, value: Any) -> list[Any]:
             f"{field}: a list is expected, not one {type(value).__name__}", kind="invalid_spec", field=field
         )
     return list(value)
+
+
+def _net(net: Any) -> Any:
+    from ._network import Network
+
+    if isinstance(net, Network):
+        return f"network:{net.name}"
+    if isinstance(net, Mapping):
+        one = dict(net)
+        if isinstance(one.get("network"), Network):
+            one["network"] = one["network"].name
+        return one
+    if isinstance(net, (list, tuple)):
+        return [_net(one) for one in net]
+    return net
 
 
 def _namespace(source: Any) -> Any:

@@ -12,8 +12,10 @@ from typing import IO, TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 if TYPE_CHECKING:
     from ._container import Container
+    from ._network import Network
 
 __all__ = [
+    "Address",
     "CommandFields",
     "CompletedProcess",
     "Entry",
@@ -182,8 +184,9 @@ class SpecFields(CommandFields, LimitFields, total=False):
     #: A number or a name such as `SIGINT`.
     stop_signal: int | str
     stop_timeout: Seconds
-    #: `loopback` (default), `none` or `host`.
-    net: str
+    #: `loopback` (default), `none`, `host`, a `Network` (or `network:NAME`), `bridge:NAME`, `macvlan:PARENT`, `ipvlan:PARENT`, `device:NAME`,
+    #: an object that says more (`{"network": ..., "addresses": [...]}`), or a list of those.
+    net: str | Network | Mapping[str, Any] | Iterable[str | Network | Mapping[str, Any]]
     masked_paths: Iterable[AnyPath]
     readonly_paths: Iterable[AnyPath]
     #: Added to the clocks inside: `monotonic`, `boottime`.
@@ -206,6 +209,20 @@ class Port:
     #: The host's address and port.
     host: str
     host_port: int
+
+
+@dataclass(frozen=True)
+class Address:
+    """A device of a container."""
+
+    #: The name of the network, of one that this program made.
+    network: str | None
+    #: The name of the device inside.
+    interface: str
+    #: Its addresses; on a network IPv4, then IPv6, if there are both.
+    addresses: tuple[str, ...]
+    #: The address of the device; None is the kernel's choice, which was not asked for.
+    mac: str | None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ had started. Streams are `asyncio.StreamReader` and `asyncio.StreamWriter`, as i
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import signal as signals
@@ -20,7 +21,21 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, 
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
-from . import _call, _compose, _container, _events, _files, _logs, _machine, _pod, _reach, _reader, _ready, _run
+from . import (
+    _call,
+    _compose,
+    _container,
+    _events,
+    _files,
+    _logs,
+    _machine,
+    _network,
+    _pod,
+    _reach,
+    _reader,
+    _ready,
+    _run,
+)
 from ._errors import Error, TimedOutError
 from ._files import CopyProgress, Volume
 from ._group import ControlGroup
@@ -28,6 +43,7 @@ from ._namespace import Namespace
 from ._process import Process as _Process
 from ._process import TextOptions
 from ._types import (
+    Address,
     AnyPath,
     Args,
     Beancounter,
@@ -48,7 +64,7 @@ from ._types import (
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Self, Unpack
 
-    from ._types import LimitFields, SpecFields
+    from ._types import LimitFields, Seconds, Size, SpecFields
 
     _P = ParamSpec("_P")
 
@@ -58,6 +74,7 @@ __all__ = [
     "Group",
     "LogReader",
     "LogStream",
+    "Network",
     "Pod",
     "Process",
     "by_name",
@@ -529,6 +546,10 @@ class Container:
         return self._sync.ports
 
     @property
+    def addresses(self) -> list[Address]:
+        return self._sync.addresses
+
+    @property
     def namespaces(self) -> Mapping[str, Namespace]:
         return self._sync.namespaces
 
@@ -871,6 +892,110 @@ class Container:
         return repr(self._sync) if hasattr(self, "_sync") else "<Container: not started>"
 
 
+def _discard_network(network: _network.Network) -> None:
+    """Ends a network that nobody will ever see."""
+    network._closed = True
+    try:
+        network._raw.close(0)
+    except Error:
+        pass
+
+
+class Network:
+    """`ringfence.Network` for asyncio. Started by `async with aio.Network(...) as net` or `net = await aio.Network(...)`."""
+
+    _sync: _network.Network
+
+    def __init__(
+        self, *, name: str | None = None, subnets: str | Iterable[str] | None = None, mtu: int | None = None
+    ) -> None:
+        self._arguments: tuple[str | None, str | Iterable[str] | None, int | None] | None = (name, subnets, mtu)
+
+    async def _started(self) -> Self:
+        if self._arguments is not None:
+            (name, subnets, mtu), self._arguments = self._arguments, None
+            start = functools.partial(_network.Network, name=name, subnets=subnets, mtu=mtu)
+            self._sync = await _in_thread(start, _discard_network)
+        return self
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self._started().__await__()
+
+    async def __aenter__(self) -> Self:
+        return await self._started()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def container(self, argv: Args | None = None, **options: Any) -> Container:
+        """Starts a container on it, as `ringfence.Network.container` does."""
+        return await Container(argv, _home=self._sync, **options)
+
+    @property
+    def name(self) -> str:
+        return self._sync.name
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return self._sync.info
+
+    @property
+    def subnets(self) -> list[str]:
+        return self._sync.subnets
+
+    @property
+    def running(self) -> bool:
+        return self._sync.running
+
+    async def partition(self, one: Iterable[Container], other: Iterable[Container]) -> None:
+        """Cuts the network between the two sides."""
+        self._sync.partition([c._sync for c in one], [c._sync for c in other])
+
+    async def heal(self) -> None:
+        """Everybody reaches everybody again."""
+        self._sync.heal()
+
+    async def set_link(self, container: Container, up: bool) -> None:
+        """Takes a container off the network, or lets it on again."""
+        self._sync.set_link(container._sync, up)
+
+    async def shape(
+        self,
+        container: Container,
+        *,
+        rate: Size | None = None,
+        delay: Seconds = 0,
+        jitter: Seconds = 0,
+        loss: float = 0,
+        duplicate: float = 0,
+        reorder: float = 0,
+        corrupt: float = 0,
+        direction: Literal["both", "in", "out"] = "both",
+    ) -> None:
+        """Gives the link of a container a rate, a delay, losses: see `ringfence.Network.shape`."""
+        self._sync.shape(
+            container._sync,
+            rate=rate,
+            delay=delay,
+            jitter=jitter,
+            loss=loss,
+            duplicate=duplicate,
+            reorder=reorder,
+            corrupt=corrupt,
+            direction=direction,
+        )
+
+    async def close(self, timeout: float | None = None) -> None:
+        """Ends the containers that `container` started, then the network."""
+        if hasattr(self, "_sync"):
+            await asyncio.to_thread(self._sync.close, timeout)
+
+    def __repr__(self) -> str:
+        return repr(self._sync) if hasattr(self, "_sync") else "<Network: not started>"
+
+
 def _discard_pod(pod: _pod.Pod) -> None:
     """Ends a pod that nobody will ever see."""
     try:
@@ -914,7 +1039,7 @@ class Pod:
 
     def container(self, argv: Args | None = None, **options: Any) -> Container:
         """A container in it: `async with pod.container(...) as c` or `c = await pod.container(...)` starts it."""
-        return Container(argv, _pod=self._sync, **options)
+        return Container(argv, _home=self._sync, **options)
 
     @property
     def containers(self) -> list[Container]:

@@ -33,6 +33,7 @@ from . import _account, _interpreter
 from ._call import _memory
 from ._container import Container
 from ._errors import Error
+from ._network import Network
 from ._run import popen
 from ._types import Args
 
@@ -204,6 +205,19 @@ def ringfence_module_container(request: pytest.FixtureRequest) -> Iterator[Conta
 def ringfence_session_container(request: pytest.FixtureRequest) -> Iterator[ContainerFactory]:
     """As `ringfence_container`, closed at the end of the run. No `tmp_path` is shared."""
     yield from _made(request)
+
+
+@pytest.fixture
+def ringfence_network(request: pytest.FixtureRequest) -> Iterator[Network]:
+    """A `ringfence.Network` that ends after the test: `ringfence_network.container(...)`, or `ringfence_container(net=ringfence_network)`."""
+    try:
+        network = Network()
+    except Error as error:
+        if _account.is_of_the_machine(error) and _skips(request.config):
+            pytest.skip(str(error))
+        raise
+    with network:
+        yield network
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -209,6 +209,9 @@ impl Container {
     fn ports(&self, py: Python<'_>) -> PyResult<String> {
         detached(py, || self.0.ports_json())
     }
+    fn addresses(&self, py: Python<'_>) -> PyResult<String> {
+        detached(py, || self.0.addresses_json())
+    }
     #[pyo3(signature = (path, limit=None))]
     fn read<'py>(
         &self,

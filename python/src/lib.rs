@@ -12,6 +12,7 @@ mod log;
 mod logs;
 mod machine;
 mod namespace;
+mod network;
 mod pod;
 mod process;
 mod ready;
@@ -41,6 +42,8 @@ mod _ringfence {
     use crate::machine::{check, doctor, end_keepers, gc, ls, plan, rm, schema};
     #[pymodule_export]
     use crate::namespace::{Namespace, namespaces};
+    #[pymodule_export]
+    use crate::network::Network;
     #[pymodule_export]
     use crate::pod::Pod;
     #[pymodule_export]

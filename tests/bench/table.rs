@@ -1,5 +1,6 @@
 //! The tables of `make bench`: starts of ringfence beside the kernel's floor, bwrap and runc; snapshots of usage beside plain
-//! reads; sockets inside beside setns(2) by hand, fork and nsenter; published ports beside loopback without a container.
+//! reads; sockets inside beside setns(2) by hand, fork and nsenter; published ports beside loopback without a container;
+//! starts on a network beside starts without.
 //!
 //! A worker process per host size (an empty one, one with much touched heap) makes one measurement per request; the
 //! coordinator asks for one of each subject in turn, so that whatever else the machine does meets all of them alike.
@@ -13,8 +14,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ringfence::spec::NamespaceKind;
-use ringfence::{Container, Spec};
+use ringfence::spec::{Attachment, NamespaceKind, Net, NetworkSpec};
+use ringfence::{Container, Network, Spec};
 
 /// What is measured, in the order of a round.
 const SUBJECTS: &[Subject] = &[
@@ -66,6 +67,14 @@ const PORTS: [&[Subject]; 3] = [
         Subject { name: "port-stream-floor", label: "floor: 64 MiB one way, loopback", every: 10 },
         Subject { name: "port-stream", label: "ringfence: the same through a published port", every: 10 },
     ],
+];
+
+/// A whole run on a network of containers.
+const NETWORK: &[Subject] = &[
+    Subject { name: "network-floor", label: "ringfence: start, exec, wait, close with a loopback device", every: 1 },
+    Subject { name: "network-1", label: "the same on a network with 1 other", every: 1 },
+    Subject { name: "network-100", label: "the same on a network with 100 others", every: 2 },
+    Subject { name: "network-1000", label: "the same on a network with 1,000 others", every: 4 },
 ];
 
 struct Subject {
@@ -122,11 +131,13 @@ fn work(heap_mib: usize, payload: &str) {
     let mut running = None;
     let mut usages = Usages::default();
     let mut ports = Ports::default();
+    let mut networks = Networks::default();
     for line in std::io::stdin().lines() {
         let answer = match line.expect("a request").as_str() {
             "memory" => memory(&mut running),
             name if name.starts_with("usage") => usages.measure(name).map(|d| d.as_nanos().to_string()),
             name if name.starts_with("port") => ports.measure(name).map(|d| d.as_nanos().to_string()),
+            name if name.starts_with("network") => networks.measure(name, payload).map(|d| d.as_nanos().to_string()),
             name => measure(name, payload, &mut running).map(|d| d.as_nanos().to_string()),
         };
         match answer {
@@ -170,13 +181,7 @@ fn measure(name: &str, payload: &str, running: &mut Option<Container>) -> Result
         "floor" => timed(|| floor(&program)),
         "ringfence" => {
             let spec = limited(payload);
-            timed(|| {
-                let container = Container::start(&spec).map_err(|e| e.to_string())?;
-                let main = container.main().ok_or("no main process")?;
-                let status = main.wait(None).map_err(|e| e.to_string())?.ok_or("no status")?;
-                container.close(None).map_err(|e| e.to_string())?;
-                if status.success() { Ok(()) } else { Err(format!("{status:?}")) }
-            })
+            timed(|| whole(&spec))
         }
         "exec" => {
             let container = resident(running)?;
@@ -197,6 +202,35 @@ fn measure(name: &str, payload: &str, running: &mut Option<Container>) -> Result
         }
         _ if name.starts_with("enter") => enter(name, &resident(running)?),
         _ => Err(format!("unknown subject {name}")),
+    }
+}
+
+/// A container from its start to its end.
+fn whole(spec: &Spec) -> Result<(), String> {
+    let container = Container::start(spec).map_err(|e| e.to_string())?;
+    let main = container.main().ok_or("no main process")?;
+    let status = main.wait(None).map_err(|e| e.to_string())?.ok_or("no status")?;
+    container.close(None).map_err(|e| e.to_string())?;
+    if status.success() { Ok(()) } else { Err(format!("{status:?}")) }
+}
+
+/// Networks with so many containers that do nothing.
+#[derive(Default)]
+struct Networks(Vec<(usize, Network, Vec<Container>)>);
+
+impl Networks {
+    fn measure(&mut self, name: &str, payload: &str) -> Result<Duration, String> {
+        let spec = limited(payload);
+        let Ok(others) = name.trim_start_matches("network-").parse::<usize>() else { return timed(|| whole(&spec)) };
+        if !self.0.iter().any(|(count, ..)| *count == others) {
+            let network = Network::start(&NetworkSpec::new()).map_err(|e| e.to_string())?;
+            let start = |_| network.container(&Spec::new()).map_err(|e| e.to_string());
+            let all = (0..others).map(start).collect::<Result<_, _>>()?;
+            self.0.push((others, network, all));
+        }
+        let (_, network, _) = self.0.iter().find(|(count, ..)| *count == others).expect("just made");
+        let spec = spec.net(Net::Attached(vec![Attachment::network(network.name())]));
+        timed(|| whole(&spec))
     }
 }
 
@@ -626,10 +660,13 @@ fn coordinate(options: &Options) {
     let mut usage = Worker::start(0, &options.payload);
     let usage_rows = series(&mut usage, USAGE, rounds, warm_up, options);
     usage.end();
+    let mut network = Worker::start(0, &options.payload);
+    let network_rows = series(&mut network, NETWORK, rounds, warm_up, options);
+    network.end();
     print!("{}", table(&rows, &heavy_rows));
     print!("\n{}", fine_table(&usage_rows));
     print!("\n{}", fine_table(&enter_rows));
-    for rows in &port_rows {
+    for rows in port_rows.iter().chain([&network_rows]) {
         print!("\n{}", fine_table(rows));
     }
     print!("{}", goals(&rows, &heavy_rows, &usage_rows, memory));

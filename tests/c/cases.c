@@ -655,6 +655,32 @@ static int start_both(ringfence_spec *spec, json beside, ringfence_container *bo
     return result;
 }
 
+enum { MAX_NETWORKS = 4 };
+
+/* The networks that are there while the case runs. */
+static int start_networks(json list, ringfence_network *networks[MAX_NETWORKS], ringfence_error **err)
+{
+    size_t at = 0;
+    int i = 0;
+    for (json one; i < MAX_NETWORKS && (one = json_next(list, &at)).at; i++) {
+        char *options = strndup(one.at, one.length);
+        int result = ringfence_network_start(options, &networks[i], err);
+        free(options);
+        if (result < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void stop_networks(ringfence_network *networks[MAX_NETWORKS])
+{
+    for (int i = 0; i < MAX_NETWORKS; i++) {
+        if (networks[i])
+            ringfence_network_close(networks[i], 60000, NULL);
+        ringfence_network_free(networks[i]);
+    }
+}
+
 /* A step that waits until the container is ready. */
 static void wait_for(json test, ringfence_container *container, json step, json expected)
 {
@@ -729,6 +755,13 @@ static void run(json test, const char *tmp)
         free(spec_text), free(input), free(seconds);
         return;
     }
+    ringfence_network *networks[MAX_NETWORKS] = {NULL};
+    if (start_networks(json_get(test, "networks"), networks, &err) < 0) {
+        check(test, expected, -1, NULL, err);
+        stop_networks(networks);
+        free(spec_text), free(input), free(seconds);
+        return;
+    }
     ringfence_spec *spec = ringfence_spec_from_json(spec_text, &err);
     if (!spec) {
         check(test, expected, -1, NULL, err);
@@ -773,6 +806,7 @@ static void run(json test, const char *tmp)
     check_files(expected, tmp);
     ringfence_container_free(both[0]);
     ringfence_container_free(both[1]);
+    stop_networks(networks);
     ringfence_spec_free(spec);
     ringfence_string_free(usage);
     free(spec_text), free(input), free(seconds);

@@ -20,7 +20,8 @@ A source file may say how it is to be run, in a comment within its first 40 line
     harness   none: a Rust test with its own main        link      static: a C program linked to libringfence.a
     args      arguments of a program, comma separated    cflags    more compiler flags, comma separated
 
-The code blocks of README.md and of the pages core/src/*.md that a comment `<!-- prints: TEXT -->` precedes are built and run, and must print that text (`; as: root,delegated` behind it: as these only).
+The code blocks of README.md and of the pages core/src/*.md that a comment `<!-- prints: TEXT -->` precedes are built and run, and must print that text (`; as: root,delegated` behind it: as these only). Those
+behind a `<!-- pytest: timeout=120 -->`, with what a source file may say, are test files.
 """
 
 from __future__ import annotations
@@ -262,6 +263,9 @@ def _interpreted(have_python: bool, prefix: Path | None) -> list[Suite]:
 README_BLOCK = re.compile(r"<!-- prints: (.*?)(?:; as: ([a-z,]+))? -->\n```(python|c|rust)\n(.*?)```\n", re.S)
 
 
+PYTEST_BLOCK = re.compile(r"<!-- pytest:(.*?)-->\n```python\n(.*?)```\n", re.S)
+
+
 def _readme(rlib: Path | None, prefix: Path | None, have_python: bool) -> list[Suite]:
     _say("examples of the README and the pages")
     directory = SUITES / "readme"
@@ -275,6 +279,13 @@ def _readme(rlib: Path | None, prefix: Path | None, have_python: bool) -> list[S
 def _examples(page: Path, directory: Path, rlib: Path | None, prefix: Path | None, have_python: bool) -> list[Suite]:
     suites = []
     of = page.stem.lower()
+    for number, (options, code) in enumerate(PYTEST_BLOCK.findall(page.read_text()), 1):
+        if have_python:
+            source = directory / f"test_{of}_{number}.py"
+            source.write_text(code)
+            path = str(source.relative_to(SUITES))
+            given = dict(word.split("=", 1) for word in options.split())
+            suites.append(Suite(f"readme:{of}-pytest-{number}", "pytest", path, given))
     for number, (prints, modes, language, code) in enumerate(README_BLOCK.findall(page.read_text()), 1):
         source = directory / f"{of}-{number}.{language}"
         source.write_text(code)

@@ -269,9 +269,10 @@ def test_the_machine() -> None:
 def test_the_same_names() -> None:
     functions = {"run", "popen", "by_name", "doctor", "plan", "ls", "gc", "namespaces"}
     functions |= {"rm", "rmtree", "volumes", "remove_volume"}
-    classes = {"Container", "Events", "Group", "LogReader", "LogStream", "Pod", "Process"}
+    classes = {"Container", "Events", "Group", "LogReader", "LogStream", "Network", "Pod", "Process"}
     assert functions | classes == set(aio.__all__)
     assert all(inspect.iscoroutinefunction(getattr(aio, name)) for name in functions)
     methods = {n for n in dir(ringfence.Container) if not n.startswith("_")}
     assert methods - set(dir(aio.Container)) == {"by_name", "log_fd"}
-    assert {n for n in dir(ringfence.Pod) if not n.startswith("_")} <= set(dir(aio.Pod))
+    for name in ("Pod", "Network"):
+        assert {n for n in dir(getattr(ringfence, name)) if not n.startswith("_")} <= set(dir(getattr(aio, name)))

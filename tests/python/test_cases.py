@@ -29,10 +29,14 @@ CASES = Path(os.environ.get("RINGFENCE_CASES", Path(__file__).parents[1] / "case
 def listed() -> list[Any]:
     # In the virtual machine, where all takes ten times as long, root runs what nobody else can.
     of_root = os.environ.get("RINGFENCE_TEST_TIER") == "vm" and os.geteuid() == 0
-    found = []
+    # Rust runs all of them there; from Python every third shows that it says the same.
+    every = 3 if os.environ.get("RINGFENCE_TEST_TIER") == "vm" and not of_root else 1
+    found: list[Any] = []
+    number = 0
     for file in sorted(CASES.glob("*.json")):
         for case in json.loads(file.read_text()):
-            if of_root and case.get("as") != "root":
+            number += 1
+            if (of_root and case.get("as") != "root") or number % every:
                 continue
             if case.get("slow") and os.environ.get("RINGFENCE_TEST_AS") == "delegated":
                 continue
@@ -247,6 +251,18 @@ def run(case: dict[str, Any]) -> None:
     if "pod" in case:
         in_pod(case, capture)
         return
+    with contextlib.ExitStack() as networks:
+        try:
+            for options in case.get("networks", []):
+                networks.enter_context(ringfence.Network(**options))
+        except ringfence.Error as error:
+            check_error(case, case.get("expect", {}).get("error"), error)
+            return
+        in_place(case, capture)
+
+
+def in_place(case: dict[str, Any], capture: dict[str, Any]) -> None:
+    """One container, and perhaps another beside it."""
     fields = dict(case["spec"])
     if "commands" not in case:
         argv = fields.pop("argv", [])

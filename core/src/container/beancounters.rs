@@ -8,7 +8,7 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, fstatat};
 use serde_json::json;
 
-use super::{Container, Inner, lock, net};
+use super::{Container, Inner, lock, net_usage};
 use crate::cgroup::{Controls, Usage};
 use crate::error::Result;
 use crate::plan::container::namespace_source;
@@ -99,7 +99,9 @@ impl Processes {
             let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
             // It may have ended meanwhile.
             let Ok(process) = nix::fcntl::open(format!("/proc/{pid}").as_str(), flags, Mode::empty()) else { continue };
-            let Some(status) = net::open(&process, "status").and_then(|file| net::text(&file)) else { continue };
+            let Some(status) = net_usage::open(&process, "status").and_then(|file| net_usage::text(&file)) else {
+                continue;
+            };
             let (mut uid, mut queued) = (0, 0);
             for (key, value) in status.lines().filter_map(|line| line.split_once(':')) {
                 // `VmLck: 8 kB`, `Uid: 0 0 0 0`, `SigQ: 1/7823`.
@@ -171,7 +173,7 @@ impl Sockets {
     }
 
     fn look(directory: &OwnedFd) -> Self {
-        let text = |name: &str| net::open(directory, name).and_then(|file| net::text(&file));
+        let text = |name: &str| net_usage::open(directory, name).and_then(|file| net_usage::text(&file));
         let all = text("sockstat").unwrap_or_default();
         // Without IPv6 there are no such files.
         let all6 = text("sockstat6").unwrap_or_default();

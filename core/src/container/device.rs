@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
@@ -11,13 +11,15 @@ use nix::sched::{CloneFlags, setns};
 use super::{Container, Inner, lock, process_runs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::HostOnly;
+use crate::net::netlink::{Batch, Socket};
 use crate::plan::container::namespace_source;
+use crate::spec::net::interface_syntax;
 use crate::spec::{NamespaceKind, NamespaceSource};
 use crate::sys::rtnl;
 
 /// A device that was moved in.
 #[derive(Debug)]
-pub(super) struct Moved {
+pub(crate) struct Moved {
     /// Its number inside.
     index: u32,
     /// Its name before.
@@ -45,16 +47,30 @@ fn own_namespace() -> Result<OwnedFd> {
     File::open(path).map(OwnedFd::from).map_err(|e| Error::io("open", &e).with_path(path))
 }
 
-/// As the kernel's dev_valid_name().
 fn check_name(field: &'static str, name: &str) -> Result<()> {
-    let strange = |c: char| c == '/' || c == ':' || c == '%' || c == '\0' || c.is_ascii_whitespace();
-    if name.is_empty() || name.len() >= libc::IFNAMSIZ || name == "." || name == ".." || name.contains(strange) {
-        return Err(Error::new(ErrorKind::InvalidArgument, format!("{name:?} cannot be the name of a network device"))
-            .with_field(field)
-            .with_errno(libc::EINVAL)
-            .with_hint("1 to 15 bytes without '/', ':', '%' and white space"));
+    interface_syntax(name)
+        .map_err(|why| Error::new(ErrorKind::InvalidArgument, why).with_field(field).with_errno(libc::EINVAL))
+}
+
+/// Moves a device of this thread's network namespace.
+fn move_device(index: u32, namespace: BorrowedFd<'_>, name: &str, number: Option<u32>, up: bool) -> io::Result<()> {
+    let mut batch = Batch::default();
+    batch.move_device(index, namespace.as_raw_fd(), name, number, up);
+    let moved = Socket::open(libc::NETLINK_ROUTE).and_then(|socket| socket.request(batch));
+    moved.map_err(|e| io::Error::from_raw_os_error(e.errno()))
+}
+
+/// Moves it to where it gets a number that nobody can guess; `note` is told each that is tried.
+fn move_in(index: u32, away: BorrowedFd<'_>, inside: &str, up: bool, mut note: impl FnMut(u32)) -> io::Result<u32> {
+    let mut tries = 0;
+    loop {
+        let number = new_index();
+        note(number);
+        match move_device(index, away, inside, Some(number), up) {
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) && tries < 16 => tries += 1,
+            result => return result.map(|()| number),
+        }
     }
-    Ok(())
 }
 
 fn failed(step: &str, field: &'static str, device: &str, e: &io::Error) -> Error {
@@ -71,16 +87,30 @@ fn failed(step: &str, field: &'static str, device: &str, e: &io::Error) -> Error
 }
 
 impl Moved {
+    /// Moves a device of this thread's network namespace into that of a container that is being started.
+    pub(crate) fn bring(device: &str, inside: &str, away: OwnedFd) -> Result<Self> {
+        let (away, home) = (Arc::new(HostOnly::new(away)), Arc::new(HostOnly::new(own_namespace()?)));
+        let index = rtnl::index(device).map_err(|e| failed("find", "device", device, &e))?;
+        let number = move_in(index, away.as_fd(), inside, false, |_| {});
+        let number = number.map_err(|e| failed("move", "device", device, &e))?;
+        Ok(Self { index: number, name: device.to_owned(), home, away })
+    }
+
+    /// Its number inside.
+    pub(crate) fn index(&self) -> u32 {
+        self.index
+    }
+
     /// Down, because what it is now was the container's to decide: it may have another address, or be another device that was
     /// given its number.
-    fn give_back(&self) -> io::Result<()> {
+    pub(crate) fn give_back(&self) -> io::Result<()> {
         in_namespace(self.away.as_fd(), || {
             let here = || nix::net::if_::if_indextoname(self.index).is_ok();
-            match rtnl::move_device(self.index, self.home.as_fd(), &self.name, None, false) {
+            match move_device(self.index, self.home.as_fd(), &self.name, None, false) {
                 // Somebody has taken its name meanwhile. It is there under its name inside, or that is taken as well: then any
                 // other, as the kernel does it.
                 Err(e) if e.raw_os_error() == Some(libc::EEXIST) && here() => {
-                    rtnl::move_device(self.index, self.home.as_fd(), "dev%d", None, false)
+                    move_device(self.index, self.home.as_fd(), "dev%d", None, false)
                 }
                 Err(e) if e.raw_os_error() == Some(libc::EEXIST) => Ok(()),
                 result => result,
@@ -130,9 +160,9 @@ fn ended() -> Error {
     Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH)
 }
 
-/// A number for a device that none has inside. By its name it could not be found again: that is the container's to change. Nor may
+/// A number for a device that none has. By its name one inside could not be found again: that is the container's to change. Nor may
 /// the container guess it, and give it to a device of its own.
-fn new_index() -> u32 {
+pub(crate) fn new_index() -> u32 {
     const FIRST: u32 = 1 << 20;
     FIRST + (RandomState::new().hash_one(0) as u32) % (1 << 29)
 }
@@ -169,23 +199,15 @@ impl Container {
             Err(e) => return Err(failed("setns", "device", device, &e)),
         }
         // Noted before it moves, so that whoever sees the end gives it back.
-        let mut number = new_index();
         let note = |number| Moved { index: number, name: device.to_owned(), home: home.clone(), away: away.clone() };
-        lock(&inner.devices).push(note(number));
-        let mut tries = 0;
-        let moved = loop {
-            match rtnl::move_device(index, away.as_fd(), inside, Some(number), up) {
-                Err(e) if e.raw_os_error() == Some(libc::EBUSY) && tries < 16 => {
-                    tries += 1;
-                    let next = new_index();
-                    if let Some(noted) = lock(&inner.devices).iter_mut().find(|noted| noted.index == number) {
-                        noted.index = next;
-                    }
-                    number = next;
-                }
-                result => break result,
-            }
-        };
+        let mut noted = None;
+        let moved = move_in(index, away.as_fd(), inside, up, |number| {
+            let mut devices = lock(&inner.devices);
+            devices.retain(|one| Some(one.index) != noted);
+            devices.push(note(number));
+            noted = Some(number);
+        });
+        let number = noted.unwrap_or_default();
         let forget = || lock(&inner.devices).retain(|noted| noted.index != number);
         if let Err(e) = moved {
             forget();

@@ -413,12 +413,6 @@ impl Pod {
     }
 }
 
-impl Container {
-    fn is_closed(&self) -> bool {
-        self.inner().closed.load(std::sync::atomic::Ordering::Relaxed)
-    }
-}
-
 impl Membership {
     /// The shared namespaces that were made for the pod, and the user namespace that owns them.
     pub(super) fn owned(&self) -> Vec<NamespaceKind> {

@@ -9,7 +9,7 @@ use nix::sys::socket::{
 };
 use serde_json::{Value, json};
 
-use super::Container;
+use super::{Container, NOBODY};
 use crate::cgroup::{Group, V1Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{self, Channel, HostOnly, Keeper, Outcome, Request, Times};
@@ -72,7 +72,7 @@ impl Listening {
         drop(there);
         let gone = || Error::new(ErrorKind::KeeperDied, "the keeper is gone").with_errno(libc::EPIPE);
         let _plan = sent.ok_or_else(gone)?;
-        match launch::wait_started(&channel, Some(timeout), record::STARTED, &[])? {
+        match launch::wait_started(&channel, Some(timeout), record::STARTED, NOBODY)? {
             Outcome::Started { .. } => Ok(()),
             Outcome::Failed(failed) => Err(launch::explain_failure(&failed, &compiled)),
             Outcome::Refused | Outcome::KeeperDied | Outcome::Ended(_) => Err(gone()),

@@ -20,7 +20,7 @@ pub(crate) use fork::{HostOnly, Owner};
 pub(crate) use keeper::{Detached, Keeper, Shared, Times};
 pub(crate) use pool::{acquire, keepers, start_detached};
 pub(crate) use request::{
-    OfPod, Outcome, PlanFile, Request, check_open, duplicate, explain_failure, open_stream_file, wait_started,
+    Attend, OfPod, Outcome, PlanFile, Request, check_open, duplicate, explain_failure, open_stream_file, wait_started,
 };
 pub(crate) use scope::place;
 

@@ -254,14 +254,30 @@ pub(crate) enum Outcome {
     KeeperDied,
 }
 
+/// What this thread does for a process that is being started.
+pub(crate) trait Attend {
+    /// The plan sent a descriptor. What is not for it is given back.
+    fn take(&mut self, _number: u32, fd: OwnedFd) -> Option<OwnedFd> {
+        Some(fd)
+    }
+
+    /// The process waits for an errno.
+    fn ask(&mut self, index: usize, process: BorrowedFd<'_>) -> i32;
+}
+
+/// What a process may not do to itself, although its plan says so.
+impl Attend for &[Attribute] {
+    fn ask(&mut self, index: usize, process: BorrowedFd<'_>) -> i32 {
+        self.get(index).map_or(libc::EINVAL, |attribute| attribute.set(process))
+    }
+}
+
 /// Waits for the answer. The keeper keeps `timeout` itself; a bit later than that it is taken for dead.
-///
-/// A process that is asked for may not do everything to itself that its plan says: what it asks for of `asks`, this thread does.
 pub(crate) fn wait_started(
     channel: &Channel,
     timeout: Option<Duration>,
     until: u32,
-    asks: &[Attribute],
+    mut attend: impl Attend,
 ) -> Result<Outcome> {
     let limit: Option<Instant> = deadline(timeout.map(|t| t.saturating_add(Duration::from_secs(5))));
     let mut created = None;
@@ -270,12 +286,14 @@ pub(crate) fn wait_started(
         match channel.receive(limit, None)? {
             Answer::Record(answer, fd) => match answer.kind {
                 record::CREATED => created = fd,
-                record::FD => fds.extend(fd.map(|fd| (answer.op, fd))),
+                record::FD => {
+                    let number = answer.op;
+                    fds.extend(fd.and_then(|fd| attend.take(number, fd)).map(|fd| (number, fd)));
+                }
                 record::FAILED => return Ok(Outcome::Failed(answer)),
                 record::LEFT_OUT => left_out.push((answer.section, answer.op)),
                 record::ASK => {
-                    let attribute = asks.get(answer.op as usize);
-                    let errno = attribute.zip(fd).map_or(libc::EINVAL, |(attribute, fd)| attribute.set(fd.as_fd()));
+                    let errno = fd.map_or(libc::EINVAL, |process| attend.ask(answer.op as usize, process.as_fd()));
                     channel.answer(errno);
                 }
                 record::REFUSED => return Ok(Outcome::Refused),

@@ -13,6 +13,8 @@ pub(crate) enum Attribute {
     IoPriority(u32),
     Rlimit(Resource, Rlimit),
     OomScoreAdj(i32),
+    /// Its devices on networks.
+    Network,
 }
 
 /// struct sched_attr, as of Linux 5.3.

@@ -257,6 +257,13 @@ impl Builder {
         self.op(call::LEFT_OUT, []).path(path);
     }
 
+    /// Has the host do something, which is no matter of an attribute that the process could set itself.
+    pub fn ask(&mut self, what: Attribute, name: &'static str) {
+        let index = self.asks.len() as u64;
+        self.asks.push(what);
+        self.op(Call(pseudo::ASK, name), [index.into()]);
+    }
+
     /// Lets the last operation fail for want of rights: then the host does to this process what it should have done.
     pub fn or_ask(&mut self, attribute: Attribute, hint: &'static str) {
         let (op, tag) = self.ops[self.at].last_mut().expect("there is an operation");

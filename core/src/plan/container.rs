@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::attribute::Attribute;
 use super::builder::{Arg, Builder, Owned, call};
 use super::facts::{DeviceFact, DiskFact, Facts, GroupMount, HostEntry, Need, QuotaCall, UndoName};
 use super::owner::OwnerMaps;
@@ -63,6 +64,10 @@ pub(crate) fn clone_flag(kind: Ns) -> u64 {
 
 /// The number of the descriptor of the writable layer, beside the terminal's.
 pub(crate) const DISK: u32 = 2;
+/// Its /etc/hosts.
+pub(crate) const HOSTS: u32 = 3;
+/// A socket of family AF_NETLINK in its network namespace; the protocol is added.
+pub(crate) const NETLINK: u32 = 16;
 
 const PAGE: u64 = 4096;
 
@@ -162,6 +167,26 @@ pub(crate) struct ContainerPlan<'a> {
 }
 
 /// The plan of a start, and the descriptors that its request has to bring.
+/// The lines that every /etc/hosts has.
+pub(crate) const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
+
+/// /etc/hosts of a container with this spec, where it is not a network's; `None` when it is the root file system's own.
+pub(crate) fn hosts_text(spec: &Spec, own_mounts: bool) -> Option<String> {
+    let networks = !spec.net.attachments().is_empty();
+    if spec.hosts.is_empty() && !networks && (spec.hostname.is_none() || !own_mounts) {
+        return None;
+    }
+    let mut text = LOCALHOST.to_owned();
+    // On a network it has an address that others know by its name.
+    if let Some(name) = spec.hostname.as_ref().filter(|_| !networks) {
+        text.push_str(&format!("127.0.1.1\t{name}\n"));
+    }
+    for (name, address) in &spec.hosts {
+        text.push_str(&format!("{address}\t{name}\n"));
+    }
+    Some(text)
+}
+
 pub(crate) fn compile(spec: &Spec, facts: &Facts) -> (super::builder::Compiled, Vec<Need>) {
     let (b, needs) = ContainerPlan::new(spec, facts).write();
     (b.build(), needs)
@@ -385,7 +410,7 @@ impl<'a> ContainerPlan<'a> {
             let data = self.b.text(&name);
             self.b.op(call::SETDOMAINNAME, [data, (name.len() as u64).into()]);
         }
-        if self.is_new(Ns::Net) && self.spec.net == Net::Loopback {
+        if self.is_new(Ns::Net) && matches!(self.spec.net, Net::Loopback | Net::Attached(_)) {
             self.b.field("net");
             let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
             let socket = self.b.op(call::SOCKET, [libc::AF_INET.into(), kind.into(), 0.into()]).keep();
@@ -398,23 +423,46 @@ impl<'a> ContainerPlan<'a> {
             self.b.op(call::CLOSE, [Arg::Slot(socket)]);
         }
         self.sysctls();
+        // From here on devices may come, of which parameters that were set before count.
+        if self.is_new(Ns::Net) && (self.facts.switch || !self.spec.net.attachments().is_empty()) {
+            self.b.field("net");
+            let protocols = [libc::NETLINK_ROUTE, libc::NETLINK_NETFILTER];
+            for &protocol in &protocols[..if self.facts.switch { 2 } else { 1 }] {
+                let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+                let args = [libc::AF_NETLINK.into(), kind.into(), protocol.into()];
+                let socket = self.b.op(call::SOCKET, args).path("AF_NETLINK").keep();
+                self.b.op(call::SEND_FD, [Arg::Slot(socket), (NETLINK + protocol as u32).into()]);
+                self.b.op(call::CLOSE, [Arg::Slot(socket)]);
+            }
+        }
         if self.is_new(Ns::Mnt) && self.facts.holder {
             self.empty_root();
         } else if self.is_new(Ns::Mnt) {
             self.root();
         }
+        if self.is_new(Ns::Net) && !self.spec.net.attachments().is_empty() {
+            self.b.field("net");
+            self.b.ask(Attribute::Network, "attach to networks");
+        }
     }
 
     /// Written with the rights of the namespaces' root, and before anything of the container could read them.
     fn sysctls(&mut self) {
-        if self.spec.sysctls.is_empty() {
+        // Others on its networks are no routers, whatever they announce.
+        const NO_ROUTER: (&str, &str) = ("net.ipv6.conf.default.accept_ra", "0");
+        let given = &self.spec.sysctls;
+        let silent = self.facts.ipv6 && self.is_new(Ns::Net) && !self.spec.net.attachments().is_empty();
+        let own = (silent && !given.contains_key(NO_ROUTER.0)).then_some(NO_ROUTER);
+        let all = given.iter().map(|(name, value)| (name.as_str(), value.as_str(), format!("sysctls[{name:?}]")));
+        let all: Vec<_> = all.chain(own.map(|(name, value)| (name, value, "net".to_owned()))).collect();
+        if all.is_empty() {
             return;
         }
         self.b.field("sysctls");
         let fresh = self.is_new(Ns::Mnt) && self.is_new(Ns::Pid);
         let proc = if fresh { self.new_fs("proc", &[], NOSUID | NODEV | NOEXEC) } else { slot::PROC as u16 };
-        for (name, value) in &self.spec.sysctls {
-            self.b.field(format!("sysctls[{name:?}]"));
+        for (name, value, field) in all {
+            self.b.field(field);
             let parameter = sysctl::open(&mut self.b, proc, &crate::spec::sysctl::path(name));
             parameter.set(&mut self.b, value);
             parameter.close(&mut self.b);
@@ -1132,14 +1180,13 @@ impl<'a> ContainerPlan<'a> {
             let text: String = self.spec.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
             files.push(("dns".into(), "/etc/resolv.conf".into(), text.into_bytes(), 0o644));
         }
-        if !self.spec.hosts.is_empty() || (self.spec.hostname.is_some() && self.is_new(Ns::Mnt)) {
-            let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
-            if let Some(name) = &self.spec.hostname {
-                text.push_str(&format!("127.0.1.1\t{name}\n"));
-            }
-            for (name, address) in &self.spec.hosts {
-                text.push_str(&format!("{address}\t{name}\n"));
-            }
+        let is_own = |path: &str| self.spec.files.contains_key(Path::new(path));
+        if let Some(path) = self.facts.hosts.clone().filter(|_| !is_own("/etc/hosts")) {
+            self.b.field("net");
+            let tree = self.tree(&path, false, false);
+            self.set_attributes(tree, RDONLY, false);
+            self.later(tree, "/etc/hosts", false, false);
+        } else if let Some(text) = hosts_text(self.spec, self.is_new(Ns::Mnt)) {
             files.push(("hosts".into(), "/etc/hosts".into(), text.into_bytes(), 0o644));
         }
         for (path, file) in &self.spec.files {
@@ -1156,6 +1203,9 @@ impl<'a> ContainerPlan<'a> {
             let file = self.b.op(call::OPENAT, args).path(&*shown).keep();
             let bytes = self.b.bytes(&data);
             self.b.op(call::WRITE_ALL, [Arg::Slot(file), bytes, (data.len() as u64).into()]).path(&*shown);
+            if self.facts.sends_hosts && target == Path::new("/etc/hosts") {
+                self.b.op(call::SEND_FD, [Arg::Slot(file), HOSTS.into()]);
+            }
             self.b.op(call::CLOSE, [Arg::Slot(file)]);
             let tree = self.clone_dir(scratch, &name);
             self.later(tree, target, false, false);

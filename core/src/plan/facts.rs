@@ -150,6 +150,14 @@ pub(crate) struct Facts {
     pub shared_shm: bool,
     /// It only holds namespaces: its root file system is empty but for a /dev/shm.
     pub holder: bool,
+    /// It only holds the network namespace of a switch: the library gets sockets in it.
+    pub switch: bool,
+    /// The kernel has IPv6.
+    pub ipv6: bool,
+    /// The file of the host that is /etc/hosts.
+    pub hosts: Option<PathBuf>,
+    /// /etc/hosts is made here and sent to the library.
+    pub sends_hosts: bool,
     /// The user namespace, new or joined, allows setgroups(2).
     pub may_setgroups: bool,
     /// The ids that set everything up: root's, or the only ones that are mapped.

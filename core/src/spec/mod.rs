@@ -38,6 +38,8 @@ mod idmap;
 mod io;
 /// JSON text in, and the sentences for values of the wrong type.
 mod json;
+/// What happens on a link.
+pub(crate) mod link_shape;
 /// Which part of a log is wanted.
 pub(crate) mod log_options;
 /// Entries of `mounts`.
@@ -46,6 +48,10 @@ mod mount;
 mod name;
 /// Namespaces: kinds and where they come from.
 mod namespace;
+/// The field `net`.
+pub(crate) mod net;
+/// Networks of containers.
+mod network;
 /// The fields of a command by name.
 mod of_command;
 /// Entries of `ports`.
@@ -93,7 +99,9 @@ pub use idmap::{IdRange, Idmap};
 pub use io::{IoMax, RdmaMax};
 pub use mount::{BindSource, Mount, MountKind, MountOwner};
 pub(crate) use name::name_syntax;
-pub use namespace::{NamespaceKind, NamespaceSource, Net};
+pub use namespace::{NamespaceKind, NamespaceSource};
+pub use net::{Attachment, AttachmentKind, InterfaceAddress, IpvlanMode, MacvlanMode, Net, Route};
+pub use network::NetworkSpec;
 pub use port::{Port, Protocol};
 pub use rlimit::{Resource, Rlimit};
 pub use rootfs::{Rootfs, RootfsKind};
@@ -479,9 +487,12 @@ documented! {
         ///
         /// Default: 10 s. Unit: seconds. Range: 0 to 1e9. Fixed at the start; `stop` can be given another.
         stop_timeout: Option<Duration> = None, as Opt<Time>;
-        /// The network: `loopback` (a namespace with `lo` up and nothing else), `none` (with `lo` down), `host` (the caller's).
+        /// The network: `loopback` (a namespace with `lo` up and nothing else), `none` (with `lo` down), `host` (the caller's),
+        /// `network:NAME` (with a device on a [`Network`](crate::Network) of this program), `bridge:NAME`, `macvlan:PARENT`, `ipvlan:PARENT`, `vlan` and
+        /// `device:NAME` (with one on the host's), or several of those. See [`Attachment`].
         ///
-        /// Default: `loopback`. Fixed at the start. Source: network_namespaces(7).
+        /// Default: `loopback`. Range: up to 16 devices. Those on the host's take CAP_NET_ADMIN. Fixed at the start. Source:
+        /// network_namespaces(7), veth(4), rtnetlink(7).
         net: Net = Net::Loopback, as One<Net>;
         /// Ports of the container that are reachable at ports of the host: `[[ADDRESS:]HOST_PORT:]PORT[/udp]`, numbers, objects; or a
         /// map of ports to host ports. See [`Port`].

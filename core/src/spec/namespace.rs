@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use super::at::At;
 use super::codec::{Codec, Count, FilePath, Text};
 use super::json::{self, Json, json, wrong_type};
-use super::suggest;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The kinds of namespaces(7).
@@ -107,18 +106,6 @@ impl NamespaceSource {
     }
 }
 
-/// The network of a container.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum Net {
-    /// A network namespace with `lo` up and nothing else.
-    #[default]
-    Loopback,
-    /// A network namespace with `lo` down.
-    None,
-    /// The caller's network: its ports, its abstract sockets.
-    Host,
-}
-
 impl Codec for NamespaceSource {
     type Value = Self;
 
@@ -181,43 +168,5 @@ impl Codec for NamespaceSource {
             object("pid", number(1)),
             object("container", json!({"type": "string"})),
         ]})
-    }
-}
-
-impl Net {
-    const ALL: [Self; 3] = [Self::Loopback, Self::None, Self::Host];
-
-    /// The word for it: `loopback`, `none`, `host`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Loopback => "loopback",
-            Self::None => "none",
-            Self::Host => "host",
-        }
-    }
-}
-
-impl Codec for Net {
-    type Value = Self;
-
-    fn read(json: &Json, at: &At) -> Result<Self> {
-        let names = Self::ALL.map(|net| net.name());
-        let expected = names.join(", ");
-        let Json::String(text) = json else { return Err(wrong_type(at, &expected, json)) };
-        match Self::ALL.into_iter().find(|net| net.name() == text) {
-            Some(net) => Ok(net),
-            None => Err(match suggest::nearest(text, names) {
-                Some(name) => wrong_type(at, &expected, json).with_hint(format!("did you mean {name:?}?")),
-                None => wrong_type(at, &expected, json),
-            }),
-        }
-    }
-
-    fn write(value: &Self) -> Json {
-        value.name().into()
-    }
-
-    fn schema() -> Json {
-        json!({"enum": Self::ALL.map(|net| net.name())})
     }
 }

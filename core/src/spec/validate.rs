@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::at::At;
 use super::{
     BindSource, Capabilities, File, IdOrName, IdRange, Idmap, IoPriority, Mount, MountKind, NamespaceKind,
-    NamespaceSource, Net, Resource, Rlimit, RootfsKind, Scheduler, Spec, Stdio, Terminal, TimeOffsets, UserSpec,
+    NamespaceSource, Net, Resource, Rlimit, RootfsKind, Scheduler, Spec, Stdio, Terminal, TimeOffsets, UserSpec, net,
     signal, sysctl,
 };
 use crate::command::Command;
@@ -116,6 +116,9 @@ impl Spec {
             return Err(dns
                 .error(format!("{} name servers; the C library takes 3 and ignores the others", self.dns.len()))
                 .with_hint("give at most 3"));
+        }
+        if let Net::Attached(list) = &self.net {
+            net::validate(list, |at, name| host_name(at, name, MAX_DNS_NAME))?;
         }
         let hosts = At::Field("hosts");
         for (name, address) in &self.hosts {
@@ -467,6 +470,9 @@ impl Spec {
             return Err(Error::spec("detach", "a detached container needs a name, by which it is found again")
                 .with_hint("set name"));
         }
+        if self.detach {
+            net::detached(self.net.attachments())?;
+        }
         if !self.init && self.argv.is_empty() {
             return Err(
                 Error::spec("init", "without init the payload is pid 1, and there is no argv").with_hint("set argv")
@@ -476,7 +482,7 @@ impl Spec {
         let field = |kind: NamespaceKind| At::Field("namespaces").key(kind.name()).to_string();
         match (source(NamespaceKind::Net), &self.net) {
             (None, _) | (_, Net::Loopback) => {}
-            (Some(NamespaceSource::New), Net::None) | (Some(NamespaceSource::Host), Net::Host) => {}
+            (Some(NamespaceSource::New), Net::None | Net::Attached(_)) | (Some(NamespaceSource::Host), Net::Host) => {}
             (Some(_), _) => {
                 return Err(Error::spec("net", "contradicts namespaces.net").with_hint("set only one of the two"));
             }

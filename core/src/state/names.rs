@@ -37,6 +37,7 @@ const RECORD: &str = "record.json";
 const SOCKET: &str = "socket";
 const STATUS: &str = "status";
 const LOG: &str = "log";
+const HOSTS: &str = "hosts";
 /// The next record, until it is whole.
 const NEW_RECORD: &str = "record.new";
 
@@ -447,10 +448,13 @@ impl NameClaim {
             }
         };
         let inside = |file: &str| format!("{}/{file}", self.name);
+        let hosts = fstatat(&self.dir, HOSTS, AtFlags::empty()).is_ok();
+        let files = [NEW_RECORD, RECORD].into_iter().chain(hosts.then_some(HOSTS)).chain([LOCK]);
+        let files: Vec<_> = files.collect();
         let undo = UndoName {
             lock: inside(LOCK),
             owner: inside(&owner),
-            files: vec![inside(NEW_RECORD), inside(RECORD), inside(LOCK)],
+            files: files.iter().map(|file| inside(file)).collect(),
             directory: self.name.clone(),
         };
         Ok((names, undo))
@@ -469,6 +473,14 @@ impl NameClaim {
     /// Where the streams of a detached container are kept.
     pub(crate) fn open_log(&self) -> Result<OwnedFd> {
         self.open_new(LOG, OFlag::O_RDWR)
+    }
+
+    /// /etc/hosts of those on a network, for everybody to read.
+    pub(crate) fn open_hosts(&self) -> Result<(PathBuf, OwnedFd)> {
+        let file = self.open_new(HOSTS, OFlag::O_RDWR)?;
+        let path = self.path().join(HOSTS);
+        nix::sys::stat::fchmod(&file, Mode::from_bits_truncate(0o644)).map_err(|e| os("chmod", e, &path))?;
+        Ok((path, file))
     }
 
     /// A listening SOCK_SEQPACKET socket at `socket`, for the keeper of a detached container.

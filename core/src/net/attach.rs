@@ -1,0 +1,151 @@
+//! Devices of a container that are on the host's.
+
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use ipnet::IpNet;
+
+use super::link::{End, Remote};
+use super::netlink::{Batch, Socket};
+use super::network::Address;
+use crate::container::{Moved, new_index};
+use crate::error::{Error, ErrorKind, Result};
+use crate::spec::{Attachment, AttachmentKind, InterfaceAddress};
+use crate::sys::rtnl;
+
+/// A device that is no network's of this program.
+#[derive(Debug)]
+pub(super) struct Other {
+    attachment: Attachment,
+    interface: String,
+    /// Its number inside.
+    inside: u32,
+    /// For errors: `net`, `net[1]`.
+    field: String,
+    /// The host's own device, which comes back.
+    moved: Option<Moved>,
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        // A start that failed: with the container's namespace a virtual device would go.
+        if let Some(moved) = self.moved.take() {
+            let _ = moved.give_back();
+        }
+    }
+}
+
+fn subnet(of: InterfaceAddress) -> IpNet {
+    let bits = if of.address.is_ipv4() { 32 } else { 128 };
+    IpNet::new(of.address, of.prefix.unwrap_or(bits)).expect("the prefix was checked")
+}
+
+/// Everywhere, in the family of this address.
+fn everywhere(like: IpAddr) -> IpNet {
+    let text = if like.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+    text.parse().expect("it is a subnet")
+}
+
+impl Other {
+    pub fn new(attachment: &Attachment, interface: String, inside: u32, field: String) -> Self {
+        Self { attachment: attachment.clone(), interface, inside, field, moved: None }
+    }
+
+    /// An error of the kind's own field: `net.macvlan`.
+    fn explain(&self, error: Error) -> Error {
+        let (kind, name) = self.attachment.target();
+        let error = error.with_field(format!("{}.{kind}", self.field));
+        match error.errno() {
+            libc::EPERM => error
+                .with_kind(ErrorKind::PermissionDenied)
+                .with_hint("it takes CAP_NET_ADMIN in this program's network; a Network takes no rights"),
+            libc::EOPNOTSUPP if kind != "bridge" => error.with_kind(ErrorKind::Unsupported).with_hint(format!(
+                "it takes a kernel with CONFIG_{}",
+                match kind {
+                    "vlan" => "VLAN_8021Q".to_owned(),
+                    kind => kind.to_uppercase(),
+                }
+            )),
+            libc::EOPNOTSUPP => {
+                error.with_kind(ErrorKind::InvalidSpec).with_hint(format!("{name:?} is perhaps no bridge"))
+            }
+            libc::EBUSY => error
+                .with_kind(ErrorKind::AlreadyExists)
+                .with_hint("the device is used otherwise: by a bridge, a bond, a macvlan or an ipvlan"),
+            _ => error,
+        }
+    }
+
+    /// The number of a device of this thread's network namespace.
+    fn find(&self, name: &str) -> Result<u32> {
+        rtnl::index(name).map_err(|e| {
+            let error = Error::io("find device", &e).with_path(name).with_field(format!(
+                "{}.{}",
+                self.field,
+                self.attachment.target().0
+            ));
+            if e.raw_os_error() == Some(libc::ENODEV) { error.with_kind(ErrorKind::NotFound) } else { error }
+        })
+    }
+
+    /// Makes the device, which is then in the container's namespace, of which `socket` is one.
+    pub fn connect(&mut self, socket: &Socket, namespace: &OwnedFd) -> Result<()> {
+        let one = &self.attachment;
+        let remote = Remote {
+            end: End { index: self.inside, name: &self.interface },
+            namespace: namespace.as_raw_fd(),
+            mac: one.mac,
+            mtu: one.mtu,
+        };
+        let mut batch = Batch::default();
+        match &one.kind {
+            AttachmentKind::Network(_) => return Err(Error::new(ErrorKind::Internal, "a network is no other device")),
+            AttachmentKind::Device(name) => {
+                let away = namespace.try_clone().map_err(|e| Error::io("dup", &e))?;
+                let moved = Moved::bring(name, &self.interface, away).map_err(|e| self.explain(e))?;
+                self.inside = moved.index();
+                self.moved = Some(moved);
+            }
+            AttachmentKind::Bridge(name) => {
+                let bridge = self.find(name)?;
+                // A port with less would make the bridge's own less.
+                let mtu = one.mtu.or(rtnl::mtu(name).ok());
+                // The container's end has its number only if this one has; any name that is free.
+                let here = End { index: new_index(), name: "rf%d" };
+                batch.veth(&here, &Remote { mtu, ..remote }, bridge);
+            }
+            kind @ (AttachmentKind::Macvlan { parent, .. }
+            | AttachmentKind::Ipvlan { parent, .. }
+            | AttachmentKind::Vlan { parent, .. }) => {
+                let parent = self.find(parent)?;
+                batch.on_parent(&remote, parent, kind);
+            }
+        }
+        Socket::open(libc::NETLINK_ROUTE)?.request(batch).map_err(|e| self.explain(e))?;
+        let one = &self.attachment;
+        let end = End { index: self.inside, name: &self.interface };
+        let mut batch = Batch::default();
+        if let Some(mtu) = one.mtu.filter(|_| self.moved.is_some()) {
+            batch.set_mtu(&end, mtu);
+        }
+        if let Some(mac) = one.mac.filter(|_| self.moved.is_some()) {
+            batch.set_mac(&end, mac);
+        }
+        batch.set_up(&end, true);
+        one.addresses.iter().for_each(|address| batch.address(&end, subnet(*address)));
+        one.routes.iter().for_each(|route| batch.route(&end, subnet(route.to), route.via));
+        one.gateways.iter().for_each(|gateway| batch.route(&end, everywhere(*gateway), Some(*gateway)));
+        socket.request(batch).map_err(|e| e.with_field(self.field.clone()))
+    }
+
+    /// It stays.
+    pub fn done(mut self) -> (Address, Option<Moved>) {
+        let address = Address {
+            network: None,
+            interface: std::mem::take(&mut self.interface),
+            addresses: self.attachment.addresses.iter().map(|one| one.address).collect(),
+            mac: self.attachment.mac,
+        };
+        (address, self.moved.take())
+    }
+}

@@ -1,0 +1,234 @@
+//! Messages of rtnetlink(7) for devices, addresses and routes.
+
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
+use netlink_packet_route::link::{
+    InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth,
+    InfoVlan, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+};
+use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::netlink::Batch;
+use crate::spec::{self, AttachmentKind};
+
+/// The address of a device.
+pub(super) type Mac = [u8; 6];
+
+/// One end of a pair of devices.
+pub(super) struct End<'a> {
+    pub index: u32,
+    pub name: &'a str,
+}
+
+/// What a device in another namespace is to be.
+pub(super) struct Remote<'a> {
+    pub end: End<'a>,
+    pub namespace: RawFd,
+    pub mac: Option<Mac>,
+    pub mtu: Option<u32>,
+}
+
+impl Remote<'_> {
+    fn message(&self) -> LinkMessage {
+        let mut message = link(self.end.index);
+        message.attributes =
+            vec![LinkAttribute::IfName(self.end.name.to_owned()), LinkAttribute::NetNsFd(self.namespace)];
+        message.attributes.extend(self.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+        message.attributes.extend(self.mtu.map(LinkAttribute::Mtu));
+        message
+    }
+}
+
+const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
+
+fn link(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+}
+
+fn up(message: &mut LinkMessage) {
+    message.header.flags |= LinkFlags::Up;
+    message.header.change_mask |= LinkFlags::Up;
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+impl Batch {
+    /// A bridge that is up and learns nothing from what passes about groups of receivers: all get everything that is for many.
+    pub(super) fn bridge(&mut self, end: &End<'_>, mtu: u32) {
+        let mut message = link(end.index);
+        up(&mut message);
+        message.attributes = vec![
+            LinkAttribute::IfName(end.name.to_owned()),
+            LinkAttribute::Mtu(mtu),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Bridge),
+                LinkInfo::Data(InfoData::Bridge(vec![
+                    InfoBridge::ForwardDelay(0),
+                    InfoBridge::MulticastSnooping(false),
+                ])),
+            ]),
+        ];
+        self.push(NEW, RouteNetlinkMessage::NewLink(message), "make device of kind bridge", end.name);
+    }
+
+    /// A pair of devices, one here, up, on a bridge, and one in another namespace, down.
+    pub(super) fn veth(&mut self, here: &End<'_>, there: &Remote<'_>, bridge: u32) {
+        let mut message = link(here.index);
+        up(&mut message);
+        message.attributes = vec![LinkAttribute::IfName(here.name.to_owned()), LinkAttribute::Controller(bridge)];
+        message.attributes.extend(there.mtu.map(LinkAttribute::Mtu));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(there.message()))),
+        ]));
+        self.push(NEW, RouteNetlinkMessage::NewLink(message), "make device of kind veth", there.end.name);
+    }
+
+    /// A device in another namespace that is on one here.
+    pub(super) fn on_parent(&mut self, there: &Remote<'_>, parent: u32, kind: &AttachmentKind) {
+        let (kind, data, step) = match kind {
+            AttachmentKind::Ipvlan { mode, .. } => {
+                let mode = match mode {
+                    spec::IpvlanMode::L2 => IpVlanMode::L2,
+                    spec::IpvlanMode::L3 => IpVlanMode::L3,
+                    spec::IpvlanMode::L3s => IpVlanMode::L3S,
+                };
+                (InfoKind::IpVlan, InfoData::IpVlan(vec![InfoIpVlan::Mode(mode)]), "make device of kind ipvlan")
+            }
+            AttachmentKind::Vlan { id, .. } => {
+                (InfoKind::Vlan, InfoData::Vlan(vec![InfoVlan::Id(*id)]), "make device of kind vlan")
+            }
+            other => {
+                let mode = match other {
+                    AttachmentKind::Macvlan { mode: spec::MacvlanMode::Private, .. } => MacVlanMode::Private,
+                    AttachmentKind::Macvlan { mode: spec::MacvlanMode::Vepa, .. } => MacVlanMode::Vepa,
+                    AttachmentKind::Macvlan { mode: spec::MacvlanMode::Passthru, .. } => MacVlanMode::Passthrough,
+                    _ => MacVlanMode::Bridge,
+                };
+                (InfoKind::MacVlan, InfoData::MacVlan(vec![InfoMacVlan::Mode(mode)]), "make device of kind macvlan")
+            }
+        };
+        let mut message = there.message();
+        message.attributes.push(LinkAttribute::Link(parent));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind), LinkInfo::Data(data)]));
+        self.push(NEW, RouteNetlinkMessage::NewLink(message), step, there.end.name);
+    }
+
+    /// Moves a device into another namespace, where it has this name, and this number if one is given, and is up or down. It loses its
+    /// addresses.
+    ///
+    /// An error can come after the move: a name that is taken there is found last. EBUSY: the number is taken.
+    pub(crate) fn move_device(&mut self, index: u32, namespace: RawFd, name: &str, number: Option<u32>, is_up: bool) {
+        let mut message = link(index);
+        message.header.change_mask |= LinkFlags::Up;
+        if is_up {
+            up(&mut message);
+        }
+        message.attributes = vec![LinkAttribute::NetNsFd(namespace), LinkAttribute::IfName(name.to_owned())];
+        message.attributes.extend(number.map(|number| LinkAttribute::NewIfIndex(number as i32)));
+        self.push(0, RouteNetlinkMessage::NewLink(message), "move device", name);
+    }
+
+    /// The one address of a device that is behind a port of a bridge: it is not learned from what comes, and what comes from others is
+    /// dropped (Linux 5.16), so that nobody can take another's.
+    pub(super) fn behind_port(&mut self, port: &End<'_>, mac: Mac) {
+        let mut message = link(port.index);
+        message.attributes = vec![LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![
+                InfoBridgePort::Learning(false),
+                InfoBridgePort::UnicastFlood(false),
+                InfoBridgePort::Locked(true),
+            ])),
+        ])];
+        self.push(0, RouteNetlinkMessage::NewLink(message), "set up bridge port", port.name);
+        let mut entry = NeighbourMessage::default();
+        entry.header.family = AddressFamily::Bridge;
+        entry.header.ifindex = port.index;
+        entry.header.state = NeighbourState::Noarp;
+        entry.header.flags = NeighbourFlags::Controller;
+        entry.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.to_vec())];
+        let flags = NLM_F_CREATE | NLM_F_REPLACE;
+        self.push(flags, RouteNetlinkMessage::NewNeighbour(entry), "add address to bridge", port.name);
+    }
+
+    pub(super) fn set_mtu(&mut self, end: &End<'_>, mtu: u32) {
+        let mut message = link(end.index);
+        message.attributes = vec![LinkAttribute::Mtu(mtu)];
+        self.push(0, RouteNetlinkMessage::NewLink(message), "set mtu of device", end.name);
+    }
+
+    pub(super) fn set_mac(&mut self, end: &End<'_>, mac: Mac) {
+        let mut message = link(end.index);
+        message.attributes = vec![LinkAttribute::Address(mac.to_vec())];
+        self.push(0, RouteNetlinkMessage::NewLink(message), "set address of device", end.name);
+    }
+
+    /// Up or down.
+    pub(super) fn set_up(&mut self, end: &End<'_>, is_up: bool) {
+        let mut message = link(end.index);
+        if is_up {
+            up(&mut message);
+        } else {
+            message.header.change_mask |= LinkFlags::Up;
+        }
+        let step = if is_up { "set device up" } else { "set device down" };
+        self.push(0, RouteNetlinkMessage::NewLink(message), step, end.name);
+    }
+
+    /// An address that can be used at once: nobody else has it, so that nobody is asked.
+    pub(super) fn address(&mut self, end: &End<'_>, address: IpNet) {
+        let mut message = AddressMessage::default();
+        message.header.family = family(address.addr());
+        message.header.prefix_len = address.prefix_len();
+        message.header.scope = AddressScope::Universe;
+        message.header.index = end.index;
+        message.attributes = vec![AddressAttribute::Local(address.addr()), AddressAttribute::Address(address.addr())];
+        match address {
+            IpNet::V4(net) if net.prefix_len() < 31 => {
+                message.attributes.push(AddressAttribute::Broadcast(net.broadcast()));
+            }
+            IpNet::V4(_) => {}
+            IpNet::V6(_) => {
+                message.header.flags = AddressHeaderFlags::Nodad;
+                message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
+            }
+        }
+        self.push(NEW, RouteNetlinkMessage::NewAddress(message), "add address", &address.addr().to_string());
+    }
+
+    /// A way: to all of `to`, by somebody who is near whatever the addresses say, or directly.
+    pub(super) fn route(&mut self, end: &End<'_>, to: IpNet, via: Option<IpAddr>) {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(to.addr());
+        message.header.destination_prefix_length = to.prefix_len();
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        message.header.protocol = RouteProtocol::Static;
+        message.header.kind = RouteType::Unicast;
+        message.header.scope = match via {
+            None if to.addr().is_ipv4() => RouteScope::Link,
+            _ => RouteScope::Universe,
+        };
+        message.attributes = vec![RouteAttribute::Oif(end.index)];
+        if to.prefix_len() > 0 {
+            message.attributes.push(RouteAttribute::Destination(to.addr().into()));
+        }
+        if let Some(via) = via {
+            message.header.flags |= RouteFlags::Onlink;
+            message.attributes.push(RouteAttribute::Gateway(via.into()));
+        }
+        self.push(NEW, RouteNetlinkMessage::NewRoute(message), "add route", &to.to_string());
+    }
+}

@@ -1,0 +1,355 @@
+//! Requests over netlink(7): several messages in one datagram, the answer waited for, the kernel's own words in errors.
+
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, recvmsg, send};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::launch::HostOnly;
+
+const NLMSG_ERROR: u16 = 2;
+const HEADER: usize = 16;
+/// Flags of an answer: the request is not repeated in it; attributes follow.
+const NLM_F_CAPPED: u16 = 0x100;
+const NLM_F_ACK_TLVS: u16 = 0x200;
+/// The attribute with the kernel's words.
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// What a message is for, as errors tell it.
+#[derive(Debug)]
+struct Tag {
+    step: &'static str,
+    about: String,
+}
+
+/// Messages that are sent together. The kernel takes them one after the other, and goes on after one that it refuses.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    /// Where each begins.
+    starts: Vec<usize>,
+    tags: Vec<Tag>,
+    /// The one whose answer is asked for in any case.
+    last: usize,
+}
+
+impl Batch {
+    /// Adds a message. `flags`: NLM_F_CREATE and others.
+    pub fn push<T: NetlinkSerializable>(&mut self, flags: u16, message: T, step: &'static str, about: &str) {
+        self.last = self.tags.len();
+        self.frame(flags, message, step, about);
+    }
+
+    /// Adds a message that is not answered, unless it is refused.
+    pub fn frame<T: NetlinkSerializable>(&mut self, flags: u16, message: T, step: &'static str, about: &str) {
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        message.finalize();
+        let start = self.bytes.len();
+        self.bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+        message.serialize(&mut self.bytes[start..]);
+        self.starts.push(start);
+        self.tags.push(Tag { step, about: about.to_owned() });
+    }
+
+    /// Numbers them, from `first` on, and asks for the answer to the last one.
+    fn seal(&mut self, first: u32) -> &[u8] {
+        for (number, &start) in self.starts.iter().enumerate() {
+            let sequence = first.wrapping_add(number as u32);
+            self.bytes[start + 8..start + 12].copy_from_slice(&sequence.to_ne_bytes());
+        }
+        if let Some(&at) = self.starts.get(self.last) {
+            let flags = u16::from_ne_bytes([self.bytes[at + 6], self.bytes[at + 7]]) | NLM_F_ACK;
+            self.bytes[at + 6..at + 8].copy_from_slice(&flags.to_ne_bytes());
+        }
+        &self.bytes
+    }
+}
+
+/// Attributes as nlattr(3) has them: length, kind, value, padding.
+#[derive(Debug, Default)]
+pub(crate) struct Attributes(Vec<u8>);
+
+impl From<Vec<u8>> for Attributes {
+    /// Behind a structure.
+    fn from(front: Vec<u8>) -> Self {
+        Self(front)
+    }
+}
+
+impl From<Attributes> for Vec<u8> {
+    fn from(attributes: Attributes) -> Self {
+        attributes.0
+    }
+}
+
+impl Attributes {
+    /// Adds one.
+    pub fn put(&mut self, kind: u16, value: &[u8]) {
+        let length = u16::try_from(4 + value.len()).expect("values of attributes are short");
+        self.0.extend_from_slice(&length.to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    /// Adds one that has attributes itself.
+    pub fn nested(&mut self, kind: u16, build: impl FnOnce(&mut Self)) {
+        const NLA_F_NESTED: u16 = 1 << 15;
+        let mut inside = Self::default();
+        build(&mut inside);
+        self.put(NLA_F_NESTED | kind, &inside.0);
+    }
+}
+
+/// A socket of one network namespace, which is that in which it was made, wherever it is used.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    fd: HostOnly,
+    /// The next number. Held during a request: the next answer is this one's.
+    sequence: Mutex<u32>,
+}
+
+/// A message of the kernel.
+struct Answer<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    payload: &'a [u8],
+}
+
+/// The messages of a datagram; what is not one ends it.
+fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
+    std::iter::from_fn(move || {
+        let word = |at: usize| bytes.get(at..at + 4).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+        let half = |at: usize| bytes.get(at..at + 2).map(|b| u16::from_ne_bytes([b[0], b[1]]));
+        let length = word(0)? as usize;
+        let payload = bytes.get(HEADER..length)?;
+        let answer = Answer { kind: half(4)?, flags: half(6)?, sequence: word(8)?, payload };
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(answer)
+    })
+}
+
+impl Answer<'_> {
+    /// Of an error, or an acknowledgement.
+    fn errno(&self) -> i32 {
+        self.payload.get(..4).map_or(libc::EBADMSG, |b| -i32::from_ne_bytes([b[0], b[1], b[2], b[3]]))
+    }
+
+    /// What the kernel says about it.
+    fn words(&self) -> Option<String> {
+        if self.flags & NLM_F_ACK_TLVS == 0 {
+            return None;
+        }
+        // Behind the errno comes the request's header, and unless it is capped all of the request.
+        let request = self.payload.get(4..8).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]) as usize)?;
+        let skipped = if self.flags & NLM_F_CAPPED != 0 { HEADER } else { request.next_multiple_of(4) };
+        let mut rest = self.payload.get(4 + skipped..)?;
+        loop {
+            let length = usize::from(u16::from_ne_bytes([*rest.first()?, *rest.get(1)?]));
+            let kind = u16::from_ne_bytes([*rest.get(2)?, *rest.get(3)?]);
+            let value = rest.get(4..length)?;
+            if kind == NLMSGERR_ATTR_MSG {
+                let text = value.split(|&byte| byte == 0).next().unwrap_or_default();
+                return Some(String::from_utf8_lossy(text).into_owned());
+            }
+            rest = rest.get(length.next_multiple_of(4)..)?;
+        }
+    }
+}
+
+impl Socket {
+    /// `fd`: a socket of family AF_NETLINK.
+    pub fn new(fd: OwnedFd) -> Self {
+        let one = 1i32;
+        for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK, libc::NETLINK_GET_STRICT_CHK] {
+            // SAFETY: an int of its size. A kernel without one of them does without: fewer words, more bytes, other checks.
+            unsafe {
+                let size = size_of_val(&one) as libc::socklen_t;
+                libc::setsockopt(fd.as_raw_fd(), libc::SOL_NETLINK, option, (&raw const one).cast(), size);
+            }
+        }
+        Self { fd: HostOnly::new(fd), sequence: Mutex::new(1) }
+    }
+
+    /// A socket of the calling thread's network namespace.
+    pub fn open(protocol: i32) -> Result<Self> {
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+        // SAFETY: no pointers.
+        let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, protocol) };
+        if fd < 0 {
+            return Err(Error::io("socket AF_NETLINK", &std::io::Error::last_os_error()));
+        }
+        // SAFETY: just made, nobody else's.
+        Ok(Self::new(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Its network namespace.
+    pub fn namespace(&self) -> Result<OwnedFd> {
+        // SAFETY: no pointers.
+        let fd = unsafe { libc::ioctl(self.fd.as_fd().as_raw_fd(), libc::SIOCGSKNS as _) };
+        if fd < 0 {
+            return Err(Error::io("ioctl SIOCGSKNS", &std::io::Error::last_os_error()));
+        }
+        // SAFETY: just made, nobody else's.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// Sends the messages, which the kernel has dealt with when that is done: there is nothing to wait for.
+    ///
+    /// # Errors
+    /// The first that was refused. The kernel may have taken those behind it.
+    pub fn request(&self, mut batch: Batch) -> Result<()> {
+        if batch.tags.is_empty() {
+            return Ok(());
+        }
+        let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = *sequence;
+        *sequence = first.wrapping_add(batch.tags.len() as u32);
+        let socket = self.fd.as_fd().as_raw_fd();
+        let failed = |step, e: nix::Error| Error::os(step, e as i32);
+        while let Err(e) = send(socket, batch.seal(first), MsgFlags::empty()) {
+            if e != nix::Error::EINTR {
+                return Err(failed("send to netlink", e));
+            }
+        }
+        let mut refused: Option<(usize, i32, Option<String>)> = None;
+        let mut done = false;
+        let mut buffer = vec![0; 8 << 10];
+        loop {
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let (length, from) = match recvmsg::<NetlinkAddr>(socket, &mut parts, None, MsgFlags::MSG_DONTWAIT) {
+                Ok(got) => (got.bytes, got.address),
+                Err(nix::Error::EINTR) => continue,
+                Err(nix::Error::EAGAIN) => break,
+                Err(e) => return Err(failed("receive from netlink", e)),
+            };
+            // Anybody may write to a netlink socket that has a number; the kernel's is 0.
+            if from.is_none_or(|from| from.pid() != 0) {
+                continue;
+            }
+            for answer in answers(&buffer[..length]) {
+                // What is left of an earlier request is not this one's.
+                let number = answer.sequence.wrapping_sub(first) as usize;
+                if number >= batch.tags.len() || answer.kind != NLMSG_ERROR {
+                    continue;
+                }
+                done |= number == batch.last;
+                let errno = answer.errno();
+                if errno != 0 && refused.as_ref().is_none_or(|(other, ..)| number < *other) {
+                    refused = Some((number, errno, answer.words()));
+                }
+            }
+        }
+        match refused {
+            Some((number, errno, words)) => Err(batch.explain(number, errno, words)),
+            None if done => Ok(()),
+            None => Err(batch.explain(batch.last, libc::EPROTO, Some("nothing".to_owned()))),
+        }
+    }
+}
+
+impl Batch {
+    fn explain(&self, number: usize, errno: i32, words: Option<String>) -> Error {
+        let tag = &self.tags[number];
+        let error = Error::os(tag.step, errno);
+        let error = if tag.about.is_empty() { error } else { error.with_path(tag.about.clone()) };
+        // A kind of device, a discipline or an expression that the kernel has not: ENOENT from nftables, too.
+        let error = match errno {
+            libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT => error.with_kind(ErrorKind::Unsupported),
+            _ => error,
+        };
+        match words {
+            Some(words) if !words.is_empty() => error.with_detail(format!("the kernel says: {words}")),
+            _ => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::RouteNetlinkMessage;
+    use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn by_name(name: &str) -> RouteNetlinkMessage {
+        let mut link = LinkMessage::default();
+        link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        RouteNetlinkMessage::DelLink(link)
+    }
+
+    #[test]
+    fn the_kernel_answers_for_the_message_that_it_refuses() {
+        let socket = Socket::open(libc::NETLINK_ROUTE).unwrap();
+        let mut batch = Batch::default();
+        batch.push(0, by_name("rf-none"), "delete device", "rf-none");
+        batch.push(0, by_name("rf-other"), "delete device", "rf-other");
+        let error = socket.request(batch).unwrap_err();
+        // Who has no rights is told so before the kernel looks for it.
+        assert!(matches!(error.errno(), libc::ENODEV | libc::EPERM), "{error}");
+        assert_eq!((error.step(), error.path()), (Some("delete device"), Some("rf-none")));
+        socket.request(Batch::default()).unwrap();
+    }
+
+    #[test]
+    fn messages_are_aligned_and_numbered() {
+        let mut batch = Batch::default();
+        for name in ["a", "ab", "abc", "abcd"] {
+            batch.push(0, by_name(name), "delete device", name);
+        }
+        let bytes = batch.seal(u32::MAX).to_owned();
+        let found: Vec<(u32, u16)> = answers(&bytes).map(|answer| (answer.sequence, answer.flags)).collect();
+        assert_eq!(found.iter().map(|one| one.0).collect::<Vec<_>>(), [u32::MAX, 0, 1, 2]);
+        assert_eq!(found.iter().filter(|one| one.1 & NLM_F_ACK != 0).count(), 1);
+    }
+
+    fn error(capped: bool, words: &[u8]) -> Vec<u8> {
+        let request = if capped { 16 } else { 24 };
+        let mut payload = (-libc::EBUSY).to_ne_bytes().to_vec();
+        payload.extend_from_slice(&24u32.to_ne_bytes());
+        payload.resize(4 + request, 0);
+        payload.extend_from_slice(&(4 + words.len() as u16).to_ne_bytes());
+        payload.extend_from_slice(&NLMSGERR_ATTR_MSG.to_ne_bytes());
+        payload.extend_from_slice(words);
+        let mut message = ((HEADER + payload.len()) as u32).to_ne_bytes().to_vec();
+        message.extend_from_slice(&NLMSG_ERROR.to_ne_bytes());
+        message.extend_from_slice(&(NLM_F_ACK_TLVS | if capped { NLM_F_CAPPED } else { 0 }).to_ne_bytes());
+        message.extend_from_slice(&[7, 0, 0, 0, 0, 0, 0, 0]);
+        message.extend(payload);
+        message
+    }
+
+    #[test]
+    fn the_kernels_words() {
+        for capped in [true, false] {
+            let bytes = error(capped, b"Device is busy\0");
+            let found: Vec<_> = answers(&bytes).map(|answer| (answer.errno(), answer.words())).collect();
+            assert_eq!(found, [(libc::EBUSY, Some("Device is busy".to_owned()))]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answers_or_not(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..40, byte: u8) {
+            answers(&bytes).for_each(|answer| {
+                let _ = (answer.errno(), answer.words());
+            });
+            let mut torn = error(true, b"words");
+            if let Some(one) = torn.get_mut(at) {
+                *one = byte;
+            }
+            answers(&torn).for_each(|answer| {
+                let _ = (answer.errno(), answer.words());
+            });
+        }
+    }
+}

@@ -1,0 +1,1106 @@
+//! A network of containers: a bridge in a network namespace of its own, and what keeps it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::fs::File;
+use std::hash::{Hash, Hasher};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use once_cell::sync::{Lazy, OnceCell};
+use serde_json::{Value, json};
+
+use super::attach::Other;
+use super::link::{End, Mac, Remote};
+use super::netlink::{Batch, Socket};
+use super::pool::{Pool, Refusal};
+use super::shape::{Direction, Shape};
+use crate::container::{Container, Moved};
+use crate::error::{Error, ErrorKind, Result};
+use crate::launch::{self, HostOnly, Keeper, Owner};
+use crate::plan::container::{LOCALHOST, hosts_text};
+use crate::spec::net::{interfaces, show_mac};
+use crate::spec::{Attachment, Idmap, NamespaceKind, NamespaceSource, Net, NetworkSpec, Spec};
+
+/// The devices of a switch's namespace are the library's alone, and so are their numbers; but for the first, which modules of the
+/// kernel that make tunnels may have taken for devices of theirs in every namespace.
+const BRIDGE: End<'static> = End { index: 1000, name: "bridge" };
+const FIRST_PORT: u32 = 1001;
+/// A bridge of Linux has 1,023 ports (BR_MAX_PORTS).
+const MAX_PORTS: usize = 1023;
+/// The first device of a container, likewise.
+const FIRST_INSIDE: u32 = 1000;
+/// How many ended containers a start lets go of.
+const SOME: usize = 16;
+/// How long an implicit end may take.
+const SHORT: Duration = Duration::from_secs(5);
+
+/// Several containers on a network of their own, apart from everything else: they reach each other over IPv4 and IPv6, by address and by
+/// name, and nobody else.
+///
+/// It is a bridge in a network namespace of its own, to which each container has a pair of devices (veth). So nothing of it is seen in
+/// the host's network: no device, no address, no rule, and nobody's firewall is in the way. It takes no rights: an ordinary user's
+/// networks are made in the user namespace in which their containers are.
+///
+/// - [`container`](Self::container) starts a container on it; so does `net: "network:NAME"` of any container of this program, with
+///   more to say if need be (see [`Attachment`]).
+/// - A container sends from its own addresses only, of IP and of its device, whatever rights it has, and nothing but IP.
+/// - A name is found by /etc/hosts: `name`, `hostname` and `aliases` of each container on the network, until somebody has seen its end: by
+///   a wait or a close, the network itself when others are started.
+/// - The network [shapes](Self::shape) links, [cuts](Self::partition) it in two, [takes a container off](Self::set_link).
+/// - [`close`](Self::close), or the drop of the last clone, ends the containers that [`container`](Self::container) started, and the
+///   network. Nothing of it outlives this program.
+///
+/// ```
+/// use ringfence::spec::NetworkSpec;
+/// use ringfence::{Network, Spec};
+///
+/// # fn main() -> ringfence::Result<()> {
+/// let network = Network::start(&NetworkSpec::new().subnet("10.1.2.0/24"))?;
+/// let server = network.container(&Spec::new().hostname("server"))?;
+/// let client = network.container(&Spec::new())?;
+/// let _listening = server.listen("0.0.0.0:80", 1)?;
+/// let found = client.command("getent").args(["hosts", "server"]).output()?;
+/// assert!(found.stdout.starts_with(b"10.1.2.2 ") || found.stdout.starts_with(b"fd"));
+/// client.connect("10.1.2.2:80", None)?;
+/// network.close(None)
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Network {
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// A device of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The name of the network, of one that this program made.
+    pub network: Option<String>,
+    /// The name of the device inside.
+    pub interface: String,
+    /// Its addresses; on a network the first of IPv4, the second of IPv6, if there are both.
+    pub addresses: Vec<IpAddr>,
+    /// The address of the device. `None`: the kernel's choice, which was not asked for.
+    pub mac: Option<[u8; 6]>,
+}
+
+impl Address {
+    fn describe(&self) -> Value {
+        json!({
+            "network": self.network,
+            "interface": self.interface,
+            "addresses": self.addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>(),
+            "mac": self.mac.map(show_mac),
+        })
+    }
+}
+
+/// What the handles of a network and its containers share.
+#[derive(Debug)]
+struct Shared {
+    owner: Owner,
+    number: u64,
+    name: String,
+    mtu: u32,
+    subnets: Vec<IpNet>,
+    /// The container that has the switch's network namespace, and nothing in it but its pid 1.
+    holder: Container,
+    keeper: Arc<Keeper>,
+    hosts: PathBuf,
+    next_port: AtomicU32,
+    state: Mutex<State>,
+    /// Held by who closes: another waits for it.
+    closing: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// `None` when it is closed.
+    sockets: Option<Arc<Sockets>>,
+    pool: Pool,
+    /// By the number of the port.
+    ports: BTreeMap<u32, Port>,
+    hosts: Hosts,
+    /// How many cuts there are.
+    cuts: u32,
+    /// Those that the network started.
+    started: VecDeque<Container>,
+}
+
+/// Sockets in the switch's namespace.
+#[derive(Debug)]
+struct Sockets {
+    route: Socket,
+    firewall: Socket,
+}
+
+#[derive(Debug)]
+struct Port {
+    name: String,
+    mac: Mac,
+    addresses: Vec<IpNet>,
+    names: Vec<String>,
+    /// The container, when it has started.
+    container: Option<String>,
+    interface: String,
+    /// The number of the device inside.
+    inside: u32,
+    /// A socket in the container's namespace.
+    socket: Option<Arc<Socket>>,
+    /// Where its lines are in /etc/hosts, since it has its devices.
+    lines_at: Option<(u64, u64)>,
+    /// Of containers with this device whose /etc/hosts are their own.
+    own_hosts: Vec<Weak<OwnHosts>>,
+}
+
+impl Port {
+    fn lines(&self) -> String {
+        if self.names.is_empty() {
+            return String::new();
+        }
+        let names = self.names.join(" ");
+        self.addresses.iter().map(|address| format!("{}\t{names}\n", address.addr())).collect()
+    }
+}
+
+/// What /etc/hosts of those on a network is. Others read it at any time: a line is written once, where it stays, and its place is filled
+/// with empty lines when it goes.
+#[derive(Debug)]
+struct Hosts {
+    file: File,
+    length: u64,
+    /// Where there are empty lines: from where on, and how many.
+    free: Vec<(u64, u64)>,
+}
+
+impl Hosts {
+    /// Where the lines are now.
+    fn add(&mut self, lines: &str) -> (u64, u64) {
+        let needed = lines.len() as u64;
+        let at = match self.free.iter_mut().find(|(_, room)| *room >= needed) {
+            Some((at, room)) => {
+                let place = *at;
+                (*at, *room) = (*at + needed, *room - needed);
+                place
+            }
+            None => {
+                self.length += needed;
+                self.length - needed
+            }
+        };
+        self.free.retain(|(_, room)| *room > 0);
+        // A full file system is the host's own: the names are missing then.
+        let _ = self.file.write_all_at(lines.as_bytes(), at);
+        (at, needed)
+    }
+
+    fn remove(&mut self, (at, length): (u64, u64)) {
+        let _ = self.file.write_all_at(&vec![b'\n'; length as usize], at);
+        self.free.push((at, length));
+        // Neighbours become one, so that longer names find room as well.
+        self.free.sort_unstable();
+        self.free.dedup_by(|next, one| {
+            let adjacent = one.0 + one.1 == next.0;
+            if adjacent {
+                one.1 += next.1;
+            }
+            adjacent
+        });
+    }
+}
+
+/// /etc/hosts of a container that has entries of its own, or several networks. It can write to it, and that is its own matter.
+#[derive(Debug)]
+pub(crate) struct OwnHosts {
+    file: HostOnly,
+    front: String,
+    /// By network.
+    parts: Mutex<BTreeMap<String, String>>,
+}
+
+impl OwnHosts {
+    fn new(file: OwnedFd, front: String) -> Arc<Self> {
+        Arc::new(Self { file: HostOnly::new(file), front, parts: Mutex::default() })
+    }
+
+    fn set(&self, network: &str, text: &str) {
+        let mut parts = lock(&self.parts);
+        parts.insert(network.to_owned(), text.to_owned());
+        let whole: String = [self.front.as_str()].into_iter().chain(parts.values().map(String::as_str)).collect();
+        if !self.file.is_open() {
+            return;
+        }
+        // The container's memory may be full: then it has the names of before.
+        if let Ok(file) = self.file.as_fd().try_clone_to_owned().map(File::from)
+            && file.write_all_at(whole.as_bytes(), 0).is_ok()
+        {
+            let _ = file.set_len(whole.len() as u64);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The networks of this process, by name, with a number that no other has.
+static NETWORKS: Lazy<Mutex<Registry>> = Lazy::new(Mutex::default);
+
+type Registry = HashMap<String, (u64, Weak<Handle>)>;
+
+/// Whose they are: in a forked child another thread's lock would never be given back.
+static PROCESS: OnceCell<Owner> = OnceCell::new();
+
+/// The handle of a network of this program; not under the lock, for it may be the last one, whose drop closes it.
+fn handle_of(name: &str) -> Result<Option<Arc<Handle>>> {
+    if let Some(process) = PROCESS.get() {
+        process.check()?;
+    }
+    let found = lock(&NETWORKS).get(name).and_then(|(_, handle)| handle.upgrade());
+    Ok(found)
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the network has ended").with_errno(libc::ESRCH)
+}
+
+/// Names of containers that hold networks end so; they are no names of hosts on it.
+const SUFFIX: &str = ".network";
+
+impl Network {
+    /// Makes a network; nobody is on it yet.
+    ///
+    /// # Errors
+    /// InvalidSpec; AlreadyExists (`name`); as [`Container::start`]. Unsupported where the kernel has no bridges (`CONFIG_BRIDGE`) or no
+    /// filter for them (`CONFIG_NF_TABLES_BRIDGE`).
+    pub fn start(spec: &NetworkSpec) -> Result<Self> {
+        let context = |e: Error| match &spec.name {
+            Some(name) => e.with_context(format!("start network {name:?}")),
+            None => e.with_context("start network"),
+        };
+        Self::make(spec).map_err(context)
+    }
+
+    fn make(spec: &NetworkSpec) -> Result<Self> {
+        static COUNTER: AtomicU64 = AtomicU64::new(1);
+        PROCESS.get_or_init(Owner::this).check()?;
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let mut subnets = spec.validate()?;
+        if subnets.is_empty() {
+            let all = NetworkSpec::SUBNETS.iter().map(|text| text.parse::<IpNet>().expect("they are subnets"));
+            subnets = all.filter(|subnet| subnet.addr().is_ipv4() || has_ipv6()).collect();
+        }
+        subnets.sort_by_key(|subnet| !subnet.addr().is_ipv4());
+        if let Some(i) = subnets.iter().position(|subnet| subnet.addr().is_ipv6()).filter(|_| !has_ipv6()) {
+            return Err(Error::new(ErrorKind::Unsupported, "the kernel has no IPv6 (ipv6.disable, or CONFIG_IPV6)")
+                .with_field(format!("subnets[{i}]"))
+                .with_errno(libc::EAFNOSUPPORT));
+        }
+        let name = match &spec.name {
+            Some(name) => name.clone(),
+            None => format!("net-{}-{number}", std::process::id()),
+        };
+        let holder = Spec {
+            // Names of networks are this program's, those of containers the user's.
+            name: Some(format!("{name}.{}{SUFFIX}", std::process::id())),
+            net: Net::None,
+            // Its devices belong to the user namespace in which the user's containers are, not to one of its own.
+            idmap: Idmap::Host,
+            // Nobody speaks to the switch's own ends of IPv6, which passes all the same.
+            sysctls: has_ipv6()
+                .then(|| ("net.ipv6.conf.default.disable_ipv6".to_owned(), "1".to_owned()))
+                .into_iter()
+                .collect(),
+            ..Spec::default()
+        };
+        let (holder, switch) = Container::start_switch(&holder).map_err(|e| match e.field() {
+            Some("name") => e.with_detail(format!("there is a network {name:?}")),
+            _ => e,
+        })?;
+        let sockets = Sockets { route: Socket::new(switch.route), firewall: Socket::new(switch.firewall) };
+        let mtu = spec.mtu.unwrap_or(NetworkSpec::MTU);
+        let mut batch = Batch::default();
+        batch.bridge(&BRIDGE, mtu);
+        sockets.route.request(batch).map_err(|e| match e.kind() {
+            ErrorKind::Unsupported => e.with_hint("it takes a kernel with CONFIG_BRIDGE (module bridge)"),
+            _ => e,
+        })?;
+        let mut batch = Batch::default();
+        batch.firewall();
+        sockets.firewall.request(batch).map_err(|e| match e.errno() {
+            libc::ENOENT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::EINVAL => e
+                .with_kind(ErrorKind::Unsupported)
+                .with_hint("it takes a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_BRIDGE"),
+            _ => e,
+        })?;
+        let (path, hosts) = switch.hosts;
+        hosts
+            .write_all_at(LOCALHOST.as_bytes(), 0)
+            .map_err(|e| Error::io("write", &e).with_path(path.to_string_lossy()))?;
+        let shared = Arc::new(Shared {
+            owner: Owner::this(),
+            number,
+            name: name.clone(),
+            mtu,
+            subnets: subnets.clone(),
+            keeper: holder.keeper().clone(),
+            holder,
+            hosts: path,
+            next_port: AtomicU32::new(FIRST_PORT),
+            state: Mutex::new(State {
+                sockets: Some(Arc::new(sockets)),
+                pool: Pool::new(subnets),
+                ports: BTreeMap::new(),
+                hosts: Hosts { file: hosts, length: LOCALHOST.len() as u64, free: Vec::new() },
+                cuts: 0,
+                started: VecDeque::new(),
+            }),
+            closing: Mutex::default(),
+        });
+        let handle = Arc::new(Handle { shared });
+        lock(&NETWORKS).insert(name, (number, Arc::downgrade(&handle)));
+        Ok(Self { handle })
+    }
+
+    /// Starts a container on it, from any thread: one whose `net` is not given gets a device on this network, `eth0`.
+    ///
+    /// The network keeps it: to drop its handle ends nothing, [`close`](Self::close) of the network does.
+    ///
+    /// # Errors
+    /// As [`Container::start`]; InvalidSpec (`net`) for a spec that names other networks only; Closed. With field `net.addresses`:
+    /// AlreadyExists for an address that another has, InvalidSpec for one of no subnet, Exhausted (`net`) when there is none left.
+    pub fn container(&self, spec: &Spec) -> Result<Container> {
+        let shared = &self.handle.shared;
+        shared.owner.check()?;
+        let spec = match &spec.net {
+            Net::Loopback => Spec { net: Net::Attached(vec![Attachment::network(&shared.name)]), ..spec.clone() },
+            net if net.attachments().iter().any(|one| one.on_network() == Some(&shared.name)) => spec.clone(),
+            _ => {
+                return Err(Error::spec("net", format!("does not name this network, {:?}", shared.name))
+                    .with_hint("leave out net, or start the container by itself"));
+            }
+        };
+        if lock(&shared.state).sockets.is_none() {
+            return Err(closed());
+        }
+        shared.let_go(SOME);
+        let container = Container::start(&spec)?;
+        let mut state = lock(&shared.state);
+        if state.sockets.is_none() {
+            drop(state);
+            let _ = container.close(Some(SHORT));
+            return Err(closed());
+        }
+        state.started.push_back(container.clone());
+        Ok(container)
+    }
+
+    /// The network of that name of this program.
+    ///
+    /// # Errors
+    /// NotFound (`name`).
+    pub fn by_name(name: &str) -> Result<Self> {
+        let handle = handle_of(name)?.ok_or_else(|| unknown(name).with_field("name"))?;
+        handle.shared.owner.check()?;
+        Ok(Self { handle })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.handle.shared.name
+    }
+
+    /// Its subnets, as `ADDRESS/PREFIX`: IPv4 first.
+    pub fn subnets(&self) -> Vec<String> {
+        self.handle.shared.subnets.iter().map(IpNet::to_string).collect()
+    }
+
+    /// Whether containers can be started on it.
+    pub fn is_running(&self) -> bool {
+        self.handle.shared.holder.is_running()
+    }
+
+    /// The containers on it: their ids and addresses, in the order in which they came.
+    ///
+    /// # Errors
+    /// Closed.
+    pub fn members(&self) -> Result<Vec<(String, Address)>> {
+        let shared = self.open()?;
+        shared.let_go(usize::MAX);
+        let state = lock(&shared.state);
+        let all = state.ports.values().filter_map(|port| Some((port.container.clone()?, shared.address(port))));
+        Ok(all.collect())
+    }
+
+    fn open(&self) -> Result<&Arc<Shared>> {
+        let shared = &self.handle.shared;
+        shared.owner.check()?;
+        if lock(&shared.state).sockets.is_none() { Err(closed()) } else { Ok(shared) }
+    }
+
+    /// Cuts the network: nothing passes from a container of the one side to one of the other, nor back, from now on; what is
+    /// under way on connections that are open stalls. Containers that are on neither side reach both. Further cuts add to it;
+    /// [`heal`](Self::heal) takes all of them away. A container that starts later is on no side.
+    ///
+    /// # Errors
+    /// InvalidArgument (`one`, `other`) for an empty side, and for a container on both; NotFound for one that is not on the network;
+    /// Closed.
+    pub fn partition(&self, one: &[&Container], other: &[&Container]) -> Result<()> {
+        let shared = self.open()?;
+        let mut state = lock(&shared.state);
+        let (left, right) = (state.ports_of("one", one)?, state.ports_of("other", other)?);
+        if let Some(both) = left.iter().find(|port| right.contains(port)) {
+            let who = state.ports[both].container.clone().unwrap_or_default();
+            let error = Error::new(ErrorKind::InvalidArgument, format!("container {who} is on both sides"));
+            return Err(error.with_field("other").with_errno(libc::EINVAL));
+        }
+        let sockets = state.sockets.clone().ok_or_else(closed)?;
+        let mut batch = Batch::default();
+        batch.cut(state.cuts, [&left, &right]);
+        sockets.firewall.request(batch)?;
+        state.cuts += 1;
+        Ok(())
+    }
+
+    /// Everybody reaches everybody again.
+    ///
+    /// # Errors
+    /// Closed.
+    pub fn heal(&self) -> Result<()> {
+        let shared = self.open()?;
+        let mut state = lock(&shared.state);
+        if state.cuts == 0 {
+            return Ok(());
+        }
+        let sockets = state.sockets.clone().ok_or_else(closed)?;
+        let mut batch = Batch::default();
+        batch.heal(state.cuts);
+        sockets.firewall.request(batch)?;
+        state.cuts = 0;
+        Ok(())
+    }
+
+    /// Whether the link of a container is up: a link that is down carries nothing, and programs see that their device has no
+    /// carrier.
+    ///
+    /// # Errors
+    /// NotFound (`container`) for one that is not on the network; Closed.
+    pub fn set_link(&self, container: &Container, up: bool) -> Result<()> {
+        let shared = self.open()?;
+        let state = lock(&shared.state);
+        let number = state.port_of("container", container)?;
+        let sockets = state.sockets.clone().ok_or_else(closed)?;
+        let mut batch = Batch::default();
+        batch.set_up(&End { index: number, name: &state.ports[&number].name }, up);
+        sockets.route.request(batch)
+    }
+
+    /// Gives the link of a container a rate, a delay, losses; in the place of what it had. The default [`Shape`] takes all away.
+    ///
+    /// # Errors
+    /// InvalidArgument with the member of the shape as field; NotFound (`container`) for one that is not on the network; Unsupported
+    /// for a kernel without what it takes; Closed.
+    pub fn shape(&self, container: &Container, shape: &Shape, direction: Direction) -> Result<()> {
+        let shared = self.open()?;
+        shape.validate()?;
+        let state = lock(&shared.state);
+        let number = state.port_of("container", container)?;
+        let sockets = state.sockets.clone().ok_or_else(closed)?;
+        let port = &state.ports[&number];
+        let missing = |e: Error| match e.errno() {
+            // tc_modify_qdisc of a kind that is not there.
+            libc::ENOENT | libc::EOPNOTSUPP => e
+                .with_kind(ErrorKind::Unsupported)
+                .with_hint("rate takes a kernel with CONFIG_NET_SCH_TBF, the others take CONFIG_NET_SCH_NETEM"),
+            _ => e,
+        };
+        if direction != Direction::Out {
+            let mut batch = Batch::default();
+            batch.shape(&End { index: number, name: &port.name }, shape, shared.mtu);
+            sockets.route.request(batch).map_err(missing)?;
+        }
+        if direction != Direction::In {
+            let socket = port.socket.clone().ok_or_else(closed)?;
+            let mut batch = Batch::default();
+            batch.shape(&End { index: port.inside, name: &port.interface }, shape, shared.mtu);
+            socket.request(batch).map_err(missing)?;
+        }
+        Ok(())
+    }
+
+    /// As JSON: name, subnets, mtu, and the containers with their addresses.
+    pub fn info_json(&self) -> String {
+        let shared = &self.handle.shared;
+        // In a forked child another thread's lock would never be given back.
+        let members = if shared.owner.is_this() { self.members().unwrap_or_default() } else { Vec::new() };
+        let member = |(container, address): &(String, Address)| {
+            let mut json = address.describe();
+            json["container"] = container.as_str().into();
+            json
+        };
+        json!({
+            "name": shared.name,
+            "subnets": self.subnets(),
+            "mtu": shared.mtu,
+            "pid": shared.holder.pid(),
+            "members": members.iter().map(member).collect::<Vec<_>>(),
+        })
+        .to_string()
+    }
+
+    /// Ends the containers that [`container`](Self::container) started, then the network; waits until all is undone. The devices of
+    /// others on it are gone. Later calls fail with Closed. Closing it again is fine.
+    ///
+    /// # Errors
+    /// As [`Container::close`]: the first.
+    pub fn close(&self, timeout: Option<Duration>) -> Result<()> {
+        self.handle.shared.owner.check()?;
+        self.handle.shared.close(timeout)
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.shared.owner.is_this() {
+            let _ = self.shared.close(Some(SHORT));
+        }
+    }
+}
+
+/// Whether the kernel has IPv6.
+pub(crate) fn has_ipv6() -> bool {
+    static THERE: OnceCell<bool> = OnceCell::new();
+    *THERE.get_or_init(|| Path::new("/proc/net/if_inet6").exists())
+}
+
+fn unknown(name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("this program has no network {name:?}")).with_errno(libc::ENOENT)
+}
+
+fn find(name: &str) -> Option<Arc<Shared>> {
+    let found = handle_of(name).ok()??.shared.clone();
+    (found.owner.is_this() && lock(&found.state).sockets.is_some()).then_some(found)
+}
+
+impl Shared {
+    fn close(&self, timeout: Option<Duration>) -> Result<()> {
+        let deadline = launch::deadline(timeout);
+        let _closing = lock(&self.closing);
+        let started = {
+            let mut state = lock(&self.state);
+            state.sockets = None;
+            state.ports.values_mut().for_each(|port| port.socket = None);
+            std::mem::take(&mut state.started)
+        };
+        lock(&NETWORKS).retain(|_, (number, handle)| *number != self.number && handle.strong_count() > 0);
+        let left = || deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        for container in &started {
+            let _ = container.kill();
+        }
+        let mut result = Ok(());
+        for container in &started {
+            result = result.and(container.close(left()));
+        }
+        result.and(self.holder.close(left()))
+    }
+
+    /// Containers that the network started and that have ended leave it, of so many at most: nobody else may look at them.
+    fn let_go(&self, many: usize) {
+        let looked_at: Vec<Container> = {
+            let mut state = lock(&self.state);
+            let count = many.min(state.started.len());
+            state.started.drain(..count).collect()
+        };
+        // Their ends, and the last handles of those that are closed, want the lock.
+        let over = |one: &Container| one.is_closed() || one.wait_end(Some(Duration::ZERO)).unwrap_or(true);
+        let (ended, go_on): (Vec<_>, Vec<_>) = looked_at.into_iter().partition(over);
+        let late = {
+            let mut state = lock(&self.state);
+            match state.sockets {
+                Some(_) => {
+                    state.started.extend(go_on);
+                    Vec::new()
+                }
+                None => go_on,
+            }
+        };
+        // The network was closed meanwhile.
+        for one in &late {
+            let _ = one.close(Some(SHORT));
+        }
+        drop(ended);
+    }
+
+    fn address(&self, port: &Port) -> Address {
+        Address {
+            network: Some(self.name.clone()),
+            interface: port.interface.clone(),
+            addresses: port.addresses.iter().map(IpNet::addr).collect(),
+            mac: Some(port.mac),
+        }
+    }
+
+    /// A port for a container that is being started: its addresses are taken, its names are known.
+    fn enter(self: &Arc<Self>, one: &Attachment, names: &[String], interface: &str, inside: u32) -> Result<Link> {
+        let link = self.try_enter(one, names, interface, inside);
+        match link {
+            Err(error) if matches!(error.kind(), ErrorKind::Exhausted | ErrorKind::AlreadyExists) => {
+                self.let_go(usize::MAX);
+                self.try_enter(one, names, interface, inside)
+            }
+            link => link,
+        }
+    }
+
+    fn try_enter(self: &Arc<Self>, one: &Attachment, names: &[String], interface: &str, inside: u32) -> Result<Link> {
+        let mut state = lock(&self.state);
+        if state.sockets.is_none() {
+            return Err(closed().with_field("net"));
+        }
+        if state.ports.len() >= MAX_PORTS {
+            let error = Error::new(ErrorKind::Exhausted, format!("a bridge has {MAX_PORTS} ports, and all are taken"));
+            return Err(error.with_field("net").with_errno(libc::EXFULL));
+        }
+        let who = names.first().cloned().unwrap_or_default();
+        for (i, address) in one.addresses.iter().enumerate() {
+            let of_subnet =
+                |subnet: &IpNet| Some(subnet.prefix_len()) == address.prefix && subnet.contains(&address.address);
+            if address.prefix.is_some() && !self.subnets.iter().any(of_subnet) {
+                return Err(Error::spec(
+                    format!("net.addresses[{i}]"),
+                    format!("{address} has not the prefix of a subnet of the network"),
+                ));
+            }
+        }
+        let wanted: Vec<IpAddr> = one.addresses.iter().map(|one| one.address).collect();
+        let addresses = state.pool.take(&wanted, &who).map_err(|why| refused(&self.subnets, why))?;
+        let number = self.next_port.fetch_add(1, Ordering::Relaxed);
+        let has = |mac: Mac| state.ports.values().find(|port| port.mac == mac).map(|port| port.names.join(" "));
+        let mac = one.mac.unwrap_or_else(|| {
+            let first = addresses[0].addr();
+            (0..).map(|salt| mac_of(first, salt)).find(|mac| has(*mac).is_none()).expect("there are more than ports")
+        });
+        let taken = has(mac);
+        if let Some(by) = taken {
+            state.pool.give_back(&addresses);
+            let what = format!("{} is the address of another device on the network ({by})", show_mac(mac));
+            let error = Error::new(ErrorKind::AlreadyExists, what).with_field("net.mac");
+            return Err(error.with_errno(libc::EADDRINUSE));
+        }
+        let name = format!("port{number}");
+        let port = Port {
+            name,
+            mac,
+            addresses,
+            names: names.to_vec(),
+            container: None,
+            interface: interface.to_owned(),
+            inside,
+            socket: None,
+            lines_at: None,
+            own_hosts: Vec::new(),
+        };
+        state.ports.insert(number, port);
+        Ok(Link { network: self.clone(), number })
+    }
+}
+
+fn refused(subnets: &[IpNet], (address, why): (Option<IpAddr>, Refusal)) -> Error {
+    let shown = address.map(|address| address.to_string()).unwrap_or_default();
+    let all = subnets.iter().map(IpNet::to_string).collect::<Vec<_>>().join(" and ");
+    let (kind, errno, what) = match why {
+        Refusal::Outside => (ErrorKind::InvalidSpec, libc::EINVAL, format!("{shown} is not in {all}")),
+        Refusal::Reserved => {
+            let what = format!("{shown} is not for containers: it is the network's own, its gateway's or everybody's");
+            (ErrorKind::InvalidSpec, libc::EINVAL, what)
+        }
+        Refusal::Second => (ErrorKind::InvalidSpec, libc::EINVAL, format!("{shown} is a second address of one subnet")),
+        Refusal::Taken(by) if by.is_empty() => {
+            (ErrorKind::AlreadyExists, libc::EADDRINUSE, format!("{shown} is another container's"))
+        }
+        Refusal::Taken(by) => (ErrorKind::AlreadyExists, libc::EADDRINUSE, format!("{shown} is that of {by:?}")),
+        Refusal::Exhausted => {
+            let error = Error::new(ErrorKind::Exhausted, format!("all addresses of {all} are taken"));
+            return error.with_field("net").with_errno(libc::EADDRNOTAVAIL);
+        }
+    };
+    Error::new(kind, what).with_field("net.addresses").with_errno(errno)
+}
+
+/// An address of a device that says whose it is: locally administered, then the IP address, or of IPv6 what is made of all its bits.
+/// Another one with each salt.
+fn mac_of(address: IpAddr, salt: u64) -> Mac {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            [0x02, salt as u8, a, b, c, d]
+        }
+        IpAddr::V6(address) => {
+            let mut hasher = std::hash::DefaultHasher::new();
+            (address, salt).hash(&mut hasher);
+            let [a, b, c, d, e, ..] = hasher.finish().to_be_bytes();
+            [0x06, a, b, c, d, e]
+        }
+    }
+}
+
+impl State {
+    fn port_of(&self, field: &'static str, container: &Container) -> Result<u32> {
+        let id = container.network_id();
+        let found = self.ports.iter().find(|(_, port)| port.container.as_deref() == Some(id));
+        found.map(|(number, _)| *number).ok_or_else(|| {
+            let name = container.name().unwrap_or(container.id());
+            Error::new(ErrorKind::NotFound, format!("container {name} is not on the network"))
+                .with_field(field)
+                .with_errno(libc::ENOENT)
+        })
+    }
+
+    fn ports_of(&self, field: &'static str, containers: &[&Container]) -> Result<Vec<u32>> {
+        if containers.is_empty() {
+            let error = Error::new(ErrorKind::InvalidArgument, "nobody is on this side");
+            return Err(error.with_field(field).with_errno(libc::EINVAL));
+        }
+        containers.iter().map(|container| self.port_of(field, container)).collect()
+    }
+
+    /// The lines of all that have their devices.
+    fn lines(&self) -> String {
+        self.ports.values().filter(|port| port.lines_at.is_some()).map(Port::lines).collect()
+    }
+
+    /// Somebody has come or gone.
+    fn tell_own_hosts(&mut self, network: &str) {
+        let own: Vec<Arc<OwnHosts>> =
+            self.ports.values().flat_map(|port| &port.own_hosts).filter_map(Weak::upgrade).collect();
+        if !own.is_empty() {
+            let lines = self.lines();
+            own.iter().for_each(|own| own.set(network, &lines));
+        }
+    }
+
+    /// It has its devices, and is found by its names.
+    fn settle(&mut self, network: &str, number: u32) {
+        let Some(lines) = self.ports.get(&number).map(Port::lines) else { return };
+        let at = self.hosts.add(&lines);
+        if let Some(port) = self.ports.get_mut(&number) {
+            port.lines_at = Some(at);
+        }
+        self.tell_own_hosts(network);
+    }
+}
+
+/// A container's device on a network: dropped, it has left.
+#[derive(Debug)]
+pub(crate) struct Link {
+    network: Arc<Shared>,
+    number: u32,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let shared = &self.network;
+        if !shared.owner.is_this() {
+            return;
+        }
+        let mut state = lock(&shared.state);
+        let Some(port) = state.ports.remove(&self.number) else { return };
+        state.pool.give_back(&port.addresses);
+        if state.sockets.is_none() {
+            return;
+        }
+        if let Some(sockets) = &state.sockets {
+            let addresses: Vec<IpAddr> = port.addresses.iter().map(IpNet::addr).collect();
+            let mut batch = Batch::default();
+            batch.sources(self.number, &addresses, port.mac, false);
+            // Where it did not come so far that they were added, there is nothing to remove. Numbers of ports are not used again: what
+            // stays in a set means nobody.
+            let _ = sockets.firewall.request(batch);
+        }
+        if let Some(at) = port.lines_at {
+            state.hosts.remove(at);
+            state.tell_own_hosts(&shared.name);
+        }
+    }
+}
+
+/// Others find a container now, if it is new on the network; and it finds others, if its /etc/hosts is its own.
+fn settle(network: &Shared, number: u32, own: Option<&Arc<OwnHosts>>, new: bool) {
+    let mut state = lock(&network.state);
+    if let (Some(own), Some(port)) = (own, state.ports.get_mut(&number)) {
+        port.own_hosts.retain(|one| one.strong_count() > 0);
+        port.own_hosts.push(Arc::downgrade(own));
+    }
+    if new {
+        state.settle(&network.name, number);
+    } else {
+        state.tell_own_hosts(&network.name);
+    }
+}
+
+impl Link {
+    /// What it has.
+    pub fn address(&self) -> Option<Address> {
+        let state = lock(&self.network.state);
+        state.sockets.as_ref()?;
+        state.ports.get(&self.number).map(|port| self.network.address(port))
+    }
+
+    /// Makes the devices; `socket` is one of the container's namespace.
+    fn connect(&self, socket: &Socket, namespace: &OwnedFd) -> Result<()> {
+        let shared = &self.network;
+        let number = self.number;
+        let (sockets, here, mac, addresses, interface, inside) = {
+            let state = lock(&shared.state);
+            let sockets = state.sockets.clone().ok_or_else(closed)?;
+            let port = state.ports.get(&number).ok_or_else(closed)?;
+            (sockets, port.name.clone(), port.mac, port.addresses.clone(), port.interface.clone(), port.inside)
+        };
+        let here = End { index: number, name: &here };
+        let there = End { index: inside, name: &interface };
+        let mut batch = Batch::default();
+        let (end, mac_of_it, mtu) = (End { ..there }, Some(mac), Some(shared.mtu));
+        let remote = Remote { end, namespace: namespace.as_raw_fd(), mac: mac_of_it, mtu };
+        batch.veth(&here, &remote, BRIDGE.index);
+        batch.behind_port(&here, mac);
+        sockets.route.request(batch)?;
+        let mut batch = Batch::default();
+        batch.sources(number, &addresses.iter().map(IpNet::addr).collect::<Vec<_>>(), mac, true);
+        sockets.firewall.request(batch)?;
+        let mut batch = Batch::default();
+        batch.set_up(&there, true);
+        for address in addresses {
+            batch.address(&there, address);
+        }
+        socket.request(batch)
+    }
+}
+
+/// One of a container's devices.
+#[derive(Debug)]
+pub(crate) enum Attached {
+    OnNetwork(Link),
+    Other(Address),
+}
+
+impl Attached {
+    /// What it has; `None` when its network has ended.
+    pub fn address(&self) -> Option<Address> {
+        match self {
+            Self::OnNetwork(link) => link.address(),
+            Self::Other(address) => Some(address.clone()),
+        }
+    }
+}
+
+/// A device that is still to be made, or was just made.
+#[derive(Debug)]
+enum Joined {
+    Link(Link),
+    Other(Box<Other>),
+}
+
+/// The devices of a container that is being started.
+#[derive(Debug, Default)]
+pub(crate) struct Joining {
+    all: Vec<Joined>,
+    /// /etc/hosts in the container is a file of its own, which is sent.
+    own_hosts: bool,
+    front: String,
+    file: Option<OwnedFd>,
+    own: Option<Arc<OwnHosts>>,
+    /// Networks of the pod that it is in.
+    of_pod: Vec<(Arc<Shared>, u32)>,
+    failed: Option<Error>,
+}
+
+/// The keeper of an ordinary user's networks: their containers have to be born in its user namespace.
+pub(crate) fn keeper_of_networks(spec: &Spec) -> Option<Arc<Keeper>> {
+    let all = spec.net.attachments().iter().filter_map(|one| find(one.on_network()?));
+    all.map(|network| network.keeper.clone()).find(|keeper| keeper.outer.is_some())
+}
+
+fn other_keeper(name: &str) -> Error {
+    let what = format!("network {name:?} was made in another user namespace than the container would be");
+    Error::new(ErrorKind::Unsupported, what)
+        .with_field("net")
+        .with_errno(libc::EPERM)
+        .with_hint("an ordinary user's containers and networks that have to do with each other are started by threads with the same credentials, the networks first")
+}
+
+impl Joining {
+    /// Takes addresses, and makes names known, for a container with this spec.
+    pub fn begin(spec: &Spec, keeper: &Arc<Keeper>) -> Result<Self> {
+        let list = spec.net.attachments();
+        let mut joining = Self::default();
+        let names: Vec<String> = [&spec.name, &spec.hostname].into_iter().flatten().cloned().collect();
+        for (i, (one, interface)) in list.iter().zip(interfaces(list)).enumerate() {
+            let inside = FIRST_INSIDE + i as u32;
+            let Some(name) = one.on_network() else {
+                let field = if list.len() == 1 { "net".to_owned() } else { format!("net[{i}]") };
+                joining.all.push(Joined::Other(Box::new(Other::new(one, interface, inside, field))));
+                continue;
+            };
+            let missing = || unknown(name).with_field("net").with_hint("Network::start makes one");
+            let network = find(name).ok_or_else(missing)?;
+            if keeper.outer.is_some() && !Arc::ptr_eq(&network.keeper, keeper) {
+                return Err(other_keeper(name));
+            }
+            let mut all = names.clone();
+            all.extend(one.aliases.iter().cloned());
+            let mut seen = BTreeSet::new();
+            all.retain(|name| seen.insert(name.clone()));
+            joining.all.push(Joined::Link(network.enter(one, &all, &interface, inside)?));
+        }
+        let own = |kind| matches!(spec.namespaces.get(&kind), None | Some(NamespaceSource::New));
+        let links = joining.links().count();
+        joining.own_hosts = own(NamespaceKind::Mnt)
+            && links > 0
+            && !spec.files.contains_key(Path::new("/etc/hosts"))
+            && (links > 1 || !spec.hosts.is_empty());
+        joining.front = hosts_text(spec, true).unwrap_or_default();
+        Ok(joining)
+    }
+
+    /// For a container of a pod with these devices.
+    pub fn in_pod(spec: &Spec, devices: &[Attached]) -> Self {
+        let on_networks = devices.iter().filter_map(|device| match device {
+            Attached::OnNetwork(link) => Some((link.network.clone(), link.number)),
+            Attached::Other(_) => None,
+        });
+        let of_pod: Vec<_> = on_networks.collect();
+        let own_hosts = matches!(spec.namespaces.get(&NamespaceKind::Mnt), None | Some(NamespaceSource::New))
+            && !of_pod.is_empty()
+            && !spec.files.contains_key(Path::new("/etc/hosts"))
+            && (of_pod.len() > 1 || !spec.hosts.is_empty());
+        Self { of_pod, own_hosts, front: hosts_text(spec, true).unwrap_or_default(), ..Self::default() }
+    }
+
+    fn links(&self) -> impl Iterator<Item = &Link> {
+        self.all.iter().filter_map(|one| match one {
+            Joined::Link(link) => Some(link),
+            Joined::Other(_) => None,
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// The file of the network that /etc/hosts is in the container.
+    pub fn hosts(&self) -> Option<&Path> {
+        let networks = self.links().map(|link| &link.network).chain(self.of_pod.iter().map(|(network, _)| network));
+        networks.map(|network| network.hosts.as_path()).next().filter(|_| !self.own_hosts)
+    }
+
+    /// Whether its /etc/hosts is its own, and is to be sent.
+    pub fn sends_hosts(&self) -> bool {
+        self.own_hosts
+    }
+
+    /// Its /etc/hosts.
+    pub fn take_hosts(&mut self, file: OwnedFd) {
+        self.file = Some(file);
+    }
+
+    /// The container has a socket in its network namespace: the devices are made while it goes on.
+    pub fn connect(&mut self, socket: OwnedFd) {
+        let socket = Arc::new(Socket::new(socket));
+        let made = socket.namespace().and_then(|namespace| {
+            self.all.iter_mut().try_for_each(|one| match one {
+                Joined::Link(link) => link.connect(&socket, &namespace),
+                Joined::Other(other) => other.connect(&socket, &namespace),
+            })
+        });
+        match made {
+            Ok(()) => {
+                for link in self.links() {
+                    if let Some(port) = lock(&link.network.state).ports.get_mut(&link.number) {
+                        port.socket = Some(socket.clone());
+                    }
+                }
+            }
+            Err(error) => self.failed = Some(error),
+        }
+    }
+
+    /// The container asks whether it has its devices, and is told an errno. From here on it is found by its names.
+    pub fn settle(&mut self) -> i32 {
+        if let Some(error) = &self.failed {
+            return if error.errno() == 0 { libc::EIO } else { error.errno() };
+        }
+        self.own = self.file.take().map(|file| OwnHosts::new(file, std::mem::take(&mut self.front)));
+        for link in self.links() {
+            settle(&link.network, link.number, self.own.as_ref(), true);
+        }
+        0
+    }
+
+    /// Why it has no devices.
+    pub fn failure(&mut self) -> Option<Error> {
+        let error = self.failed.take()?;
+        Some(if error.field().is_some() { error } else { error.with_field("net") })
+    }
+
+    /// It runs: what it keeps.
+    pub fn done(mut self, container: &str) -> Kept {
+        let mut moved = Vec::new();
+        // A container of a pod, which was not asked whether it has its devices.
+        if let Some(file) = self.file.take() {
+            let own = OwnHosts::new(file, std::mem::take(&mut self.front));
+            self.of_pod.iter().for_each(|(network, number)| settle(network, *number, Some(&own), false));
+            self.own = Some(own);
+        }
+        let all = std::mem::take(&mut self.all).into_iter().map(|one| match one {
+            Joined::Link(link) => {
+                if let Some(port) = lock(&link.network.state).ports.get_mut(&link.number) {
+                    port.container = Some(container.to_owned());
+                }
+                Attached::OnNetwork(link)
+            }
+            Joined::Other(other) => {
+                let (address, device) = other.done();
+                moved.extend(device);
+                Attached::Other(address)
+            }
+        });
+        let devices = all.collect();
+        Kept { devices, moved, hosts: self.own.take() }
+    }
+}
+
+/// What a container has of networks while it runs.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pub devices: Vec<Attached>,
+    /// Devices of the host that have to come back.
+    pub moved: Vec<Moved>,
+    /// Its own /etc/hosts, which its networks keep current as long as this is there.
+    #[allow(dead_code, reason = "kept, not read")]
+    pub hosts: Option<Arc<OwnHosts>>,
+}
+
+impl Container {
+    /// Its devices on networks, in the order of the spec.
+    ///
+    /// # Errors
+    /// Closed.
+    pub fn addresses(&self) -> Result<Vec<Address>> {
+        self.network_addresses()
+    }
+
+    /// [`addresses`](Self::addresses) as JSON: `[{"network": "shop", "interface": "eth0", "addresses": ["10.89.0.2"], "mac": ...}]`.
+    pub fn addresses_json(&self) -> Result<String> {
+        Ok(self.addresses()?.iter().map(Address::describe).collect::<Value>().to_string())
+    }
+}

@@ -1,0 +1,711 @@
+//! The field `net`.
+
+use std::net::IpAddr;
+
+use super::at::At;
+use super::codec::Codec;
+use super::json::{self, Json, json, wrong_type};
+use super::suggest;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The network of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Net {
+    /// A network namespace with `lo` up and nothing else.
+    #[default]
+    Loopback,
+    /// A network namespace with `lo` down.
+    None,
+    /// The caller's network: its ports, its abstract sockets.
+    Host,
+    /// A network namespace with `lo` up and these devices.
+    Attached(Vec<Attachment>),
+}
+
+/// What a device of a container leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttachmentKind {
+    /// A [`Network`](crate::Network) of this program, by name. Every caller.
+    Network(String),
+    /// A bridge of the host, by its name: the container gets one end of a pair (veth), the bridge the other one. This and all that
+    /// follow take CAP_NET_ADMIN on the host.
+    Bridge(String),
+    /// A device of its own on a device of the host, with an address (MAC) of its own: `bridge`, `private`, `vepa`, `passthru`.
+    Macvlan {
+        /// The host's device.
+        parent: String,
+        /// Who on the same device it reaches.
+        mode: MacvlanMode,
+    },
+    /// A device of its own on a device of the host, which shares its address (MAC): `l2`, `l3`, `l3s`.
+    Ipvlan {
+        /// The host's device.
+        parent: String,
+        /// Up to which layer the host's device decides.
+        mode: IpvlanMode,
+    },
+    /// What has this number (1 to 4094) of IEEE 802.1Q on a device of the host.
+    Vlan {
+        /// The host's device.
+        parent: String,
+        /// The number.
+        id: u16,
+    },
+    /// A device of the host itself, which comes back with the end of the container.
+    Device(String),
+}
+
+/// Who on the same device a macvlan reaches. Source: the kernel's include/uapi/linux/if_link.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum MacvlanMode {
+    /// All others.
+    #[default]
+    Bridge,
+    /// Nobody.
+    Private,
+    /// Others by way of a switch that sends back.
+    Vepa,
+    /// There are no others: it is the only one.
+    Passthru,
+}
+
+impl MacvlanMode {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Bridge, Self::Private, Self::Vepa, Self::Passthru];
+
+    /// The kernel's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Private => "private",
+            Self::Vepa => "vepa",
+            Self::Passthru => "passthru",
+        }
+    }
+}
+
+/// Up to which layer the host's device decides for an ipvlan. Source: the kernel's networking/ipvlan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum IpvlanMode {
+    /// The link layer: ARP and what is for all come in.
+    #[default]
+    L2,
+    /// Routes are the host's; nothing that is for many comes in.
+    L3,
+    /// As `l3`, and the host's netfilter sees connections.
+    L3s,
+}
+
+impl IpvlanMode {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::L2, Self::L3, Self::L3s];
+
+    /// The kernel's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::L2 => "l2",
+            Self::L3 => "l3",
+            Self::L3s => "l3s",
+        }
+    }
+}
+
+/// An address of a device, and how many of its bits are those of its subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InterfaceAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// Default: the subnet of the network; elsewhere all, 32 or 128.
+    pub prefix: Option<u8>,
+}
+
+impl<T: Into<IpAddr>> From<T> for InterfaceAddress {
+    fn from(address: T) -> Self {
+        Self { address: address.into(), prefix: None }
+    }
+}
+
+impl std::fmt::Display for InterfaceAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.prefix {
+            Some(prefix) => write!(f, "{}/{prefix}", self.address),
+            None => self.address.fmt(f),
+        }
+    }
+}
+
+impl std::str::FromStr for InterfaceAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let wrong = || format!("{text:?} is not an address like 192.0.2.5, 192.0.2.5/24 or fd00::5/64");
+        let (address, prefix) = match text.split_once('/') {
+            None => (text, None),
+            Some((address, prefix)) => (address, Some(prefix)),
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let digits = |text: &&str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let prefix = match prefix {
+            None => None,
+            Some(text) => {
+                Some(Some(text).filter(digits).and_then(|t| t.parse().ok()).filter(|&n| n <= bits).ok_or_else(wrong)?)
+            }
+        };
+        Ok(Self { address, prefix })
+    }
+}
+
+/// A way to somewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// What is there: an address, or all that has its first bits.
+    pub to: InterfaceAddress,
+    /// By whom; without it, directly.
+    pub via: Option<IpAddr>,
+}
+
+/// A device of a container, and what it leads to.
+///
+/// As text, `network:NAME`, `bridge:NAME`, `macvlan:PARENT`, `ipvlan:PARENT`, `device:NAME`. As an object `{"network": "shop", "interface": "eth0",
+/// "addresses": ["10.89.0.5"], "mac": "02:00:0a:59:00:05", "aliases": ["db"]}`, or `{"macvlan": "eth0", "mode": "bridge", "addresses":
+/// ["192.0.2.5/24", "fd00::5/64"], "gateways": ["192.0.2.1"], "routes": [{"to": "10.0.0.0/8", "via": "192.0.2.7"}], "mtu": 1500}`, likewise `ipvlan` (`mode`), `vlan` (`id`),
+/// `bridge`, `device`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// What the device leads to.
+    pub kind: AttachmentKind,
+    /// The name of the device inside; `eth0`, `eth1` by default.
+    pub interface: Option<String>,
+    /// On a network at most one address of each of its subnets, others are chosen; elsewhere these.
+    pub addresses: Vec<InterfaceAddress>,
+    /// The address of the device. Default: made from its IP address on a network, else the kernel's choice. An ipvlan has that of its
+    /// parent.
+    pub mac: Option<[u8; 6]>,
+    /// The largest packet in bytes. Default: the network's, or that of the host's device.
+    pub mtu: Option<u32>,
+    /// Where everything goes that is not near: at most one of IPv4 and one of IPv6. Not on a network.
+    pub gateways: Vec<IpAddr>,
+    /// Further ways. Not on a network.
+    pub routes: Vec<Route>,
+    /// On a network, names besides the container's `name` and `hostname` by which the others find it.
+    pub aliases: Vec<String>,
+}
+
+impl Attachment {
+    /// A device that leads to this.
+    pub fn new(kind: AttachmentKind) -> Self {
+        Self {
+            kind,
+            interface: None,
+            addresses: Vec::new(),
+            mac: None,
+            mtu: None,
+            gateways: Vec::new(),
+            routes: Vec::new(),
+            aliases: Vec::new(),
+        }
+    }
+
+    /// A device on the network of that name.
+    pub fn network(name: impl Into<String>) -> Self {
+        Self::new(AttachmentKind::Network(name.into()))
+    }
+
+    /// A device on the host's bridge of that name.
+    pub fn bridge(name: impl Into<String>) -> Self {
+        Self::new(AttachmentKind::Bridge(name.into()))
+    }
+
+    /// A device on one of the host, in mode `bridge`.
+    pub fn macvlan(parent: impl Into<String>) -> Self {
+        Self::new(AttachmentKind::Macvlan { parent: parent.into(), mode: MacvlanMode::Bridge })
+    }
+
+    /// A device on one of the host.
+    pub fn ipvlan(parent: impl Into<String>, mode: IpvlanMode) -> Self {
+        Self::new(AttachmentKind::Ipvlan { parent: parent.into(), mode })
+    }
+
+    /// What has this number on a device of the host.
+    pub fn vlan(parent: impl Into<String>, id: u16) -> Self {
+        Self::new(AttachmentKind::Vlan { parent: parent.into(), id })
+    }
+
+    /// A device of the host.
+    pub fn device(name: impl Into<String>) -> Self {
+        Self::new(AttachmentKind::Device(name.into()))
+    }
+
+    /// The name of the device inside.
+    pub fn interface(mut self, name: impl Into<String>) -> Self {
+        self.interface = Some(name.into());
+        self
+    }
+
+    /// One more address that it has.
+    pub fn address(mut self, address: impl Into<InterfaceAddress>) -> Self {
+        self.addresses.push(address.into());
+        self
+    }
+
+    /// The address of the device.
+    pub fn mac(mut self, mac: [u8; 6]) -> Self {
+        self.mac = Some(mac);
+        self
+    }
+
+    /// The largest packet.
+    pub fn mtu(mut self, bytes: u32) -> Self {
+        self.mtu = Some(bytes);
+        self
+    }
+
+    /// Where everything goes that is not near.
+    pub fn gateway(mut self, address: impl Into<IpAddr>) -> Self {
+        self.gateways.push(address.into());
+        self
+    }
+
+    /// One more way.
+    pub fn route(mut self, to: InterfaceAddress, via: Option<IpAddr>) -> Self {
+        self.routes.push(Route { to, via });
+        self
+    }
+
+    /// One more name by which others find it.
+    pub fn alias(mut self, name: impl Into<String>) -> Self {
+        self.aliases.push(name.into());
+        self
+    }
+
+    /// The network that it is on.
+    pub(crate) fn on_network(&self) -> Option<&str> {
+        match &self.kind {
+            AttachmentKind::Network(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// What the kind is called in JSON, and what stands behind it.
+    pub(crate) fn target(&self) -> (&'static str, &str) {
+        match &self.kind {
+            AttachmentKind::Network(name) => ("network", name),
+            AttachmentKind::Bridge(name) => ("bridge", name),
+            AttachmentKind::Macvlan { parent, .. } => ("macvlan", parent),
+            AttachmentKind::Ipvlan { parent, .. } => ("ipvlan", parent),
+            AttachmentKind::Vlan { parent, .. } => ("vlan", parent),
+            AttachmentKind::Device(name) => ("device", name),
+        }
+    }
+}
+
+const WORDS: [&str; 3] = ["loopback", "none", "host"];
+const KINDS: [&str; 6] = ["network", "bridge", "macvlan", "ipvlan", "vlan", "device"];
+const KEYS: [&str; 15] = [
+    "network",
+    "bridge",
+    "macvlan",
+    "ipvlan",
+    "vlan",
+    "device",
+    "mode",
+    "id",
+    "interface",
+    "addresses",
+    "mac",
+    "mtu",
+    "gateways",
+    "routes",
+    "aliases",
+];
+const FORMS: &str = "loopback, none, host, network:NAME, bridge:NAME, macvlan:PARENT, ipvlan:PARENT, device:NAME, or an object, or a list of these";
+
+impl Net {
+    /// The word for it: `loopback`, `none`, `host`, `attached`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Loopback => "loopback",
+            Self::None => "none",
+            Self::Host => "host",
+            Self::Attached(_) => "attached",
+        }
+    }
+
+    /// What devices it has besides `lo`.
+    pub fn attachments(&self) -> &[Attachment] {
+        match self {
+            Self::Attached(list) => list,
+            _ => &[],
+        }
+    }
+}
+
+/// `02:00:0a:59:00:05`.
+pub(crate) fn show_mac(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn read_mac(json: &Json, at: &At) -> Result<[u8; 6]> {
+    let expected = "six bytes in hexadecimal digits, like 02:00:0a:59:00:05";
+    let Json::String(text) = json else { return Err(wrong_type(at, expected, json)) };
+    let byte = |part: &str| match part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit()) {
+        true => u8::from_str_radix(part, 16).ok(),
+        false => None,
+    };
+    let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
+    bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| wrong_type(at, expected, json))
+}
+
+fn list<T>(json: &Json, at: &At, read: impl Fn(&str, &At) -> Result<T>) -> Result<Vec<T>> {
+    let item = |json: &Json, at: &At| match json {
+        Json::String(text) => read(text, at),
+        _ => Err(wrong_type(at, "text", json)),
+    };
+    match json {
+        Json::Array(items) => items.iter().enumerate().map(|(i, json)| item(json, &at.index(i))).collect(),
+        _ => Ok(vec![item(json, at)?]),
+    }
+}
+
+/// `KIND:NAME`, but for a VLAN, which has a number too.
+fn short(text: &str) -> Option<Attachment> {
+    let (kind, name) = text.split_once(':')?;
+    Some(match kind {
+        "network" => Attachment::network(name),
+        "bridge" => Attachment::bridge(name),
+        "macvlan" => Attachment::macvlan(name),
+        "ipvlan" => Attachment::ipvlan(name, IpvlanMode::L2),
+        "device" => Attachment::device(name),
+        _ => return None,
+    })
+}
+
+fn read_kind(members: &json::Members, at: &At) -> Result<AttachmentKind> {
+    let mut given = KINDS.iter().filter_map(|kind| Some((*kind, json::member(members, kind)?)));
+    let (kind, value) = match (given.next(), given.next()) {
+        (Some(one), None) => one,
+        (None, _) => return Err(at.error(format!("has none of {}", KINDS.join(", ")))),
+        (Some((one, _)), Some((other, _))) => {
+            return Err(at.error(format!("has {one} and {other}: it leads to one of them")));
+        }
+    };
+    let Json::String(name) = value else { return Err(wrong_type(&at.key(kind), "a name", value)) };
+    let name = name.clone();
+    let mode = |names: Vec<&'static str>| match json::member(members, "mode") {
+        None => Ok(0),
+        Some(json) => {
+            let found = json.as_str().and_then(|text| names.iter().position(|name| *name == text));
+            found.ok_or_else(|| wrong_type(&at.key("mode"), &names.join(", "), json))
+        }
+    };
+    for (key, of) in [("mode", &["macvlan", "ipvlan"][..]), ("id", &["vlan"])] {
+        if !of.contains(&kind) && json::member(members, key).is_some() {
+            return Err(at.key(key).error(format!("is of {}", of.join(" and "))));
+        }
+    }
+    Ok(match kind {
+        "network" => AttachmentKind::Network(name),
+        "bridge" => AttachmentKind::Bridge(name),
+        "macvlan" => {
+            let mode = MacvlanMode::ALL[mode(MacvlanMode::ALL.map(MacvlanMode::name).into())?];
+            AttachmentKind::Macvlan { parent: name, mode }
+        }
+        "ipvlan" => {
+            let mode = IpvlanMode::ALL[mode(IpvlanMode::ALL.map(IpvlanMode::name).into())?];
+            AttachmentKind::Ipvlan { parent: name, mode }
+        }
+        "vlan" => {
+            let id =
+                json::member(members, "id").ok_or_else(|| at.key("id").error("is missing: the number of the VLAN"))?;
+            let number = json::integer(id).ok_or_else(|| wrong_type(&at.key("id"), "a number from 1 to 4094", id))?;
+            let id = u16::try_from(number)
+                .map_err(|_| at.key("id").error(format!("{number} is not in the range 1 to 4094")))?;
+            AttachmentKind::Vlan { parent: name, id }
+        }
+        _ => AttachmentKind::Device(name),
+    })
+}
+
+fn read_attachment(json: &Json, at: &At) -> Result<Attachment> {
+    if let Json::String(text) = json {
+        return short(text).ok_or_else(|| wrong_type(at, FORMS, json));
+    }
+    let members = json::members(json, at, FORMS, &KEYS)?;
+    let text = |key: &str| match json::member(members, key) {
+        None => Ok(None),
+        Some(Json::String(text)) => Ok(Some(text.clone())),
+        Some(other) => Err(wrong_type(&at.key(key), "a name", other)),
+    };
+    let interface_address = |text: &str, at: &At| text.parse::<InterfaceAddress>().map_err(|why| at.error(why));
+    let address = |text: &str, at: &At| {
+        text.parse::<IpAddr>().map_err(|_| at.error(format!("{text:?} is not an IPv4 or IPv6 address")))
+    };
+    let route = |json: &Json, at: &At| {
+        let members = json::members(json, at, "an object with to and via", &["to", "via"])?;
+        let text = |key: &str| match json::member(members, key) {
+            None => Ok(None),
+            Some(Json::String(text)) => Ok(Some(text.clone())),
+            Some(other) => Err(wrong_type(&at.key(key), "an address", other)),
+        };
+        let to = text("to")?.ok_or_else(|| at.key("to").error("is missing"))?;
+        let via = text("via")?.map(|text| address(&text, &at.key("via"))).transpose()?;
+        Ok(Route { to: interface_address(&to, &at.key("to"))?, via })
+    };
+    let routes = match json::member(members, "routes") {
+        None => Vec::new(),
+        Some(Json::Array(items)) => {
+            let place = at.key("routes");
+            items.iter().enumerate().map(|(i, json)| route(json, &place.index(i))).collect::<Result<_>>()?
+        }
+        Some(other) => return Err(wrong_type(&at.key("routes"), "a list", other)),
+    };
+    let addresses = json::member(members, "addresses").map(|json| list(json, &at.key("addresses"), interface_address));
+    let gateways = json::member(members, "gateways").map(|json| list(json, &at.key("gateways"), address));
+    let aliases =
+        json::member(members, "aliases").map(|json| list(json, &at.key("aliases"), |text, _| Ok(text.to_owned())));
+    let mtu = json::member(members, "mtu").map(|json| {
+        let number = json::integer(json).ok_or_else(|| wrong_type(&at.key("mtu"), "a number of bytes", json))?;
+        u32::try_from(number).map_err(|_| at.key("mtu").error(format!("{number} is not in the range 68 to 65535")))
+    });
+    Ok(Attachment {
+        kind: read_kind(members, at)?,
+        interface: text("interface")?,
+        addresses: addresses.transpose()?.unwrap_or_default(),
+        mac: json::member(members, "mac").map(|json| read_mac(json, &at.key("mac"))).transpose()?,
+        mtu: mtu.transpose()?,
+        gateways: gateways.transpose()?.unwrap_or_default(),
+        routes,
+        aliases: aliases.transpose()?.unwrap_or_default(),
+    })
+}
+
+fn write_attachment(one: &Attachment) -> Json {
+    let (kind, name) = one.target();
+    let text = format!("{kind}:{name}");
+    if short(&text).as_ref() == Some(one) {
+        return text.into();
+    }
+    let mut json = json!({});
+    json[kind] = name.into();
+    match &one.kind {
+        AttachmentKind::Macvlan { mode, .. } => json["mode"] = mode.name().into(),
+        AttachmentKind::Ipvlan { mode, .. } => json["mode"] = mode.name().into(),
+        AttachmentKind::Vlan { id, .. } => json["id"] = (*id).into(),
+        _ => {}
+    }
+    let texts = |list: Vec<String>| Json::from(list);
+    if let Some(name) = &one.interface {
+        json["interface"] = name.as_str().into();
+    }
+    if !one.addresses.is_empty() {
+        json["addresses"] = texts(one.addresses.iter().map(ToString::to_string).collect());
+    }
+    if let Some(mac) = one.mac {
+        json["mac"] = show_mac(mac).into();
+    }
+    if let Some(mtu) = one.mtu {
+        json["mtu"] = mtu.into();
+    }
+    if !one.gateways.is_empty() {
+        json["gateways"] = texts(one.gateways.iter().map(ToString::to_string).collect());
+    }
+    if !one.routes.is_empty() {
+        let route = |route: &Route| match route.via {
+            Some(via) => json!({"to": route.to.to_string(), "via": via.to_string()}),
+            None => json!({"to": route.to.to_string()}),
+        };
+        json["routes"] = one.routes.iter().map(route).collect();
+    }
+    if !one.aliases.is_empty() {
+        json["aliases"] = one.aliases.as_slice().into();
+    }
+    json
+}
+
+impl Codec for Net {
+    type Value = Self;
+
+    fn read(json: &Json, at: &At) -> Result<Self> {
+        match json {
+            Json::String(text) => match text.as_str() {
+                "loopback" => Ok(Self::Loopback),
+                "none" => Ok(Self::None),
+                "host" => Ok(Self::Host),
+                _ if short(text).is_some() => Ok(Self::Attached(vec![read_attachment(json, at)?])),
+                _ => Err(match suggest::nearest(text, WORDS) {
+                    Some(name) => wrong_type(at, FORMS, json).with_hint(format!("did you mean {name:?}?")),
+                    None => wrong_type(at, FORMS, json),
+                }),
+            },
+            Json::Array(items) => {
+                let each = items.iter().enumerate().map(|(i, json)| read_attachment(json, &at.index(i)));
+                Ok(Self::Attached(each.collect::<Result<_>>()?))
+            }
+            _ => Ok(Self::Attached(vec![read_attachment(json, at)?])),
+        }
+    }
+
+    fn write(value: &Self) -> Json {
+        match value {
+            Self::Attached(list) if list.len() == 1 => write_attachment(&list[0]),
+            Self::Attached(list) => list.iter().map(write_attachment).collect(),
+            other => other.name().into(),
+        }
+    }
+
+    fn schema() -> Json {
+        let text = json!({"type": "string"});
+        let texts = json!({"anyOf": [text, {"type": "array", "items": text}]});
+        let name = json!({"type": "string", "pattern": "^(network|bridge|macvlan|ipvlan|device):"});
+        let modes: Vec<&str> =
+            MacvlanMode::ALL.map(MacvlanMode::name).into_iter().chain(IpvlanMode::ALL.map(IpvlanMode::name)).collect();
+        let route = json!({"type": "object", "additionalProperties": false, "required": ["to"],
+            "properties": {"to": text, "via": text}});
+        let mut properties = json!({
+            "mode": {"enum": modes}, "id": {"type": "integer", "minimum": 1, "maximum": 4094},
+            "interface": text, "addresses": texts, "mac": {"type": "string", "pattern": "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"},
+            "mtu": {"type": "integer", "minimum": 68, "maximum": 65535}, "gateways": texts,
+            "routes": {"type": "array", "items": route}, "aliases": texts,
+        });
+        for kind in KINDS {
+            properties[kind] = text.clone();
+        }
+        let required: Vec<Json> = KINDS.iter().map(|kind| json!({"required": [kind]})).collect();
+        let object =
+            json!({"type": "object", "additionalProperties": false, "properties": properties, "oneOf": required});
+        let one = json!({"anyOf": [name, object]});
+        json!({"anyOf": [{"enum": WORDS}, one, {"type": "array", "items": one, "minItems": 1, "maxItems": MAX}]})
+    }
+}
+
+/// Devices of one container.
+const MAX: usize = 16;
+
+/// As the kernel's dev_valid_name().
+pub(crate) fn interface_syntax(name: &str) -> std::result::Result<(), String> {
+    let strange = |c: char| c == '/' || c == ':' || c == '%' || c == '\0' || c.is_ascii_whitespace();
+    if name.is_empty() || name.len() >= libc::IFNAMSIZ || name == "." || name == ".." || name.contains(strange) {
+        return Err(format!(
+            "{name:?} cannot be the name of a network device: 1 to 15 bytes without '/', ':', '%' and white space"
+        ));
+    }
+    Ok(())
+}
+
+/// The names of the devices, in order.
+pub(crate) fn interfaces(list: &[Attachment]) -> Vec<String> {
+    let given = |name: &str| list.iter().any(|one| one.interface.as_deref() == Some(name));
+    let mut free = (0..).map(|number| format!("eth{number}")).filter(|name| !given(name));
+    list.iter().map(|one| one.interface.clone().unwrap_or_else(|| free.next().expect("there is always one"))).collect()
+}
+
+pub(super) fn validate(list: &[Attachment], host_name: impl Fn(&At, &str) -> Result<()>) -> Result<()> {
+    let field = At::Field("net");
+    if list.is_empty() || list.len() > MAX {
+        return Err(field.error(format!("{} networks are not 1 to {MAX}", list.len())));
+    }
+    for (i, one) in list.iter().enumerate() {
+        let place = field.index(i);
+        let at = if list.len() == 1 { &field } else { &place };
+        let (kind, name) = one.target();
+        let named = at.key(kind);
+        let on_network = one.on_network().is_some();
+        let syntax = if on_network { super::name_syntax(name) } else { interface_syntax(name) };
+        syntax.map_err(|why| named.error(why))?;
+        let same = |other: &Attachment| match (&one.kind, &other.kind) {
+            (AttachmentKind::Network(one), AttachmentKind::Network(other)) => one == other,
+            (AttachmentKind::Device(one), AttachmentKind::Device(other)) => one == other,
+            _ => false,
+        };
+        if list[..i].iter().any(same) {
+            return Err(named.error(format!("{name:?} stands twice")));
+        }
+        if let AttachmentKind::Vlan { id, .. } = one.kind
+            && !(1..=4094).contains(&id)
+        {
+            return Err(at.key("id").error(format!("{id} is not in the range 1 to 4094")));
+        }
+        if let Some(name) = &one.interface {
+            interface_syntax(name).map_err(|why| at.key("interface").error(why))?;
+            if name == "lo" || list[..i].iter().any(|other| other.interface.as_ref() == Some(name)) {
+                return Err(at.key("interface").error(format!("there is a device {name:?} already")));
+            }
+        }
+        for (j, address) in one.addresses.iter().enumerate() {
+            if one.addresses[..j].iter().any(|other| other.address == address.address) {
+                return Err(at.key("addresses").index(j).error(format!("{} stands twice", address.address)));
+            }
+        }
+        validate_device(one, at)?;
+        for (j, alias) in one.aliases.iter().enumerate() {
+            host_name(&at.key("aliases").index(j), alias)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the kinds differ in.
+fn validate_device(one: &Attachment, at: &At) -> Result<()> {
+    if one.mac.is_some_and(|mac| mac[0] & 1 != 0 || mac == [0; 6]) {
+        return Err(at
+            .key("mac")
+            .error("is not the address of a single device: the lowest bit of its first byte is set, or all are zero"));
+    }
+    if one.mac.is_some() && matches!(one.kind, AttachmentKind::Ipvlan { .. }) {
+        return Err(at
+            .key("mac")
+            .error("an ipvlan has the address of the host's device")
+            .with_hint("leave it out, or use macvlan"));
+    }
+    if let Some(mtu) = one.mtu.filter(|mtu| !(68..=65535).contains(mtu)) {
+        return Err(at.key("mtu").error(format!("{mtu} is not in the range 68 to 65535")));
+    }
+    for (j, gateway) in one.gateways.iter().enumerate() {
+        if one.gateways[..j].iter().any(|other| other.is_ipv4() == gateway.is_ipv4()) {
+            return Err(at.key("gateways").index(j).error("there is one gateway of IPv4 and one of IPv6"));
+        }
+    }
+    for (j, route) in one.routes.iter().enumerate() {
+        let place = at.key("routes");
+        let place = place.index(j);
+        if route.via.is_some_and(|via| via.is_ipv4() != route.to.address.is_ipv4()) {
+            return Err(place.key("via").error("is of another family than what it leads to"));
+        }
+        if masked(route.to) != route.to.address {
+            return Err(place.key("to").error(format!("{} has bits behind its prefix", route.to)));
+        }
+    }
+    let networks =
+        [("gateways", one.gateways.is_empty()), ("routes", one.routes.is_empty()), ("mtu", one.mtu.is_none())];
+    match networks.iter().find(|(_, absent)| !absent) {
+        Some((key, _)) if one.on_network().is_some() => Err(at.key(key).error("is the network's")),
+        _ if one.on_network().is_none() && !one.aliases.is_empty() => {
+            Err(at.key("aliases").error("only those on a network of this program are found by names"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The first address of what this one is in.
+fn masked(of: InterfaceAddress) -> IpAddr {
+    let ones = |prefix: u8, bits: u32| u128::MAX.checked_shl(bits - u32::from(prefix)).unwrap_or(0);
+    match (of.address, of.prefix) {
+        (IpAddr::V4(address), Some(prefix)) => IpAddr::V4((u32::from(address) & ones(prefix, 32) as u32).into()),
+        (IpAddr::V6(address), Some(prefix)) => IpAddr::V6((u128::from(address) & ones(prefix, 128)).into()),
+        (address, None) => address,
+    }
+}
+
+/// What only a whole spec tells.
+pub(super) fn detached(list: &[Attachment]) -> Result<()> {
+    match list.first() {
+        None => Ok(()),
+        Some(_) => {
+            Err(Error::new(ErrorKind::InvalidSpec, "a detached container would outlive the networks of this program")
+                .with_field("net")
+                .with_errno(libc::EINVAL)
+                .with_hint("leave out detach or net; ports reach a detached container"))
+        }
+    }
+}

@@ -1,0 +1,180 @@
+"""Containers on a network of their own."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import _host, _ringfence
+from ._container import Container
+from ._errors import Error, forked_child
+from ._types import Address
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from ._types import Args, Seconds, Size
+
+
+def options_of(name: str | None, subnets: str | Iterable[str] | None, mtu: int | None) -> str:
+    """JSON for the core, which checks it."""
+    listed = subnets if subnets is None or isinstance(subnets, str) else list(subnets)
+    given = {"name": name, "subnets": listed, "mtu": mtu}
+    return json.dumps({key: value for key, value in given.items() if value is not None})
+
+
+class Network:
+    """Several containers on a network of their own: they reach each other by address and by name, and nobody else.
+
+        with ringfence.Network() as net:
+            server = net.container(["python3", "-m", "http.server", "80"], hostname="server")
+            client = net.container()
+            client.run(["curl", "-s", "http://server/"], check=True)
+            net.partition([client], [server])
+            net.heal()
+            net.shape(client, delay=0.05, loss=0.01)
+
+    It is a bridge in a network namespace of its own: nothing of it is seen on the host, and it takes no rights. `container` starts a
+    container on it; `net=network` of any container does too, and a list of networks, or objects that say more:
+    `net={"network": net.name, "addresses": ["10.89.0.5"], "interface": "lan", "aliases": ["db"]}`.
+
+    A name is found by /etc/hosts: `name`, `hostname` and `aliases` of each container on it, as long as it runs. A container sends
+    from its own addresses only, whatever rights it has.
+
+    subnets: at most one of IPv4 and one of IPv6; by default 10.89.0.0/16 and fd4f:9a1c:77e2::/64. Networks do not see each other.
+    mtu: the largest packet in bytes.
+
+    It ends at the end of the block, by `close`, when it is forgotten (with a ResourceWarning), with this process; so do the
+    containers that `container` started.
+    """
+
+    def __init__(
+        self, *, name: str | None = None, subnets: str | Iterable[str] | None = None, mtu: int | None = None
+    ) -> None:
+        # Set first: the finalizer also sees a network that could not be started.
+        self._closed = True
+        _host.sync_log_level()
+        self._raw = _ringfence.Network.start(options_of(name, subnets, mtu))
+        self._generation = _host.generation
+        self._closed = False
+
+    def _live(self, call: str) -> _ringfence.Network:
+        if self._generation != _host.generation:
+            raise forked_child(f"Network.{call}")
+        return self._raw
+
+    def container(self, argv: Args | None = None, **options: Any) -> Container:
+        """Starts a container on it, from any thread: takes what `Container` takes. It has a device `eth0` on this network, unless `net` says
+        more. To forget it ends nothing; it keeps its network, which ends it.
+        """
+        return Container(argv, _home=self, **options)
+
+    @property
+    def name(self) -> str:
+        """By which containers name it: `net="network:NAME"`."""
+        return self._live("name").name
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Its name, subnets and mtu, and its members: containers by id, with their addresses."""
+        info: dict[str, Any] = json.loads(self._live("info").info())
+        return info
+
+    @property
+    def subnets(self) -> list[str]:
+        """IPv4 first."""
+        subnets: list[str] = self.info["subnets"]
+        return subnets
+
+    @property
+    def running(self) -> bool:
+        """Containers can be started on it."""
+        return not self._closed and self._live("running").running
+
+    def partition(self, one: Iterable[Container], other: Iterable[Container]) -> None:
+        """Cuts the network: nothing passes between the containers of the two sides any more; who is on neither reaches both.
+
+        Connections that are open stall. Further cuts add to it, `heal` takes all away. Who starts later is on no side.
+        """
+        self._live("partition").partition([c._raw for c in one], [c._raw for c in other])
+
+    def heal(self) -> None:
+        """Everybody reaches everybody again."""
+        self._live("heal").heal()
+
+    def set_link(self, container: Container, up: bool) -> None:
+        """Takes a container off the network, or lets it on again: its device has no carrier meanwhile."""
+        self._live("set_link").set_link(container._raw, up)
+
+    def shape(
+        self,
+        container: Container,
+        *,
+        rate: Size | None = None,
+        delay: Seconds = 0,
+        jitter: Seconds = 0,
+        loss: float = 0,
+        duplicate: float = 0,
+        reorder: float = 0,
+        corrupt: float = 0,
+        direction: Literal["both", "in", "out"] = "both",
+    ) -> None:
+        """Gives the link of a container a rate, a delay, losses; in the place of what it had. Without any it is as it was made.
+
+        rate: bytes per second. delay, jitter: seconds (or text: `"50ms"`), by which each packet is later.
+        loss, duplicate, reorder, corrupt: the share of packets, from 0 to 1, that is lost, comes twice, passes others, has a wrong bit.
+        direction: `both` (each way on its own: a delay is there and back), `in` for what it receives, `out` for what it sends.
+
+        An error of kind `unsupported` for a kernel without tbf (`rate`) or netem (the others).
+        """
+        given = {
+            "rate": rate,
+            "delay": delay,
+            "jitter": jitter,
+            "loss": loss,
+            "duplicate": duplicate,
+            "reorder": reorder,
+            "corrupt": corrupt,
+        }
+        shape = json.dumps({key: value for key, value in given.items() if value is not None})
+        self._live("shape").shape(container._raw, shape, direction)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Ends the containers that `container` started, then the network; waits until everything is undone. Closing twice is fine."""
+        if self._closed:
+            return
+        self._live("close").close(timeout)
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._generation == _host.generation:
+            self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_closed", True) or self._generation != _host.generation:
+            return
+        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        try:
+            self._raw.close(5.0)
+        except Error:
+            pass
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "_raw"):
+            return "<Network: not started>"
+        if self._generation != _host.generation:
+            return "<Network: of the parent process>"
+        return f"<Network {self._raw.name!r}{'' if self._raw.running else ' ended'}>"
+
+
+def addresses_of(text: str) -> list[Address]:
+    """What the core tells of a container's devices."""
+    return [Address(one["network"], one["interface"], tuple(one["addresses"]), one["mac"]) for one in json.loads(text)]

@@ -1,0 +1,228 @@
+"""Networks of containers, from Python.
+
+tests/run: vm=root
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import ringfence
+import ringfence.aio
+
+# What does not come is not waited for longer.
+MOMENT = 1.0 if os.environ.get("RINGFENCE_TEST_TIER") == "vm" else 0.2
+
+
+def reaches(client: ringfence.Container, server: ringfence.Container, timeout: float = 60) -> bool:
+    """A neighbour that did not answer is asked again after a second."""
+    address = server.addresses[0].addresses[0]
+    try:
+        client.connect(f"{address}:80", timeout=timeout).close()
+    except (ringfence.Error, TimeoutError):
+        return False
+    return True
+
+
+def is_cut_off(client: ringfence.Container, server: ringfence.Container) -> bool:
+    return not reaches(client, server, MOMENT)
+
+
+Serve = Callable[[ringfence.Container], None]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    with contextlib.ExitStack() as listening:
+        yield lambda container: listening.enter_context(container.listen("0.0.0.0:80", backlog=64))  # type: ignore[func-returns-value]
+
+
+def test_by_name_and_by_address(serve: Serve) -> None:
+    with ringfence.Network(subnets="10.1.2.0/24") as net:
+        server = net.container(hostname="server")
+        client = net.container(net={"network": net, "addresses": ["10.1.2.9"], "aliases": ["cli", "me"]})
+        serve(server)
+        assert reaches(client, server)
+        found = client.run(["getent", "hosts", "server"], capture_output=True, text=True, check=True).stdout
+        assert found.split() == ["10.1.2.2", "server"]
+        assert server.run(["getent", "hosts", "me"], capture_output=True, text=True).stdout.split()[0] == "10.1.2.9"
+        assert client.addresses == [ringfence.Address(net.name, "eth0", ("10.1.2.9",), "02:00:0a:01:02:09")]
+        assert net.subnets == ["10.1.2.0/24"]
+        assert [one["container"] for one in net.info["members"]] == [server.id, client.id]
+        if client.info["cgroup"]:
+            assert client.usage().net["eth0"].tx_bytes > 0
+    assert not net.running and not server.running
+    net.close()
+
+
+def test_several_networks_of_one_container() -> None:
+    with (
+        ringfence.Network() as front,
+        ringfence.Network(name="back", mtu=9000) as back,
+        ringfence.Container(net=[front, {"network": "back", "interface": "lan"}], hostname="proxy") as proxy,
+    ):
+        assert [(one.network, one.interface) for one in proxy.addresses] == [(front.name, "eth0"), ("back", "lan")]
+        db = back.container(hostname="db")
+        assert proxy.run(["getent", "hosts", "db"], stdout=subprocess.DEVNULL).returncode == 0
+        assert front.container().run(["getent", "hosts", "db"], stdout=subprocess.DEVNULL).returncode == 2
+        assert db.run(["cat", "/sys/class/net/eth0/mtu"], capture_output=True, text=True).stdout == "9000\n"
+
+
+def test_a_cut_a_link_and_a_rate(serve: Serve) -> None:
+    with ringfence.Network() as net:
+        one, two, three = (net.container() for _ in range(3))
+        serve(one)
+        net.partition([one], [two])
+        assert is_cut_off(two, one) and reaches(three, one)
+        net.heal()
+        assert reaches(two, one)
+        net.set_link(one, False)
+        assert is_cut_off(two, one)
+        net.set_link(one, True)
+        assert reaches(two, one)
+        net.shape(one, rate="1M", direction="in")
+        net.shape(one)
+        assert reaches(two, one)
+        try:
+            net.shape(one, delay="1ms", loss=1)
+        except ringfence.Error as error:
+            assert error.kind == "unsupported"
+        else:
+            assert is_cut_off(two, one)
+
+
+def test_what_cannot_be_had() -> None:
+    with ringfence.Network(name="only", subnets=["10.1.2.0/29"]) as net:
+        for fields, name in (
+            ({"subnets": ["10.1.2.3/29"]}, "subnets[0]"),
+            ({"subnets": 7}, "subnets"),
+            ({"mtu": 1}, "mtu"),
+            ({"name": "/"}, "name"),
+        ):
+            with pytest.raises((ringfence.SpecError, TypeError)) as caught:
+                ringfence.Network(**fields)  # type: ignore[arg-type]
+            assert isinstance(caught.value, TypeError) or caught.value.field == name
+        with pytest.raises(ringfence.Error) as caught_error:
+            ringfence.Network(name="only")
+        assert (caught_error.value.kind, caught_error.value.field) == ("already_exists", "name")
+        with pytest.raises(ringfence.SpecError) as caught_spec:
+            net.container(net="none")
+        assert caught_spec.value.field == "net"
+        for bad, field, kind in (
+            ("network:nowhere", "net", "not_found"),
+            ("bridge", "net", "invalid_spec"),
+            ({"network": "only", "addresses": ["10.1.3.1"]}, "net.addresses", "invalid_spec"),
+            ({"network": "only", "mac": "01:00:00:00:00:00"}, "net.mac", "invalid_spec"),
+            ({"network": "only", "interface": "a/b"}, "net.interface", "invalid_spec"),
+            ({"network": "only", "adress": []}, "net.adress", "invalid_spec"),
+        ):
+            with pytest.raises(ringfence.Error) as caught_error:
+                ringfence.Container(net=bad)
+            assert (caught_error.value.field, caught_error.value.kind) == (field, kind)
+        container = net.container()
+        with pytest.raises(ringfence.Error) as caught_error:
+            net.partition([], [container])
+        assert caught_error.value.field == "one"
+        with pytest.raises(ringfence.Error) as caught_error:
+            net.shape(container, loss=2)
+        assert caught_error.value.field == "loss"
+        with pytest.raises(ringfence.Error) as caught_error:
+            net.shape(container, rate="1M", direction="up")  # type: ignore[arg-type]
+        assert caught_error.value.field == "direction"
+    with pytest.raises(ringfence.Error) as caught_error:
+        net.container()
+    assert caught_error.value.kind == "closed"
+
+
+def test_asyncio(serve: Serve) -> None:
+    async def main() -> None:
+        async with ringfence.aio.Network() as net:
+            one, two = await asyncio.gather(net.container(hostname="one"), net.container())
+            found = await two.run(["getent", "hosts", "one"], capture_output=True, text=True)
+            assert found.returncode == 0
+            serve(one._sync)
+            await net.partition([one], [two])
+            assert is_cut_off(two._sync, one._sync)
+            await net.heal()
+            assert reaches(two._sync, one._sync)
+            await net.set_link(one, True)
+            await net.shape(one, rate="10M")
+            assert one.addresses[0].network == net.name and net.running
+        assert not net.running
+
+    asyncio.run(main())
+
+
+def test_a_forgotten_network_ends_with_a_warning() -> None:
+    net = ringfence.Network()
+    name = net.name
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del net
+        gc.collect()
+    assert any(issubclass(one.category, ResourceWarning) and name in str(one.message) for one in caught)
+    ringfence.Network(name=name).close()
+
+
+def test_a_forked_child_has_no_networks() -> None:
+    with ringfence.Network() as net:
+        container = net.container()
+        child = os.fork()
+        if not child:
+            try:
+                net.heal()
+            except ringfence.Error as error:
+                os._exit(0 if error.kind == "forked_child" else 1)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert container.running
+
+
+def test_nothing_is_left_when_the_program_is_killed() -> None:
+    script = (
+        "import ringfence, os, signal\n"
+        "net = ringfence.Network(name='killed'); c = net.container(hostname='x'); print(c.pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    program = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert program.returncode == -9, program.stderr
+    pid = int(program.stdout)
+    for _ in range(400):
+        left = [entry.name for entry in ringfence.ls() if entry.name and entry.name.startswith("killed.")]
+        if not left and not os.path.exists(f"/proc/{pid}"):
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail(f"still there: {left}")
+
+
+def test_who_has_ended_leaves_by_itself() -> None:
+    with ringfence.Network(subnets="10.1.2.0/29") as net:
+        for _ in range(12):
+            main = net.container(["true"]).main
+            assert main and main.wait(60) == 0
+        deadline = time.monotonic() + 60
+        while net.info["members"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        kept = net.container(["sleep", "60"])
+        del kept
+        gc.collect()
+        assert len(net.info["members"]) == 1
+
+
+def test_the_fixture(ringfence_network: ringfence.Network, ringfence_container: object) -> None:
+    one = ringfence_network.container(hostname="one")
+    two = ringfence_container(net=ringfence_network)  # type: ignore[operator]
+    assert two.run(["getent", "hosts", "one"], stdout=subprocess.DEVNULL).returncode == 0
+    assert one.running

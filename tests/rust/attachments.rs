@@ -1,0 +1,190 @@
+//! Devices of a container on devices of the host: the host is a network namespace of the test's own.
+//!
+//! tests/run: as=root vm=root timeout=120 threads=1
+
+use std::net::IpAddr;
+use std::process::Command as Host;
+use std::sync::Once;
+use std::time::Duration;
+
+use common::*;
+use nix::sched::{CloneFlags, unshare};
+use ringfence::spec::{Attachment, AttachmentKind, InterfaceAddress, IpvlanMode, MacvlanMode, Net};
+use ringfence::{Container, Error, ErrorKind, Spec};
+
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod common;
+
+const MOMENT: Duration = Duration::from_millis(300);
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
+
+/// Runs a command of iproute2 in the namespace of this thread.
+fn ip(arguments: &str) -> bool {
+    let output = Host::new("ip").args(arguments.split_whitespace()).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// A network namespace for this thread, with a pair of devices: `near` is used by containers, `far` has 10.7.0.1/24 and fd07::1/64. Keepers
+/// belong to the namespaces of who asks: the next test's gets one of its own.
+fn host() -> bool {
+    static IP: Once = Once::new();
+    IP.call_once(|| assert!(Host::new("ip").arg("-V").output().is_ok(), "iproute2 is part of the set-up"));
+    unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+    ip("link set lo up")
+        && ip("link add near type veth peer name far")
+        && ip("link set near up")
+        && ip("link set far up")
+        && ip("address add 10.7.0.1/24 dev far")
+        && ip("-6 address add fd07::1/64 dev far nodad")
+}
+
+fn with(one: Attachment) -> Result<Container, Error> {
+    Container::start(&Spec::new().net(Net::Attached(vec![one])))
+}
+
+fn cidr(text: &str) -> InterfaceAddress {
+    text.parse().expect("an address")
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn refused(result: Result<Container, Error>, kind: ErrorKind, field: &str) -> Error {
+    let error = result.expect_err("an error");
+    assert_eq!((error.kind(), error.field()), (kind, Some(field)), "{error}");
+    error
+}
+
+/// What the kernel has not is skipped.
+fn started(result: Result<Container, Error>) -> Option<Container> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            skip(&error.to_string());
+            None
+        }
+        result => Some(result.expect("a container")),
+    }
+}
+
+/// Whether the far end of the pair is reached.
+fn reaches_far(container: &Container) -> bool {
+    let listener = std::net::TcpListener::bind("10.7.0.1:80").expect("the far address");
+    let reached = container.connect("10.7.0.1:80", Some(MOMENT)).is_ok();
+    drop(listener);
+    reached
+}
+
+#[test]
+fn a_macvlan_has_addresses_routes_and_a_gateway() {
+    assert!(host());
+    let one = Attachment::macvlan("near")
+        .interface("lan")
+        .address(cidr("10.7.0.5/24"))
+        .address(cidr("fd07::5/64"))
+        .mac([2, 0, 0, 0, 7, 5])
+        .mtu(1400)
+        .gateway(address("10.7.0.1"))
+        .route(cidr("192.0.2.0/24"), Some(address("10.7.0.9")));
+    let Some(container) = started(with(one)) else { return };
+    assert!(reaches_far(&container));
+    let listener = std::net::TcpListener::bind("[fd07::1]:80").unwrap();
+    container.connect("[fd07::1]:80", PATIENCE).unwrap();
+    drop(listener);
+    assert_eq!(sh_in(&container, "cat /sys/class/net/lan/address /sys/class/net/lan/mtu"), "02:00:00:00:07:05\n1400\n");
+    let routes = sh_in(&container, "cat /proc/net/route");
+    // Destination, gateway; in the machine's order.
+    assert!(routes.contains("lan\t00000000\t0100070A") && routes.contains("lan\t000200C0\t0900070A"), "{routes}");
+    let told = container.addresses().unwrap();
+    assert_eq!((told[0].interface.as_str(), told[0].addresses.len(), &told[0].network), ("lan", 2, &None));
+    // Two of mode `bridge` reach each other, one of mode `private` nobody.
+    let other = with(Attachment::macvlan("near").address(cidr("10.7.0.6/24"))).unwrap();
+    let _listening = other.listen("10.7.0.6:80", 1).unwrap();
+    assert!(container.connect("10.7.0.6:80", PATIENCE).is_ok());
+    let kind = AttachmentKind::Macvlan { parent: "near".into(), mode: MacvlanMode::Private };
+    let alone = with(Attachment::new(kind).address(cidr("10.7.0.7/24"))).unwrap();
+    assert!(alone.connect("10.7.0.6:80", Some(MOMENT)).is_err());
+    assert!(reaches_far(&alone));
+}
+
+#[test]
+fn an_ipvlan_of_each_mode() {
+    assert!(host());
+    for mode in IpvlanMode::ALL {
+        let one = Attachment::ipvlan("near", mode).address(cidr("10.7.0.5/24"));
+        let Some(container) = started(with(one)) else { return };
+        if mode == IpvlanMode::L2 {
+            assert!(reaches_far(&container));
+        }
+        // The state of an ipvlan is that of its parent, or unknown.
+        let flags = sh_in(&container, "cat /sys/class/net/eth0/flags");
+        let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap();
+        assert_eq!(flags & libc::IFF_UP as u32, libc::IFF_UP as u32, "{mode:?}");
+        assert!(sh_in(&container, "cat /proc/net/route /proc/net/fib_trie").contains("10.7.0.5"), "{mode:?}");
+        container.close(PATIENCE).unwrap();
+    }
+}
+
+#[test]
+fn a_vlan_is_another_network_on_the_same_device() {
+    assert!(host());
+    let Some(container) = started(with(Attachment::vlan("near", 70).address(cidr("10.7.0.5/24")))) else { return };
+    assert!(!reaches_far(&container));
+    assert!(ip("link add link far name far.70 type vlan id 70") && ip("link set far.70 up"));
+    assert!(ip("address del 10.7.0.1/24 dev far") && ip("address add 10.7.0.1/24 dev far.70"));
+    assert!(reaches_far(&container));
+}
+
+#[test]
+fn a_bridge_of_the_host() {
+    assert!(host());
+    assert!(ip("link add br0 type bridge forward_delay 0") && ip("link set br0 up"));
+    assert!(ip("link set near master br0"));
+    let one = with(Attachment::bridge("br0").address(cidr("10.7.0.5/24"))).unwrap();
+    let two = with(Attachment::bridge("br0").address(cidr("10.7.0.6/24"))).unwrap();
+    let listening = two.listen("10.7.0.6:80", 1).unwrap();
+    assert!(one.connect("10.7.0.6:80", PATIENCE).is_ok());
+    assert!(reaches_far(&one));
+    // A socket of its network keeps that, and its devices.
+    drop(listening);
+    one.close(PATIENCE).unwrap();
+    two.close(PATIENCE).unwrap();
+    until("its devices are gone", || !ip("link show rf0") && !ip("link show rf1"));
+    refused(with(Attachment::bridge("far")), ErrorKind::InvalidSpec, "net.bridge");
+}
+
+#[test]
+fn a_device_of_the_host_comes_back() {
+    assert!(host());
+    let one = Attachment::device("near").interface("wan").address(cidr("10.7.0.5/24"));
+    let container = with(one.clone()).unwrap();
+    assert!(!ip("link show near"));
+    assert!(reaches_far(&container));
+    assert_eq!(sh_in(&container, "ls /sys/class/net"), "lo\nwan\n");
+    container.close(PATIENCE).unwrap();
+    assert!(ip("link show near"));
+    // So it does after a start that fails.
+    let spec = Spec::new().net(Net::Attached(vec![one])).argv(["/no/such/program"]);
+    refused(Container::start(&spec), ErrorKind::NotFound, "argv[0]");
+    assert!(ip("link show near"));
+}
+
+#[test]
+fn several_devices_and_those_that_are_not_there() {
+    assert!(host());
+    let list = vec![
+        Attachment::macvlan("near").address(cidr("10.7.0.5/24")),
+        Attachment::macvlan("near").address(cidr("10.8.0.5/24")).interface("other"),
+    ];
+    if let Some(container) = started(Container::start(&Spec::new().net(Net::Attached(list)))) {
+        assert_eq!(sh_in(&container, "ls /sys/class/net"), "eth0\nlo\nother\n");
+    }
+    refused(with(Attachment::macvlan("nothing")), ErrorKind::NotFound, "net.macvlan");
+    refused(with(Attachment::bridge("nothing")), ErrorKind::NotFound, "net.bridge");
+    refused(with(Attachment::device("nothing")), ErrorKind::NotFound, "net.device");
+    let twice = vec![Attachment::vlan("near", 5), Attachment::vlan("near", 5).interface("again")];
+    let error = Container::start(&Spec::new().net(Net::Attached(twice))).unwrap_err();
+    if error.kind() != ErrorKind::Unsupported {
+        assert_eq!((error.kind(), error.field()), (ErrorKind::AlreadyExists, Some("net[1].vlan")), "{error}");
+    }
+}

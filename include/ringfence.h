@@ -330,7 +330,7 @@ typedef struct ringfence_logs ringfence_logs;
  *
  * "net" of a container's spec names it: "network:NAME", or an object that says more, {"network": "shop", "interface": "eth0",
  * "addresses": ["10.89.0.5"], "mac": "02:00:0a:59:00:05", "aliases": ["db"]}, or an array of those. /etc/hosts of those on it has the name,
- * the host name and the aliases of each, as long as it runs. A container sends from its own addresses only.
+ * the host name and the aliases of each, until its end was seen (by a wait, a close, or when others start). A container sends from its own addresses only.
  */
 typedef struct ringfence_network ringfence_network;
 
@@ -1836,8 +1836,8 @@ int ringfence_network_by_name(const char *name,
 
 /**
  * Starts a container on it, as ringfence_container_start() does; one whose "net" is not set gets a device on this network, eth0. From
- * any thread. `*result` is for ringfence_container_free(), which ends nothing: the network keeps the container until it, or the
- * network, is closed.
+ * any thread. `*result` is for ringfence_container_free(), which ends nothing: the network keeps the container until it has
+ * ended or is closed, or the network is.
  *
  * Fails with RINGFENCE_KIND_ALREADY_EXISTS and the field "net.addresses" for an address that another has, with
  * RINGFENCE_KIND_EXHAUSTED and the field "net" when there is none left, with RINGFENCE_KIND_CLOSED.
@@ -1907,6 +1907,12 @@ int ringfence_network_shape(const ringfence_network *network,
                             const char *shape,
                             const char *direction,
                             ringfence_error **err);
+
+/**
+ * SIGKILL to every process of the containers that ringfence_network_container() started. Does not wait; the network goes on.
+ */
+int ringfence_network_kill(const ringfence_network *network,
+                           ringfence_error **err);
 
 /**
  * Ends the containers that ringfence_network_container() started, then the network; waits until everything is undone. Later calls

@@ -18,7 +18,7 @@ use crate::spec::{ringfence_spec, with_spec};
 ///
 /// "net" of a container's spec names it: "network:NAME", or an object that says more, {"network": "shop", "interface": "eth0",
 /// "addresses": ["10.89.0.5"], "mac": "02:00:0a:59:00:05", "aliases": ["db"]}, or an array of those. /etc/hosts of those on it has the name,
-/// the host name and the aliases of each, as long as it runs. A container sends from its own addresses only.
+/// the host name and the aliases of each, until its end was seen (by a wait, a close, or when others start). A container sends from its own addresses only.
 pub struct ringfence_network {
     _opaque: [u8; 0],
 }
@@ -94,8 +94,8 @@ pub unsafe extern "C" fn ringfence_network_by_name(
 }
 
 /// Starts a container on it, as ringfence_container_start() does; one whose "net" is not set gets a device on this network, eth0. From
-/// any thread. `*result` is for ringfence_container_free(), which ends nothing: the network keeps the container until it, or the
-/// network, is closed.
+/// any thread. `*result` is for ringfence_container_free(), which ends nothing: the network keeps the container until it has
+/// ended or is closed, or the network is.
 ///
 /// Fails with RINGFENCE_KIND_ALREADY_EXISTS and the field "net.addresses" for an address that another has, with
 /// RINGFENCE_KIND_EXHAUSTED and the field "net" when there is none left, with RINGFENCE_KIND_CLOSED.
@@ -215,6 +215,15 @@ pub unsafe extern "C" fn ringfence_network_shape(
             if direction.is_null() { Direction::Both } else { Direction::parse(text(direction, "direction")?)? };
         network_of(network, |network| network.shape(&running(container)?.container, &shape, direction).map(|()| 0))
     })
+}
+
+/// SIGKILL to every process of the containers that ringfence_network_container() started. Does not wait; the network goes on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_network_kill(
+    network: *const ringfence_network,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    done(network, err, Network::kill)
 }
 
 /// Ends the containers that ringfence_network_container() started, then the network; waits until everything is undone. Later calls

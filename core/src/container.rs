@@ -441,9 +441,12 @@ fn process_runs(pidfd: &OwnedFd) -> bool {
 static LINGERING: Mutex<Vec<Arc<Inner>>> = Mutex::new(Vec::new());
 
 fn sweep_lingering() {
-    if let Ok(mut lingering) = LINGERING.try_lock() {
-        lingering.retain(|inner| inner.owner.is_this() && !inner.has_ended());
-    }
+    let Ok(mut lingering) = LINGERING.try_lock() else { return };
+    // What they let go of may be the last of another container, which may come to linger too: not under the lock.
+    let mut all = std::mem::take(&mut *lingering);
+    drop(lingering);
+    all.retain(|inner| inner.owner.is_this() && !inner.has_ended());
+    lock(&LINGERING).append(&mut all);
 }
 
 static NAMED: Lazy<Mutex<HashMap<String, Weak<Handle>>>> = Lazy::new(Mutex::default);
@@ -930,7 +933,11 @@ impl Container {
             let ids = IdChoice { maps, claims: Vec::new(), detached_claims: None, mode, why };
             Prepared { keeper: holder.keeper.clone(), ids, name, log }
         } else {
-            let keeper = match net::keeper_of_networks(spec).or_else(|| keeper_of_joined(spec)) {
+            let of_networks = match role {
+                Role::Switch(_) => net::keeper_of_others(),
+                _ => net::keeper_of_networks(spec),
+            };
+            let keeper = match of_networks.or_else(|| keeper_of_joined(spec)) {
                 Some(keeper) if refused.is_empty() => keeper,
                 _ => launch::acquire(refused)?,
             };
@@ -1013,7 +1020,7 @@ impl Container {
         let pod = role.member();
         let namespaces = open_namespaces(spec, keeper.privileged, pod)?;
         let listening = ports::Listening::open(spec)?;
-        let mut joining = match pod {
+        let mut joining = match pod.filter(|pod| pod.kinds.contains(&NamespaceKind::Net)) {
             Some(pod) => net::Joining::in_pod(spec, &lock(&pod.holder.kept).devices),
             None => net::Joining::begin(spec, &keeper)?,
         };

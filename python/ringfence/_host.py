@@ -15,13 +15,14 @@ from ._errors import Error
 if TYPE_CHECKING:
     from ._compose import Group
     from ._container import Container
+    from ._network import Network
     from ._pod import Pod
 
 logger = logging.getLogger("ringfence")
 logger.addHandler(logging.NullHandler())
 
-#: Containers, pods and groups that end with this process.
-attached: weakref.WeakSet[Container | Pod | Group] = weakref.WeakSet()
+#: Containers, pods, groups and networks that end with this process.
+attached: weakref.WeakSet[Container | Pod | Group | Network] = weakref.WeakSet()
 
 #: Rises in every forked child: handles of an older generation belong to the parent.
 generation = 0

@@ -41,8 +41,8 @@ class Network:
     container on it; `net=network` of any container does too, and a list of networks, or objects that say more:
     `net={"network": net.name, "addresses": ["10.89.0.5"], "interface": "lan", "aliases": ["db"]}`.
 
-    A name is found by /etc/hosts: `name`, `hostname` and `aliases` of each container on it, as long as it runs. A container sends
-    from its own addresses only, whatever rights it has.
+    A name is found by /etc/hosts: `name`, `hostname` and `aliases` of each container on it, until its end was seen (by a wait, a
+    close, or when others start). A container sends from its own addresses only, whatever rights it has.
 
     subnets: at most one of IPv4 and one of IPv6; by default 10.89.0.0/16 and fd4f:9a1c:77e2::/64. Networks do not see each other.
     mtu: the largest packet in bytes.
@@ -60,6 +60,7 @@ class Network:
         self._raw = _ringfence.Network.start(options_of(name, subnets, mtu))
         self._generation = _host.generation
         self._closed = False
+        _host.attached.add(self)
 
     def _live(self, call: str) -> _ringfence.Network:
         if self._generation != _host.generation:
@@ -142,12 +143,17 @@ class Network:
         shape = json.dumps({key: value for key, value in given.items() if value is not None})
         self._live("shape").shape(container._raw, shape, direction)
 
+    def kill(self) -> None:
+        """SIGKILL to everything in the containers that `container` started. Does not wait; the network goes on."""
+        self._live("kill").kill()
+
     def close(self, timeout: float | None = None) -> None:
         """Ends the containers that `container` started, then the network; waits until everything is undone. Closing twice is fine."""
         if self._closed:
             return
         self._live("close").close(timeout)
         self._closed = True
+        _host.attached.discard(self)
 
     def __enter__(self) -> Self:
         return self

@@ -929,9 +929,9 @@ class Network:
     ) -> None:
         await self.close()
 
-    async def container(self, argv: Args | None = None, **options: Any) -> Container:
-        """Starts a container on it, as `ringfence.Network.container` does."""
-        return await Container(argv, _home=self._sync, **options)
+    def container(self, argv: Args | None = None, **options: Any) -> Container:
+        """A container on it: `async with net.container(...) as c` or `c = await net.container(...)` starts it."""
+        return Container(argv, _home=self._sync, **options)
 
     @property
     def name(self) -> str:
@@ -986,6 +986,10 @@ class Network:
             corrupt=corrupt,
             direction=direction,
         )
+
+    async def kill(self) -> None:
+        """SIGKILL to everything in the containers that `container` started. Does not wait."""
+        self._sync.kill()
 
     async def close(self, timeout: float | None = None) -> None:
         """Ends the containers that `container` started, then the network."""

@@ -60,6 +60,9 @@ impl Network {
         let container = container.0.clone();
         detached(py, || self.0.shape(&container, &Shape::from_json(shape)?, Direction::parse(direction)?))
     }
+    fn kill(&self, py: Python<'_>) -> PyResult<()> {
+        detached(py, || self.0.kill())
+    }
     #[pyo3(signature = (timeout=None))]
     fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         let timeout = duration(timeout)?;

@@ -83,6 +83,7 @@ int main(void)
     ok(failed(ringfence_network_shape(network, server, "{}", "up", &err), RINGFENCE_KIND_INVALID_ARGUMENT, "direction"), "a direction");
     ok(failed(ringfence_network_heal(NULL, &err), RINGFENCE_KIND_INVALID_ARGUMENT, NULL), "no network");
 
+    ok(ringfence_network_kill(network, &err) == 0 && ringfence_container_wait(client, 60000, &err) == 1, "all are killed");
     close(listener);
     ringfence_container_free(client);
     ok(ringfence_network_close(network, 60000, &err) == 0 && ringfence_container_is_running(server) == 0, "its containers end with it");

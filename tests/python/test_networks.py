@@ -157,7 +157,10 @@ def test_asyncio(serve: Serve) -> None:
             assert reaches(two._sync, one._sync)
             await net.set_link(one, True)
             await net.shape(one, rate="10M")
+            async with net.container() as three:
+                assert three.addresses[0].network == net.name
             assert one.addresses[0].network == net.name and net.running
+            await net.kill()
         assert not net.running
 
     asyncio.run(main())
@@ -186,6 +189,16 @@ def test_a_forked_child_has_no_networks() -> None:
             os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert container.running
+        # One of its own it may have.
+        child = os.fork()
+        if not child:
+            try:
+                with ringfence.Network() as own:
+                    running = own.container().running
+                os._exit(0 if running else 1)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_nothing_is_left_when_the_program_is_killed() -> None:

@@ -67,10 +67,14 @@ fn started(result: Result<Container, Error>) -> Option<Container> {
     }
 }
 
-/// Whether the far end of the pair is reached.
+/// Whether the far end of the pair is reached. (A neighbour that did not answer is asked again after a second.)
 fn reaches_far(container: &Container) -> bool {
+    reaches_far_in(container, PATIENCE)
+}
+
+fn reaches_far_in(container: &Container, time: Option<Duration>) -> bool {
     let listener = std::net::TcpListener::bind("10.7.0.1:80").expect("the far address");
-    let reached = container.connect("10.7.0.1:80", Some(MOMENT)).is_ok();
+    let reached = container.connect("10.7.0.1:80", time).is_ok();
     drop(listener);
     reached
 }
@@ -129,7 +133,7 @@ fn an_ipvlan_of_each_mode() {
 fn a_vlan_is_another_network_on_the_same_device() {
     assert!(host());
     let Some(container) = started(with(Attachment::vlan("near", 70).address(cidr("10.7.0.5/24")))) else { return };
-    assert!(!reaches_far(&container));
+    assert!(!reaches_far_in(&container, Some(MOMENT)));
     assert!(ip("link add link far name far.70 type vlan id 70") && ip("link set far.70 up"));
     assert!(ip("address del 10.7.0.1/24 dev far") && ip("address add 10.7.0.1/24 dev far.70"));
     assert!(reaches_far(&container));
@@ -140,7 +144,10 @@ fn a_bridge_of_the_host() {
     assert!(host());
     assert!(ip("link add br0 type bridge forward_delay 0") && ip("link set br0 up"));
     assert!(ip("link set near master br0"));
-    let one = with(Attachment::bridge("br0").address(cidr("10.7.0.5/24"))).unwrap();
+    assert!(ip("link set far mtu 1500") && ip("link set near mtu 1500"));
+    let one = with(Attachment::bridge("br0").address(cidr("10.7.0.5/24")).mtu(1400)).unwrap();
+    let bridge = Host::new("ip").args(["link", "show", "br0"]).output().unwrap().stdout;
+    assert!(String::from_utf8_lossy(&bridge).contains("mtu 1500"), "the host's bridge stays as it is");
     let two = with(Attachment::bridge("br0").address(cidr("10.7.0.6/24"))).unwrap();
     let listening = two.listen("10.7.0.6:80", 1).unwrap();
     assert!(one.connect("10.7.0.6:80", PATIENCE).is_ok());
@@ -163,6 +170,15 @@ fn a_device_of_the_host_comes_back() {
     assert_eq!(sh_in(&container, "ls /sys/class/net"), "lo\nwan\n");
     container.close(PATIENCE).unwrap();
     assert!(ip("link show near"));
+    // As it was, whatever it was inside.
+    let mac = Host::new("ip").args(["link", "show", "near"]).output().unwrap().stdout;
+    let other = with(Attachment::device("near").mac([2, 0, 0, 0, 7, 7]).mtu(1300)).unwrap();
+    assert_eq!(sh_in(&other, "cat /sys/class/net/eth0/mtu /sys/class/net/eth0/address"), "1300\n02:00:00:00:07:07\n");
+    other.close(PATIENCE).unwrap();
+    let link =
+        |text: &[u8]| String::from_utf8_lossy(text).split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(link(&Host::new("ip").args(["link", "show", "near"]).output().unwrap().stdout), link(&mac));
+    refused(with(Attachment::device("near").interface("default")), ErrorKind::InvalidSpec, "net.interface");
     // So it does after a start that fails.
     let spec = Spec::new().net(Net::Attached(vec![one])).argv(["/no/such/program"]);
     refused(Container::start(&spec), ErrorKind::NotFound, "argv[0]");

@@ -28,6 +28,8 @@ pub(crate) struct Moved {
     home: Arc<HostOnly>,
     /// Where it is. Holds the namespace, so that the device is not lost with the last process in it.
     away: Arc<HostOnly>,
+    /// Its address and its largest packet before, where the container's spec has others.
+    before: Option<([u8; 6], u32)>,
 }
 
 /// Runs `act` on a thread that is in another network namespace.
@@ -91,9 +93,17 @@ impl Moved {
     pub(crate) fn bring(device: &str, inside: &str, away: OwnedFd) -> Result<Self> {
         let (away, home) = (Arc::new(HostOnly::new(away)), Arc::new(HostOnly::new(own_namespace()?)));
         let index = rtnl::index(device).map_err(|e| failed("find", "device", device, &e))?;
-        let number = move_in(index, away.as_fd(), inside, false, |_| {});
-        let number = number.map_err(|e| failed("move", "device", device, &e))?;
-        Ok(Self { index: number, name: device.to_owned(), home, away })
+        let look_at = |e: io::Error| failed("look at", "device", device, &e);
+        let before = (rtnl::mac(device).map_err(look_at)?, rtnl::mtu(device).map_err(look_at)?);
+        let mut moved = Self { index: 0, name: device.to_owned(), home, away: away.clone(), before: Some(before) };
+        match move_in(index, away.as_fd(), inside, false, |number| moved.index = number) {
+            Ok(_) => Ok(moved),
+            Err(e) => {
+                // A name that it cannot have there is found after the move: it is not left half way.
+                let _ = moved.give_back();
+                Err(failed("move", "device", device, &e))
+            }
+        }
     }
 
     /// Its number inside.
@@ -105,6 +115,12 @@ impl Moved {
     /// given its number.
     pub(crate) fn give_back(&self) -> io::Result<()> {
         in_namespace(self.away.as_fd(), || {
+            if let Some((mac, mtu)) = self.before {
+                let mut batch = Batch::default();
+                batch.restore(self.index, mac, mtu);
+                // What cannot be restored is no reason to keep it.
+                let _ = Socket::open(libc::NETLINK_ROUTE).and_then(|socket| socket.request(batch));
+            }
             let here = || nix::net::if_::if_indextoname(self.index).is_ok();
             match move_device(self.index, self.home.as_fd(), &self.name, None, false) {
                 // Somebody has taken its name meanwhile. It is there under its name inside, or that is taken as well: then any
@@ -199,7 +215,13 @@ impl Container {
             Err(e) => return Err(failed("setns", "device", device, &e)),
         }
         // Noted before it moves, so that whoever sees the end gives it back.
-        let note = |number| Moved { index: number, name: device.to_owned(), home: home.clone(), away: away.clone() };
+        let note = |number| Moved {
+            index: number,
+            name: device.to_owned(),
+            home: home.clone(),
+            away: away.clone(),
+            before: None,
+        };
         let mut noted = None;
         let moved = move_in(index, away.as_fd(), inside, up, |number| {
             let mut devices = lock(&inner.devices);

@@ -568,7 +568,9 @@ fn effective(spec: &Spec, pod: &Spec, share: &[NamespaceKind], holder: i32) -> S
         spec.dns = pod.dns.clone();
     }
     if !is_file("/etc/hosts") {
-        let of_host = pod.hostname.iter().map(|name| (name.clone(), "127.0.1.1".to_owned()));
+        // On a network it has an address that others know by its name.
+        let alone = pod.net.attachments().iter().all(|one| one.on_network().is_none());
+        let of_host = pod.hostname.iter().filter(|_| alone).map(|name| (name.clone(), "127.0.1.1".to_owned()));
         for (name, address) in pod.hosts.clone().into_iter().chain(of_host) {
             spec.hosts.entry(name).or_insert(address);
         }

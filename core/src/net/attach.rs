@@ -109,10 +109,11 @@ impl Other {
             AttachmentKind::Bridge(name) => {
                 let bridge = self.find(name)?;
                 // A port with less would make the bridge's own less.
-                let mtu = one.mtu.or(rtnl::mtu(name).ok());
+                let near = rtnl::mtu(name).ok();
+                let mtu = one.mtu.or(near);
                 // The container's end has its number only if this one has; any name that is free.
                 let here = End { index: new_index(), name: "rf%d" };
-                batch.veth(&here, &Remote { mtu, ..remote }, bridge);
+                batch.veth(&here, near, &Remote { mtu, ..remote }, bridge);
             }
             kind @ (AttachmentKind::Macvlan { parent, .. }
             | AttachmentKind::Ipvlan { parent, .. }

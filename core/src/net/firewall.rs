@@ -3,6 +3,7 @@
 //! Sources: the headers of nfnetlink and nf_tables (linux/netfilter/nf_tables.h).
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NetlinkSerializable};
 
@@ -259,6 +260,11 @@ impl Batch {
                     rule.looked_up(&ipv4, true).verdict(NF_ACCEPT);
                 });
             }
+            // Who asks whether anybody has an address says nothing of his own (RFC 5227).
+            batch.rule(&SOURCES, |rule| {
+                rule.meta(NFT_META_PROTOCOL, REGISTER).is(&ARP);
+                rule.header(14, 4, REGISTER).is(&[0; 4]).verdict(NF_ACCEPT);
+            });
             // Nobody is a router.
             for kind in [ROUTER_ADVERTISEMENT, REDIRECT] {
                 batch.rule(&SOURCES, |rule| {
@@ -275,7 +281,7 @@ impl Batch {
             });
             // Who asks whether anybody has an address has none yet.
             batch.rule(&SOURCES, |rule| {
-                rule.meta(NFT_META_PROTOCOL, REGISTER).is(&IPV6);
+                rule.meta(NFT_META_PROTOCOL, REGISTER).is(&IPV6).meta(NFT_META_L4PROTO, REGISTER).is(&[ICMPV6]);
                 rule.header(8, 16, REGISTER).is(&[0; 16]).verdict(NF_ACCEPT);
             });
             batch.rule(&SOURCES, |rule| {
@@ -336,14 +342,20 @@ impl Batch {
         });
     }
 
-    /// Takes so many cuts away.
-    pub(super) fn heal(&mut self, cuts: u32) {
+    /// Nothing is cut any more.
+    pub(super) fn heal(&mut self) {
         self.transaction(|batch| {
             batch.nftables(DELRULE, 0, "remove rules of nftables", |rules| {
                 rules.put(1, &text(TABLE));
                 rules.put(2, &text(FORWARD.0));
             });
-            for set in (0..cuts).flat_map(|cut| [side(cut, 1), side(cut, 2)]) {
+        });
+    }
+
+    /// Removes what is left of these cuts.
+    pub(super) fn forget(&mut self, cuts: Range<u32>) {
+        self.transaction(|batch| {
+            for set in cuts.flat_map(|cut| [side(cut, 1), side(cut, 2)]) {
                 batch.nftables(DELSET, 0, "remove set of nftables", |attributes| {
                     attributes.put(1, &text(TABLE));
                     attributes.put(2, &text(&set.name));
@@ -366,7 +378,8 @@ mod tests {
         let mut batch = Batch::default();
         batch.firewall();
         batch.cut(0, [&vec![1; 4000], &[2]]);
-        batch.heal(1);
+        batch.heal();
+        batch.forget(0..1);
     }
 
     #[test]

@@ -84,11 +84,11 @@ impl Batch {
     }
 
     /// A pair of devices, one here, up, on a bridge, and one in another namespace, down.
-    pub(super) fn veth(&mut self, here: &End<'_>, there: &Remote<'_>, bridge: u32) {
+    pub(super) fn veth(&mut self, here: &End<'_>, mtu: Option<u32>, there: &Remote<'_>, bridge: u32) {
         let mut message = link(here.index);
         up(&mut message);
         message.attributes = vec![LinkAttribute::IfName(here.name.to_owned()), LinkAttribute::Controller(bridge)];
-        message.attributes.extend(there.mtu.map(LinkAttribute::Mtu));
+        message.attributes.extend(mtu.map(LinkAttribute::Mtu));
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(there.message()))),
@@ -174,6 +174,14 @@ impl Batch {
         let mut message = link(end.index);
         message.attributes = vec![LinkAttribute::Address(mac.to_vec())];
         self.push(0, RouteNetlinkMessage::NewLink(message), "set address of device", end.name);
+    }
+
+    /// Down, with this address and this largest packet.
+    pub(crate) fn restore(&mut self, index: u32, mac: Mac, mtu: u32) {
+        let end = End { index, name: "" };
+        self.set_up(&end, false);
+        self.set_mac(&end, mac);
+        self.set_mtu(&end, mtu);
     }
 
     /// Up or down.

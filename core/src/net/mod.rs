@@ -16,5 +16,5 @@ mod pool;
 mod shape;
 
 pub use network::{Address, Network};
-pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks};
+pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks, keeper_of_others};
 pub use shape::{Direction, Shape};

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use once_cell::sync::{Lazy, OnceCell};
+use once_cell::race::OnceBox;
+use once_cell::sync::OnceCell;
 use serde_json::{Value, json};
 
 use super::attach::Other;
@@ -131,8 +133,8 @@ struct State {
     /// By the number of the port.
     ports: BTreeMap<u32, Port>,
     hosts: Hosts,
-    /// How many cuts there are.
-    cuts: u32,
+    /// The numbers of the cuts that there are.
+    cuts: Range<u32>,
     /// Those that the network started.
     started: VecDeque<Container>,
 }
@@ -224,8 +226,14 @@ impl Hosts {
 pub(crate) struct OwnHosts {
     file: HostOnly,
     front: String,
-    /// By network.
-    parts: Mutex<BTreeMap<String, String>>,
+    parts: Mutex<Parts>,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    by_network: BTreeMap<String, String>,
+    /// The most that was ever written.
+    longest: usize,
 }
 
 impl OwnHosts {
@@ -235,14 +243,18 @@ impl OwnHosts {
 
     fn set(&self, network: &str, text: &str) {
         let mut parts = lock(&self.parts);
-        parts.insert(network.to_owned(), text.to_owned());
-        let whole: String = [self.front.as_str()].into_iter().chain(parts.values().map(String::as_str)).collect();
+        parts.by_network.insert(network.to_owned(), text.to_owned());
+        let texts = [self.front.as_str()].into_iter().chain(parts.by_network.values().map(String::as_str));
+        let mut whole = texts.collect::<String>().into_bytes();
+        // Empty lines in the place of what there was: who reads meanwhile finds no end of a line of before.
+        parts.longest = parts.longest.max(whole.len());
+        whole.resize(parts.longest, b'\n');
         if !self.file.is_open() {
             return;
         }
         // The container's memory may be full: then it has the names of before.
         if let Ok(file) = self.file.as_fd().try_clone_to_owned().map(File::from)
-            && file.write_all_at(whole.as_bytes(), 0).is_ok()
+            && file.write_all_at(&whole, 0).is_ok()
         {
             let _ = file.set_len(whole.len() as u64);
         }
@@ -253,21 +265,46 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The networks of this process, by name, with a number that no other has.
-static NETWORKS: Lazy<Mutex<Registry>> = Lazy::new(Mutex::default);
+/// The networks of a process. A forked child cannot use its parent's: another thread's lock would never be given back. So it has one of
+/// its own behind that.
+struct Registry {
+    owner: Owner,
+    /// By name, with a number that no other has.
+    networks: Mutex<HashMap<String, (u64, Weak<Handle>)>>,
+    next: OnceBox<Registry>,
+}
 
-type Registry = HashMap<String, (u64, Weak<Handle>)>;
+static REGISTRIES: OnceBox<Registry> = OnceBox::new();
 
-/// Whose they are: in a forked child another thread's lock would never be given back.
-static PROCESS: OnceCell<Owner> = OnceCell::new();
-
-/// The handle of a network of this program; not under the lock, for it may be the last one, whose drop closes it.
-fn handle_of(name: &str) -> Result<Option<Arc<Handle>>> {
-    if let Some(process) = PROCESS.get() {
-        process.check()?;
+impl Registry {
+    fn new() -> Box<Self> {
+        Box::new(Self { owner: Owner::this(), networks: Mutex::default(), next: OnceBox::new() })
     }
-    let found = lock(&NETWORKS).get(name).and_then(|(_, handle)| handle.upgrade());
-    Ok(found)
+
+    /// That of this process, which is made if need be.
+    fn own() -> &'static Self {
+        let mut at = REGISTRIES.get_or_init(Self::new);
+        while !at.owner.is_this() {
+            at = at.next.get_or_init(Self::new);
+        }
+        at
+    }
+
+    /// The handle of a network of this program; not under the lock, for it may be the last one, whose drop closes it.
+    ///
+    /// # Errors
+    /// ForkedChild in a child that has made none, where the name may be one of the parent's.
+    fn find(name: &str) -> Result<Option<Arc<Handle>>> {
+        let Some(mut at) = REGISTRIES.get() else { return Ok(None) };
+        while !at.owner.is_this() {
+            match at.next.get() {
+                Some(next) => at = next,
+                None => return at.owner.check().map(|()| None),
+            }
+        }
+        let found = lock(&at.networks).get(name).and_then(|(_, handle)| handle.upgrade());
+        Ok(found)
+    }
 }
 
 fn closed() -> Error {
@@ -293,7 +330,6 @@ impl Network {
 
     fn make(spec: &NetworkSpec) -> Result<Self> {
         static COUNTER: AtomicU64 = AtomicU64::new(1);
-        PROCESS.get_or_init(Owner::this).check()?;
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let mut subnets = spec.validate()?;
         if subnets.is_empty() {
@@ -362,13 +398,13 @@ impl Network {
                 pool: Pool::new(subnets),
                 ports: BTreeMap::new(),
                 hosts: Hosts { file: hosts, length: LOCALHOST.len() as u64, free: Vec::new() },
-                cuts: 0,
+                cuts: 0..0,
                 started: VecDeque::new(),
             }),
             closing: Mutex::default(),
         });
         let handle = Arc::new(Handle { shared });
-        lock(&NETWORKS).insert(name, (number, Arc::downgrade(&handle)));
+        lock(&Registry::own().networks).insert(name, (number, Arc::downgrade(&handle)));
         Ok(Self { handle })
     }
 
@@ -410,7 +446,7 @@ impl Network {
     /// # Errors
     /// NotFound (`name`).
     pub fn by_name(name: &str) -> Result<Self> {
-        let handle = handle_of(name)?.ok_or_else(|| unknown(name).with_field("name"))?;
+        let handle = Registry::find(name)?.ok_or_else(|| unknown(name).with_field("name"))?;
         handle.shared.owner.check()?;
         Ok(Self { handle })
     }
@@ -466,9 +502,9 @@ impl Network {
         }
         let sockets = state.sockets.clone().ok_or_else(closed)?;
         let mut batch = Batch::default();
-        batch.cut(state.cuts, [&left, &right]);
+        batch.cut(state.cuts.end, [&left, &right]);
         sockets.firewall.request(batch)?;
-        state.cuts += 1;
+        state.cuts.end += 1;
         Ok(())
     }
 
@@ -479,14 +515,21 @@ impl Network {
     pub fn heal(&self) -> Result<()> {
         let shared = self.open()?;
         let mut state = lock(&shared.state);
-        if state.cuts == 0 {
+        if state.cuts.is_empty() {
             return Ok(());
         }
         let sockets = state.sockets.clone().ok_or_else(closed)?;
         let mut batch = Batch::default();
-        batch.heal(state.cuts);
+        batch.heal();
         sockets.firewall.request(batch)?;
-        state.cuts = 0;
+        // Nothing is cut any more; what is left of the cuts means nothing.
+        while !state.cuts.is_empty() {
+            let some = state.cuts.start..state.cuts.end.min(state.cuts.start + 500);
+            let mut batch = Batch::default();
+            batch.forget(some.clone());
+            sockets.firewall.request(batch)?;
+            state.cuts.start = some.end;
+        }
         Ok(())
     }
 
@@ -558,6 +601,19 @@ impl Network {
         .to_string()
     }
 
+    /// SIGKILL to every process of the containers that [`container`](Self::container) started. Does not wait; the network goes on.
+    ///
+    /// # Errors
+    /// Closed.
+    pub fn kill(&self) -> Result<()> {
+        let shared = self.open()?;
+        let all: Vec<Container> = lock(&shared.state).started.iter().cloned().collect();
+        for container in all {
+            let _ = container.kill();
+        }
+        Ok(())
+    }
+
     /// Ends the containers that [`container`](Self::container) started, then the network; waits until all is undone. The devices of
     /// others on it are gone. Later calls fail with Closed. Closing it again is fine.
     ///
@@ -588,21 +644,32 @@ fn unknown(name: &str) -> Error {
 }
 
 fn find(name: &str) -> Option<Arc<Shared>> {
-    let found = handle_of(name).ok()??.shared.clone();
+    let found = Registry::find(name).ok()??.shared.clone();
     (found.owner.is_this() && lock(&found.state).sockets.is_some()).then_some(found)
 }
 
 impl Shared {
     fn close(&self, timeout: Option<Duration>) -> Result<()> {
         let deadline = launch::deadline(timeout);
-        let _closing = lock(&self.closing);
+        let _closing = loop {
+            match self.closing.try_lock() {
+                Ok(closing) => break closing,
+                Err(TryLockError::Poisoned(closing)) => break closing.into_inner(),
+                Err(TryLockError::WouldBlock) if deadline.is_some_and(|at| Instant::now() >= at) => {
+                    let error = Error::new(ErrorKind::TimedOut, "another thread is closing the network still");
+                    return Err(error.with_errno(libc::ETIMEDOUT));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
         let started = {
             let mut state = lock(&self.state);
             state.sockets = None;
             state.ports.values_mut().for_each(|port| port.socket = None);
             std::mem::take(&mut state.started)
         };
-        lock(&NETWORKS).retain(|_, (number, handle)| *number != self.number && handle.strong_count() > 0);
+        lock(&Registry::own().networks)
+            .retain(|_, (number, handle)| *number != self.number && handle.strong_count() > 0);
         let left = || deadline.map(|at| at.saturating_duration_since(Instant::now()));
         for container in &started {
             let _ = container.kill();
@@ -616,6 +683,8 @@ impl Shared {
 
     /// Containers that the network started and that have ended leave it, of so many at most: nobody else may look at them.
     fn let_go(&self, many: usize) {
+        // Who closes ends them all, and must not miss those that are looked at here.
+        let Ok(_closing) = self.closing.try_lock() else { return };
         let looked_at: Vec<Container> = {
             let mut state = lock(&self.state);
             let count = many.min(state.started.len());
@@ -624,20 +693,7 @@ impl Shared {
         // Their ends, and the last handles of those that are closed, want the lock.
         let over = |one: &Container| one.is_closed() || one.wait_end(Some(Duration::ZERO)).unwrap_or(true);
         let (ended, go_on): (Vec<_>, Vec<_>) = looked_at.into_iter().partition(over);
-        let late = {
-            let mut state = lock(&self.state);
-            match state.sockets {
-                Some(_) => {
-                    state.started.extend(go_on);
-                    Vec::new()
-                }
-                None => go_on,
-            }
-        };
-        // The network was closed meanwhile.
-        for one in &late {
-            let _ = one.close(Some(SHORT));
-        }
+        lock(&self.state).started.extend(go_on);
         drop(ended);
     }
 
@@ -651,6 +707,8 @@ impl Shared {
     }
 
     /// A port for a container that is being started: its addresses are taken, its names are known.
+    ///
+    /// Errors are at `net`, which the caller knows better.
     fn enter(self: &Arc<Self>, one: &Attachment, names: &[String], interface: &str, inside: u32) -> Result<Link> {
         let link = self.try_enter(one, names, interface, inside);
         match link {
@@ -871,7 +929,7 @@ impl Link {
         let mut batch = Batch::default();
         let (end, mac_of_it, mtu) = (End { ..there }, Some(mac), Some(shared.mtu));
         let remote = Remote { end, namespace: namespace.as_raw_fd(), mac: mac_of_it, mtu };
-        batch.veth(&here, &remote, BRIDGE.index);
+        batch.veth(&here, mtu, &remote, BRIDGE.index);
         batch.behind_port(&here, mac);
         sockets.route.request(batch)?;
         let mut batch = Batch::default();
@@ -919,6 +977,8 @@ pub(crate) struct Joining {
     front: String,
     file: Option<OwnedFd>,
     own: Option<Arc<OwnHosts>>,
+    /// Its devices are there.
+    connected: bool,
     /// Networks of the pod that it is in.
     of_pod: Vec<(Arc<Shared>, u32)>,
     failed: Option<Error>,
@@ -928,6 +988,12 @@ pub(crate) struct Joining {
 pub(crate) fn keeper_of_networks(spec: &Spec) -> Option<Arc<Keeper>> {
     let all = spec.net.attachments().iter().filter_map(|one| find(one.on_network()?));
     all.map(|network| network.keeper.clone()).find(|keeper| keeper.outer.is_some())
+}
+
+/// The keeper of an ordinary user's other networks, so that a container can be on several.
+pub(crate) fn keeper_of_others() -> Option<Arc<Keeper>> {
+    let all: Vec<_> = lock(&Registry::own().networks).values().filter_map(|(_, handle)| handle.upgrade()).collect();
+    all.iter().map(|handle| &handle.shared.keeper).find(|keeper| keeper.outer.is_some() && !keeper.is_dead()).cloned()
 }
 
 fn other_keeper(name: &str) -> Error {
@@ -946,21 +1012,28 @@ impl Joining {
         let names: Vec<String> = [&spec.name, &spec.hostname].into_iter().flatten().cloned().collect();
         for (i, (one, interface)) in list.iter().zip(interfaces(list)).enumerate() {
             let inside = FIRST_INSIDE + i as u32;
+            let field = if list.len() == 1 { "net".to_owned() } else { format!("net[{i}]") };
             let Some(name) = one.on_network() else {
-                let field = if list.len() == 1 { "net".to_owned() } else { format!("net[{i}]") };
                 joining.all.push(Joined::Other(Box::new(Other::new(one, interface, inside, field))));
                 continue;
             };
-            let missing = || unknown(name).with_field("net").with_hint("Network::start makes one");
+            let missing = || unknown(name).with_field(&*field).with_hint("Network::start makes one");
             let network = find(name).ok_or_else(missing)?;
             if keeper.outer.is_some() && !Arc::ptr_eq(&network.keeper, keeper) {
-                return Err(other_keeper(name));
+                return Err(other_keeper(name).with_field(field));
             }
             let mut all = names.clone();
             all.extend(one.aliases.iter().cloned());
             let mut seen = BTreeSet::new();
             all.retain(|name| seen.insert(name.clone()));
-            joining.all.push(Joined::Link(network.enter(one, &all, &interface, inside)?));
+            let link = network.enter(one, &all, &interface, inside).map_err(|e| match e.field() {
+                Some(at) => {
+                    let place = at.replacen("net", &field, 1);
+                    e.with_field(place)
+                }
+                None => e.with_field(field),
+            });
+            joining.all.push(Joined::Link(link?));
         }
         let own = |kind| matches!(spec.namespaces.get(&kind), None | Some(NamespaceSource::New));
         let links = joining.links().count();
@@ -1024,6 +1097,7 @@ impl Joining {
         });
         match made {
             Ok(()) => {
+                self.connected = true;
                 for link in self.links() {
                     if let Some(port) = lock(&link.network.state).ports.get_mut(&link.number) {
                         port.socket = Some(socket.clone());
@@ -1038,6 +1112,9 @@ impl Joining {
     pub fn settle(&mut self) -> i32 {
         if let Some(error) = &self.failed {
             return if error.errno() == 0 { libc::EIO } else { error.errno() };
+        }
+        if !self.connected {
+            return libc::ENOTCONN;
         }
         self.own = self.file.take().map(|file| OwnHosts::new(file, std::mem::take(&mut self.front)));
         for link in self.links() {

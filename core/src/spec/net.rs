@@ -585,7 +585,9 @@ const MAX: usize = 16;
 /// As the kernel's dev_valid_name().
 pub(crate) fn interface_syntax(name: &str) -> std::result::Result<(), String> {
     let strange = |c: char| c == '/' || c == ':' || c == '%' || c == '\0' || c.is_ascii_whitespace();
-    if name.is_empty() || name.len() >= libc::IFNAMSIZ || name == "." || name == ".." || name.contains(strange) {
+    // The kernel has directories of these names for parameters of all devices.
+    let taken = matches!(name, "." | ".." | "all" | "default");
+    if name.is_empty() || name.len() >= libc::IFNAMSIZ || taken || name.contains(strange) {
         return Err(format!(
             "{name:?} cannot be the name of a network device: 1 to 15 bytes without '/', ':', '%' and white space"
         ));

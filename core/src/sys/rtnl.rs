@@ -40,6 +40,13 @@ pub(crate) fn is_up(name: &str) -> io::Result<bool> {
     Ok(i32::from(flags) & libc::IFF_UP != 0)
 }
 
+/// The address of a device of Ethernet.
+pub(crate) fn mac(name: &str) -> io::Result<[u8; 6]> {
+    // SAFETY: this request writes the address.
+    let address = unsafe { ask(name, libc::SIOCGIFHWADDR)?.ifr_ifru.ifru_hwaddr };
+    Ok(std::array::from_fn(|i| address.sa_data[i] as u8))
+}
+
 /// The largest packet of a device, in bytes.
 pub(crate) fn mtu(name: &str) -> io::Result<u32> {
     // SAFETY: this request writes the size.

@@ -15,7 +15,8 @@ A source file may say how it is to be run, in a comment within its first 40 line
 
     timeout   seconds for the whole suite (300)          threads   test threads of a Rust test binary
     as        root, user, delegated (all)                tier      machine, vm (both)
-    vm        as `as`, in the virtual machine (root, delegated): there a program takes ten to twenty times as long
+    vm        as `as`, in the virtual machine, where a program takes ten to twenty times as long (root, delegated; root alone for C,
+              other languages and examples)
     vm-init   systemd: in a second boot of the virtual machine, in which that is pid 1
     harness   none: a Rust test with its own main        link      static: a C program linked to libringfence.a
     args      arguments of a program, comma separated    cflags    more compiler flags, comma separated

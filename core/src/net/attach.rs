@@ -79,11 +79,8 @@ impl Other {
     /// The number of a device of this thread's network namespace.
     fn find(&self, name: &str) -> Result<u32> {
         rtnl::index(name).map_err(|e| {
-            let error = Error::io("find device", &e).with_path(name).with_field(format!(
-                "{}.{}",
-                self.field,
-                self.attachment.target().0
-            ));
+            let (kind, _) = self.attachment.target();
+            let error = Error::io("find device", &e).with_path(name).with_field(format!("{}.{kind}", self.field));
             if e.raw_os_error() == Some(libc::ENODEV) { error.with_kind(ErrorKind::NotFound) } else { error }
         })
     }

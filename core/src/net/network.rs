@@ -874,17 +874,13 @@ impl Drop for Link {
         let mut state = lock(&shared.state);
         let Some(port) = state.ports.remove(&self.number) else { return };
         state.pool.give_back(&port.addresses);
-        if state.sockets.is_none() {
-            return;
-        }
-        if let Some(sockets) = &state.sockets {
-            let addresses: Vec<IpAddr> = port.addresses.iter().map(IpNet::addr).collect();
-            let mut batch = Batch::default();
-            batch.sources(self.number, &addresses, port.mac, false);
-            // Where it did not come so far that they were added, there is nothing to remove. Numbers of ports are not used again: what
-            // stays in a set means nobody.
-            let _ = sockets.firewall.request(batch);
-        }
+        let Some(sockets) = &state.sockets else { return };
+        let addresses: Vec<IpAddr> = port.addresses.iter().map(IpNet::addr).collect();
+        let mut batch = Batch::default();
+        batch.sources(self.number, &addresses, port.mac, false);
+        // Where it did not come so far that they were added, there is nothing to remove. Numbers of ports are not used again: what
+        // stays in a set means nobody.
+        let _ = sockets.firewall.request(batch);
         if let Some(at) = port.lines_at {
             state.hosts.remove(at);
             state.tell_own_hosts(&shared.name);
@@ -927,8 +923,8 @@ impl Link {
         let here = End { index: number, name: &here };
         let there = End { index: inside, name: &interface };
         let mut batch = Batch::default();
-        let (end, mac_of_it, mtu) = (End { ..there }, Some(mac), Some(shared.mtu));
-        let remote = Remote { end, namespace: namespace.as_raw_fd(), mac: mac_of_it, mtu };
+        let mtu = Some(shared.mtu);
+        let remote = Remote { end: End { ..there }, namespace: namespace.as_raw_fd(), mac: Some(mac), mtu };
         batch.veth(&here, mtu, &remote, BRIDGE.index);
         batch.behind_port(&here, mac);
         sockets.route.request(batch)?;
@@ -1004,6 +1000,13 @@ fn other_keeper(name: &str) -> Error {
         .with_hint("an ordinary user's containers and networks that have to do with each other are started by threads with the same credentials, the networks first")
 }
 
+/// Whether /etc/hosts of a container on so many networks is not the network's: it has more in it.
+fn has_own_hosts(spec: &Spec, networks: usize) -> bool {
+    matches!(spec.namespaces.get(&NamespaceKind::Mnt), None | Some(NamespaceSource::New))
+        && !spec.files.contains_key(Path::new("/etc/hosts"))
+        && (networks > 1 || networks == 1 && !spec.hosts.is_empty())
+}
+
 impl Joining {
     /// Takes addresses, and makes names known, for a container with this spec.
     pub fn begin(spec: &Spec, keeper: &Arc<Keeper>) -> Result<Self> {
@@ -1035,12 +1038,7 @@ impl Joining {
             });
             joining.all.push(Joined::Link(link?));
         }
-        let own = |kind| matches!(spec.namespaces.get(&kind), None | Some(NamespaceSource::New));
-        let links = joining.links().count();
-        joining.own_hosts = own(NamespaceKind::Mnt)
-            && links > 0
-            && !spec.files.contains_key(Path::new("/etc/hosts"))
-            && (links > 1 || !spec.hosts.is_empty());
+        joining.own_hosts = has_own_hosts(spec, joining.links().count());
         joining.front = hosts_text(spec, true).unwrap_or_default();
         Ok(joining)
     }
@@ -1052,10 +1050,7 @@ impl Joining {
             Attached::Other(_) => None,
         });
         let of_pod: Vec<_> = on_networks.collect();
-        let own_hosts = matches!(spec.namespaces.get(&NamespaceKind::Mnt), None | Some(NamespaceSource::New))
-            && !of_pod.is_empty()
-            && !spec.files.contains_key(Path::new("/etc/hosts"))
-            && (of_pod.len() > 1 || !spec.hosts.is_empty());
+        let own_hosts = has_own_hosts(spec, of_pod.len());
         Self { of_pod, own_hosts, front: hosts_text(spec, true).unwrap_or_default(), ..Self::default() }
     }
 

@@ -69,22 +69,14 @@ fn the_smaller_share_of_two_levels_holds_and_changes_at_once() {
     let most = |cpus: f64| cpus * 100_000.0 * (after.2 - before.2 + 1) as f64 + 20_000.0;
     let (whole, part) = (after.0 - before.0, after.1 - before.1);
     assert!(whole <= most(0.5) && part <= most(0.4), "{whole} and {part} us in {} periods", after.2 - before.2);
-    // Within a second of the kernel's own clock: ten periods of a tenth. A machine that others use may give it no processor for as
-    // long, so that there is nothing to hold back: not three times.
-    let took = || {
-        group.update(|limits| limits.cpus = Some(0.4)).unwrap();
-        let used = cpu(group.usage().unwrap());
-        until("it runs", || cpu(group.usage().unwrap()) > used + 50_000.0);
-        let before = periods(&inside);
-        group.update(|limits| limits.cpus = Some(0.01)).unwrap();
-        until("it is held back", || periods(&inside).1 > before.1);
-        periods(&inside).0 - before.0
-    };
-    let mut tries = vec![took()];
-    while tries.len() < 3 && tries.iter().all(|&periods| periods > 10) {
-        tries.push(took());
-    }
-    assert!(tries.iter().any(|&periods| periods <= 10), "held back after {tries:?} periods");
+    // Within a second of the kernel's own clock: ten periods of a tenth. Later only where a busy machine gave it no more processor than
+    // it may have now, and what it had in hand: then there was nothing to hold back.
+    let (before, had) = (periods(&inside), cpu(group.usage().unwrap()));
+    group.update(|limits| limits.cpus = Some(0.01)).unwrap();
+    until("it is held back", || periods(&inside).1 > before.1);
+    let (after, used) = (periods(&inside), cpu(group.usage().unwrap()) - had);
+    let passed = after.0 - before.0;
+    assert!(passed <= 10 || used <= 1_000.0 * (passed + 1) as f64 + 20_000.0, "{before:?} to {after:?}, {used} us");
     // More inside than outside: v2 lets the smaller one hold, v1 refuses.
     match group.update(|limits| limits.cpus = Some(2.0)) {
         Ok(()) => assert!(v2),

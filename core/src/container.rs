@@ -1038,6 +1038,7 @@ impl Container {
         facts.switch = matches!(role, Role::Switch(_));
         facts.may_setgroups &= !facts.switch || keeper.outer.as_ref().is_none_or(|outer| outer.pool() > 0);
         facts.ipv6 = net::has_ipv6();
+        facts.undo_net = joining.undo();
         facts.hosts = joining.hosts().map(Into::into);
         facts.sends_hosts = joining.sends_hosts();
         let (volumes, of_volumes) = volume::make(seen, &id)?;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::link::{End, Remote};
 use super::netlink::{Batch, Socket};
 use super::network::Address;
+use super::routed::{Routed, sweep};
 use crate::container::{Moved, new_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::{Attachment, AttachmentKind, InterfaceAddress};
@@ -24,6 +25,8 @@ pub(super) struct Other {
     field: String,
     /// The host's own device, which comes back.
     moved: Option<Moved>,
+    /// What its addresses have on the host.
+    routed: Option<Routed>,
 }
 
 impl Drop for Other {
@@ -35,34 +38,54 @@ impl Drop for Other {
     }
 }
 
-fn subnet(of: InterfaceAddress) -> IpNet {
+pub(super) fn subnet(of: InterfaceAddress) -> IpNet {
     let bits = if of.address.is_ipv4() { 32 } else { 128 };
     IpNet::new(of.address, of.prefix.unwrap_or(bits)).expect("the prefix was checked")
 }
 
 /// Everywhere, in the family of this address.
-fn everywhere(like: IpAddr) -> IpNet {
+pub(super) fn everywhere(like: IpAddr) -> IpNet {
     let text = if like.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
     text.parse().expect("it is a subnet")
 }
 
 impl Other {
-    pub fn new(attachment: &Attachment, interface: String, inside: u32, field: String) -> Self {
-        Self { attachment: attachment.clone(), interface, inside, field, moved: None }
+    pub fn new(attachment: &Attachment, interface: String, inside: u32, field: String) -> Result<Self> {
+        let mut other = Self { attachment: attachment.clone(), interface, inside, field, moved: None, routed: None };
+        if let AttachmentKind::Routed { outer, .. } = &attachment.kind {
+            let index = other.find(outer)?;
+            // What a killed keeper left would be answered for wrongly until somebody says so.
+            let _ = sweep();
+            other.routed = Some(Routed::new(attachment, outer, index, &other.field)?);
+        }
+        Ok(other)
+    }
+
+    /// What takes back what would stay on the host when this program ends: messages of rtnetlink(7).
+    pub fn undo(&self) -> Vec<u8> {
+        self.routed.as_ref().map(Routed::undo).unwrap_or_default()
     }
 
     /// An error of the kind's own field: `net.macvlan`.
     fn explain(&self, error: Error) -> Error {
         let (kind, name) = self.attachment.target();
-        let error = error.with_field(format!("{}.{kind}", self.field));
+        let error = match error.field() {
+            Some(field) if field.starts_with(&self.field) => error,
+            _ => error.with_field(format!("{}.{kind}", self.field)),
+        };
         match error.errno() {
             libc::EPERM => error
                 .with_kind(ErrorKind::PermissionDenied)
                 .with_hint("it takes CAP_NET_ADMIN in this program's network; a Network takes no rights"),
+            libc::EOPNOTSUPP if error.hint().is_some() => error,
             libc::EOPNOTSUPP if kind != "bridge" => error.with_kind(ErrorKind::Unsupported).with_hint(format!(
                 "it takes a kernel with CONFIG_{}",
                 match kind {
                     "vlan" => "VLAN_8021Q".to_owned(),
+                    "routed" => match &self.attachment.kind {
+                        AttachmentKind::Routed { pair, .. } => pair.name().to_uppercase(),
+                        _ => String::new(),
+                    },
                     kind => kind.to_uppercase(),
                 }
             )),
@@ -112,6 +135,11 @@ impl Other {
                 let here = End { index: new_index(), name: "rf%d" };
                 batch.veth(&here, near, &Remote { mtu, ..remote }, bridge);
             }
+            AttachmentKind::Routed { pair, .. } => {
+                let routed = self.routed.as_mut().expect("it was made with the rest");
+                let made = routed.connect(&remote, *pair, namespace);
+                made.map_err(|e| self.explain(e))?;
+            }
             kind @ (AttachmentKind::Macvlan { parent, .. }
             | AttachmentKind::Ipvlan { parent, .. }
             | AttachmentKind::Vlan { parent, .. }) => {
@@ -131,19 +159,26 @@ impl Other {
         }
         batch.set_up(&end, true);
         one.addresses.iter().for_each(|address| batch.address(&end, subnet(*address)));
-        one.routes.iter().for_each(|route| batch.route(&end, subnet(route.to), route.via));
+        match &self.routed {
+            Some(routed) => routed.routes(&end, &one.routes, &mut batch),
+            None => one.routes.iter().for_each(|route| batch.route(&end, subnet(route.to), route.via)),
+        }
         one.gateways.iter().for_each(|gateway| batch.route(&end, everywhere(*gateway), Some(*gateway)));
-        socket.request(batch).map_err(|e| e.with_field(self.field.clone()))
+        socket.request(batch).map_err(|e| e.with_field(self.field.clone()))?;
+        if let Some(routed) = &self.routed {
+            routed.announce();
+        }
+        Ok(())
     }
 
     /// It stays.
-    pub fn done(mut self) -> (Address, Option<Moved>) {
+    pub fn done(mut self) -> (Address, Option<Routed>, Option<Moved>) {
         let address = Address {
             network: None,
             interface: std::mem::take(&mut self.interface),
             addresses: self.attachment.addresses.iter().map(|one| one.address).collect(),
             mac: self.attachment.mac,
         };
-        (address, self.moved.take())
+        (address, self.routed.take(), self.moved.take())
     }
 }

@@ -12,9 +12,12 @@ pub(crate) mod netlink;
 mod network;
 /// Addresses that are free.
 mod pool;
+/// Addresses that the host answers for.
+mod routed;
 /// Queueing disciplines: rates and faults.
 mod shape;
 
 pub use network::{Address, Network};
 pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks, keeper_of_others};
+pub(crate) use routed::sweep as sweep_routed;
 pub use shape::{Direction, Shape};

@@ -21,6 +21,7 @@ use super::attach::Other;
 use super::link::{End, Mac, Remote};
 use super::netlink::{Batch, Socket};
 use super::pool::{Pool, Refusal};
+use super::routed::Routed;
 use super::shape::{Direction, Shape};
 use crate::container::{Container, Moved};
 use crate::error::{Error, ErrorKind, Result};
@@ -944,7 +945,7 @@ impl Link {
 #[derive(Debug)]
 pub(crate) enum Attached {
     OnNetwork(Link),
-    Other(Address),
+    Other(Address, #[allow(dead_code, reason = "kept, not read")] Option<Box<Routed>>),
 }
 
 impl Attached {
@@ -952,7 +953,7 @@ impl Attached {
     pub fn address(&self) -> Option<Address> {
         match self {
             Self::OnNetwork(link) => link.address(),
-            Self::Other(address) => Some(address.clone()),
+            Self::Other(address, _) => Some(address.clone()),
         }
     }
 }
@@ -1017,7 +1018,7 @@ impl Joining {
             let inside = FIRST_INSIDE + i as u32;
             let field = if list.len() == 1 { "net".to_owned() } else { format!("net[{i}]") };
             let Some(name) = one.on_network() else {
-                joining.all.push(Joined::Other(Box::new(Other::new(one, interface, inside, field))));
+                joining.all.push(Joined::Other(Box::new(Other::new(one, interface, inside, field)?)));
                 continue;
             };
             let missing = || unknown(name).with_field(&*field).with_hint("Network::start makes one");
@@ -1047,7 +1048,7 @@ impl Joining {
     pub fn in_pod(spec: &Spec, devices: &[Attached]) -> Self {
         let on_networks = devices.iter().filter_map(|device| match device {
             Attached::OnNetwork(link) => Some((link.network.clone(), link.number)),
-            Attached::Other(_) => None,
+            Attached::Other(..) => None,
         });
         let of_pod: Vec<_> = on_networks.collect();
         let own_hosts = has_own_hosts(spec, of_pod.len());
@@ -1063,6 +1064,11 @@ impl Joining {
 
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// What the keeper sends to rtnetlink(7) at the end: what would stay on the host when this program was killed.
+    pub fn undo(&self) -> Vec<u8> {
+        self.all.iter().flat_map(|one| if let Joined::Other(other) = one { other.undo() } else { Vec::new() }).collect()
     }
 
     /// The file of the network that /etc/hosts is in the container.
@@ -1141,9 +1147,9 @@ impl Joining {
                 Attached::OnNetwork(link)
             }
             Joined::Other(other) => {
-                let (address, device) = other.done();
+                let (address, routed, device) = other.done();
                 moved.extend(device);
-                Attached::Other(address)
+                Attached::Other(address, routed.map(Box::new))
             }
         });
         let devices = all.collect();

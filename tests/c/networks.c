@@ -64,6 +64,20 @@ int main(void)
     ok(json && strstr(json, ringfence_container_id(server)) && strstr(json, "\"10.1.2.0/24\""), "what the network is");
     ringfence_string_free(json);
 
+    ringfence_spec *plain = ringfence_spec_new();
+    ringfence_container *late = NULL;
+    ok(ringfence_container_start(plain, &late, &err) == 0, "a container without a network");
+    json = ringfence_container_attach_net(late, "{\"network\": \"c-test\", \"interface\": \"lan\"}", &err);
+    ok(json && strstr(json, "\"lan\""), "joins one: %s", json ? json : ringfence_error_message(err));
+    ringfence_string_free(json);
+    json = ringfence_container_attach_net(late, "network:nowhere", &err);
+    ok(failed(json ? 0 : -1, RINGFENCE_KIND_NOT_FOUND, "net"), "that is not there");
+    ok(ringfence_container_detach_net(late, "lan", &err) == 0, "and leaves it");
+    ok(failed(ringfence_container_detach_net(late, "lan", &err), RINGFENCE_KIND_NOT_FOUND, "interface"), "once");
+    ringfence_spec_free(plain);
+    ringfence_container_close(late, 60000, NULL);
+    ringfence_container_free(late);
+
     int listener = ringfence_container_listen(server, "0.0.0.0:80", 8, &err);
     const char *there = "10.1.2.2:80";
     ok(listener >= 0 && reaches(client, there), "they reach each other");

@@ -375,6 +375,8 @@ fn what_a_routed_address_needs_and_whose_it_is() {
 fn a_killed_program_leaves_nothing_of_its_routed_container() {
     const VICTIM: &str = "RINGFENCE_TEST_VICTIM";
     if std::env::var_os(VICTIM).is_some() {
+        let live = Container::start(&Spec::new()).unwrap();
+        live.attach_net(&Attachment::routed("near").address(address("10.7.0.55"))).unwrap();
         let _container = with(routed(RoutedPair::Veth)).unwrap();
         println!("started");
         std::thread::sleep(Duration::from_secs(60));
@@ -391,4 +393,68 @@ fn a_killed_program_leaves_nothing_of_its_routed_container() {
     victim.kill().unwrap();
     victim.wait().unwrap();
     until("nothing is left", nothing_left);
+}
+
+/// What is there inside, but for `lo`.
+fn devices_of(container: &Container) -> String {
+    sh_in(container, "ls /sys/class/net").replace("lo\n", "").replace('\n', " ")
+}
+
+#[test]
+fn devices_come_and_go_while_a_container_runs() {
+    let outside = router();
+    let container = Container::start(&Spec::new()).unwrap();
+    let attach = |one: &Attachment| container.attach_net(one).unwrap_or_else(|e| panic!("{one:?}: {e}"));
+    let told = attach(&routed(RoutedPair::Veth));
+    assert_eq!((told.interface.as_str(), told.addresses.len()), ("eth0", 2));
+    let listening = [container.listen("10.7.0.5:80", 1).unwrap(), container.listen("[fd07::5]:80", 1).unwrap()];
+    outside.does(|| {
+        for to in ["10.7.0.5:80", "[fd07::5]:80"] {
+            std::net::TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_secs(20)).expect(to);
+        }
+    });
+    drop(listening);
+    let other = with(Attachment::routed("near").address(address("10.7.0.5")));
+    refused(other, ErrorKind::AlreadyExists, "net.addresses");
+    container.detach_net("eth0").unwrap();
+    assert!(nothing_left());
+    assert!(ip("link add br0 type bridge") && ip("link set br0 up") && ip("link add spare type veth peer name cable"));
+    let kinds = [
+        Attachment::macvlan("near").address(cidr("10.7.0.6/24")),
+        Attachment::vlan("near", 7).interface("vlan7"),
+        Attachment::bridge("br0").address(cidr("10.8.0.5/24")),
+        Attachment::device("spare").interface("wan").address(cidr("10.9.0.5/24")),
+    ];
+    for (one, name) in kinds.iter().zip(["eth0", "vlan7", "eth1", "wan"]) {
+        match container.attach_net(one) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => skip(&error.to_string()),
+            told => assert_eq!(told.unwrap_or_else(|e| panic!("{one:?}: {e}")).interface, name),
+        }
+    }
+    let made = container.addresses().unwrap();
+    for one in &made {
+        assert!(devices_of(&container).contains(&one.interface), "{one:?}");
+    }
+    let taken = container.attach_net(&Attachment::bridge("br0").interface("wan")).unwrap_err();
+    assert_eq!((taken.kind(), taken.field()), (ErrorKind::AlreadyExists, Some("net.interface")), "{taken}");
+    // What is refused half way is not left half made.
+    let wrong = Attachment::bridge("br0").interface("half").address(cidr("10.8.0.6/24")).gateway(address("224.0.0.1"));
+    assert!(container.attach_net(&wrong).is_err());
+    assert!(!devices_of(&container).contains("half") && container.addresses().unwrap() == made);
+    for one in &made {
+        container.detach_net(&one.interface).unwrap();
+    }
+    assert_eq!((devices_of(&container).as_str(), container.addresses().unwrap().len()), ("", 0));
+    assert!(ip("link show spare") && !ip("link show rf0"));
+    let none = container.detach_net("eth0").unwrap_err();
+    assert_eq!((none.kind(), none.field()), (ErrorKind::NotFound, Some("interface")), "{none}");
+    // With the container they go as well.
+    attach(&routed(RoutedPair::Veth));
+    attach(&Attachment::device("spare"));
+    container.kill().unwrap();
+    container.wait_end(PATIENCE).unwrap();
+    assert!(ip("link show spare"));
+    assert_eq!(container.attach_net(&Attachment::bridge("br0")).unwrap_err().kind(), ErrorKind::Closed);
+    container.close(PATIENCE).unwrap();
+    assert!(nothing_left());
 }

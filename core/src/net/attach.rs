@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -9,7 +10,7 @@ use super::link::{End, Remote};
 use super::netlink::{Batch, Socket};
 use super::network::Address;
 use super::routed::{Routed, sweep};
-use crate::container::{Moved, new_index};
+use crate::container::{Container, Moved, new_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::{Attachment, AttachmentKind, InterfaceAddress};
 use crate::sys::rtnl;
@@ -27,6 +28,29 @@ pub(super) struct Other {
     moved: Option<Moved>,
     /// What its addresses have on the host.
     routed: Option<Routed>,
+}
+
+/// A device of a container that runs, on one of the host.
+#[derive(Debug)]
+pub(crate) struct OnHost {
+    pub address: Address,
+    /// Its number inside.
+    pub inside: u32,
+    /// It is the host's own device.
+    pub comes_back: bool,
+    /// What removes its proxy entries when this program is killed, if the container's own undo plan does not know of them.
+    pub undo: Option<Container>,
+    /// Given back with it.
+    _routed: Option<Routed>,
+}
+
+impl Drop for OnHost {
+    fn drop(&mut self) {
+        // Before others can have the addresses, of which it would take the entries.
+        if let Some(undo) = self.undo.take() {
+            let _ = undo.close(Some(Duration::from_secs(5)));
+        }
+    }
 }
 
 impl Drop for Other {
@@ -172,13 +196,23 @@ impl Other {
     }
 
     /// It stays.
-    pub fn done(mut self) -> (Address, Option<Routed>, Option<Moved>) {
+    pub fn done(mut self) -> (OnHost, Option<Moved>) {
         let address = Address {
             network: None,
             interface: std::mem::take(&mut self.interface),
             addresses: self.attachment.addresses.iter().map(|one| one.address).collect(),
             mac: self.attachment.mac,
         };
-        (address, self.routed.take(), self.moved.take())
+        let moved = self.moved.take();
+        (
+            OnHost {
+                address,
+                inside: self.inside,
+                comes_back: moved.is_some(),
+                undo: None,
+                _routed: self.routed.take(),
+            },
+            moved,
+        )
     }
 }

@@ -18,6 +18,6 @@ mod routed;
 mod shape;
 
 pub use network::{Address, Network};
-pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks, keeper_of_others};
+pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks, keeper_of_others, remove};
 pub(crate) use routed::sweep as sweep_routed;
 pub use shape::{Direction, Shape};

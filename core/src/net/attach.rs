@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -10,7 +9,7 @@ use super::link::{End, Remote};
 use super::netlink::{Batch, Socket};
 use super::network::Address;
 use super::routed::{Routed, sweep};
-use crate::container::{Container, Moved, new_index};
+use crate::container::{Moved, new_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::{Attachment, AttachmentKind, InterfaceAddress};
 use crate::sys::rtnl;
@@ -38,19 +37,8 @@ pub(crate) struct OnHost {
     pub inside: u32,
     /// It is the host's own device.
     pub comes_back: bool,
-    /// What removes its proxy entries when this program is killed, if the container's own undo plan does not know of them.
-    pub undo: Option<Container>,
     /// Given back with it.
     _routed: Option<Routed>,
-}
-
-impl Drop for OnHost {
-    fn drop(&mut self) {
-        // Before others can have the addresses, of which it would take the entries.
-        if let Some(undo) = self.undo.take() {
-            let _ = undo.close(Some(Duration::from_secs(5)));
-        }
-    }
 }
 
 impl Drop for Other {
@@ -83,11 +71,6 @@ impl Other {
             other.routed = Some(Routed::new(attachment, outer, index, &other.field)?);
         }
         Ok(other)
-    }
-
-    /// What takes back what would stay on the host when this program ends: messages of rtnetlink(7).
-    pub fn undo(&self) -> Vec<u8> {
-        self.routed.as_ref().map(Routed::undo).unwrap_or_default()
     }
 
     /// An error of the kind's own field: `net.macvlan`.
@@ -204,15 +187,6 @@ impl Other {
             mac: self.attachment.mac,
         };
         let moved = self.moved.take();
-        (
-            OnHost {
-                address,
-                inside: self.inside,
-                comes_back: moved.is_some(),
-                undo: None,
-                _routed: self.routed.take(),
-            },
-            moved,
-        )
+        (OnHost { address, inside: self.inside, comes_back: moved.is_some(), _routed: self.routed.take() }, moved)
     }
 }

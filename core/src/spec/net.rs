@@ -819,7 +819,8 @@ mod tests {
             (r#""addresses": ["192.0.2.5"], "routes": [{"to": "10.0.0.0/8", "via": "10.0.0.1"}]"#, "net.routes[0].via"),
             (r#""addresses": ["192.0.2.5"], "pair": "tap""#, "net.pair"),
         ] {
-            let error = Spec::from_json(&format!(r#"{{"net": {{"routed": "eth0", {more}}}}}"#)).unwrap_err();
+            let json = format!(r#"{{"net": {{"routed": "eth0", {more}}}}}"#);
+            let error = Spec::from_json(&json).and_then(|spec| spec.validate()).unwrap_err();
             assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidSpec, Some(field)), "{error}");
         }
     }

@@ -32,6 +32,8 @@ fn host() -> bool {
     static IP: Once = Once::new();
     IP.call_once(|| assert!(Host::new("ip").arg("-V").output().is_ok(), "iproute2 is part of the set-up"));
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+    // Addresses of links can be used at once, too.
+    set("ipv6/conf/default/accept_dad", "0");
     ip("link set lo up")
         && ip("link add near type veth peer name far")
         && ip("link set near up")

@@ -491,7 +491,8 @@ documented! {
         /// `network:NAME` (with a device on a [`Network`](crate::Network) of this program), `bridge:NAME`, `macvlan:PARENT`, `ipvlan:PARENT`, `vlan`, `routed` and
         /// `device:NAME` (with one on the host's), or several of those. See [`Attachment`].
         ///
-        /// Default: `loopback`. Range: up to 16 devices. Those on the host's take CAP_NET_ADMIN. Fixed at the start. Source:
+        /// Default: `loopback`. Range: up to 16 devices. Those on the host's take CAP_NET_ADMIN. Fixed at the start, but for
+        /// devices, which [`Container::attach_net`](crate::Container::attach_net) and `detach_net` add and take. Source:
         /// network_namespaces(7), veth(4), rtnetlink(7).
         net: Net = Net::Loopback, as One<Net>;
         /// Ports of the container that are reachable at ports of the host: `[[ADDRESS:]HOST_PORT:]PORT[/udp]`, numbers, objects; or a

@@ -1813,14 +1813,15 @@ int ringfence_namespace_unpin(const char *path,
 /**
  * Makes a network. `options` is JSON, or NULL for the defaults:
  *
- *   {"name": "shop", "subnets": ["10.1.2.0/24", "fd00:1::/64"], "mtu": 1500}
+ *   {"name": "shop", "subnets": ["10.1.2.0/24", "fd00:1::/64"], "mtu": 1500, "internal": false}
  *
  * "name": by which containers name it; one that no other has by default. "subnets": at most one of IPv4 and one of IPv6; by default
- * 10.89.0.0/16 and fd4f:9a1c:77e2::/64 (networks do not see each other, so that they can have the same). `*result` is for
- * ringfence_network_free().
+ * 10.89.0.0/16 and fd4f:9a1c:77e2::/64 (networks do not see each other, so that they can have the same). "internal":
+ * whether nothing leads out of it, the default; without, by the kernel for root where net.ipv4.ip_forward is set, else by pasta or
+ * slirp4netns. `*result` is for ringfence_network_free().
  *
  * Fails with RINGFENCE_KIND_INVALID_SPEC, with RINGFENCE_KIND_ALREADY_EXISTS for a name that is taken, with
- * RINGFENCE_KIND_UNSUPPORTED for a kernel without bridges and their filters.
+ * RINGFENCE_KIND_UNSUPPORTED for a kernel without bridges and their filters, and with field "internal" where nothing can lead out.
  */
 int ringfence_network_start(const char *options,
                             ringfence_network **result,
@@ -1853,11 +1854,11 @@ int ringfence_network_container(const ringfence_network *network,
 const char *ringfence_network_name(const ringfence_network *network);
 
 /**
- * What it is, as a JSON object (ringfence_string_free()): "name", "subnets", "mtu", and "members", an array with "container" (its id),
+ * What it is, as a JSON object (ringfence_string_free()): "name", "subnets", "mtu", "internal", "way_out" ("kernel",
+ * "pasta", "slirp4netns" or null), and "members", an array with "container" (its id),
  * "interface", "addresses" and "mac" of each container on it.
  */
-char *ringfence_network_info_json(const ringfence_network *network,
-                                  ringfence_error **err);
+char *ringfence_network_info_json(const ringfence_network *network, ringfence_error **err);
 
 /**
  * 1 while containers can be started on it, 0 when it has ended; -1 for NULL and in a forked child.

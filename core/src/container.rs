@@ -572,6 +572,8 @@ enum Role<'a> {
     Member(&'a Membership),
     /// It has a network namespace that nobody else is in, of which the library gets sockets.
     Switch(&'a Mutex<Switch>),
+    /// A program of the host's that has to do with a switch: it is born where that was, with no ids but those.
+    Beside(&'a Container),
 }
 
 /// What the library gets of a container that holds the network namespace of a switch.
@@ -862,6 +864,11 @@ impl Container {
         }
     }
 
+    /// Starts a program that works for a switch from outside of it.
+    pub(crate) fn start_beside(switch: &Self, spec: &Spec) -> Result<Self> {
+        Self::start_as(spec, Role::Beside(switch))
+    }
+
     /// Whether it was closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.inner().closed.load(Ordering::Relaxed)
@@ -935,6 +942,7 @@ impl Container {
         } else {
             let of_networks = match role {
                 Role::Switch(_) => net::keeper_of_others(),
+                Role::Beside(switch) => Some(switch.keeper().clone()),
                 _ => net::keeper_of_networks(spec),
             };
             let keeper = match of_networks.or_else(|| keeper_of_joined(spec)) {
@@ -942,8 +950,8 @@ impl Container {
                 _ => launch::acquire(refused)?,
             };
             let ids = match role {
-                // Nobody's code runs in it.
-                Role::Switch(_) => {
+                // Nobody's code runs in it, or the host's own.
+                Role::Switch(_) | Role::Beside(_) => {
                     IdChoice { maps: None, claims: Vec::new(), detached_claims: None, mode: "host", why: None }
                 }
                 _ => facts::choose_ids(spec, keeper.outer.as_ref())?,
@@ -1019,11 +1027,12 @@ impl Container {
         let own_pids = namespace_source(spec, NamespaceKind::Pid) == NamespaceSource::New;
         let pod = role.member();
         let namespaces = open_namespaces(spec, keeper.privileged, pod)?;
-        let listening = ports::Listening::open(spec)?;
+        let mut listening = ports::Listening::open(spec)?;
         let mut joining = match pod.filter(|pod| pod.kinds.contains(&NamespaceKind::Net)) {
             Some(pod) => net::Joining::in_pod(spec, &lock(&pod.holder.kept).devices),
             None => net::Joining::begin(spec, &keeper)?,
         };
+        joining.publish(listening.take_led_on())?;
         let default_ids =
             pod.map_or_else(|| facts::default_ids(spec, keeper.outer.as_ref()), |pod| pod.holder.default_ids);
         let seen = match role {
@@ -1036,8 +1045,10 @@ impl Container {
         let (mut facts, mut left_out) = facts::gather(seen, keeper.outer.as_ref(), ids.maps.clone(), default_ids)?;
         facts.holder = matches!(role, Role::Holder { .. } | Role::Switch(_));
         facts.switch = matches!(role, Role::Switch(_));
-        facts.may_setgroups &= !facts.switch || keeper.outer.as_ref().is_none_or(|outer| outer.pool() > 0);
+        let outer_ids = matches!(role, Role::Switch(_) | Role::Beside(_));
+        facts.may_setgroups &= !outer_ids || keeper.outer.as_ref().is_none_or(|outer| outer.pool() > 0);
         facts.ipv6 = net::has_ipv6();
+        facts.name_servers = joining.leads_out().then(|| net::name_servers(spec)).flatten();
         facts.hosts = joining.hosts().map(Into::into);
         facts.sends_hosts = joining.sends_hosts();
         let (volumes, of_volumes) = volume::make(seen, &id)?;
@@ -1213,7 +1224,7 @@ impl Container {
         drop(plan);
         let pid = process::pid_of(created.as_fd());
         let group = making.group.take();
-        if !listening.ports.is_empty()
+        if listening.has_others()
             && let Err(error) = listening.serve(&keeper, key, group.as_ref(), timeout)
         {
             // One that has ended in the meantime needs none, and fails in many ways; EPERM: it is without memory already.

@@ -209,6 +209,8 @@ class Port:
     #: The host's address and port.
     host: str
     host_port: int
+    #: Led on by the host's kernel, without a relay.
+    nat: bool = False
 
 
 @dataclass(frozen=True)

@@ -907,14 +907,19 @@ class Network:
     _sync: _network.Network
 
     def __init__(
-        self, *, name: str | None = None, subnets: str | Iterable[str] | None = None, mtu: int | None = None
+        self,
+        *,
+        name: str | None = None,
+        subnets: str | Iterable[str] | None = None,
+        mtu: int | None = None,
+        internal: bool = True,
     ) -> None:
-        self._arguments: tuple[str | None, str | Iterable[str] | None, int | None] | None = (name, subnets, mtu)
+        start = functools.partial(_network.Network, name=name, subnets=subnets, mtu=mtu, internal=internal)
+        self._start: functools.partial[_network.Network] | None = start
 
     async def _started(self) -> Self:
-        if self._arguments is not None:
-            (name, subnets, mtu), self._arguments = self._arguments, None
-            start = functools.partial(_network.Network, name=name, subnets=subnets, mtu=mtu)
+        if self._start is not None:
+            start, self._start = self._start, None
             self._sync = await _in_thread(start, _discard_network)
         return self
 

@@ -55,14 +55,19 @@ int main(void)
     ok(failed(ringfence_network_start("{\"subnets\": \"10.0.0.0/31\"}", &none, &err), RINGFENCE_KIND_INVALID_SPEC, "subnets[0]"),
        "a small subnet");
 
+    ok(failed(ringfence_network_start("{\"internal\": \"no\"}", &none, &err), RINGFENCE_KIND_INVALID_SPEC, "internal"), "no way out");
+
     ringfence_container *server = on(network, "{\"hostname\": \"server\"}");
     ringfence_container *client = on(network, "{\"net\": {\"network\": \"c-test\", \"addresses\": [\"10.1.2.77\"], \"aliases\": [\"cli\"]}}");
     char *json = ringfence_container_addresses_json(client, &err);
     ok(json && strstr(json, "\"10.1.2.77\"") && strstr(json, "\"eth0\""), "its addresses: %s", json ? json : "");
     ringfence_string_free(json);
     json = ringfence_network_info_json(network, &err);
-    ok(json && strstr(json, ringfence_container_id(server)) && strstr(json, "\"10.1.2.0/24\""), "what the network is");
+    ok(json && strstr(json, ringfence_container_id(server)) && strstr(json, "\"10.1.2.0/24\"") &&
+           strstr(json, "\"way_out\":null"), "what the network is");
     ringfence_string_free(json);
+
+    ok(!on(network, "{\"ports\": [{\"port\": 80, \"nat\": true}]}"), "no port leads into an internal network");
 
     int listener = ringfence_container_listen(server, "0.0.0.0:80", 8, &err);
     const char *there = "10.1.2.2:80";

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -45,6 +46,40 @@ Serve = Callable[[ringfence.Container], None]
 def serve() -> Iterator[Serve]:
     with contextlib.ExitStack() as listening:
         yield lambda container: listening.enter_context(container.listen("0.0.0.0:80", backlog=64))  # type: ignore[func-returns-value]
+
+
+def own_address() -> str | None:
+    """One that others reach; nothing is sent."""
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        address: str = probe.getsockname()[0]
+        return address
+
+
+@pytest.mark.skipif(own_address() is None, reason="the machine is on no network")
+def test_the_way_out() -> None:
+    address = own_address()
+    assert address
+    with socket.create_server((address, 0)) as host, ringfence.Network(internal=False) as net:
+        assert net.info["way_out"] in ("kernel", "pasta", "slirp4netns")
+        number = host.getsockname()[1]
+        container = net.container()
+        container.connect(f"{address}:{number}", timeout=60).close()
+        host.accept()[0].close()
+        # Names are asked for where the host asks, or where it lets others ask.
+        servers = container.run(["cat", "/etc/resolv.conf"], capture_output=True, text=True).stdout
+        assert "nameserver 127." not in servers
+    with ringfence.Network() as net:
+        assert net.info["internal"]
+        assert net.info["way_out"] is None
+        with pytest.raises((ringfence.Error, TimeoutError)):
+            net.container().connect(f"{address}:{number}", timeout=1)
+        with pytest.raises(ringfence.Error) as caught:
+            net.container(ports=[{"port": 80, "nat": True}])
+        assert caught.value.field == "ports[0].nat"
 
 
 def test_by_name_and_by_address(serve: Serve) -> None:

@@ -88,7 +88,7 @@ impl Limits {
             hugepages: spec.hugepages.clone(),
             rdma: spec.rdma.clone(),
             misc: spec.misc.clone(),
-            relays: u64::from(!spec.ports.is_empty() && super::pids_are_on_v2()),
+            relays: u64::from(spec.ports.iter().any(|port| !port.nat) && super::pids_are_on_v2()),
         }
     }
 

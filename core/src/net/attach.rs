@@ -41,7 +41,7 @@ fn subnet(of: InterfaceAddress) -> IpNet {
 }
 
 /// Everywhere, in the family of this address.
-fn everywhere(like: IpAddr) -> IpNet {
+pub(super) fn everywhere(like: IpAddr) -> IpNet {
     let text = if like.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
     text.parse().expect("it is a subnet")
 }
@@ -110,7 +110,7 @@ impl Other {
                 let mtu = one.mtu.or(near);
                 // The container's end has its number only if this one has; any name that is free.
                 let here = End { index: new_index(), name: "rf%d" };
-                batch.veth(&here, near, &Remote { mtu, ..remote }, bridge);
+                batch.veth(&here, near, &Remote { mtu, ..remote }, Some(bridge));
             }
             kind @ (AttachmentKind::Macvlan { parent, .. }
             | AttachmentKind::Ipvlan { parent, .. }

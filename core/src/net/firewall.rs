@@ -42,25 +42,25 @@ fn side(cut: u32, number: u32) -> Set {
 }
 
 const NFPROTO_BRIDGE: u8 = 7;
-const NFNL_SUBSYS_NFTABLES: u16 = 10;
+pub(super) const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;
 
-const NEWTABLE: u16 = 0;
-const NEWCHAIN: u16 = 3;
-const NEWRULE: u16 = 6;
+pub(super) const NEWTABLE: u16 = 0;
+pub(super) const NEWCHAIN: u16 = 3;
+pub(super) const NEWRULE: u16 = 6;
 const DELRULE: u16 = 8;
-const NEWSET: u16 = 9;
+pub(super) const NEWSET: u16 = 9;
 const DELSET: u16 = 11;
-const NEWSETELEM: u16 = 12;
-const DELSETELEM: u16 = 14;
+pub(super) const NEWSETELEM: u16 = 12;
+pub(super) const DELSETELEM: u16 = 14;
 
 /// A message of nfnetlink.
-struct Message {
-    kind: u16,
-    family: u8,
-    resource: u16,
-    attributes: Vec<u8>,
+pub(super) struct Message {
+    pub kind: u16,
+    pub family: u8,
+    pub resource: u16,
+    pub attributes: Vec<u8>,
 }
 
 impl NetlinkSerializable for Message {
@@ -80,22 +80,22 @@ impl NetlinkSerializable for Message {
     }
 }
 
-fn text(value: &str) -> Vec<u8> {
+pub(super) fn text(value: &str) -> Vec<u8> {
     [value.as_bytes(), b"\0"].concat()
 }
 
-fn number(value: u32) -> [u8; 4] {
+pub(super) fn number(value: u32) -> [u8; 4] {
     value.to_be_bytes()
 }
 
 /// Registers of four bytes, of which a key takes as many as it needs, from the first on.
-const REGISTER: u32 = 8;
+pub(super) const REGISTER: u32 = 8;
 
 /// The expressions of a rule.
-struct Rule<'a>(&'a mut Attributes);
+pub(super) struct Rule<'a>(pub &'a mut Attributes);
 
 impl Rule<'_> {
-    fn expression(&mut self, name: &str, data: impl FnOnce(&mut Attributes)) -> &mut Self {
+    pub fn expression(&mut self, name: &str, data: impl FnOnce(&mut Attributes)) -> &mut Self {
         self.0.nested(1, |element| {
             element.put(1, &text(name));
             element.nested(2, data);
@@ -104,7 +104,7 @@ impl Rule<'_> {
     }
 
     /// Something of the packet that is no part of it.
-    fn meta(&mut self, key: u32, register: u32) -> &mut Self {
+    pub fn meta(&mut self, key: u32, register: u32) -> &mut Self {
         self.expression("meta", |meta| {
             meta.put(1, &number(register));
             meta.put(2, &number(key));
@@ -112,18 +112,18 @@ impl Rule<'_> {
     }
 
     /// A part of the header behind that of Ethernet.
-    fn header(&mut self, offset: u32, length: u32, register: u32) -> &mut Self {
+    pub fn header(&mut self, offset: u32, length: u32, register: u32) -> &mut Self {
         const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
         self.payload(NFT_PAYLOAD_NETWORK_HEADER, offset, length, register)
     }
 
     /// A part of what is behind the headers of IP, however many there are.
-    fn transport(&mut self, offset: u32, length: u32, register: u32) -> &mut Self {
+    pub fn transport(&mut self, offset: u32, length: u32, register: u32) -> &mut Self {
         const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
         self.payload(NFT_PAYLOAD_TRANSPORT_HEADER, offset, length, register)
     }
 
-    fn payload(&mut self, base: u32, offset: u32, length: u32, register: u32) -> &mut Self {
+    pub fn payload(&mut self, base: u32, offset: u32, length: u32, register: u32) -> &mut Self {
         self.expression("payload", |payload| {
             payload.put(1, &number(register));
             payload.put(2, &number(base));
@@ -132,8 +132,8 @@ impl Rule<'_> {
         })
     }
 
-    /// The rule goes on if the first register has this.
-    fn is(&mut self, value: &[u8]) -> &mut Self {
+    /// The rule goes on if the first registers have this.
+    pub fn is(&mut self, value: &[u8]) -> &mut Self {
         const NFT_CMP_EQ: u32 = 0;
         self.expression("cmp", |cmp| {
             cmp.put(1, &number(REGISTER));
@@ -155,7 +155,7 @@ impl Rule<'_> {
         })
     }
 
-    fn verdict(&mut self, verdict: u32) {
+    pub fn verdict(&mut self, verdict: u32) {
         const NFT_REG_VERDICT: u32 = 0;
         self.expression("immediate", |immediate| {
             immediate.put(1, &number(NFT_REG_VERDICT));
@@ -164,12 +164,12 @@ impl Rule<'_> {
     }
 }
 
-const NF_DROP: u32 = 0;
-const NF_ACCEPT: u32 = 1;
+pub(super) const NF_DROP: u32 = 0;
+pub(super) const NF_ACCEPT: u32 = 1;
 const NFT_META_PROTOCOL: u32 = 1;
-const NFT_META_IIF: u32 = 4;
-const NFT_META_OIF: u32 = 5;
-const NFT_META_L4PROTO: u32 = 16;
+pub(super) const NFT_META_IIF: u32 = 4;
+pub(super) const NFT_META_OIF: u32 = 5;
+pub(super) const NFT_META_L4PROTO: u32 = 16;
 const IPV4: [u8; 2] = (libc::ETH_P_IP as u16).to_be_bytes();
 const IPV6: [u8; 2] = (libc::ETH_P_IPV6 as u16).to_be_bytes();
 const ARP: [u8; 2] = (libc::ETH_P_ARP as u16).to_be_bytes();
@@ -191,7 +191,7 @@ fn of_link(mac: Mac) -> IpAddr {
 }
 
 impl Batch {
-    fn transaction(&mut self, build: impl FnOnce(&mut Self)) {
+    pub(super) fn transaction(&mut self, build: impl FnOnce(&mut Self)) {
         let frame = |kind| Message { kind, family: 0, resource: NFNL_SUBSYS_NFTABLES, attributes: Vec::new() };
         self.frame(0, frame(NFNL_MSG_BATCH_BEGIN), "begin transaction of nftables", "");
         build(self);

@@ -65,12 +65,14 @@ fn family(address: IpAddr) -> AddressFamily {
 }
 
 impl Batch {
-    /// A bridge that is up and learns nothing from what passes about groups of receivers: all get everything that is for many.
-    pub(super) fn bridge(&mut self, end: &End<'_>, mtu: u32) {
+    /// A bridge that is up and learns nothing from what passes about groups of receivers: all get everything that is for many. Its address
+    /// does not change with its ports, so that who knows it knows it always.
+    pub(super) fn bridge(&mut self, end: &End<'_>, mac: Mac, mtu: u32) {
         let mut message = link(end.index);
         up(&mut message);
         message.attributes = vec![
             LinkAttribute::IfName(end.name.to_owned()),
+            LinkAttribute::Address(mac.to_vec()),
             LinkAttribute::Mtu(mtu),
             LinkAttribute::LinkInfo(vec![
                 LinkInfo::Kind(InfoKind::Bridge),
@@ -83,11 +85,12 @@ impl Batch {
         self.push(NEW, RouteNetlinkMessage::NewLink(message), "make device of kind bridge", end.name);
     }
 
-    /// A pair of devices, one here, up, on a bridge, and one in another namespace, down.
-    pub(super) fn veth(&mut self, here: &End<'_>, mtu: Option<u32>, there: &Remote<'_>, bridge: u32) {
+    /// A pair of devices, one here, up, on a bridge if there is one, and one in another namespace, down.
+    pub(super) fn veth(&mut self, here: &End<'_>, mtu: Option<u32>, there: &Remote<'_>, bridge: Option<u32>) {
         let mut message = link(here.index);
         up(&mut message);
-        message.attributes = vec![LinkAttribute::IfName(here.name.to_owned()), LinkAttribute::Controller(bridge)];
+        message.attributes = vec![LinkAttribute::IfName(here.name.to_owned())];
+        message.attributes.extend(bridge.map(LinkAttribute::Controller));
         message.attributes.extend(mtu.map(LinkAttribute::Mtu));
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
@@ -162,6 +165,11 @@ impl Batch {
         entry.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.to_vec())];
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
         self.push(flags, RouteNetlinkMessage::NewNeighbour(entry), "add address to bridge", port.name);
+    }
+
+    /// The device is no more; nor is the other one of a pair.
+    pub(super) fn delete(&mut self, end: &End<'_>) {
+        self.push(0, RouteNetlinkMessage::DelLink(link(end.index)), "delete device", end.name);
     }
 
     pub(super) fn set_mtu(&mut self, end: &End<'_>, mtu: u32) {

@@ -11,6 +11,7 @@ use nix::sys::socket::{MsgFlags, NetlinkAddr, recvmsg, send};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::HostOnly;
+use crate::sys::rtnl;
 
 const NLMSG_ERROR: u16 = 2;
 const HEADER: usize = 16;
@@ -200,6 +201,11 @@ impl Socket {
         }
         // SAFETY: just made, nobody else's.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// The number of a device of its namespace.
+    pub fn index_of(&self, device: &str) -> std::io::Result<u32> {
+        rtnl::index_at(self.fd.as_fd(), device)
     }
 
     /// Sends the messages, which the kernel has dealt with when that is done: there is nothing to wait for.

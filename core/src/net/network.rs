@@ -17,15 +17,17 @@ use once_cell::race::OnceBox;
 use once_cell::sync::OnceCell;
 use serde_json::{Value, json};
 
-use super::attach::Other;
+use super::attach::{Other, everywhere};
 use super::link::{End, Mac, Remote};
 use super::netlink::{Batch, Socket};
-use super::pool::{Pool, Refusal};
+use super::pool::{Pool, Refusal, gateway_of};
 use super::shape::{Direction, Shape};
+use super::uplink::{Lead, Switch, Uplink};
 use crate::container::{Container, Moved};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{self, HostOnly, Keeper, Owner};
 use crate::plan::container::{LOCALHOST, hosts_text};
+use crate::spec;
 use crate::spec::net::{interfaces, show_mac};
 use crate::spec::{Attachment, Idmap, NamespaceKind, NamespaceSource, Net, NetworkSpec, Spec};
 
@@ -48,6 +50,8 @@ const SHORT: Duration = Duration::from_secs(5);
 /// It is a bridge in a network namespace of its own, to which each container has a pair of devices (veth). So nothing of it is seen in
 /// the host's network: no device, no address, no rule, and nobody's firewall is in the way. It takes no rights: an ordinary user's
 /// networks are made in the user namespace in which their containers are.
+///
+/// Nothing leads out of it, unless it is [not internal](NetworkSpec::internal).
 ///
 /// - [`container`](Self::container) starts a container on it; so does `net: "network:NAME"` of any container of this program, with
 ///   more to say if need be (see [`Attachment`]).
@@ -114,7 +118,11 @@ struct Shared {
     number: u64,
     name: String,
     mtu: u32,
+    /// The bridge's own.
+    mac: Mac,
     subnets: Vec<IpNet>,
+    /// Where containers send what is for outside.
+    gateways: Vec<IpAddr>,
     /// The container that has the switch's network namespace, and nothing in it but its pid 1.
     holder: Container,
     keeper: Arc<Keeper>,
@@ -129,6 +137,8 @@ struct Shared {
 struct State {
     /// `None` when it is closed.
     sockets: Option<Arc<Sockets>>,
+    /// Of a network that is not internal.
+    uplink: Option<Uplink>,
     pool: Pool,
     /// By the number of the port.
     ports: BTreeMap<u32, Port>,
@@ -318,7 +328,7 @@ impl Network {
     /// Makes a network; nobody is on it yet.
     ///
     /// # Errors
-    /// InvalidSpec; AlreadyExists (`name`); as [`Container::start`]. Unsupported where the kernel has no bridges (`CONFIG_BRIDGE`) or no
+    /// InvalidSpec; AlreadyExists (`name`); as [`Container::start`]. Unsupported with field `internal` where nothing can lead out, and where the kernel has no bridges (`CONFIG_BRIDGE`) or no
     /// filter for them (`CONFIG_NF_TABLES_BRIDGE`).
     pub fn start(spec: &NetworkSpec) -> Result<Self> {
         let context = |e: Error| match &spec.name {
@@ -352,11 +362,7 @@ impl Network {
             net: Net::None,
             // Its devices belong to the user namespace in which the user's containers are, not to one of its own.
             idmap: Idmap::Host,
-            // Nobody speaks to the switch's own ends of IPv6, which passes all the same.
-            sysctls: has_ipv6()
-                .then(|| ("net.ipv6.conf.default.disable_ipv6".to_owned(), "1".to_owned()))
-                .into_iter()
-                .collect(),
+            sysctls: sysctls_of_switch(spec.internal),
             ..Spec::default()
         };
         let (holder, switch) = Container::start_switch(&holder).map_err(|e| match e.field() {
@@ -366,7 +372,8 @@ impl Network {
         let sockets = Sockets { route: Socket::new(switch.route), firewall: Socket::new(switch.firewall) };
         let mtu = spec.mtu.unwrap_or(NetworkSpec::MTU);
         let mut batch = Batch::default();
-        batch.bridge(&BRIDGE, mtu);
+        let mac = mac_of(gateway_of(&subnets[0]), 0);
+        batch.bridge(&BRIDGE, mac, mtu);
         sockets.route.request(batch).map_err(|e| match e.kind() {
             ErrorKind::Unsupported => e.with_hint("it takes a kernel with CONFIG_BRIDGE (module bridge)"),
             _ => e,
@@ -379,6 +386,19 @@ impl Network {
                 .with_hint("it takes a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_BRIDGE"),
             _ => e,
         })?;
+        let uplink = match spec.internal {
+            true => None,
+            false => {
+                let gateways: Vec<IpNet> = subnets
+                    .iter()
+                    .map(|subnet| IpNet::new(gateway_of(subnet), subnet.prefix_len()).expect("its own prefix"))
+                    .collect();
+                let (route, firewall) = (&sockets.route, &sockets.firewall);
+                let switch = Switch { holder: &holder, route, firewall, bridge: &BRIDGE, mtu, gateways: &gateways };
+                let uplink = Uplink::open(&switch);
+                Some(uplink.map_err(|e| if e.field().is_some() { e } else { e.with_field("internal") })?)
+            }
+        };
         let (path, hosts) = switch.hosts;
         hosts
             .write_all_at(LOCALHOST.as_bytes(), 0)
@@ -388,13 +408,16 @@ impl Network {
             number,
             name: name.clone(),
             mtu,
+            mac,
             subnets: subnets.clone(),
+            gateways: uplink.as_ref().map(|uplink| uplink.gateways().to_vec()).unwrap_or_default(),
             keeper: holder.keeper().clone(),
             holder,
             hosts: path,
             next_port: AtomicU32::new(FIRST_PORT),
             state: Mutex::new(State {
                 sockets: Some(Arc::new(sockets)),
+                uplink,
                 pool: Pool::new(subnets),
                 ports: BTreeMap::new(),
                 hosts: Hosts { file: hosts, length: LOCALHOST.len() as u64, free: Vec::new() },
@@ -586,6 +609,10 @@ impl Network {
         let shared = &self.handle.shared;
         // In a forked child another thread's lock would never be given back.
         let members = if shared.owner.is_this() { self.members().unwrap_or_default() } else { Vec::new() };
+        let way_out = match shared.owner.is_this() {
+            true => lock(&shared.state).uplink.as_ref().map(Uplink::name),
+            false => None,
+        };
         let member = |(container, address): &(String, Address)| {
             let mut json = address.describe();
             json["container"] = container.as_str().into();
@@ -595,6 +622,8 @@ impl Network {
             "name": shared.name,
             "subnets": self.subnets(),
             "mtu": shared.mtu,
+            "internal": way_out.is_none(),
+            "way_out": way_out,
             "pid": shared.holder.pid(),
             "members": members.iter().map(member).collect::<Vec<_>>(),
         })
@@ -633,6 +662,19 @@ impl Drop for Handle {
     }
 }
 
+/// Parameters of a switch's namespace.
+fn sysctls_of_switch(internal: bool) -> BTreeMap<String, String> {
+    let ipv6: &[(&str, &str)] = match internal {
+        // Nobody speaks to the switch's own ends of IPv6, which passes all the same.
+        true => &[("net.ipv6.conf.default.disable_ipv6", "1")],
+        // The bridge has an address, its ports have none.
+        false => &[("net.ipv6.conf.all.forwarding", "1"), ("net.ipv6.conf.default.addr_gen_mode", "1")],
+    };
+    let ipv4: &[(&str, &str)] = if internal { &[] } else { &[("net.ipv4.ip_forward", "1")] };
+    let all = ipv6.iter().filter(|_| has_ipv6()).chain(ipv4);
+    all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
 /// Whether the kernel has IPv6.
 pub(crate) fn has_ipv6() -> bool {
     static THERE: OnceCell<bool> = OnceCell::new();
@@ -662,11 +704,11 @@ impl Shared {
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
             }
         };
-        let started = {
+        let (started, uplink) = {
             let mut state = lock(&self.state);
             state.sockets = None;
             state.ports.values_mut().for_each(|port| port.socket = None);
-            std::mem::take(&mut state.started)
+            (std::mem::take(&mut state.started), state.uplink.take())
         };
         lock(&Registry::own().networks)
             .retain(|_, (number, handle)| *number != self.number && handle.strong_count() > 0);
@@ -677,6 +719,9 @@ impl Shared {
         let mut result = Ok(());
         for container in &started {
             result = result.and(container.close(left()));
+        }
+        if let Some(uplink) = uplink {
+            result = result.and(uplink.close(left()));
         }
         result.and(self.holder.close(left()))
     }
@@ -743,7 +788,10 @@ impl Shared {
         let wanted: Vec<IpAddr> = one.addresses.iter().map(|one| one.address).collect();
         let addresses = state.pool.take(&wanted, &who).map_err(|why| refused(&self.subnets, why))?;
         let number = self.next_port.fetch_add(1, Ordering::Relaxed);
-        let has = |mac: Mac| state.ports.values().find(|port| port.mac == mac).map(|port| port.names.join(" "));
+        let has = |mac: Mac| match state.ports.values().find(|port| port.mac == mac) {
+            None if mac == self.mac => Some("the gateway".to_owned()),
+            port => port.map(|port| port.names.join(" ")),
+        };
         let mac = one.mac.unwrap_or_else(|| {
             let first = addresses[0].addr();
             (0..).map(|salt| mac_of(first, salt)).find(|mac| has(*mac).is_none()).expect("there are more than ports")
@@ -769,7 +817,7 @@ impl Shared {
             own_hosts: Vec::new(),
         };
         state.ports.insert(number, port);
-        Ok(Link { network: self.clone(), number })
+        Ok(Link { network: self.clone(), number, gateways: Vec::new(), lead: None })
     }
 }
 
@@ -863,6 +911,10 @@ impl State {
 pub(crate) struct Link {
     network: Arc<Shared>,
     number: u32,
+    /// Those of the network that the container uses: another device may lead out already.
+    gateways: Vec<IpAddr>,
+    /// Ports of the host that lead to it, and sockets that have them as long.
+    lead: Option<(Lead, Vec<HostOnly>)>,
 }
 
 impl Drop for Link {
@@ -874,13 +926,16 @@ impl Drop for Link {
         let mut state = lock(&shared.state);
         let Some(port) = state.ports.remove(&self.number) else { return };
         state.pool.give_back(&port.addresses);
-        let Some(sockets) = &state.sockets else { return };
+        let Some(sockets) = state.sockets.clone() else { return };
         let addresses: Vec<IpAddr> = port.addresses.iter().map(IpNet::addr).collect();
         let mut batch = Batch::default();
         batch.sources(self.number, &addresses, port.mac, false);
         // Where it did not come so far that they were added, there is nothing to remove. Numbers of ports are not used again: what
         // stays in a set means nobody.
         let _ = sockets.firewall.request(batch);
+        if let (Some((lead, _)), Some(uplink)) = (&self.lead, &mut state.uplink) {
+            uplink.withdraw(&sockets.firewall, lead);
+        }
         if let Some(at) = port.lines_at {
             state.hosts.remove(at);
             state.tell_own_hosts(&shared.name);
@@ -925,7 +980,7 @@ impl Link {
         let mut batch = Batch::default();
         let mtu = Some(shared.mtu);
         let remote = Remote { end: End { ..there }, namespace: namespace.as_raw_fd(), mac: Some(mac), mtu };
-        batch.veth(&here, mtu, &remote, BRIDGE.index);
+        batch.veth(&here, mtu, &remote, Some(BRIDGE.index));
         batch.behind_port(&here, mac);
         sockets.route.request(batch)?;
         let mut batch = Batch::default();
@@ -936,6 +991,7 @@ impl Link {
         for address in addresses {
             batch.address(&there, address);
         }
+        self.gateways.iter().for_each(|gateway| batch.route(&there, everywhere(*gateway), Some(*gateway)));
         socket.request(batch)
     }
 }
@@ -1013,6 +1069,8 @@ impl Joining {
         let list = spec.net.attachments();
         let mut joining = Self::default();
         let names: Vec<String> = [&spec.name, &spec.hostname].into_iter().flatten().cloned().collect();
+        // One way to everywhere of each family: one that is named goes before that of a network.
+        let mut ways: Vec<IpAddr> = list.iter().flat_map(|one| &one.gateways).copied().collect();
         for (i, (one, interface)) in list.iter().zip(interfaces(list)).enumerate() {
             let inside = FIRST_INSIDE + i as u32;
             let field = if list.len() == 1 { "net".to_owned() } else { format!("net[{i}]") };
@@ -1036,7 +1094,11 @@ impl Joining {
                 }
                 None => e.with_field(field),
             });
-            joining.all.push(Joined::Link(link?));
+            let mut link = link?;
+            let new = |way: &&IpAddr| ways.iter().all(|other| other.is_ipv4() != way.is_ipv4());
+            link.gateways = network.gateways.iter().filter(new).copied().collect();
+            ways.extend(&link.gateways);
+            joining.all.push(Joined::Link(link));
         }
         joining.own_hosts = has_own_hosts(spec, joining.links().count());
         joining.front = hosts_text(spec, true).unwrap_or_default();
@@ -1054,6 +1116,37 @@ impl Joining {
         Self { of_pod, own_hosts, front: hosts_text(spec, true).unwrap_or_default(), ..Self::default() }
     }
 
+    /// Has ports of the host lead to it, by the first network that has a way out by the kernel. The numbers are their places in the
+    /// spec; the sockets have the ports.
+    pub fn publish(&mut self, ports: Vec<(usize, spec::Port, HostOnly)>) -> Result<()> {
+        let Some((first, ..)) = ports.first() else { return Ok(()) };
+        let links = self.all.iter_mut().filter_map(|one| match one {
+            Joined::Link(link) if !link.network.gateways.is_empty() => Some(link),
+            _ => None,
+        });
+        let Some(link) = links.into_iter().next() else {
+            let error =
+                Error::spec(format!("ports[{first}].nat"), "no device of the container is on a network that leads out");
+            return Err(error.with_hint("give it one (internal: false), or leave out nat: a relay takes no network"));
+        };
+        let mut state = lock(&link.network.state);
+        let addresses = state.ports.get(&link.number).map(|port| port.addresses.clone()).ok_or_else(closed)?;
+        let sockets = state.sockets.clone().ok_or_else(closed)?;
+        let uplink = state.uplink.as_mut().ok_or_else(closed)?;
+        let list: Vec<spec::Port> = ports.iter().map(|(_, port, _)| *port).collect();
+        let lead = uplink.publish(&sockets.firewall, &addresses, &list).map_err(|(i, error)| {
+            let at = format!("ports[{}]", ports[i].0);
+            let field = match error.field() {
+                Some(member) => format!("{at}.{member}"),
+                None => format!("{at}.nat"),
+            };
+            error.with_field(field)
+        })?;
+        drop(state);
+        link.lead = Some((lead, ports.into_iter().map(|(_, _, socket)| socket).collect()));
+        Ok(())
+    }
+
     fn links(&self) -> impl Iterator<Item = &Link> {
         self.all.iter().filter_map(|one| match one {
             Joined::Link(link) => Some(link),
@@ -1063,6 +1156,11 @@ impl Joining {
 
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// Whether it reaches what is outside of its networks.
+    pub fn leads_out(&self) -> bool {
+        self.links().any(|link| !link.gateways.is_empty())
     }
 
     /// The file of the network that /etc/hosts is in the container.

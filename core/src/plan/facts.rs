@@ -154,6 +154,8 @@ pub(crate) struct Facts {
     pub switch: bool,
     /// The kernel has IPv6.
     pub ipv6: bool,
+    /// What /etc/resolv.conf is, if there is such a file and the spec says nothing.
+    pub name_servers: Option<String>,
     /// The file of the host that is /etc/hosts.
     pub hosts: Option<PathBuf>,
     /// /etc/hosts is made here and sent to the library.

@@ -1,7 +1,7 @@
-//! Network devices: netdevice(7). All of it in the network namespace of the calling thread.
+//! Network devices: netdevice(7). In the network namespace of the calling thread, where no socket is given.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -20,9 +20,19 @@ pub(crate) fn index(name: &str) -> io::Result<u32> {
     Ok(nix::net::if_::if_nametoindex(name)?)
 }
 
+/// The number of a device in the network namespace of a socket, whatever socket that is.
+pub(crate) fn index_at(socket: BorrowedFd<'_>, name: &str) -> io::Result<u32> {
+    // SAFETY: this request writes the number.
+    let index = unsafe { ask_at(socket, name, libc::SIOCGIFINDEX)?.ifr_ifru.ifru_ifindex };
+    Ok(index as u32)
+}
+
 /// An ioctl that asks something of a device.
 fn ask(name: &str, request: libc::c_ulong) -> io::Result<libc::ifreq> {
-    let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
+    ask_at(socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?.as_fd(), name, request)
+}
+
+fn ask_at(socket: BorrowedFd<'_>, name: &str, request: libc::c_ulong) -> io::Result<libc::ifreq> {
     // SAFETY: all zeroes is a valid ifreq.
     let mut asked: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in asked.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.bytes()) {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use once_cell::sync::{Lazy, OnceCell};
 use serde_json::{Value, json};
 
-use crate::cgroup::{Group, Heir, Limits, Usage, V1Part};
+use crate::cgroup::{Group, Limits, Purpose, Usage, V1Part};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{EventOptions, Events, Readers, Shared};
@@ -1001,7 +1001,7 @@ impl Container {
         role: Role<'_>,
         keeper: &Arc<Keeper>,
         id: &str,
-        (limits, heir): (&Limits, Option<Heir>),
+        (limits, purpose): (&Limits, Purpose),
     ) -> Result<std::result::Result<Option<Group>, Attempt>> {
         let whereabouts = crate::cgroup::whereabouts();
         let needed = matches!(role, Role::Holder { pids: true }).then_some("share");
@@ -1017,7 +1017,7 @@ impl Container {
                 keeper.group_parents.store(whereabouts, Ordering::Relaxed);
             }
         }
-        Group::create_in(&place, id, limits, heir).map(Ok)
+        Group::create_in(&place, id, limits, purpose).map(Ok)
     }
 
     fn launch(spec: &Spec, role: Role<'_>, prepared: Prepared) -> Result<Attempt> {
@@ -1080,7 +1080,10 @@ impl Container {
         let limits = Limits::of(spec);
         check_nested_rates(spec)?;
         let heir = if spec.nesting { facts::heir(&facts, keeper.outer.as_ref())? } else { None };
-        let group = match pod.and_then(|pod| pod.holder.group.as_ref()) {
+        let pod_group = pod.and_then(|pod| pod.holder.group.as_ref());
+        // Of a pod it is not known yet.
+        let ports = listening.has_others() || matches!(role, Role::Holder { .. });
+        let group = match pod_group {
             Some(above) => {
                 for parent in above.parents() {
                     if let Err(not_taken) = share(&keeper, parent)? {
@@ -1089,7 +1092,7 @@ impl Container {
                 }
                 Some(above.member(&id, &limits)?)
             }
-            None => match Self::own_group(spec, role, &keeper, &id, (&limits, heir))? {
+            None => match Self::own_group(spec, role, &keeper, &id, (&limits, Purpose { heir, ports }))? {
                 Ok(group) => group,
                 Err(not_made) => return Ok(not_made),
             },
@@ -1115,16 +1118,16 @@ impl Container {
                 facts.group_mounts = group.inherited().into_iter().map(mount).collect();
             }
             // A member's are in those of its pod, whose parents the keeper knows.
-            let (above, name) = match pod.and_then(|pod| pod.holder.group.as_ref()) {
-                Some(above) => (above, format!("{}/{}", above.name(), group.name())),
-                None => (group, group.name().to_owned()),
+            let (above, names) = match pod_group {
+                Some(above) => (above, above.member_paths(group.name())),
+                None => (group, vec![group.name().to_owned(); group.parents().len()]),
             };
-            for parent in above.parents() {
+            for (parent, name) in above.parents().iter().zip(names) {
                 let index = match share(&keeper, parent)? {
                     Ok(index) => index,
                     Err(not_taken) => return Ok(not_taken),
                 };
-                facts.undo_groups.push((index, name.clone()));
+                facts.undo_groups.push((index, name));
             }
             if !own_pids && facts.group_dir {
                 // The v2 parent is the first.
@@ -1225,7 +1228,7 @@ impl Container {
         let pid = process::pid_of(created.as_fd());
         let group = making.group.take();
         if listening.has_others()
-            && let Err(error) = listening.serve(&keeper, key, group.as_ref(), timeout)
+            && let Err(error) = listening.serve(&keeper, key, (group.as_ref(), pod_group), timeout)
         {
             // One that has ended in the meantime needs none, and fails in many ways; EPERM: it is without memory already.
             let patience =
@@ -1644,8 +1647,7 @@ impl Container {
     pub fn usage(&self) -> Result<Usage> {
         let inner = self.open()?;
         let mut usage = match &inner.group {
-            Some(group) if inner.ports.is_empty() => group.usage()?,
-            Some(group) => group.of_payload(group.usage()?),
+            Some(group) => group.usage()?,
             // The writable layer is counted without one.
             None if inner.layer.kind.is_some() && lock(&inner.spec_now).limits_disk() => Usage::default(),
             None => return Err(no_group()),

@@ -492,16 +492,56 @@ for child in children:
     let listener = service(&container, "127.0.0.1:5432");
     let (mut outside, mut inside) = connected(&container, &listener);
     container.freeze().unwrap();
-    // What serves it stops too: nothing arrives meanwhile, and all of it afterwards.
+    // What serves it goes on.
     outside.write_all(b"x").expect("write");
-    inside.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
-    let early = inside.read(&mut [0]).expect_err("the relay is frozen");
-    assert_eq!(early.kind(), Io::WouldBlock, "{early}");
-    container.thaw().unwrap();
-    inside.set_read_timeout(PATIENCE).expect("a timeout");
     inside.read_exact(&mut [0]).expect("read");
+    container.thaw().unwrap();
     container.freeze().unwrap();
     container.close(TIMEOUT).unwrap();
+    // A payload that has all processes it may have from the beginning leaves what serves it alone.
+    let fill = "import os, signal
+try:
+    while True:
+        if os.fork() == 0:
+            signal.pause()
+except BlockingIOError:
+    print('full', flush=True)
+signal.pause()";
+    for _ in 0..5 {
+        let full = start(json!({"argv": ["python3", "-c", fill], "ports": [SERVICE], "pids": 8}));
+        until("it is full", || full.log(0).unwrap() == b"full\n");
+        assert_eq!(full.usage().unwrap().pids_current, Some(8));
+        let listener = service(&full, "127.0.0.1:5432");
+        connected(&full, &listener);
+        full.close(TIMEOUT).unwrap();
+    }
+}
+
+#[test]
+fn what_serves_members_is_no_process_of_their_pod() {
+    if !can_limit() {
+        return skip("no control group");
+    }
+    let figures = |ports: serde_json::Value| {
+        let pod = Pod::start(&spec(json!({"pids": 20})), Pod::SHARE).unwrap();
+        let member = pod.container(&spec(json!({"ports": ports, "pids": 5}))).unwrap();
+        let usage = pod.usage().unwrap();
+        (pod, member, usage.pids_current, usage.pids_max)
+    };
+    let (plain, _other, current, max) = figures(json!([]));
+    let (pod, member, with, max_with) = figures(json!([SERVICE]));
+    assert_eq!((with, max_with), (current, max));
+    assert_eq!((max, member.usage().unwrap().pids_max), (Some(20), Some(5)));
+    plain.close(TIMEOUT).unwrap();
+    let listener = service(&member, "127.0.0.1:5432");
+    let (mut outside, mut inside) = connected(&member, &listener);
+    pod.freeze().unwrap();
+    outside.write_all(b"x").expect("write");
+    inside.read_exact(&mut [0]).expect("read");
+    pod.thaw().unwrap();
+    member.close(TIMEOUT).unwrap();
+    assert!(outside.read(&mut [0]).map_or(true, |n| n == 0));
+    pod.close(TIMEOUT).unwrap();
 }
 
 #[test]

@@ -66,8 +66,14 @@ impl Listening {
     }
 
     /// Has a task of the keeper serve the others: it is in the container's network, and beside its processes in its group.
-    pub fn serve(&self, keeper: &Keeper, key: u64, group: Option<&Group>, timeout: Duration) -> Result<()> {
-        let place = group.map(Group::relay).transpose()?;
+    pub fn serve(
+        &self,
+        keeper: &Keeper,
+        key: u64,
+        (group, pod): (Option<&Group>, Option<&Group>),
+        timeout: Duration,
+    ) -> Result<()> {
+        let place = group.map(|group| group.relay(pod)).transpose()?;
         let v1 = place.as_ref().map(Group::v1).unwrap_or_default();
         let joining = Joining {
             namespaces: libc::CLONE_NEWNET as u64,

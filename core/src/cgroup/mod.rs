@@ -823,7 +823,7 @@ impl Making<'_> {
         let given = file::read(&*dir, "cgroup.controllers").map_err(|e| failed_at("read", e, &path))?;
         let for_payload = settings.iter().filter(|s| s.is_for_payload()).map(|s| s.controller);
         let mut passed: Vec<&str> = for_payload.chain([Controller::Pids]).map(Controller::name).collect();
-        passed.retain(|c| given.split_whitespace().any(|name| name == *c));
+        passed.retain(|name| given.split_whitespace().any(|given| given == *name));
         sub::pass(dir, &path, &passed)?;
         let opened = file::open_dir(&*dir, Path::new(sub::PAYLOAD));
         *inner = Some(opened.map_err(|e| failed_at("open", e, &path.join(sub::PAYLOAD)))?);
@@ -857,7 +857,7 @@ impl Making<'_> {
         let (parent, dir, name) = (&v2.parent, v2.inner(), v2.inner_path(self.id));
         let path = parent.path.join(self.id);
         let given = file::read(&v2.dir, "cgroup.controllers").map_err(|e| failed_at("read", e, &path))?;
-        let given: Vec<&str> = given.split_whitespace().collect();
+        let given = given.split_whitespace().collect::<Vec<_>>();
         sub::pass(&v2.dir, &path, &given)?;
         let path = parent.path.join(&name);
         sub::pass(dir, &path, &given)?;

@@ -52,10 +52,11 @@ impl Group {
         let mut made = Made { name, v2: None, v1: Vec::new(), done: false };
         if let Some(v2) = &self.v2 {
             let given = file::read(&v2.dir, "cgroup.controllers").map_err(|e| self.failed("read", e, &v2.parent))?;
-            let passed: Vec<Controller> = Controller::LIMITING
+            let passed: Vec<&str> = Controller::LIMITING
                 .into_iter()
                 .filter(|c| c.counts(true) || settings.iter().any(|s| s.controller == *c))
-                .filter(|c| given.split_whitespace().any(|name| name == c.name()))
+                .map(Controller::name)
+                .filter(|name| given.split_whitespace().any(|given| given == *name))
                 .collect();
             self.pass_on(v2, &passed)?;
             let (dir, path) = (v2.inner(), v2.parent.path.join(v2.inner_path(&self.name)));
@@ -179,7 +180,7 @@ impl Group {
             let Some(part) = v1.iter().find(|part| has(&part.parent, on_v1)) else {
                 if let Some(v2) = &self.v2 {
                     let _nobody_joins = self.joining.write().unwrap_or_else(PoisonError::into_inner);
-                    self.pass_on(v2, &[setting.controller])?;
+                    self.pass_on(v2, &[setting.controller.name()])?;
                 }
                 continue;
             };
@@ -197,18 +198,17 @@ impl Group {
     }
 
     /// Lets the groups in this one have these controllers.
-    fn pass_on(&self, v2: &V2Part, controllers: &[Controller]) -> Result<()> {
+    fn pass_on(&self, v2: &V2Part, controllers: &[&str]) -> Result<()> {
         let path = |name: PathBuf| v2.parent.path.join(name);
-        let controllers: Vec<&str> = controllers.iter().map(|controller| controller.name()).collect();
         if v2.inner.is_some() {
-            pass(&v2.dir, &path(self.name.clone().into()), &controllers)?;
+            pass(&v2.dir, &path(self.name.clone().into()), controllers)?;
         }
         let (dir, path) = (v2.inner(), path(v2.inner_path(&self.name)));
-        if not_passed(dir, &path, &controllers)?.is_empty() {
+        if not_passed(dir, &path, controllers)?.is_empty() {
             return Ok(());
         }
         self.vacate(dir).map_err(|e| failed_at("move the processes of", e, &path))?;
-        pass(dir, &path, &controllers)
+        pass(dir, &path, controllers)
     }
 
     /// Moves the container's processes from its group into one inside.

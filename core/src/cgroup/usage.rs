@@ -879,13 +879,12 @@ impl Reader {
             add(parent, PRESSURE);
         }
         let in_leaf = |controller: &str| part(controller).is_some_and(|part| part.leaf);
-        let payload_s = on_v1("pids").is_none() && of.is_some_and(|of| of.inner.is_some());
+        // What serves ports is no task of the payload.
+        let beside = part("pids").is_none() && of.is_some_and(|v2| v2.inner.is_some());
         for source in &mut sources {
-            if (source.name == OOM_V1 && in_leaf("memory"))
-                || (source.name == PIDS_EVENTS && in_leaf("pids"))
-                || (payload_s && PIDS.iter().any(|(name, _)| source.name == *name))
-            {
-                // What v1 counts where the process was, and what does not count on v2 what serves ports.
+            // What v1 counts where the process was.
+            let local = (source.name == OOM_V1 && in_leaf("memory")) || (source.name == PIDS_EVENTS && in_leaf("pids"));
+            if local || (beside && source.name.starts_with("pids.")) {
                 source.name = Cow::Owned(format!("{}/{}", super::SUB_PAYLOAD, source.name));
             }
         }

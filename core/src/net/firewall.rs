@@ -10,6 +10,9 @@ use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NetlinkSerializable};
 use super::link::Mac;
 use super::netlink::{Attributes, Batch};
 
+/// What passes at each port.
+pub(super) mod filter;
+
 const TABLE: &str = "ringfence";
 
 /// A chain: its name, its hook, its place among others of the hook.
@@ -56,6 +59,7 @@ const NEWSETELEM: u16 = 12;
 const DELSETELEM: u16 = 14;
 
 /// A message of nfnetlink.
+#[derive(Clone)]
 struct Message {
     kind: u16,
     family: u8,
@@ -232,9 +236,13 @@ impl Batch {
     }
 
     fn rule(&mut self, chain: &Chain, build: impl FnOnce(&mut Rule<'_>)) {
+        self.rule_of(chain.0, build);
+    }
+
+    fn rule_of(&mut self, chain: &str, build: impl FnOnce(&mut Rule<'_>)) {
         self.nftables(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, "make rule of nftables", |rule| {
             rule.put(1, &text(TABLE));
-            rule.put(2, &text(chain.0));
+            rule.put(2, &text(chain));
             rule.nested(4, |list| build(&mut Rule(list)));
         });
     }

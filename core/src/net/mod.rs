@@ -15,6 +15,7 @@ mod pool;
 /// Queueing disciplines: rates and faults.
 mod shape;
 
-pub use network::{Address, Network};
+pub use firewall::filter::FirewallCount;
+pub use network::{Address, FirewallUsage, Network};
 pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks, keeper_of_others};
 pub use shape::{Direction, Shape};

@@ -1643,19 +1643,21 @@ impl Container {
     /// (46 us on a hybrid machine of two processors). The first opens the files, which takes some 200 us more.
     ///
     /// # Errors
-    /// Unsupported when it has no control group (an ordinary caller without delegation).
+    /// Unsupported when it has no control group (an ordinary caller without delegation) and the host's network. With a network of its own
+    /// there is `net` without a group too; what a group counts is `None` then.
     pub fn usage(&self) -> Result<Usage> {
         let inner = self.open()?;
+        let net = inner.net_usage();
         let mut usage = match &inner.group {
             Some(group) => group.usage()?,
-            // The writable layer is counted without one.
-            None if inner.layer.kind.is_some() && lock(&inner.spec_now).limits_disk() => Usage::default(),
+            // The writable layer and network devices are counted without one.
+            None if net.is_some() || inner.layer.kind.is_some() && lock(&inner.spec_now).limits_disk() => Usage::default(),
             None => return Err(no_group()),
         };
         let inside = inner.oom_kills_inside();
         usage.memory_oom_kills = usage.memory_oom_kills.map(|kills| kills + inside);
         inner.count_disk(&mut usage)?;
-        usage.net = inner.net_usage();
+        usage.net = net;
         Ok(usage)
     }
 

@@ -16,7 +16,7 @@ from ._types import Address
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ._types import Args, Seconds, Size
+    from ._types import Args, Firewall, FirewallUsage, Seconds, Size
 
 
 def options_of(name: str | None, subnets: str | Iterable[str] | None, mtu: int | None, internal: bool) -> str:
@@ -149,6 +149,22 @@ class Network:
         }
         shape = json.dumps({key: value for key, value in given.items() if value is not None})
         self._live("shape").shape(container._raw, shape, direction)
+
+    def set_firewall(self, container: Container, firewall: Firewall) -> None:
+        """Gives a container another firewall, in the place of what it had, at once; `{}` lets everything pass.
+
+            net.set_firewall(db, {"incoming": "deny", "rules": [
+                {"direction": "in", "action": "allow", "protocol": "tcp", "ports": 5432, "peer": "web"}]})
+
+        What is open and passes no longer stalls, what still passes goes on. Its counters begin anew. It can be given from the start:
+        `net={"network": net, "firewall": {...}}`.
+        """
+        self._live("set_firewall").set_firewall(container._raw, json.dumps(firewall))
+
+    def firewall(self, container: Container) -> FirewallUsage:
+        """The firewall of a container, with `packets` and `bytes` of each rule and of the `defaults` since it was set."""
+        usage: FirewallUsage = json.loads(self._live("firewall").firewall(container._raw))
+        return usage
 
     def kill(self) -> None:
         """SIGKILL to everything in the containers that `container` started. Does not wait; the network goes on."""

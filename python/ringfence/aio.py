@@ -64,7 +64,7 @@ from ._types import (
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Self, Unpack
 
-    from ._types import LimitFields, Seconds, Size, SpecFields
+    from ._types import Firewall, FirewallUsage, LimitFields, Seconds, Size, SpecFields
 
     _P = ParamSpec("_P")
 
@@ -991,6 +991,14 @@ class Network:
             corrupt=corrupt,
             direction=direction,
         )
+
+    async def set_firewall(self, container: Container, firewall: Firewall) -> None:
+        """Gives a container another firewall: see `ringfence.Network.set_firewall`."""
+        self._sync.set_firewall(container._sync, firewall)
+
+    async def firewall(self, container: Container) -> FirewallUsage:
+        """The firewall of a container and its counters: see `ringfence.Network.firewall`."""
+        return self._sync.firewall(container._sync)
 
     async def kill(self) -> None:
         """SIGKILL to everything in the containers that `container` started. Does not wait."""

@@ -86,6 +86,14 @@ int main(void)
        "a rate");
     ok(failed(ringfence_network_shape(network, server, "{\"loss\": 7}", NULL, &err), RINGFENCE_KIND_INVALID_ARGUMENT, "loss"), "a share");
     ok(failed(ringfence_network_shape(network, server, "{}", "up", &err), RINGFENCE_KIND_INVALID_ARGUMENT, "direction"), "a direction");
+    const char *rules = "{\"incoming\": \"deny\", \"rules\": [{\"direction\": \"in\", \"action\": \"allow\", \"protocol\": \"tcp\", \"ports\": 80, \"peer\": \"cli\"}]}";
+    ok(ringfence_network_set_firewall(network, server, "{\"incoming\": \"deny\"}", &err) == 0 && is_cut_off(client, there), "a firewall");
+    ok(ringfence_network_set_firewall(network, server, rules, &err) == 0 && reaches(client, there), "a rule");
+    json = ringfence_network_firewall_json(network, server, &err);
+    ok(json && strstr(json, "\"packets\"") && strstr(json, "\"cli\"") && strstr(json, "\"defaults\""), "its counters: %s", json ? json : "");
+    ringfence_string_free(json);
+    ok(failed(ringfence_network_set_firewall(network, server, "{\"rules\": [{}]}", &err), RINGFENCE_KIND_INVALID_SPEC, "firewall.rules[0].direction"), "no rule");
+    ok(failed(ringfence_network_set_firewall(network, server, NULL, &err), RINGFENCE_KIND_INVALID_ARGUMENT, "firewall"), "no firewall");
     ok(failed(ringfence_network_heal(NULL, &err), RINGFENCE_KIND_INVALID_ARGUMENT, NULL), "no network");
 
     ok(ringfence_network_kill(network, &err) == 0 && ringfence_container_wait(client, 60000, &err) == 1, "all are killed");

@@ -94,8 +94,9 @@ def test_by_name_and_by_address(serve: Serve) -> None:
         assert client.addresses == [ringfence.Address(net.name, "eth0", ("10.1.2.9",), "02:00:0a:01:02:09")]
         assert net.subnets == ["10.1.2.0/24"]
         assert [one["container"] for one in net.info["members"]] == [server.id, client.id]
-        if client.info["cgroup"]:
-            assert client.usage().net["eth0"].tx_bytes > 0
+        # With or without a control group.
+        devices = client.usage().net
+        assert devices and devices["eth0"].tx_bytes > 0
     assert not net.running and not server.running
     net.close()
 
@@ -197,6 +198,34 @@ def test_asyncio(serve: Serve) -> None:
             assert one.addresses[0].network == net.name and net.running
             await net.kill()
         assert not net.running
+
+    asyncio.run(main())
+
+
+def test_firewalls_and_their_counters(serve: Serve) -> None:
+    firewall: ringfence.Firewall = {
+        "incoming": "deny",
+        "rules": [{"direction": "in", "action": "allow", "protocol": "tcp", "ports": [80, "90-99"], "peer": "late"}],
+    }
+    with ringfence.Network() as network:
+        server = network.container(net={"network": network, "firewall": firewall})
+        serve(server)
+        late, other = network.container(hostname="late"), network.container()
+        assert reaches(late, server) and is_cut_off(other, server)
+        usage = network.firewall(server)
+        assert usage["rules"][0]["packets"] >= 2 and usage["defaults"]["incoming"]["bytes"] >= 60
+        assert usage["rules"][0]["ports"] == [80, "90-99"] and usage["incoming"] == "deny"
+        network.set_firewall(server, {})
+        assert reaches(other, server)
+        with pytest.raises(ringfence.SpecError) as caught:
+            network.set_firewall(server, {"rules": [{"direction": "in", "action": "drop"}]})  # type: ignore[typeddict-item]
+        assert caught.value.field == "firewall.rules[0].action"
+
+    async def main() -> None:
+        async with ringfence.aio.Network() as net:
+            one = await net.container()
+            await net.set_firewall(one, {"outgoing": "deny"})
+            assert (await net.firewall(one))["outgoing"] == "deny"
 
     asyncio.run(main())
 

@@ -10,6 +10,9 @@ use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NetlinkSerializable};
 use super::link::Mac;
 use super::netlink::{Attributes, Batch};
 
+/// What passes at each port.
+pub(super) mod filter;
+
 const TABLE: &str = "ringfence";
 
 /// A chain: its name, its hook, its place among others of the hook.
@@ -56,6 +59,7 @@ pub(super) const NEWSETELEM: u16 = 12;
 pub(super) const DELSETELEM: u16 = 14;
 
 /// A message of nfnetlink.
+#[derive(Clone)]
 pub(super) struct Message {
     pub kind: u16,
     pub family: u8,
@@ -86,6 +90,14 @@ pub(super) fn text(value: &str) -> Vec<u8> {
 
 pub(super) fn number(value: u32) -> [u8; 4] {
     value.to_be_bytes()
+}
+
+/// An address as it is in a packet.
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().into(),
+        IpAddr::V6(address) => address.octets().into(),
+    }
 }
 
 /// Registers of four bytes, of which a key takes as many as it needs, from the first on.
@@ -132,12 +144,33 @@ impl Rule<'_> {
         })
     }
 
+    /// The first registers keep these bits.
+    pub fn masked(&mut self, mask: &[u8]) -> &mut Self {
+        self.expression("bitwise", |bitwise| {
+            bitwise.put(1, &number(REGISTER));
+            bitwise.put(2, &number(REGISTER));
+            bitwise.put(3, &number(mask.len() as u32));
+            bitwise.nested(4, |data| data.put(1, mask));
+            bitwise.nested(5, |data| data.put(1, &vec![0; mask.len()]));
+        })
+    }
+
     /// The rule goes on if the first registers have this.
     pub fn is(&mut self, value: &[u8]) -> &mut Self {
         const NFT_CMP_EQ: u32 = 0;
         self.expression("cmp", |cmp| {
             cmp.put(1, &number(REGISTER));
             cmp.put(2, &number(NFT_CMP_EQ));
+            cmp.nested(3, |data| data.put(1, value));
+        })
+    }
+
+    /// The rule goes on unless the first registers have this.
+    pub fn is_not(&mut self, value: &[u8]) -> &mut Self {
+        const NFT_CMP_NEQ: u32 = 1;
+        self.expression("cmp", |cmp| {
+            cmp.put(1, &number(REGISTER));
+            cmp.put(2, &number(NFT_CMP_NEQ));
             cmp.nested(3, |data| data.put(1, value));
         })
     }
@@ -232,9 +265,13 @@ impl Batch {
     }
 
     fn rule(&mut self, chain: &Chain, build: impl FnOnce(&mut Rule<'_>)) {
+        self.rule_of(chain.0, build);
+    }
+
+    fn rule_of(&mut self, chain: &str, build: impl FnOnce(&mut Rule<'_>)) {
         self.nftables(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, "make rule of nftables", |rule| {
             rule.put(1, &text(TABLE));
-            rule.put(2, &text(chain.0));
+            rule.put(2, &text(chain));
             rule.nested(4, |list| build(&mut Rule(list)));
         });
     }

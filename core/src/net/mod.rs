@@ -19,7 +19,8 @@ mod shape;
 /// The way out of a network.
 mod uplink;
 
-pub use network::{Address, Network};
+pub use firewall::filter::FirewallCount;
+pub use network::{Address, FirewallUsage, Network};
 pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks, keeper_of_others};
 pub use shape::{Direction, Shape};
 pub(crate) use uplink::name_servers;

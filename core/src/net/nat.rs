@@ -17,7 +17,7 @@ use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 
 use super::firewall::{
     DELSETELEM, Message, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM, NEWTABLE, NF_ACCEPT, NF_DROP, NFNL_SUBSYS_NFTABLES,
-    NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIF, REGISTER, Rule, number, text,
+    NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIF, REGISTER, Rule, number, octets, text,
 };
 use super::netlink::{Attributes, Batch};
 use crate::spec::Protocol;
@@ -104,13 +104,6 @@ pub(super) struct Published {
     pub to_port: u16,
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
 impl Published {
     /// Each part begins in a register of its own.
     fn key(&self) -> Vec<u8> {
@@ -167,25 +160,6 @@ impl Rule<'_> {
     /// The rule goes on for 127.0.0.0/8 in the header of IPv4.
     fn is_loopback(&mut self, offset: u32) -> &mut Self {
         self.ip(NFPROTO_IPV4).header(offset, 4, REGISTER).masked(&[255, 0, 0, 0]).is(&[127, 0, 0, 0])
-    }
-
-    fn masked(&mut self, mask: &[u8]) -> &mut Self {
-        self.expression("bitwise", |bitwise| {
-            bitwise.put(1, &number(REGISTER));
-            bitwise.put(2, &number(REGISTER));
-            bitwise.put(3, &number(mask.len() as u32));
-            bitwise.nested(4, |data| data.put(1, mask));
-            bitwise.nested(5, |data| data.put(1, &vec![0; mask.len()]));
-        })
-    }
-
-    fn is_not(&mut self, value: &[u8]) -> &mut Self {
-        const NFT_CMP_NEQ: u32 = 1;
-        self.expression("cmp", |cmp| {
-            cmp.put(1, &number(REGISTER));
-            cmp.put(2, &number(NFT_CMP_NEQ));
-            cmp.nested(3, |data| data.put(1, value));
-        })
     }
 
     /// The rule goes on for connections with one of these states.

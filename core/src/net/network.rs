@@ -18,6 +18,7 @@ use once_cell::sync::OnceCell;
 use serde_json::{Value, json};
 
 use super::attach::{Other, everywhere};
+use super::firewall::filter::{Change, Filter, FirewallCount, Kept as Filtered, Member};
 use super::link::{End, Mac, Remote};
 use super::netlink::{Batch, Socket};
 use super::pool::{Pool, Refusal, gateway_of};
@@ -29,7 +30,7 @@ use crate::launch::{self, HostOnly, Keeper, Owner};
 use crate::plan::container::{LOCALHOST, hosts_text};
 use crate::spec;
 use crate::spec::net::{interfaces, show_mac};
-use crate::spec::{Attachment, Idmap, NamespaceKind, NamespaceSource, Net, NetworkSpec, Spec};
+use crate::spec::{Attachment, Firewall, Idmap, NamespaceKind, NamespaceSource, Net, NetworkSpec, Spec};
 
 /// The devices of a switch's namespace are the library's alone, and so are their numbers; but for the first, which modules of the
 /// kernel that make tunnels may have taken for devices of theirs in every namespace.
@@ -111,6 +112,51 @@ impl Address {
     }
 }
 
+/// A container's firewall, and what it decided about. What answers to something that had passed is not counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FirewallUsage {
+    /// The firewall.
+    pub firewall: Firewall,
+    /// Of each of its rules.
+    pub rules: Vec<FirewallCount>,
+    /// What came in without a rule.
+    pub incoming: FirewallCount,
+    /// What went out without a rule.
+    pub outgoing: FirewallCount,
+}
+
+impl FirewallUsage {
+    fn describe(&self) -> Value {
+        let of = |count: &FirewallCount| json!({"packets": count.packets, "bytes": count.bytes});
+        let rules = self.firewall.rules.iter().zip(&self.rules).map(|(rule, count)| {
+            let mut json = rule.to_json();
+            json["packets"] = count.packets.into();
+            json["bytes"] = count.bytes.into();
+            json
+        });
+        json!({
+            "incoming": self.firewall.incoming.name(),
+            "outgoing": self.firewall.outgoing.name(),
+            "rules": rules.collect::<Vec<_>>(),
+            "defaults": {"incoming": of(&self.incoming), "outgoing": of(&self.outgoing)},
+        })
+    }
+}
+
+/// An error of a firewall, which has its place in the spec.
+fn in_firewall(error: Error, field: &str) -> Error {
+    match error.errno() {
+        libc::EMSGSIZE | libc::ENOBUFS => {
+            let what = "are more than the kernel takes in one transaction";
+            Error::new(ErrorKind::Exhausted, what)
+                .with_errno(error.errno())
+                .with_field(format!("{field}.rules"))
+                .with_hint("fewer rules, ports or names; or a larger net.core.wmem_max")
+        }
+        _ => error.with_field(field),
+    }
+}
+
 /// What the handles of a network and its containers share.
 #[derive(Debug)]
 struct Shared {
@@ -145,6 +191,8 @@ struct State {
     hosts: Hosts,
     /// The numbers of the cuts that there are.
     cuts: Range<u32>,
+    /// Since the first firewall of a container.
+    filter: Option<Filter>,
     /// Those that the network started.
     started: VecDeque<Container>,
 }
@@ -173,9 +221,20 @@ struct Port {
     lines_at: Option<(u64, u64)>,
     /// Of containers with this device whose /etc/hosts are their own.
     own_hosts: Vec<Weak<OwnHosts>>,
+    /// It is on the switch.
+    is_linked: bool,
+    /// The filter knows it.
+    is_filtered: bool,
+    /// What the spec says of it.
+    wanted: Option<Firewall>,
+    firewall: Option<Filtered>,
 }
 
 impl Port {
+    fn member(&self, number: u32) -> Member<'_> {
+        Member { port: number, names: &self.names, addresses: &self.addresses }
+    }
+
     fn lines(&self) -> String {
         if self.names.is_empty() {
             return String::new();
@@ -422,6 +481,7 @@ impl Network {
                 ports: BTreeMap::new(),
                 hosts: Hosts { file: hosts, length: LOCALHOST.len() as u64, free: Vec::new() },
                 cuts: 0..0,
+                filter: None,
                 started: VecDeque::new(),
             }),
             closing: Mutex::default(),
@@ -602,6 +662,47 @@ impl Network {
             socket.request(batch).map_err(missing)?;
         }
         Ok(())
+    }
+
+    /// Gives a container another firewall, in the place of what it had, at once: what is open and passes no longer stalls, what still
+    /// passes goes on. Its counters begin anew. [`Firewall::new`] lets everything pass.
+    ///
+    /// # Errors
+    /// InvalidSpec with `firewall` and the member as field; Exhausted (`firewall.rules`) for more than the kernel takes at once;
+    /// NotFound (`container`) for one that is not on the network; Unsupported; Closed. The firewall is then what it was.
+    pub fn set_firewall(&self, container: &Container, firewall: &Firewall) -> Result<()> {
+        let shared = self.open()?;
+        firewall.check()?;
+        let mut state = lock(&shared.state);
+        let number = state.port_of("container", container)?;
+        let sockets = state.sockets.clone().ok_or_else(closed)?;
+        state.start_filter(&sockets.firewall)?;
+        state.filter_port(&sockets.firewall, number, Some(firewall)).map_err(|e| in_firewall(e, "firewall"))
+    }
+
+    /// The firewall of a container, and what each of its rules and defaults decided about since it was set. One that was given none
+    /// lets everything pass, and counts nothing.
+    ///
+    /// # Errors
+    /// NotFound (`container`) for one that is not on the network; Closed.
+    pub fn firewall(&self, container: &Container) -> Result<FirewallUsage> {
+        let shared = self.open()?;
+        let state = lock(&shared.state);
+        let number = state.port_of("container", container)?;
+        let sockets = state.sockets.clone().ok_or_else(closed)?;
+        let Some(kept) = &state.ports[&number].firewall else { return Ok(FirewallUsage::default()) };
+        let (rules, [incoming, outgoing]) = Filter::counts(&sockets.firewall, number, kept)?;
+        Ok(FirewallUsage { firewall: kept.firewall.clone(), rules, incoming, outgoing })
+    }
+
+    /// [`firewall`](Self::firewall) as JSON: as the spec has it, with `packets` and `bytes` in each rule, and in `defaults`:
+    /// `{"incoming": "deny", "outgoing": "allow", "rules": [{"direction": "in", "action": "allow", "packets": 3, "bytes": 180}],
+    /// "defaults": {"incoming": {"packets": 1, "bytes": 60}, "outgoing": {"packets": 0, "bytes": 0}}}`.
+    ///
+    /// # Errors
+    /// As [`firewall`](Self::firewall).
+    pub fn firewall_json(&self, container: &Container) -> Result<String> {
+        Ok(self.firewall(container)?.describe().to_string())
     }
 
     /// As JSON: name, subnets, mtu, and the containers with their addresses.
@@ -815,6 +916,10 @@ impl Shared {
             socket: None,
             lines_at: None,
             own_hosts: Vec::new(),
+            is_linked: false,
+            is_filtered: false,
+            wanted: one.firewall.clone(),
+            firewall: None,
         };
         state.ports.insert(number, port);
         Ok(Link { network: self.clone(), number, gateways: Vec::new(), lead: None })
@@ -880,6 +985,54 @@ impl State {
         containers.iter().map(|container| self.port_of(field, container)).collect()
     }
 
+    /// A port has gone. What cannot be removed means nobody: numbers of ports are not used again.
+    fn unfilter(&mut self, socket: &Socket, number: u32, port: &Port) {
+        let Some(filter) = &mut self.filter else { return };
+        let others: Vec<&Firewall> =
+            self.ports.values().filter_map(|port| Some(&port.firewall.as_ref()?.firewall)).collect();
+        let _ = filter.leave(socket, &port.member(number), port.firewall.as_ref(), &others);
+    }
+
+    /// There is a filter, which knows all ports.
+    fn start_filter(&mut self, socket: &Socket) -> Result<()> {
+        if self.filter.is_none() {
+            let begun = Filter::begin(socket).map_err(|e| match e.errno() {
+                libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL => {
+                    e.with_kind(ErrorKind::Unsupported).with_hint("it takes a kernel with CONFIG_NFT_OBJREF")
+                }
+                _ => e,
+            });
+            self.filter = Some(begun?);
+        }
+        let new = self.ports.iter().filter(|(_, port)| port.is_linked && !port.is_filtered);
+        let new: Vec<u32> = new.map(|(number, _)| *number).collect();
+        new.into_iter().try_for_each(|number| self.filter_port(socket, number, None))
+    }
+
+    /// Gives a port a firewall; or makes it known to the filter, in the same transaction.
+    fn filter_port(&mut self, socket: &Socket, number: u32, firewall: Option<&Firewall>) -> Result<()> {
+        let Some(filter) = &mut self.filter else { return Ok(()) };
+        let port = self.ports.get(&number).ok_or_else(closed)?;
+        let others = self.ports.iter().filter(|(other, _)| **other != number);
+        let others: Vec<&Firewall> = others.filter_map(|(_, port)| Some(&port.firewall.as_ref()?.firewall)).collect();
+        let members = self.ports.iter().filter(|(_, port)| port.is_filtered);
+        let members: Vec<Member<'_>> = members.map(|(number, port)| port.member(*number)).collect();
+        let change = Change {
+            member: &port.member(number),
+            is_new: !port.is_filtered,
+            old: port.firewall.as_ref(),
+            others: &others,
+            members: &members,
+        };
+        let kept = filter.change(socket, &change, firewall)?;
+        let port = self.ports.get_mut(&number).expect("it was there");
+        port.is_filtered = true;
+        if kept.is_some() {
+            port.firewall = kept;
+        }
+        Ok(())
+    }
+
     /// The lines of all that have their devices.
     fn lines(&self) -> String {
         self.ports.values().filter(|port| port.lines_at.is_some()).map(Port::lines).collect()
@@ -936,6 +1089,9 @@ impl Drop for Link {
         if let (Some((lead, _)), Some(uplink)) = (&self.lead, &mut state.uplink) {
             uplink.withdraw(&sockets.firewall, lead);
         }
+        if port.is_filtered {
+            state.unfilter(&sockets.firewall, self.number, &port);
+        }
         if let Some(at) = port.lines_at {
             state.hosts.remove(at);
             state.tell_own_hosts(&shared.name);
@@ -983,6 +1139,20 @@ impl Link {
         batch.veth(&here, mtu, &remote, Some(BRIDGE.index));
         batch.behind_port(&here, mac);
         sockets.route.request(batch)?;
+        {
+            // Before anything passes: what follows lets it send.
+            let mut state = lock(&shared.state);
+            let port = state.ports.get_mut(&number).ok_or_else(closed)?;
+            port.is_linked = true;
+            let wanted = port.wanted.take();
+            let filtered = match &wanted {
+                Some(_) => state.start_filter(&sockets.firewall),
+                None => Ok(()),
+            };
+            filtered
+                .and_then(|()| state.filter_port(&sockets.firewall, number, wanted.as_ref()))
+                .map_err(|e| if wanted.is_some() { in_firewall(e, "net.firewall") } else { e })?;
+        }
         let mut batch = Batch::default();
         batch.sources(number, &addresses.iter().map(IpNet::addr).collect::<Vec<_>>(), mac, true);
         sockets.firewall.request(batch)?;

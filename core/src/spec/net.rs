@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::at::At;
 use super::codec::Codec;
+use super::firewall::Firewall;
 use super::json::{self, Json, json, wrong_type};
 use super::suggest;
 use crate::error::{Error, ErrorKind, Result};
@@ -168,7 +169,7 @@ pub struct Route {
 /// A device of a container, and what it leads to.
 ///
 /// As text, `network:NAME`, `bridge:NAME`, `macvlan:PARENT`, `ipvlan:PARENT`, `device:NAME`. As an object `{"network": "shop", "interface": "eth0",
-/// "addresses": ["10.89.0.5"], "mac": "02:00:0a:59:00:05", "aliases": ["db"]}`, or `{"macvlan": "eth0", "mode": "bridge", "addresses":
+/// "addresses": ["10.89.0.5"], "mac": "02:00:0a:59:00:05", "aliases": ["db"], "firewall": {"incoming": "deny"}}`, or `{"macvlan": "eth0", "mode": "bridge", "addresses":
 /// ["192.0.2.5/24", "fd00::5/64"], "gateways": ["192.0.2.1"], "routes": [{"to": "10.0.0.0/8", "via": "192.0.2.7"}], "mtu": 1500}`, likewise `ipvlan` (`mode`), `vlan` (`id`),
 /// `bridge`, `device`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,6 +191,8 @@ pub struct Attachment {
     pub routes: Vec<Route>,
     /// On a network, names besides the container's `name` and `hostname` by which the others find it.
     pub aliases: Vec<String>,
+    /// On a network, what passes at the device; without it everything. Changes by [`Network::set_firewall`](crate::Network::set_firewall).
+    pub firewall: Option<Firewall>,
 }
 
 impl Attachment {
@@ -204,6 +207,7 @@ impl Attachment {
             gateways: Vec::new(),
             routes: Vec::new(),
             aliases: Vec::new(),
+            firewall: None,
         }
     }
 
@@ -279,6 +283,12 @@ impl Attachment {
         self
     }
 
+    /// What passes at it.
+    pub fn firewall(mut self, firewall: Firewall) -> Self {
+        self.firewall = Some(firewall);
+        self
+    }
+
     /// The network that it is on.
     pub(crate) fn on_network(&self) -> Option<&str> {
         match &self.kind {
@@ -302,7 +312,7 @@ impl Attachment {
 
 const WORDS: [&str; 3] = ["loopback", "none", "host"];
 const KINDS: [&str; 6] = ["network", "bridge", "macvlan", "ipvlan", "vlan", "device"];
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "network",
     "bridge",
     "macvlan",
@@ -318,6 +328,7 @@ const KEYS: [&str; 15] = [
     "gateways",
     "routes",
     "aliases",
+    "firewall",
 ];
 const FORMS: &str = "loopback, none, host, network:NAME, bridge:NAME, macvlan:PARENT, ipvlan:PARENT, device:NAME, or an object, or a list of these";
 
@@ -477,6 +488,9 @@ fn read_attachment(json: &Json, at: &At) -> Result<Attachment> {
         gateways: gateways.transpose()?.unwrap_or_default(),
         routes,
         aliases: aliases.transpose()?.unwrap_or_default(),
+        firewall: json::member(members, "firewall")
+            .map(|json| Firewall::read(json, &at.key("firewall")))
+            .transpose()?,
     })
 }
 
@@ -519,6 +533,9 @@ fn write_attachment(one: &Attachment) -> Json {
     }
     if !one.aliases.is_empty() {
         json["aliases"] = one.aliases.as_slice().into();
+    }
+    if let Some(firewall) = &one.firewall {
+        json["firewall"] = firewall.json();
     }
     json
 }
@@ -643,6 +660,9 @@ pub(super) fn validate(list: &[Attachment], host_name: impl Fn(&At, &str) -> Res
         for (j, alias) in one.aliases.iter().enumerate() {
             host_name(&at.key("aliases").index(j), alias)?;
         }
+        if let Some(firewall) = &one.firewall {
+            firewall.validate(&at.key("firewall"), &host_name)?;
+        }
     }
     Ok(())
 }
@@ -684,6 +704,9 @@ fn validate_device(one: &Attachment, at: &At) -> Result<()> {
         Some((key, _)) if one.on_network().is_some() => Err(at.key(key).error("is the network's")),
         _ if one.on_network().is_none() && !one.aliases.is_empty() => {
             Err(at.key("aliases").error("only those on a network of this program are found by names"))
+        }
+        _ if one.on_network().is_none() && one.firewall.is_some() => {
+            Err(at.key("firewall").error("takes a network of this program").with_hint("{\"network\": NAME, ...}"))
         }
         _ => Ok(()),
     }

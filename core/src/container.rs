@@ -1638,7 +1638,9 @@ impl Container {
             Some(group) if inner.ports.is_empty() => group.usage()?,
             Some(group) => group.of_payload(group.usage()?),
             // The writable layer and network devices are counted without one.
-            None if net.is_some() || inner.layer.kind.is_some() && lock(&inner.spec_now).limits_disk() => Usage::default(),
+            None if net.is_some() || inner.layer.kind.is_some() && lock(&inner.spec_now).limits_disk() => {
+                Usage::default()
+            }
             None => return Err(no_group()),
         };
         let inside = inner.oom_kills_inside();

@@ -18,7 +18,7 @@ use once_cell::sync::OnceCell;
 use serde_json::{Value, json};
 
 use super::attach::Other;
-use super::firewall::filter::{Filter, FirewallCount, Change, Kept as Filtered, Member};
+use super::firewall::filter::{Change, Filter, FirewallCount, Kept as Filtered, Member};
 use super::link::{End, Mac, Remote};
 use super::netlink::{Batch, Socket};
 use super::pool::{Pool, Refusal};

@@ -1910,6 +1910,33 @@ int ringfence_network_shape(const ringfence_network *network,
                             ringfence_error **err);
 
 /**
+ * Gives a container another firewall, in the place of what it had, at once: what is open and passes no longer stalls, what still passes
+ * goes on. Its counters begin anew. `firewall` is JSON as the key "firewall" of a spec's "net" has it, "{}" lets everything pass:
+ *
+ *   {"incoming": "deny", "outgoing": "allow", "rules": [{"direction": "in", "action": "allow", "protocol": "tcp",
+ *    "ports": [5432, "8000-8010"], "peer": "10.89.0.0/24"}, {"direction": "out", "action": "deny", "peer": "db"}]}
+ *
+ * The first rule that fits decides, then the default of the direction. Answers to what was let pass do pass.
+ *
+ * Fails with RINGFENCE_KIND_INVALID_SPEC and the member as field, like "firewall.rules[0].ports"; with RINGFENCE_KIND_EXHAUSTED for
+ * more rules than the kernel takes at once; with RINGFENCE_KIND_NOT_FOUND for a container that is not on the network. The firewall is then
+ * what it was.
+ */
+int ringfence_network_set_firewall(const ringfence_network *network,
+                                   const ringfence_container *container,
+                                   const char *firewall,
+                                   ringfence_error **err);
+
+/**
+ * The firewall of a container as JSON (ringfence_string_free()), with what it decided about since it was set: "packets" and "bytes" in
+ * each of "rules", and for what no rule said "defaults": {"incoming": {"packets": 1, "bytes": 60}, "outgoing": ...}. Answers to what
+ * had passed are not counted. A container that was given none lets everything pass, and counts nothing.
+ */
+char *ringfence_network_firewall_json(const ringfence_network *network,
+                                      const ringfence_container *container,
+                                      ringfence_error **err);
+
+/**
  * SIGKILL to every process of the containers that ringfence_network_container() started. Does not wait; the network goes on.
  */
 int ringfence_network_kill(const ringfence_network *network,

@@ -1651,7 +1651,9 @@ impl Container {
         let mut usage = match &inner.group {
             Some(group) => group.usage()?,
             // The writable layer and network devices are counted without one.
-            None if net.is_some() || inner.layer.kind.is_some() && lock(&inner.spec_now).limits_disk() => Usage::default(),
+            None if net.is_some() || inner.layer.kind.is_some() && lock(&inner.spec_now).limits_disk() => {
+                Usage::default()
+            }
             None => return Err(no_group()),
         };
         let inside = inner.oom_kills_inside();

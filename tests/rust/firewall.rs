@@ -145,7 +145,8 @@ fn lists_by_direction_protocol_port_and_peer() {
         assert!(!comes(&stranger, &service, 8) && !comes(&service, &stranger, 8));
         assert!(!comes(&asks, &udp(&server, here, 54), 8), "another port");
 
-        assert!(pings(&server, theirs, 64) && pings(&server, theirs, 3000), "{here} pings");
+        assert!(pings(&server, theirs, 64), "{here} pings");
+        assert!(pings(&server, theirs, 3000), "{here} pings with fragments");
         assert!(!pings(&friend, here, 64), "{here} is pinged");
         drop(listening);
     }
@@ -284,11 +285,12 @@ fn datagram(from: IpAddr, to: IpAddr, port: u16, size: usize) -> Vec<u8> {
     all
 }
 
-/// A packet of IPv4; `fragment`: flags and offset.
-fn ipv4(from: IpAddr, to: IpAddr, fragment: u16, payload: &[u8]) -> Vec<u8> {
+/// A packet of IPv4 with this number; `fragment`: flags and offset.
+fn ipv4(from: IpAddr, to: IpAddr, number: u16, fragment: u16, payload: &[u8]) -> Vec<u8> {
+    let number = number.to_be_bytes();
     let length = (20 + payload.len() as u16).to_be_bytes();
     let fragment = fragment.to_be_bytes();
-    let mut ip = [0x45, 0, length[0], length[1], 0x77, 0x77, fragment[0], fragment[1], 64, 17, 0, 0].to_vec();
+    let mut ip = [0x45, 0, length[0], length[1], number[0], number[1], fragment[0], fragment[1], 64, 17, 0, 0].to_vec();
     ip.extend([octets(from), octets(to)].concat());
     let sum = checksum(&[&ip]);
     ip[10..12].copy_from_slice(&sum);
@@ -306,6 +308,8 @@ fn fragments_and_headers_are_no_way_round() {
     let network = network();
     let (victim, sender) = (on(&network), on(&network));
     let raw = Raw::new(&sender, &victim);
+    // What is left of a packet that was not let pass waits for the rest: the next one has another number.
+    let mut number = 0u16;
     // What is let pass is seen to come by the same way, so that what does not come was dropped.
     for firewall in [
         r#"{"rules": [{"direction": "in", "action": "deny", "protocol": "udp", "ports": 53}]}"#,
@@ -320,16 +324,27 @@ fn fragments_and_headers_are_no_way_round() {
                 let came = || receiver.recv_from(&mut [0; 4096]).is_ok();
                 let whole = datagram(from, to, port, 56);
                 let sent: Vec<(&str, Vec<Vec<u8>>)> = match to {
-                    IpAddr::V4(_) => vec![
-                        ("whole", vec![ipv4(from, to, 0, &whole)]),
-                        ("two", vec![ipv4(from, to, 0x2000, &whole[..32]), ipv4(from, to, 4, &whole[32..])]),
-                        ("header alone", vec![ipv4(from, to, 0x2000, &whole[..8]), ipv4(from, to, 1, &whole[8..])]),
-                        ("last first", vec![ipv4(from, to, 4, &whole[32..]), ipv4(from, to, 0x2000, &whole[..32])]),
-                    ],
+                    IpAddr::V4(_) => {
+                        let mut parts = |at: usize| {
+                            number += 1;
+                            let first = ipv4(from, to, number, 0x2000, &whole[..at]);
+                            vec![first, ipv4(from, to, number, (at / 8) as u16, &whole[at..])]
+                        };
+                        let mut backwards = parts(32);
+                        backwards.reverse();
+                        vec![
+                            ("whole", vec![ipv4(from, to, 0, 0, &whole)]),
+                            ("two", parts(32)),
+                            ("header alone", parts(8)),
+                            ("last first", backwards),
+                        ]
+                    }
                     IpAddr::V6(_) => {
-                        let fragment = |next: u8, at: u16, more: bool, data: &[u8]| {
-                            let at = (at << 3 | u16::from(more)).to_be_bytes();
-                            ipv6(from, to, 44, &[&[next, 0, at[0], at[1], 0, 0, 0x77, port as u8][..], data].concat())
+                        number += 1;
+                        let fragment = |at: u16, more: bool, data: &[u8]| {
+                            let (at, number) = ((at << 3 | u16::from(more)).to_be_bytes(), number.to_be_bytes());
+                            let header = [17, 0, at[0], at[1], 0, 0, number[0], number[1]];
+                            ipv6(from, to, 44, &[&header[..], data].concat())
                         };
                         let options = |next: u8| [next, 0, 1, 4, 0, 0, 0, 0];
                         vec![
@@ -339,15 +354,16 @@ fn fragments_and_headers_are_no_way_round() {
                                 "hop by hop, options",
                                 vec![ipv6(from, to, 0, &[&options(60)[..], &options(17), &whole].concat())],
                             ),
-                            ("two", vec![fragment(17, 0, true, &whole[..32]), fragment(17, 4, false, &whole[32..])]),
-                            ("atomic", vec![fragment(17, 0, false, &whole)]),
+                            ("two", vec![fragment(0, true, &whole[..32]), fragment(4, false, &whole[32..])]),
+                            ("atomic", vec![fragment(0, false, &whole)]),
                         ]
                     }
                 };
                 for (what, packets) in sent {
                     packets.iter().for_each(|packet| raw.send(packet));
-                    assert_eq!(came(), passes, "{firewall} {to} {port} {what}");
+                    assert!(!passes || came(), "{firewall} {to} {port} {what}");
                 }
+                assert!(passes || !came(), "{firewall} {to} {port}: one of them");
                 if to.is_ipv6() {
                     // Its ports are in the second one: no receiver of today takes it, and it does not come so far.
                     let before = network.firewall(&victim).unwrap();
@@ -367,21 +383,21 @@ fn fragments_and_headers_are_no_way_round() {
     network.set_firewall(&victim, &Firewall::from_json(only).unwrap()).unwrap();
     let (to, from, theirs) = (addresses(&victim)[0], addresses(&sender)[0], addresses(&friend)[0]);
     let receiver = udp(&victim, to, 53);
-    raw.send(&ipv4(theirs, to, 0, &datagram(theirs, to, 53, 8)));
+    raw.send(&ipv4(theirs, to, 0, 0, &datagram(theirs, to, 53, 8)));
     assert!(receiver.recv_from(&mut [0; 64]).is_err());
     assert!(comes(&udp(&friend, theirs, 1053), &receiver, 8));
     let before = network.firewall(&victim).unwrap().incoming.packets;
     // ACK, RST, an answer to a ping, an error about nothing.
     let tcp = |flags: u8| [&[0, 80, 4, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 1, 0, 0, 0, 0, 0][..]].concat();
     let with = |protocol: u8, data: &[u8]| {
-        let mut packet = ipv4(from, to, 0, data);
+        let mut packet = ipv4(from, to, 0, 0, data);
         packet[9] = protocol;
         packet[10..12].fill(0);
         let sum = checksum(&[&packet[..20]]);
         packet[10..12].copy_from_slice(&sum);
         packet
     };
-    let about = ipv4(to, from, 0, &datagram(to, from, 53, 0));
+    let about = ipv4(to, from, 0, 0, &datagram(to, from, 53, 0));
     let packets = [
         with(6, &tcp(0x10)),
         with(6, &tcp(0x04)),
@@ -404,7 +420,7 @@ fn who_fills_its_memory_of_flows_hurts_nobody_else() {
         let mut flow = datagram(from, to, 9, 0);
         flow[..2].copy_from_slice(&(port + 2000).to_be_bytes());
         flow[6..8].fill(0);
-        raw.send(&ipv4(from, to, 0, &flow));
+        raw.send(&ipv4(from, to, 0, 0, &flow));
     }
     let full = udp(&sender, from, 1999);
     assert!(comes(&full, &service, 8), "what it sends passes still");

@@ -463,7 +463,8 @@ mod tests {
             );
         assert_eq!(built, firewall);
         assert_eq!(Firewall::from_json("{}").unwrap(), Firewall::new());
-        let six = Firewall::from_json(r#"{"rules": [{"direction": "in", "action": "deny", "protocol": 6, "ports": 22}]}"#);
+        let six =
+            Firewall::from_json(r#"{"rules": [{"direction": "in", "action": "deny", "protocol": 6, "ports": 22}]}"#);
         assert_eq!(six.unwrap().rules[0].protocol, Some(FirewallProtocol::Tcp));
     }
 
@@ -479,7 +480,11 @@ mod tests {
             (r#"{"rules": {}}"#.to_owned(), "firewall.rules", "a list"),
             (r#"{"rules": [{"action": "deny"}]}"#.to_owned(), "firewall.rules[0].direction", "is missing"),
             (r#"{"rules": [{"direction": "in"}]}"#.to_owned(), "firewall.rules[0].action", "is missing"),
-            (r#"{"rules": [{"direction": "up", "action": "deny"}]}"#.to_owned(), "firewall.rules[0].direction", "both, in"),
+            (
+                r#"{"rules": [{"direction": "up", "action": "deny"}]}"#.to_owned(),
+                "firewall.rules[0].direction",
+                "both, in",
+            ),
             (rule(r#", "port": 5"#), "firewall.rules[0].port", "did you mean \"ports\""),
             (rule(r#", "ports": 5"#), "firewall.rules[0].ports", "takes a protocol"),
             (rule(r#", "protocol": "icmp", "ports": 5"#), "firewall.rules[0].ports", "takes a protocol"),

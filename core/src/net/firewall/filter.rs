@@ -8,10 +8,15 @@
 //!
 //! ```text
 //! forward, input, output of the bridge -> check: ARP and neighbour discovery pass
-//!     answers:    by the port that it leaves by: began-N -> reversed; by the port that it came by, to the switch itself: asked-N
+//!     is it an answer?   by the port that it leaves by: began-N; to the switch itself by the port that it came by: asked-N
+//!     does it fit?       by port: outgoing-reversed-N, incoming-reversed-N; an answer that does passes
 //!     what cannot be judged is dropped
-//!     judge:      by port: outgoing-N, incoming-N (return: passes; drop), then remembered: note-N, or ask-N for what came from the switch
+//!     judge:             by port: outgoing-N, incoming-N; what passes is remembered: note-N, or ask-N of what came from the switch
 //! ```
+//!
+//! What is found out about a packet is in its mark, which nobody else uses in this namespace. Chains that lead to chains that lead
+//! to others would be less to write, but the kernel follows all ways through them at each change: a map of a thousand to a map of a
+//! thousand are a million.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -41,7 +46,14 @@ const NFT_RETURN: u32 = -5i32 as u32;
 const NFT_GOTO: u32 = -4i32 as u32;
 const NFT_JUMP: u32 = -3i32 as u32;
 const NFT_CMP_EQ: u32 = 0;
-const NFT_CMP_NEQ: u32 = 1;
+const NFT_META_MARK: u32 = 3;
+
+/// Marks of a packet: nothing is known; it is an answer; it would be one, but a list has changed; its protocol, and its ports if it has
+/// them, can be read.
+const UNKNOWN: u32 = 0;
+const ANSWER: u32 = 1;
+const DENIED: u32 = 2;
+const READABLE: u32 = 3;
 
 /// NF_BR_FORWARD, NF_BR_LOCAL_IN, NF_BR_LOCAL_OUT; behind NF_BR_PRI_FILTER_BRIDGED, where the cuts are.
 const HOOKS: [(Chain, &[u32]); 3] = [
@@ -51,7 +63,6 @@ const HOOKS: [(Chain, &[u32]); 3] = [
 ];
 const CHECK: &str = "check";
 const JUDGE: &str = "judge";
-const REVERSED: &str = "reversed";
 
 /// Ports with a firewall.
 const FILTERED: &str = "filtered";
@@ -232,6 +243,17 @@ impl Rule<'_> {
         self.flow_set(set, NFT_DYNSET_OP_DELETE, None)
     }
 
+    fn mark(&mut self, mark: u32) -> &mut Self {
+        self.constant(REGISTER, &mark.to_ne_bytes()).expression("meta", |meta| {
+            meta.put(2, &number(NFT_META_MARK));
+            meta.put(3, &number(REGISTER));
+        })
+    }
+
+    fn marked(&mut self, mark: u32) -> &mut Self {
+        self.meta(NFT_META_MARK, REGISTER).is(&mark.to_ne_bytes())
+    }
+
     fn to_chain(&mut self, how: u32, chain: &str) {
         self.expression("immediate", |immediate| {
             immediate.put(1, &number(0));
@@ -342,10 +364,9 @@ impl Rule<'_> {
     fn with(&mut self, peer: &FirewallPeer, offset: u32, family: Family, names: &BTreeMap<String, u32>) -> &mut Self {
         match peer {
             FirewallPeer::Net(net) if net.prefix_len() == 0 => self,
-            FirewallPeer::Net(net) => self
-                .header(offset, family.length(), REGISTER)
-                .masked(&octets(net.netmask()))
-                .is(&octets(net.network())),
+            FirewallPeer::Net(net) => {
+                self.header(offset, family.length(), REGISTER).masked(&octets(net.netmask())).is(&octets(net.network()))
+            }
             FirewallPeer::Name(name) => {
                 let number = names[&name.to_ascii_lowercase()];
                 self.header(offset, family.length(), REGISTER).looked_up(&self::peer(number, family), true)
@@ -462,7 +483,13 @@ impl Filter {
     }
 
     /// A port goes.
-    pub fn leave(&mut self, socket: &Socket, member: &Member<'_>, kept: Option<&Kept>, others: &[&Firewall]) -> Result<()> {
+    pub fn leave(
+        &mut self,
+        socket: &Socket,
+        member: &Member<'_>,
+        kept: Option<&Kept>,
+        others: &[&Firewall],
+    ) -> Result<()> {
         let used = |name: &String| others.iter().any(|one| names_of(one).any(|other| other == *name));
         let gone = self.names.iter().filter(|(name, _)| !used(name));
         let gone: Vec<(String, u32)> = gone.map(|(name, number)| (name.clone(), *number)).collect();
@@ -492,7 +519,12 @@ impl Filter {
     }
 
     /// Puts a firewall in the place of what the port had, in one transaction. Without one a port that is new just comes.
-    pub fn change(&mut self, socket: &Socket, change: &Change<'_>, firewall: Option<&Firewall>) -> Result<Option<Kept>> {
+    pub fn change(
+        &mut self,
+        socket: &Socket,
+        change: &Change<'_>,
+        firewall: Option<&Firewall>,
+    ) -> Result<Option<Kept>> {
         let Change { member, is_new, old, others, members } = *change;
         let Some(firewall) = firewall else {
             let mut batch = Batch::default();
@@ -519,7 +551,8 @@ impl Filter {
         let used = |name: &String| {
             names_of(firewall).any(|one| one == *name) || others.iter().any(|one| names_of(one).any(|n| n == *name))
         };
-        let (stay, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = names.iter().map(|(name, number)| (name.clone(), *number)).partition(|(name, _)| used(name));
+        let (stay, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            names.iter().map(|(name, number)| (name.clone(), *number)).partition(|(name, _)| used(name));
         let mut batch = Batch::default();
         batch.transaction(|batch| {
             if is_new {
@@ -581,7 +614,9 @@ impl Filter {
             // Behind struct nfgenmsg.
             for (kind, value) in attributes_of(payload.get(4..).unwrap_or_default()) {
                 match kind {
-                    2 => name = String::from_utf8_lossy(value.split(|&b| b == 0).next().unwrap_or_default()).into_owned(),
+                    2 => {
+                        name = String::from_utf8_lossy(value.split(|&b| b == 0).next().unwrap_or_default()).into_owned()
+                    }
                     4 => {
                         for (kind, value) in attributes_of(value) {
                             let figure = value.try_into().map(u64::from_be_bytes).unwrap_or_default();
@@ -714,7 +749,7 @@ impl Batch {
                 self.rule_of(&look, |rule| {
                     rule.of_family(family);
                     build(rule);
-                    rule.to_chain(NFT_GOTO, REVERSED);
+                    rule.mark(ANSWER).verdict(NFT_RETURN);
                 });
             };
             answer(&|rule| {
@@ -820,7 +855,7 @@ impl Batch {
         };
         constants(PORTED, &[TCP, UDP, SCTP, UDPLITE, DCCP]);
         ERRORS.iter().for_each(|(name, values)| constants(name, values));
-        [CHECK, JUDGE, REVERSED].iter().for_each(|chain| self.plain_chain(chain));
+        [CHECK, JUDGE].iter().for_each(|chain| self.plain_chain(chain));
 
         self.rule_of(CHECK, |rule| rule.meta(NFT_META_PROTOCOL, REGISTER).is(&ARP).verdict(NF_ACCEPT));
         // Neighbour discovery is one link's: its hop limit says that nobody passed it on. No header stands before it.
@@ -828,27 +863,46 @@ impl Batch {
             rule.of_family(Family::Ipv6).header(6, 2, REGISTER).is(&[libc::IPPROTO_ICMPV6 as u8, 255]);
             rule.header(40, 1, REGISTER).between(&[133], &[137]).verdict(NF_ACCEPT);
         });
+        self.rule_of(CHECK, |rule| {
+            rule.mark(UNKNOWN);
+        });
         self.rule_of(CHECK, |rule| rule.by_port(NFT_META_OIF, BEGAN));
         self.rule_of(CHECK, |rule| rule.by_port(NFT_META_IIF, ASKED));
         self.rule_of(CHECK, |rule| rule.by_port(NFT_META_IIF, ABOUT));
+        self.rule_of(CHECK, |rule| rule.marked(ANSWER).by_port(NFT_META_OIF, OUTGOING_REVERSED));
+        self.rule_of(CHECK, |rule| rule.marked(ANSWER).by_port(NFT_META_IIF, INCOMING_REVERSED));
+        self.rule_of(CHECK, |rule| rule.marked(ANSWER).mark(UNKNOWN).verdict(NF_ACCEPT));
+        // Of TCP that is the end; anything else may be no answer at all (fragments of another protocol, both ends with the same port),
+        // and pass for itself.
+        self.rule_of(CHECK, |rule| {
+            rule.marked(DENIED).above(TCP).transport(13, 1, REGISTER).masked(&[0x12]).is_not(&[0x02]);
+            rule.verdict(NF_DROP);
+        });
         // A protocol with ports has them, unless it is a later fragment; where that cannot be seen, a receiver could see it otherwise.
-        self.rule_of(CHECK, |rule| rule.ported(true).transport(0, 4, REGISTER).to_chain(NFT_GOTO, JUDGE));
-        for family in FAMILIES {
+        let mut readable = |build: &dyn Fn(&mut Rule<'_>)| {
             self.rule_of(CHECK, |rule| {
-                rule.of_family(family).ported(true).fragment(family).to_chain(NFT_GOTO, JUDGE);
+                build(rule);
+                rule.mark(READABLE);
+            });
+        };
+        readable(&|rule| {
+            rule.ported(false);
+        });
+        readable(&|rule| {
+            rule.ported(true).transport(0, 4, REGISTER);
+        });
+        for family in FAMILIES {
+            readable(&|rule| {
+                rule.of_family(family).ported(true).fragment(family);
             });
         }
-        self.rule_of(CHECK, |rule| rule.ported(false).to_chain(NFT_GOTO, JUDGE));
+        self.rule_of(CHECK, |rule| rule.marked(READABLE).mark(UNKNOWN).to_chain(NFT_GOTO, JUDGE));
         self.rule_of(CHECK, |rule| rule.verdict(NF_DROP));
 
         self.rule_of(JUDGE, |rule| rule.by_port(NFT_META_IIF, OUTGOING));
         self.rule_of(JUDGE, |rule| rule.by_port(NFT_META_OIF, INCOMING));
         self.rule_of(JUDGE, |rule| rule.by_port(NFT_META_IIF, NOTE));
         self.rule_of(JUDGE, |rule| rule.by_port(NFT_META_OIF, ASK));
-
-        self.rule_of(REVERSED, |rule| rule.by_port(NFT_META_OIF, OUTGOING_REVERSED));
-        self.rule_of(REVERSED, |rule| rule.by_port(NFT_META_IIF, INCOMING_REVERSED));
-        self.rule_of(REVERSED, |rule| rule.verdict(NF_ACCEPT));
 
         for (chain, ways) in &HOOKS {
             self.chain(chain, NF_ACCEPT);
@@ -878,10 +932,11 @@ impl Batch {
             if !reversed {
                 rule.counted(&counter(port, kept.generation, what));
             }
-            rule.verdict(match action {
-                FirewallAction::Allow => NFT_RETURN,
-                FirewallAction::Deny => NF_DROP,
-            });
+            match action {
+                FirewallAction::Allow => rule.verdict(NFT_RETURN),
+                FirewallAction::Deny if reversed => rule.mark(DENIED).verdict(NFT_RETURN),
+                FirewallAction::Deny => rule.verdict(NF_DROP),
+            }
         };
         // The sender is the other end of what comes in, and of answers to what goes out.
         let from_peer = (direction == Direction::In) != reversed;

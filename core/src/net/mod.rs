@@ -15,6 +15,7 @@ mod pool;
 /// Queueing disciplines: rates and faults.
 mod shape;
 
+pub(crate) use attach::Taps;
 pub use network::{Address, Network};
 pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks, keeper_of_others};
 pub use shape::{Direction, Shape};

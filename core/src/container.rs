@@ -23,7 +23,7 @@ use crate::net;
 use crate::plan::attribute::Attribute;
 use crate::plan::container::{DISK, HOSTS, NETLINK, clone_flag, namespace_source};
 use crate::plan::exec::Joining;
-use crate::plan::facts::{DiskFact, GroupMount, StreamFact};
+use crate::plan::facts::{DiskFact, GroupMount, StreamFact, TapsFact};
 use crate::plan::process::{ProcessPlan, TERMINAL};
 use crate::process::{self, ExitStatus, OomCount, Output, Process, Source, Streams};
 use crate::proto::section::LIFT;
@@ -67,7 +67,7 @@ mod ready;
 mod update;
 
 pub use beancounters::Beancounter;
-pub(crate) use device::{Moved, new_index};
+pub(crate) use device::{Moved, in_namespace, new_index};
 pub(crate) use disk::prospect as prospect_disk;
 pub use enter::Lent;
 pub use files::WriteOptions;
@@ -1051,6 +1051,12 @@ impl Container {
         facts.name_servers = joining.leads_out().then(|| net::name_servers(spec)).flatten();
         facts.hosts = joining.hosts().map(Into::into);
         facts.sends_hosts = joining.sends_hosts();
+        if let Some((field, devices)) = joining.taps() {
+            let has_dev = !facts.holder && namespace_source(spec, NamespaceKind::Mnt) == NamespaceSource::New;
+            let taps = launch::taps(has_dev, &facts).map_err(|e| e.with_field(field))?;
+            facts.taps = Some(TapsFact { directory: taps.directory.as_fd().as_raw_fd(), devices });
+            joining.take_taps(&taps);
+        }
         let (volumes, of_volumes) = volume::make(seen, &id)?;
         let volumes = volume::Starting::new(volumes);
         for (mount, path) in of_volumes {

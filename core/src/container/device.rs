@@ -33,7 +33,10 @@ pub(crate) struct Moved {
 }
 
 /// Runs `act` on a thread that is in another network namespace.
-fn in_namespace<T: Send>(namespace: BorrowedFd<'_>, act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+pub(crate) fn in_namespace<T: Send>(
+    namespace: BorrowedFd<'_>,
+    act: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
     std::thread::scope(|scope| {
         let inside = || {
             setns(namespace, CloneFlags::CLONE_NEWNET)?;

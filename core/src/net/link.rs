@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth,
-    InfoVlan, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+    InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoMacVtap, InfoPortData, InfoPortKind,
+    InfoVeth, InfoVlan, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -64,6 +64,15 @@ fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
+fn macvlan_mode(mode: spec::MacvlanMode) -> MacVlanMode {
+    match mode {
+        spec::MacvlanMode::Bridge => MacVlanMode::Bridge,
+        spec::MacvlanMode::Private => MacVlanMode::Private,
+        spec::MacvlanMode::Vepa => MacVlanMode::Vepa,
+        spec::MacvlanMode::Passthru => MacVlanMode::Passthrough,
+    }
+}
+
 impl Batch {
     /// A bridge that is up and learns nothing from what passes about groups of receivers: all get everything that is for many. Its address
     /// does not change with its ports, so that who knows it knows it always.
@@ -113,11 +122,13 @@ impl Batch {
             AttachmentKind::Vlan { id, .. } => {
                 (InfoKind::Vlan, InfoData::Vlan(vec![InfoVlan::Id(*id)]), "make device of kind vlan")
             }
+            AttachmentKind::Macvtap { mode, .. } => {
+                let data = InfoData::MacVtap(vec![InfoMacVtap::Mode(macvlan_mode(*mode))]);
+                (InfoKind::MacVtap, data, "make device of kind macvtap")
+            }
             other => {
                 let mode = match other {
-                    AttachmentKind::Macvlan { mode: spec::MacvlanMode::Private, .. } => MacVlanMode::Private,
-                    AttachmentKind::Macvlan { mode: spec::MacvlanMode::Vepa, .. } => MacVlanMode::Vepa,
-                    AttachmentKind::Macvlan { mode: spec::MacvlanMode::Passthru, .. } => MacVlanMode::Passthrough,
+                    AttachmentKind::Macvlan { mode, .. } => macvlan_mode(*mode),
                     _ => MacVlanMode::Bridge,
                 };
                 (InfoKind::MacVlan, InfoData::MacVlan(vec![InfoMacVlan::Mode(mode)]), "make device of kind macvlan")

@@ -19,6 +19,7 @@ mod shape;
 /// The way out of a network.
 mod uplink;
 
+pub(crate) use attach::Taps;
 pub use firewall::filter::FirewallCount;
 pub use network::{Address, FirewallUsage, Network};
 pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks, keeper_of_others};

@@ -17,7 +17,7 @@ use once_cell::race::OnceBox;
 use once_cell::sync::OnceCell;
 use serde_json::{Value, json};
 
-use super::attach::{Other, everywhere};
+use super::attach::{Other, Taps, everywhere};
 use super::firewall::filter::{Change, Filter, FirewallCount, Kept as Filtered, Member};
 use super::link::{End, Mac, Remote};
 use super::netlink::{Batch, Socket};
@@ -1331,6 +1331,26 @@ impl Joining {
     /// Whether it reaches what is outside of its networks.
     pub fn leads_out(&self) -> bool {
         self.links().any(|link| !link.gateways.is_empty())
+    }
+
+    fn macvtaps(&mut self) -> impl Iterator<Item = &mut Other> {
+        let others = self.all.iter_mut().filter_map(|one| match one {
+            Joined::Other(other) => Some(other.as_mut()),
+            Joined::Link(_) => None,
+        });
+        others.filter(|other| other.tap().is_some())
+    }
+
+    /// The field of the first macvtap, and the names and numbers inside of all.
+    pub fn taps(&mut self) -> Option<(String, Vec<(String, u32)>)> {
+        let field = self.macvtaps().next()?.field();
+        let all = self.macvtaps().filter_map(|other| other.tap().map(|(name, number)| (name.to_owned(), number)));
+        Some((field, all.collect()))
+    }
+
+    /// Where the nodes of macvtaps are to be made.
+    pub fn take_taps(&mut self, taps: &Taps) {
+        self.macvtaps().for_each(|other| other.take_taps(taps.clone()));
     }
 
     /// The file of the network that /etc/hosts is in the container.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::attribute::Attribute;
 use super::builder::{Arg, Builder, Owned, call};
-use super::facts::{DeviceFact, DiskFact, Facts, GroupMount, HostEntry, Need, QuotaCall, UndoName};
+use super::facts::{DeviceFact, DiskFact, Facts, GroupMount, HostEntry, Need, QuotaCall, TapsFact, UndoName};
 use super::owner::OwnerMaps;
 use super::process::{ProcessPlan, need};
 use super::sysctl;
@@ -914,6 +914,9 @@ impl<'a> ContainerPlan<'a> {
             self.later(tree, path, false, true);
         }
         self.given_devices();
+        if let Some(taps) = &self.facts.taps {
+            self.taps(at, taps);
+        }
         self.b.field("/dev/pts");
         // A joined user namespace may not have the group.
         let unknown = !self.is_own(Ns::User) && namespace_source(self.spec, Ns::User) != NamespaceSource::Host;
@@ -968,6 +971,19 @@ impl<'a> ContainerPlan<'a> {
             self.set_attributes(tree, NOSUID | NOEXEC, false);
             self.later(tree, device.target.clone(), false, true);
         }
+    }
+
+    /// Nodes of macvtaps come with the devices, by names that are known before their numbers are. The host makes them on the mount that is
+    /// there: a clone to be idmapped would take Linux 6.15, so their ids are the host's.
+    fn taps(&mut self, scratch: Arg, taps: &TapsFact) {
+        self.b.field("net");
+        self.mkdir(scratch, "dev/taps", 0o755);
+        for (name, number) in &taps.devices {
+            let (target, link) = (self.b.text(format!("taps/{name}")), self.b.text(format!("dev/tap{number}")));
+            self.b.op(call::SYMLINKAT, [target, scratch, link]).path(format!("/dev/tap{number}"));
+        }
+        let directory = self.need(Need::Pass(taps.directory));
+        self.later(directory, "/dev/taps", true, true);
     }
 
     fn has_mount_at(&self, target: &str) -> bool {

@@ -38,6 +38,15 @@ pub(crate) enum Need {
     Listener(usize),
 }
 
+/// Where nodes of macvtaps are made while the container starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TapsFact {
+    /// A descriptor of the caller: a directory on a mount of its own.
+    pub directory: i32,
+    /// The names and the numbers of the devices inside.
+    pub devices: Vec<(String, u32)>,
+}
+
 /// A device node of the host that the container gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceFact {
@@ -200,6 +209,8 @@ pub(crate) struct Facts {
     pub devices: Vec<DeviceFact>,
     /// The caller may make nodes: the container gets its own.
     pub own_nodes: bool,
+    /// With macvtaps.
+    pub taps: Option<TapsFact>,
     /// Paths to mask or make read-only that exist in a fresh proc and sysfs, and whether they are directories; others are
     /// looked up inside.
     pub known_paths: Vec<(PathBuf, Option<bool>)>,

@@ -907,6 +907,26 @@ int ringfence_container_attach_device(const ringfence_container *container,
                                       ringfence_error **err);
 
 /**
+ * Gives the container one more device while it runs: `net` is a value of the field "net" that means one device, "network:shop" for one, or
+ * the JSON of an object. Returns what ringfence_container_addresses_json() tells of it, as a JSON object (ringfence_string_free()).
+ *
+ * It goes by ringfence_container_detach_net(), or with the container. Fails as a start with that field does, with
+ * RINGFENCE_KIND_ALREADY_EXISTS (field "net.interface") for a name that is taken inside, with RINGFENCE_KIND_INVALID_ARGUMENT (field "net")
+ * for a container that has no network namespace of its own, is detached or another program's, and with RINGFENCE_KIND_CLOSED.
+ */
+char *ringfence_container_attach_net(const ringfence_container *container,
+                                     const char *net,
+                                     ringfence_error **err);
+
+/**
+ * Takes a device from the container that the field "net" or ringfence_container_attach_net() gave it, by its name inside. Its addresses are
+ * free then, and a device of the host comes back. Fails with RINGFENCE_KIND_NOT_FOUND (field `interface`) for what was not given so.
+ */
+int ringfence_container_detach_net(const ringfence_container *container,
+                                   const char *interface,
+                                   ringfence_error **err);
+
+/**
  * Brings the network device that is called `inside` in the container back to where it was, down, under its name from there. Fails
  * with RINGFENCE_KIND_NOT_FOUND (field `inside`) for what this handle did not bring in, with RINGFENCE_KIND_ALREADY_EXISTS when its name
  * is taken there, and as ringfence_container_attach_device().

@@ -574,6 +574,8 @@ enum Role<'a> {
     Switch(&'a Mutex<Switch>),
     /// A program of the host's that has to do with a switch: it is born where that was, with no ids but those.
     Beside(&'a Container),
+    /// It only has something undone at its end: see [`Container::start_undo`].
+    Undo(&'a [u8]),
 }
 
 /// What the library gets of a container that holds the network namespace of a switch.
@@ -849,6 +851,13 @@ impl Container {
         Self::start_as(spec, Role::Alone)
     }
 
+    /// A container with nothing in it but its pid 1, with whose end the keeper sends these messages to rtnetlink(7): for what another
+    /// got after its own undo plan was made.
+    pub(crate) fn start_undo(messages: &[u8]) -> Result<Self> {
+        let spec = Spec { net: crate::spec::Net::Host, idmap: crate::spec::Idmap::Host, ..Spec::default() };
+        Self::start_as(&spec, Role::Undo(messages))
+    }
+
     /// Starts what holds the network namespace of a switch.
     pub(crate) fn start_switch(spec: &Spec) -> Result<(Self, SwitchParts)> {
         let switch = Mutex::default();
@@ -1037,18 +1046,19 @@ impl Container {
             pod.map_or_else(|| facts::default_ids(spec, keeper.outer.as_ref()), |pod| pod.holder.default_ids);
         let seen = match role {
             // Nothing of the host's tree is looked at for it.
-            Role::Holder { .. } | Role::Switch(_) => {
+            Role::Holder { .. } | Role::Switch(_) | Role::Undo(_) => {
                 &Spec { namespaces: [(NamespaceKind::Mnt, NamespaceSource::Host)].into(), ..spec.clone() }
             }
             _ => spec,
         };
         let (mut facts, mut left_out) = facts::gather(seen, keeper.outer.as_ref(), ids.maps.clone(), default_ids)?;
-        facts.holder = matches!(role, Role::Holder { .. } | Role::Switch(_));
+        facts.holder = matches!(role, Role::Holder { .. } | Role::Switch(_) | Role::Undo(_));
         facts.switch = matches!(role, Role::Switch(_));
         let outer_ids = matches!(role, Role::Switch(_) | Role::Beside(_));
         facts.may_setgroups &= !outer_ids || keeper.outer.as_ref().is_none_or(|outer| outer.pool() > 0);
         facts.ipv6 = net::has_ipv6();
         facts.name_servers = joining.leads_out().then(|| net::name_servers(spec)).flatten();
+        facts.undo_net = if let Role::Undo(messages) = role { messages.to_vec() } else { joining.undo() };
         facts.hosts = joining.hosts().map(Into::into);
         facts.sends_hosts = joining.sends_hosts();
         if let Some((field, devices)) = joining.taps() {

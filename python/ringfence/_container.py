@@ -273,6 +273,20 @@ class Container:
         """Brings a network device that this handle moved in back to where it was, under its name from there. It is down."""
         self._live("detach_device").detach_device(inside)
 
+    def attach_net(self, net: str | Network | Mapping[str, Any]) -> Address:
+        """Gives the container one more device while it runs: one of those that `net` may have, a `Network` or an object for one.
+
+        The name inside is the first of `eth0`, `eth1`, ... that is free. It goes by `detach_net`, or with the container.
+        """
+        from ._network import addresses_of
+        from ._request import net_text
+
+        return addresses_of(f"[{self._live('attach_net').attach_net(net_text(net))}]")[0]
+
+    def detach_net(self, interface: str) -> None:
+        """Takes a device from it that `net` or `attach_net` gave it, by its name inside. Its addresses are free then."""
+        self._live("detach_net").detach_net(interface)
+
     def ns_fd(self, kind: str) -> int:
         """A descriptor of a namespace (`net`, `mnt`, ...), the caller's to close."""
         return self._live("ns_fd").ns_fd(kind)

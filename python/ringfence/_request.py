@@ -247,6 +247,12 @@ def _net(net: Any) -> Any:
     return net
 
 
+def net_text(net: Any) -> str:
+    """One device as text that the core's field `net` takes."""
+    one = _net(net)
+    return one if isinstance(one, str) else json.dumps(one)
+
+
 def _namespace(source: Any) -> Any:
     from ._container import Container
     from ._pod import Pod

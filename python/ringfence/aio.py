@@ -565,6 +565,13 @@ class Container:
     def detach_device(self, inside: str) -> None:
         self._sync.detach_device(inside)
 
+    async def attach_net(self, net: str | Network | Mapping[str, Any]) -> Address:
+        one = net._sync if isinstance(net, Network) else net
+        return await _in_thread(lambda: self._sync.attach_net(one), lambda _: None)
+
+    async def detach_net(self, interface: str) -> None:
+        await _in_thread(lambda: self._sync.detach_net(interface), lambda _: None)
+
     def ns_fd(self, kind: str) -> int:
         return self._sync.ns_fd(kind)
 

@@ -259,6 +259,12 @@ impl Container {
     fn attach_device(&self, py: Python<'_>, device: &str, inside: Option<&str>) -> PyResult<()> {
         detached(py, || self.0.attach_device(device, inside))
     }
+    fn attach_net(&self, py: Python<'_>, net: &str) -> PyResult<String> {
+        detached(py, || self.0.attach_net_json(net))
+    }
+    fn detach_net(&self, py: Python<'_>, interface: &str) -> PyResult<()> {
+        detached(py, || self.0.detach_net(interface))
+    }
     fn detach_device(&self, py: Python<'_>, inside: &str) -> PyResult<()> {
         detached(py, || self.0.detach_device(inside))
     }

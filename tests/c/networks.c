@@ -68,6 +68,19 @@ int main(void)
     ringfence_string_free(json);
 
     ok(!on(network, "{\"ports\": [{\"port\": 80, \"nat\": true}]}"), "no port leads into an internal network");
+    ringfence_spec *plain = ringfence_spec_new();
+    ringfence_container *late = NULL;
+    ok(ringfence_container_start(plain, &late, &err) == 0, "a container without a network");
+    json = ringfence_container_attach_net(late, "{\"network\": \"c-test\", \"interface\": \"lan\"}", &err);
+    ok(json && strstr(json, "\"lan\""), "joins one: %s", json ? json : ringfence_error_message(err));
+    ringfence_string_free(json);
+    json = ringfence_container_attach_net(late, "network:nowhere", &err);
+    ok(failed(json ? 0 : -1, RINGFENCE_KIND_NOT_FOUND, "net"), "that is not there");
+    ok(ringfence_container_detach_net(late, "lan", &err) == 0, "and leaves it");
+    ok(failed(ringfence_container_detach_net(late, "lan", &err), RINGFENCE_KIND_NOT_FOUND, "interface"), "once");
+    ringfence_spec_free(plain);
+    ringfence_container_close(late, 60000, NULL);
+    ringfence_container_free(late);
 
     int listener = ringfence_container_listen(server, "0.0.0.0:80", 8, &err);
     const char *there = "10.1.2.2:80";

@@ -112,6 +112,16 @@ def test_several_networks_of_one_container() -> None:
         assert proxy.run(["getent", "hosts", "db"], stdout=subprocess.DEVNULL).returncode == 0
         assert front.container().run(["getent", "hosts", "db"], stdout=subprocess.DEVNULL).returncode == 2
         assert db.run(["cat", "/sys/class/net/eth0/mtu"], capture_output=True, text=True).stdout == "9000\n"
+        # It leaves one while it runs, and another container joins.
+        proxy.detach_net("lan")
+        assert [one.interface for one in proxy.addresses] == ["eth0"]
+        assert db.run(["getent", "hosts", "proxy"], stdout=subprocess.DEVNULL).returncode == 2
+        with ringfence.Container() as late:
+            assert late.attach_net({"network": back, "aliases": ["late"]}) == late.addresses[0]
+            assert db.run(["getent", "hosts", "late"], stdout=subprocess.DEVNULL).returncode == 0
+            with pytest.raises(ringfence.Error) as taken:
+                late.attach_net({"network": front, "interface": "eth0"})
+            assert (taken.value.kind, taken.value.field) == ("already_exists", "net.interface")
 
 
 def test_a_cut_a_link_and_a_rate(serve: Serve) -> None:
@@ -195,6 +205,8 @@ def test_asyncio(serve: Serve) -> None:
             await net.shape(one, rate="10M")
             async with net.container() as three:
                 assert three.addresses[0].network == net.name
+                await three.detach_net("eth0")
+                assert await three.attach_net(net) == three.addresses[0]
             assert one.addresses[0].network == net.name and net.running
             await net.kill()
         assert not net.running

@@ -3,14 +3,17 @@
 //! tests/run: as=root vm=root timeout=120 threads=1
 
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use std::process::Command as Host;
 use std::sync::Once;
 use std::time::Duration;
 
 use common::*;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::SockaddrStorage;
 use ringfence::spec::{
     Attachment, AttachmentKind, Idmap, InterfaceAddress, IpvlanMode, MacvlanMode, NamespaceKind, NamespaceSource, Net,
+    RoutedPair,
 };
 use ringfence::{Container, Error, ErrorKind, Pod, Spec};
 
@@ -251,4 +254,256 @@ fn several_devices_and_those_that_are_not_there() {
     if error.kind() != ErrorKind::Unsupported {
         assert_eq!((error.kind(), error.field()), (ErrorKind::AlreadyExists, Some("net[1].vlan")), "{error}");
     }
+}
+
+/// A thread in a network namespace of its own, for what is outside.
+struct Outside {
+    work: std::sync::mpsc::Sender<Box<dyn FnOnce() + Send>>,
+}
+
+impl Outside {
+    /// With the device `far` of the pair, its addresses, and a route to nowhere else.
+    fn new() -> Self {
+        let (work, to_do) = std::sync::mpsc::channel::<Box<dyn FnOnce() + Send>>();
+        let (ready, wait) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+            ready.send(nix::unistd::gettid()).expect("the test waits");
+            to_do.into_iter().for_each(|work| work());
+        });
+        let thread = wait.recv().expect("a thread");
+        assert!(ip(&format!("link set far netns {thread}")));
+        let outside = Self { work };
+        assert!(outside.does(|| {
+            ip("link set far up")
+                && ip("address add 10.7.0.1/24 dev far")
+                && ip("-6 address add fd07::1/64 dev far nodad")
+        }));
+        outside
+    }
+
+    fn does<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (done, wait) = std::sync::mpsc::channel();
+        self.work.send(Box::new(move || done.send(work()).expect("the test waits"))).expect("it works");
+        wait.recv().expect("it works")
+    }
+}
+
+fn set(setting: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/net/{setting}"), value).unwrap_or_else(|e| panic!("{setting}: {e}"));
+}
+
+/// What iproute2 shows.
+fn shown(arguments: &str) -> String {
+    let output = Host::new("ip").args(arguments.split_whitespace()).output().expect("iproute2");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// A host that forwards, with 10.7.0.254/24 and fd07::fe/64 on `near`, and somebody outside.
+fn router() -> Outside {
+    assert!(host());
+    let outside = Outside::new();
+    assert!(ip("address add 10.7.0.254/24 dev near") && ip("-6 address add fd07::fe/64 dev near nodad"));
+    for setting in ["ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/near/proxy_ndp"] {
+        set(setting, "1");
+    }
+    // Otherwise who asks waits for up to 0.8 seconds.
+    set("ipv4/neigh/near/proxy_delay", "0");
+    set("ipv6/neigh/near/proxy_delay", "0");
+    outside
+}
+
+fn routed(pair: RoutedPair) -> Attachment {
+    let kind = AttachmentKind::Routed { outer: "near".into(), pair };
+    Attachment::new(kind).address(address("10.7.0.5")).address(address("fd07::5"))
+}
+
+fn nothing_left() -> bool {
+    let rules = Host::new("nft").args(["list", "tables"]).output().expect("nft");
+    let left = [
+        shown("neigh show proxy"),
+        shown("-6 neigh show proxy"),
+        shown("route show proto static"),
+        shown("-o link show"),
+    ]
+    .concat();
+    rules.stdout.is_empty() && !left.contains("10.7.0.5") && !left.contains("fd07::5") && !left.contains(": rf")
+}
+
+#[test]
+fn the_host_answers_for_what_it_routes() {
+    let outside = router();
+    for pair in RoutedPair::ALL {
+        let one = with(routed(pair).interface("net0"));
+        let Some(container) = started(one) else { continue };
+        let _listening = [container.listen("10.7.0.5:80", 1).unwrap(), container.listen("[fd07::5]:80", 1).unwrap()];
+        for (ip, port) in [("10.7.0.5", "10.7.0.5:80"), ("fd07::5", "[fd07::5]:80")] {
+            let known = outside.does(move || {
+                let to = port.parse().expect("an address");
+                std::net::TcpStream::connect_timeout(&to, Duration::from_secs(20)).expect(port);
+                shown(&format!("neigh show {ip}"))
+            });
+            let near = shown("link show near");
+            let mac = known.split_whitespace().skip_while(|word| *word != "lladdr").nth(1);
+            assert!(mac.is_some_and(|mac| near.contains(mac)), "{known}{near}");
+        }
+        // The host itself, and outwards.
+        std::net::TcpStream::connect("10.7.0.5:80").unwrap();
+        std::net::TcpStream::connect("[fd07::5]:80").unwrap();
+        let listening = outside
+            .does(|| ["10.7.0.1:81", "[fd07::1]:81"].map(|here| std::net::TcpListener::bind(here).expect("outside")));
+        container.connect("10.7.0.1:81", PATIENCE).unwrap();
+        container.connect("[fd07::1]:81", PATIENCE).unwrap();
+        drop(listening);
+        let told = container.addresses().unwrap();
+        assert_eq!((told[0].interface.as_str(), told[0].addresses.len(), told[0].mac), ("net0", 2, None));
+        container.close(PATIENCE).unwrap();
+        assert!(nothing_left(), "{pair:?}");
+    }
+}
+
+#[test]
+fn a_routed_container_sends_from_its_own_addresses_only() {
+    let outside = router();
+    let mut spec = Spec::new().net(Net::Attached(vec![routed(RoutedPair::Veth)]));
+    spec.merge_json(r#"{"capabilities": {"add": ["net_admin"]}}"#).unwrap();
+    let container = Container::start(&spec).unwrap();
+    sh_in(&container, "ip address add 10.7.0.66/32 dev eth0 && ip -6 address add fd07::66/128 dev eth0 nodad");
+    for (to, false_one, own) in
+        [("10.7.0.1:9", "10.7.0.66:9", "10.7.0.5:9"), ("[fd07::1]:9", "[fd07::66]:9", "[fd07::5]:9")]
+    {
+        let receiver = outside.does(move || std::net::UdpSocket::bind(to).expect("outside"));
+        receiver.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        for from in [false_one, own] {
+            let from: std::net::SocketAddr = from.parse().unwrap();
+            let family = if from.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+            let socket = container.socket(family, libc::SOCK_DGRAM, 0).unwrap();
+            nix::sys::socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(from)).unwrap();
+            std::net::UdpSocket::from(socket).send_to(b"x", to).unwrap();
+        }
+        // What was sent first would have come first.
+        assert_eq!(receiver.recv_from(&mut [0; 1]).unwrap().1.to_string(), own);
+    }
+}
+
+#[test]
+fn what_a_routed_address_needs_and_whose_it_is() {
+    let _outside = router();
+    let container = with(routed(RoutedPair::Veth)).unwrap();
+    let other = |address: &str| with(Attachment::routed("near").address(cidr(address)));
+    for taken in ["10.7.0.5", "fd07::5/128", "10.7.0.254", "fd07::fe"] {
+        refused(other(taken), ErrorKind::AlreadyExists, "net.addresses");
+    }
+    assert!(ip("route add 10.7.0.9/32 dev near"));
+    refused(other("10.7.0.9"), ErrorKind::AlreadyExists, "net.addresses");
+    refused(with(Attachment::routed("nothing").address(cidr("10.7.0.6"))), ErrorKind::NotFound, "net.routed");
+    // What was refused has taken nothing away.
+    assert!(shown("neigh show proxy").contains("10.7.0.5") && shown("-6 neigh show proxy").contains("fd07::5"));
+    container.close(PATIENCE).unwrap();
+    assert!(nothing_left());
+    with(routed(RoutedPair::Veth)).unwrap().close(PATIENCE).unwrap();
+    // A killed program and its killed keeper leave entries; those of others are not the library's.
+    assert!(
+        ip("neigh add proxy 10.7.0.7 dev near protocol 82") && ip("-6 neigh add proxy fd07::7 dev near protocol 82")
+    );
+    assert!(ip("neigh add proxy 10.7.0.8 dev near"));
+    ringfence::gc().unwrap();
+    assert_eq!(shown("neigh show proxy").trim().split(' ').next(), Some("10.7.0.8"));
+    assert!(!shown("-6 neigh show proxy").contains("fd07::7"));
+    for (setting, named) in
+        [("ipv6/conf/near/proxy_ndp", "proxy_ndp"), ("ipv4/ip_forward", "net/ipv4/conf/near/forwarding")]
+    {
+        set(setting, "0");
+        let error = refused(with(routed(RoutedPair::Veth)), ErrorKind::Unsupported, "net.routed");
+        assert!(error.to_string().contains(named), "{error}");
+    }
+    assert!(nothing_left());
+}
+
+#[test]
+fn a_killed_program_leaves_nothing_of_its_routed_container() {
+    const VICTIM: &str = "RINGFENCE_TEST_VICTIM";
+    if std::env::var_os(VICTIM).is_some() {
+        let live = Container::start(&Spec::new()).unwrap();
+        live.attach_net(&Attachment::routed("near").address(address("10.7.0.55"))).unwrap();
+        let _container = with(routed(RoutedPair::Veth)).unwrap();
+        println!("started");
+        std::thread::sleep(Duration::from_secs(60));
+        return;
+    }
+    let _outside = router();
+    let name = "a_killed_program_leaves_nothing_of_its_routed_container";
+    let mut victim = Host::new(std::env::current_exe().unwrap());
+    victim.args(["--exact", name, "--nocapture"]).env(VICTIM, "1").stdout(std::process::Stdio::piped());
+    let mut victim = victim.spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(victim.stdout.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap().ends_with("started")));
+    assert!(!nothing_left());
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    until("nothing is left", nothing_left);
+}
+
+/// What is there inside, but for `lo`.
+fn devices_of(container: &Container) -> String {
+    sh_in(container, "ls /sys/class/net").replace("lo\n", "").replace('\n', " ")
+}
+
+#[test]
+fn devices_come_and_go_while_a_container_runs() {
+    let outside = router();
+    let container = Container::start(&Spec::new()).unwrap();
+    let attach = |one: &Attachment| container.attach_net(one).unwrap_or_else(|e| panic!("{one:?}: {e}"));
+    let told = attach(&routed(RoutedPair::Veth));
+    assert_eq!((told.interface.as_str(), told.addresses.len()), ("eth0", 2));
+    let listening = [container.listen("10.7.0.5:80", 1).unwrap(), container.listen("[fd07::5]:80", 1).unwrap()];
+    outside.does(|| {
+        for to in ["10.7.0.5:80", "[fd07::5]:80"] {
+            std::net::TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_secs(20)).expect(to);
+        }
+    });
+    drop(listening);
+    let other = with(Attachment::routed("near").address(address("10.7.0.5")));
+    refused(other, ErrorKind::AlreadyExists, "net.addresses");
+    container.detach_net("eth0").unwrap();
+    assert!(nothing_left());
+    assert!(ip("link add br0 type bridge") && ip("link set br0 up") && ip("link add spare type veth peer name cable"));
+    let kinds = [
+        Attachment::macvlan("near").address(cidr("10.7.0.6/24")),
+        Attachment::vlan("near", 7).interface("vlan7"),
+        Attachment::bridge("br0").address(cidr("10.8.0.5/24")),
+        Attachment::device("spare").interface("wan").address(cidr("10.9.0.5/24")),
+    ];
+    for (one, name) in kinds.iter().zip(["eth0", "vlan7", "eth1", "wan"]) {
+        match container.attach_net(one) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => skip(&error.to_string()),
+            told => assert_eq!(told.unwrap_or_else(|e| panic!("{one:?}: {e}")).interface, name),
+        }
+    }
+    let made = container.addresses().unwrap();
+    for one in &made {
+        assert!(devices_of(&container).contains(&one.interface), "{one:?}");
+    }
+    let taken = container.attach_net(&Attachment::bridge("br0").interface("wan")).unwrap_err();
+    assert_eq!((taken.kind(), taken.field()), (ErrorKind::AlreadyExists, Some("net.interface")), "{taken}");
+    // What is refused half way is not left half made.
+    let wrong = Attachment::bridge("br0").interface("half").address(cidr("10.8.0.6/24")).gateway(address("224.0.0.1"));
+    assert!(container.attach_net(&wrong).is_err());
+    assert!(!devices_of(&container).contains("half") && container.addresses().unwrap() == made);
+    for one in &made {
+        container.detach_net(&one.interface).unwrap();
+    }
+    assert_eq!((devices_of(&container).as_str(), container.addresses().unwrap().len()), ("", 0));
+    assert!(ip("link show spare") && !ip("link show rf0"));
+    let none = container.detach_net("eth0").unwrap_err();
+    assert_eq!((none.kind(), none.field()), (ErrorKind::NotFound, Some("interface")), "{none}");
+    // With the container they go as well.
+    attach(&routed(RoutedPair::Veth));
+    attach(&Attachment::device("spare"));
+    container.kill().unwrap();
+    container.wait_end(PATIENCE).unwrap();
+    assert!(ip("link show spare"));
+    assert_eq!(container.attach_net(&Attachment::bridge("br0")).unwrap_err().kind(), ErrorKind::Closed);
+    container.close(PATIENCE).unwrap();
+    assert!(nothing_left());
 }

@@ -539,3 +539,49 @@ fn the_drop_of_a_network_ends_it() {
     until("its device is gone", || sh_in(&own, "ls /sys/class/net") == "lo\n");
     assert_eq!(own.addresses().unwrap(), []);
 }
+
+#[test]
+fn a_container_joins_and_leaves_while_it_runs() {
+    let (front, back) = (network(), Network::start(&NetworkSpec::new().subnet("10.1.2.0/24")).unwrap());
+    let server = front.container(&Spec::new().name("joins-server").hostname("server")).unwrap();
+    let late = front.container(&Spec::new().hostname("late").host("outside", "192.0.2.7")).unwrap();
+    let on_back = on(&back);
+    let told = late.attach_net(&Attachment::network(back.name()).interface("lan").alias("cache")).unwrap();
+    assert_eq!((told.interface.as_str(), told.network.as_deref()), ("lan", Some(back.name())));
+    assert_eq!(late.addresses().unwrap().last(), Some(&told));
+    assert_eq!(addresses(&on_back).len(), told.addresses.len());
+    let _listening = [listen(&on_back, address(&on_back)), listen(&late, told.addresses[0])];
+    assert!(reaches(&late, address(&on_back)) && reaches(&on_back, told.addresses[0]));
+    assert_eq!(known(&on_back, "cache"), shown(&told.addresses));
+    // Its file is its own, and has the names of both.
+    assert_eq!(known(&late, "server"), shown(&addresses(&server)));
+    let of_front = addresses(&late);
+    assert_eq!(known(&late, "late").len(), of_front.len() + 1);
+    back.set_link(&late, false).unwrap();
+    assert!(is_cut_off(&late, address(&on_back)));
+    back.set_link(&late, true).unwrap();
+    failed(
+        late.attach_net(&Attachment::network(back.name()).address(told.addresses[0])),
+        ErrorKind::AlreadyExists,
+        "net.addresses",
+    );
+    late.detach_net("lan").unwrap();
+    assert!(known(&on_back, "cache").is_empty());
+    assert_eq!(known(&late, "late"), shown(&of_front));
+    assert!(is_cut_off(&on_back, told.addresses[0]));
+    assert!(is_cut_off(&late, address(&on_back)));
+    // A pod is one of them, and so is what was started without a network.
+    let pod = Pod::start(&Spec::new().hostname("pod"), Pod::SHARE).unwrap();
+    let member = pod.container(&Spec::new()).unwrap();
+    let of_pod = member.attach_net(&Attachment::network(back.name())).unwrap();
+    let _in_pod = listen(&member, of_pod.addresses[0]);
+    assert!(reaches(&on_back, of_pod.addresses[0]));
+    assert_eq!(known(&on_back, "pod"), shown(&of_pod.addresses));
+    pod.close(PATIENCE).unwrap();
+    assert!(known(&on_back, "pod").is_empty());
+    failed(late.attach_net(&Attachment::network("nowhere")), ErrorKind::NotFound, "net");
+    let host = Container::start(&Spec::new().net(Net::Host)).unwrap();
+    failed(host.attach_net(&Attachment::network(back.name())), ErrorKind::InvalidArgument, "net");
+    back.close(PATIENCE).unwrap();
+    failed(late.attach_net(&Attachment::network(back.name())), ErrorKind::NotFound, "net");
+}

@@ -12,9 +12,10 @@ use super::{Container, Inner, lock, process_runs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::HostOnly;
 use crate::net::netlink::{Batch, Socket};
+use crate::net::{self, Address};
 use crate::plan::container::namespace_source;
 use crate::spec::net::interface_syntax;
-use crate::spec::{NamespaceKind, NamespaceSource};
+use crate::spec::{Attachment, NamespaceKind, NamespaceSource, Net, Spec};
 use crate::sys::rtnl;
 
 /// A device that was moved in.
@@ -283,7 +284,112 @@ impl Container {
         };
         if result.is_err() {
             lock(&inner.devices).push(device);
+        } else {
+            lock(&self.of_network().kept).forget(index);
         }
         result
+    }
+
+    /// Gives the container one more device while it runs, of any kind that the field `net` has: on a [`Network`](crate::Network), or on a
+    /// device of the host. What is not said is chosen as at a start; the name inside is the first of `eth0`, `eth1`, … that is free.
+    ///
+    /// In a pod that shares its network it is a device of all. On a network the others find the container by its names at once;
+    /// it finds them by name if its /etc/hosts is one that its networks keep current, which a container has that was started on a
+    /// network and has `hosts` of its own or several networks: others find by address. It goes by [`detach_net`](Self::detach_net) or with
+    /// the container.
+    ///
+    /// # Errors
+    /// As a start with this `net`; AlreadyExists (`net.interface`) when there is a device of that name inside; InvalidArgument
+    /// (`net`) when the container has no network namespace of its own, is detached, or is another program's; Closed. Then nothing has changed.
+    pub fn attach_net(&self, attachment: &Attachment) -> Result<Address> {
+        let inner = self.own_network()?;
+        Spec::new().net(Net::Attached(vec![attachment.clone()])).validate()?;
+        if matches!(attachment.kind, AttachmentKind::Macvtap { .. }) {
+            let what = "the node of a macvtap is made while its container starts";
+            return Err(Error::new(ErrorKind::Unsupported, what).with_field("net.macvtap").with_errno(libc::EOPNOTSUPP));
+        }
+        let socket = self.netlink()?;
+        // One at a time: a name is not given twice.
+        let updating = lock(&inner.updating);
+        let who = (inner.id.as_str(), &inner.spec, &inner.keeper);
+        let mut new = net::Kept::attach(&inner.kept, who, attachment, socket)?;
+        lock(&inner.devices).append(&mut new.moved);
+        let address = new.devices.iter().find_map(net::Attached::address);
+        lock(&inner.kept).devices.append(&mut new.devices);
+        drop(updating);
+        // The end may have been seen before.
+        if !process_runs(&inner.pidfd) {
+            inner.leave_networks();
+            inner.give_devices_back();
+            return Err(ended());
+        }
+        address.ok_or_else(|| Error::new(ErrorKind::Closed, "the network has ended").with_errno(libc::ESRCH))
+    }
+
+    /// As [`attach_net`](Self::attach_net), with the value that the field `net` would have, as [`Spec::set`] takes it. Returns what
+    /// [`addresses_json`](Self::addresses_json) tells of the device.
+    pub fn attach_net_json(&self, net: &str) -> Result<String> {
+        let mut spec = Spec::new();
+        spec.set("net", net.as_bytes())?;
+        match &spec.net {
+            Net::Attached(list) if list.len() == 1 => Ok(self.attach_net(&list[0])?.describe().to_string()),
+            _ => Err(Error::spec("net", "is not one device: network:NAME, bridge:NAME, … or an object")),
+        }
+    }
+
+    /// Takes a device from the container that the field `net` or [`attach_net`](Self::attach_net) gave it, by the name that it had then. Its
+    /// addresses are free, its names are not found any more; a device of the host comes back as at the end.
+    ///
+    /// # Errors
+    /// NotFound (`interface`) for what was not given so; InvalidArgument and Closed as with `attach_net`.
+    pub fn detach_net(&self, interface: &str) -> Result<()> {
+        let inner = self.own_network()?;
+        let socket = self.netlink()?;
+        let Some((device, comes_back)) = lock(&inner.kept).take(interface) else {
+            let what = format!("{interface:?} is no device that the field net or attach_net gave the container");
+            return Err(Error::new(ErrorKind::NotFound, what).with_field("interface").with_errno(libc::ENODEV));
+        };
+        let Some(number) = comes_back else {
+            return net::remove(&inner.kept, device, socket).map_err(|(device, error)| {
+                lock(&inner.kept).devices.push(device);
+                error.with_field("interface")
+            });
+        };
+        let found = {
+            let mut devices = lock(&inner.devices);
+            devices.iter().position(|device| device.index == number).map(|at| devices.remove(at))
+        };
+        let Some(moved) = found else { return Ok(()) };
+        moved.give_back().map_err(|e| {
+            lock(&inner.devices).push(moved);
+            lock(&inner.kept).devices.push(device);
+            failed("move", "interface", interface, &e)
+        })
+    }
+
+    /// Whose network it has, if devices can come and go.
+    fn own_network(&self) -> Result<&Arc<Inner>> {
+        self.open()?;
+        let inner = self.of_network();
+        let refused =
+            |why: &str| Err(Error::new(ErrorKind::InvalidArgument, why).with_field("net").with_errno(libc::EINVAL));
+        if namespace_source(&inner.spec, NamespaceKind::Net) != NamespaceSource::New {
+            return refused("the container has no network namespace of its own");
+        }
+        if inner.spec.detach {
+            return refused("a detached container would outlive the networks of this program");
+        }
+        if inner.channel.is_none() {
+            return refused("the container is another program's");
+        }
+        if !process_runs(&inner.pidfd) {
+            return Err(ended());
+        }
+        Ok(inner)
+    }
+
+    /// A socket of rtnetlink(7) inside.
+    fn netlink(&self) -> Result<OwnedFd> {
+        self.socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)
     }
 }

@@ -4,13 +4,15 @@ use std::ffi::CString;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::link::{End, Remote};
 use super::netlink::{Batch, Socket};
 use super::network::Address;
-use crate::container::{Moved, in_namespace, new_index};
+use super::routed::{Routed, sweep};
+use crate::container::{Container, Moved, in_namespace, new_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::HostOnly;
 use crate::spec::{Attachment, AttachmentKind, InterfaceAddress};
@@ -28,6 +30,8 @@ pub(super) struct Other {
     /// The host's own device, which comes back.
     moved: Option<Moved>,
     taps: Option<Taps>,
+    /// What its addresses have on the host.
+    routed: Option<Routed>,
 }
 
 /// Where nodes of macvtaps are made, and whose they are, by the host's ids.
@@ -35,6 +39,29 @@ pub(super) struct Other {
 pub(crate) struct Taps {
     pub directory: Arc<HostOnly>,
     pub owner: (u32, u32),
+}
+
+/// A device of a container that runs, on one of the host.
+#[derive(Debug)]
+pub(crate) struct OnHost {
+    pub address: Address,
+    /// Its number inside.
+    pub inside: u32,
+    /// It is the host's own device.
+    pub comes_back: bool,
+    /// What removes its proxy entries when this program is killed, if the container's own undo plan does not know of them.
+    pub undo: Option<Container>,
+    /// Given back with it.
+    _routed: Option<Routed>,
+}
+
+impl Drop for OnHost {
+    fn drop(&mut self) {
+        // Before others can have the addresses, of which it would take the entries.
+        if let Some(undo) = self.undo.take() {
+            let _ = undo.close(Some(Duration::from_secs(5)));
+        }
+    }
 }
 
 impl Drop for Other {
@@ -46,7 +73,7 @@ impl Drop for Other {
     }
 }
 
-fn subnet(of: InterfaceAddress) -> IpNet {
+pub(super) fn subnet(of: InterfaceAddress) -> IpNet {
     let bits = if of.address.is_ipv4() { 32 } else { 128 };
     IpNet::new(of.address, of.prefix.unwrap_or(bits)).expect("the prefix was checked")
 }
@@ -70,10 +97,23 @@ fn tap_number(index: u32) -> std::io::Result<u64> {
 }
 
 impl Other {
-    pub fn new(attachment: &Attachment, interface: String, inside: u32, field: String) -> Self {
+    pub fn new(attachment: &Attachment, interface: String, inside: u32, field: String) -> Result<Self> {
         // The kernel calls the node of a macvtap by this number on the machine's own /dev, too: it must be nobody else's there.
         let inside = if matches!(attachment.kind, AttachmentKind::Macvtap { .. }) { new_index() } else { inside };
-        Self { attachment: attachment.clone(), interface, inside, field, moved: None, taps: None }
+        let attachment = attachment.clone();
+        let mut other = Self { attachment, interface, inside, field, moved: None, taps: None, routed: None };
+        if let AttachmentKind::Routed { outer, .. } = &other.attachment.kind {
+            let index = other.find(outer)?;
+            // What a killed keeper left would be answered for wrongly until somebody says so.
+            let _ = sweep();
+            other.routed = Some(Routed::new(&other.attachment, outer, index, &other.field)?);
+        }
+        Ok(other)
+    }
+
+    /// What takes back what would stay on the host when this program ends: messages of rtnetlink(7).
+    pub fn undo(&self) -> Vec<u8> {
+        self.routed.as_ref().map(Routed::undo).unwrap_or_default()
     }
 
     /// For a macvtap: the name and the number of its device inside.
@@ -103,15 +143,23 @@ impl Other {
     /// An error of the kind's own field: `net.macvlan`.
     fn explain(&self, error: Error) -> Error {
         let (kind, name) = self.attachment.target();
-        let error = error.with_field(self.field());
+        let error = match error.field() {
+            Some(field) if field.starts_with(&self.field) => error,
+            _ => error.with_field(self.field()),
+        };
         match error.errno() {
             libc::EPERM => error
                 .with_kind(ErrorKind::PermissionDenied)
                 .with_hint("it takes CAP_NET_ADMIN in this program's network; a Network takes no rights"),
+            libc::EOPNOTSUPP if error.hint().is_some() => error,
             libc::EOPNOTSUPP if kind != "bridge" => error.with_kind(ErrorKind::Unsupported).with_hint(format!(
                 "it takes a kernel with CONFIG_{}",
                 match kind {
                     "vlan" => "VLAN_8021Q".to_owned(),
+                    "routed" => match &self.attachment.kind {
+                        AttachmentKind::Routed { pair, .. } => pair.name().to_uppercase(),
+                        _ => String::new(),
+                    },
                     kind => kind.to_uppercase(),
                 }
             )),
@@ -161,6 +209,11 @@ impl Other {
                 let here = End { index: new_index(), name: "rf%d" };
                 batch.veth(&here, near, &Remote { mtu, ..remote }, Some(bridge));
             }
+            AttachmentKind::Routed { pair, .. } => {
+                let routed = self.routed.as_mut().expect("it was made with the rest");
+                let made = routed.connect(&remote, *pair, namespace);
+                made.map_err(|e| self.explain(e))?;
+            }
             kind @ (AttachmentKind::Macvlan { parent, .. }
             | AttachmentKind::Macvtap { parent, .. }
             | AttachmentKind::Ipvlan { parent, .. }
@@ -184,19 +237,36 @@ impl Other {
         }
         batch.set_up(&end, true);
         one.addresses.iter().for_each(|address| batch.address(&end, subnet(*address)));
-        one.routes.iter().for_each(|route| batch.route(&end, subnet(route.to), route.via));
+        match &self.routed {
+            Some(routed) => routed.routes(&end, &one.routes, &mut batch),
+            None => one.routes.iter().for_each(|route| batch.route(&end, subnet(route.to), route.via)),
+        }
         one.gateways.iter().for_each(|gateway| batch.route(&end, everywhere(*gateway), Some(*gateway)));
-        socket.request(batch).map_err(|e| e.with_field(self.field.clone()))
+        socket.request(batch).map_err(|e| e.with_field(self.field.clone()))?;
+        if let Some(routed) = &self.routed {
+            routed.announce();
+        }
+        Ok(())
     }
 
     /// It stays.
-    pub fn done(mut self) -> (Address, Option<Moved>) {
+    pub fn done(mut self) -> (OnHost, Option<Moved>) {
         let address = Address {
             network: None,
             interface: std::mem::take(&mut self.interface),
             addresses: self.attachment.addresses.iter().map(|one| one.address).collect(),
             mac: self.attachment.mac,
         };
-        (address, self.moved.take())
+        let moved = self.moved.take();
+        (
+            OnHost {
+                address,
+                inside: self.inside,
+                comes_back: moved.is_some(),
+                undo: None,
+                _routed: self.routed.take(),
+            },
+            moved,
+        )
     }
 }

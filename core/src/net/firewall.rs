@@ -199,12 +199,12 @@ impl Rule<'_> {
 
 pub(super) const NF_DROP: u32 = 0;
 pub(super) const NF_ACCEPT: u32 = 1;
-const NFT_META_PROTOCOL: u32 = 1;
+pub(super) const NFT_META_PROTOCOL: u32 = 1;
 pub(super) const NFT_META_IIF: u32 = 4;
 pub(super) const NFT_META_OIF: u32 = 5;
 pub(super) const NFT_META_L4PROTO: u32 = 16;
-const IPV4: [u8; 2] = (libc::ETH_P_IP as u16).to_be_bytes();
-const IPV6: [u8; 2] = (libc::ETH_P_IPV6 as u16).to_be_bytes();
+pub(super) const IPV4: [u8; 2] = (libc::ETH_P_IP as u16).to_be_bytes();
+pub(super) const IPV6: [u8; 2] = (libc::ETH_P_IPV6 as u16).to_be_bytes();
 const ARP: [u8; 2] = (libc::ETH_P_ARP as u16).to_be_bytes();
 
 /// An address that a port may send from.

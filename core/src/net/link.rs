@@ -7,8 +7,9 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoMacVtap, InfoPortData, InfoPortKind,
-    InfoVeth, InfoVlan, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+    InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoMacVtap, InfoNetkit, InfoPortData,
+    InfoPortKind, InfoVeth, InfoVlan, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+    NetkitMode,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -17,7 +18,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::netlink::Batch;
-use crate::spec::{self, AttachmentKind};
+use crate::spec::{self, AttachmentKind, RoutedPair};
 
 /// The address of a device.
 pub(super) type Mac = [u8; 6];
@@ -47,6 +48,9 @@ impl Remote<'_> {
     }
 }
 
+/// By which entries of this library are known: rtm_protocol, of which 5 to 255 are nobody's unless they are used (rtnetlink(7)).
+pub(super) const PROTOCOL: u8 = 0x52;
+
 const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
 fn link(index: u32) -> LinkMessage {
@@ -60,7 +64,7 @@ fn up(message: &mut LinkMessage) {
     message.header.change_mask |= LinkFlags::Up;
 }
 
-fn family(address: IpAddr) -> AddressFamily {
+pub(super) fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
@@ -140,6 +144,53 @@ impl Batch {
         self.push(NEW, RouteNetlinkMessage::NewLink(message), step, there.end.name);
     }
 
+    /// A pair of devices, both down, between which there is nobody to be found by ARP or NDP: what is sent at one end is for the other.
+    pub(super) fn routed_pair(&mut self, here: &End<'_>, there: &Remote<'_>, pair: RoutedPair) {
+        let mut message = link(here.index);
+        let mut other = there.message();
+        message.attributes = vec![LinkAttribute::IfName(here.name.to_owned())];
+        message.attributes.extend(there.mtu.map(LinkAttribute::Mtu));
+        let (info, step) = match pair {
+            RoutedPair::Veth => {
+                // A device without ARP sends to its own address, which has to be that of the other end.
+                for one in [&mut message, &mut other] {
+                    one.header.flags |= LinkFlags::Noarp;
+                    one.header.change_mask |= LinkFlags::Noarp;
+                }
+                message.attributes.extend(there.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+                let data = InfoData::Veth(InfoVeth::Peer(other));
+                ([LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(data)], "make device of kind veth")
+            }
+            RoutedPair::Netkit => {
+                let data = InfoData::Netkit(vec![InfoNetkit::Peer(other), InfoNetkit::Mode(NetkitMode::L3)]);
+                ([LinkInfo::Kind(InfoKind::Netkit), LinkInfo::Data(data)], "make device of kind netkit")
+            }
+        };
+        message.attributes.push(LinkAttribute::LinkInfo(info.into()));
+        self.push(NEW, RouteNetlinkMessage::NewLink(message), step, there.end.name);
+    }
+
+    /// The device is no more; nor is the other one of a pair.
+    pub(super) fn delete(&mut self, end: &End<'_>) {
+        self.push(0, RouteNetlinkMessage::DelLink(link(end.index)), "delete device", end.name);
+    }
+
+    /// Who asks on this device for the address is told that of the device, or no more.
+    pub(super) fn proxy(&mut self, outer: u32, address: IpAddr, answers: bool) {
+        let mut entry = NeighbourMessage::default();
+        entry.header.family = family(address);
+        entry.header.ifindex = outer;
+        entry.header.flags = NeighbourFlags::Proxy;
+        entry.attributes = vec![NeighbourAttribute::Destination(address.into())];
+        let about = address.to_string();
+        if answers {
+            entry.attributes.push(NeighbourAttribute::Protocol(RouteProtocol::Other(PROTOCOL)));
+            self.push(NLM_F_CREATE, RouteNetlinkMessage::NewNeighbour(entry), "answer for address", &about);
+        } else {
+            self.push(0, RouteNetlinkMessage::DelNeighbour(entry), "answer for address no more", &about);
+        }
+    }
+
     /// Moves a device into another namespace, where it has this name, and this number if one is given, and is up or down. It loses its
     /// addresses.
     ///
@@ -176,11 +227,6 @@ impl Batch {
         entry.attributes = vec![NeighbourAttribute::LinkLayerAddress(mac.to_vec())];
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
         self.push(flags, RouteNetlinkMessage::NewNeighbour(entry), "add address to bridge", port.name);
-    }
-
-    /// The device is no more; nor is the other one of a pair.
-    pub(super) fn delete(&mut self, end: &End<'_>) {
-        self.push(0, RouteNetlinkMessage::DelLink(link(end.index)), "delete device", end.name);
     }
 
     pub(super) fn set_mtu(&mut self, end: &End<'_>, mtu: u32) {

@@ -14,6 +14,8 @@ pub(crate) mod netlink;
 mod network;
 /// Addresses that are free.
 mod pool;
+/// Addresses that the host answers for.
+mod routed;
 /// Queueing disciplines: rates and faults.
 mod shape;
 /// The way out of a network.
@@ -22,6 +24,7 @@ mod uplink;
 pub(crate) use attach::Taps;
 pub use firewall::filter::FirewallCount;
 pub use network::{Address, FirewallUsage, Network};
-pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks, keeper_of_others};
+pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks, keeper_of_others, remove};
+pub(crate) use routed::sweep as sweep_routed;
 pub use shape::{Direction, Shape};
 pub(crate) use uplink::name_servers;

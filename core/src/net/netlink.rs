@@ -59,6 +59,11 @@ impl Batch {
         self.tags.push(Tag { step, about: about.to_owned() });
     }
 
+    /// For somebody else to send, who wants no answer.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// Numbers them, from `first` on, and asks for the answer to the last one.
     fn seal(&mut self, first: u32) -> &[u8] {
         for (number, &start) in self.starts.iter().enumerate() {
@@ -305,6 +310,50 @@ impl Socket {
             Some((number, errno, words)) => Err(batch.explain(number, errno, words)),
             None if done => Ok(()),
             None => Err(batch.explain(batch.last, libc::EPROTO, Some("nothing".to_owned()))),
+        }
+    }
+}
+
+impl Socket {
+    /// What the kernel answers to one question: the payloads.
+    ///
+    /// # Errors
+    /// What it says instead.
+    pub fn ask<T: NetlinkSerializable>(&self, flags: u16, question: T, step: &'static str) -> Result<Vec<Vec<u8>>> {
+        const NLMSG_DONE: u16 = 3;
+        let mut batch = Batch::default();
+        batch.push(flags, question, step, "");
+        let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = *sequence;
+        *sequence = number.wrapping_add(1);
+        let socket = self.fd.as_fd().as_raw_fd();
+        while let Err(e) = send(socket, batch.seal(number), MsgFlags::empty()) {
+            if e != nix::Error::EINTR {
+                return Err(Error::os("send to netlink", e as i32));
+            }
+        }
+        let mut found = Vec::new();
+        let mut buffer = vec![0; 32 << 10];
+        loop {
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            // The kernel has answered, or does so while it is read.
+            let (length, from) = match recvmsg::<NetlinkAddr>(socket, &mut parts, None, MsgFlags::MSG_DONTWAIT) {
+                Ok(got) => (got.bytes, got.address),
+                Err(nix::Error::EINTR) => continue,
+                Err(e) => return Err(Error::os("receive from netlink", e as i32)),
+            };
+            if from.is_none_or(|from| from.pid() != 0) {
+                continue;
+            }
+            for answer in answers(&buffer[..length]).filter(|answer| answer.sequence == number) {
+                match answer.kind {
+                    NLMSG_ERROR if answer.errno() != 0 => {
+                        return Err(batch.explain(0, answer.errno(), answer.words()));
+                    }
+                    NLMSG_ERROR | NLMSG_DONE => return Ok(found),
+                    _ => found.push(answer.payload.to_vec()),
+                }
+            }
         }
     }
 }

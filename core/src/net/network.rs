@@ -17,20 +17,20 @@ use once_cell::race::OnceBox;
 use once_cell::sync::OnceCell;
 use serde_json::{Value, json};
 
-use super::attach::{Other, Taps, everywhere};
+use super::attach::{OnHost, Other, Taps, everywhere};
 use super::firewall::filter::{Change, Filter, FirewallCount, Kept as Filtered, Member};
 use super::link::{End, Mac, Remote};
 use super::netlink::{Batch, Socket};
 use super::pool::{Pool, Refusal, gateway_of};
 use super::shape::{Direction, Shape};
 use super::uplink::{Lead, Switch, Uplink};
-use crate::container::{Container, Moved};
+use crate::container::{Container, Moved, new_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{self, HostOnly, Keeper, Owner};
 use crate::plan::container::{LOCALHOST, hosts_text};
 use crate::spec;
 use crate::spec::net::{interfaces, show_mac};
-use crate::spec::{Attachment, Firewall, Idmap, NamespaceKind, NamespaceSource, Net, NetworkSpec, Spec};
+use crate::spec::{Attachment, AttachmentKind, Firewall, Idmap, NamespaceKind, NamespaceSource, Net, NetworkSpec, Spec};
 
 /// The devices of a switch's namespace are the library's alone, and so are their numbers; but for the first, which modules of the
 /// kernel that make tunnels may have taken for devices of theirs in every namespace.
@@ -102,7 +102,7 @@ pub struct Address {
 }
 
 impl Address {
-    fn describe(&self) -> Value {
+    pub(crate) fn describe(&self) -> Value {
         json!({
             "network": self.network,
             "interface": self.interface,
@@ -1170,16 +1170,61 @@ impl Link {
 #[derive(Debug)]
 pub(crate) enum Attached {
     OnNetwork(Link),
-    Other(Address),
+    Other(Box<OnHost>),
 }
 
 impl Attached {
+    /// By whom it leads to everywhere, of a network.
+    fn gateways(&self) -> Vec<IpAddr> {
+        match self {
+            Self::OnNetwork(link) => link.gateways.clone(),
+            Self::Other(_) => Vec::new(),
+        }
+    }
+
     /// What it has; `None` when its network has ended.
     pub fn address(&self) -> Option<Address> {
         match self {
             Self::OnNetwork(link) => link.address(),
-            Self::Other(address) => Some(address.clone()),
+            Self::Other(device) => Some(device.address.clone()),
         }
+    }
+}
+
+impl Attached {
+    /// The name inside by which it was made.
+    fn is_called(&self, interface: &str) -> bool {
+        match self {
+            Self::OnNetwork(link) => {
+                lock(&link.network.state).ports.get(&link.number).is_some_and(|port| port.interface == interface)
+            }
+            Self::Other(device) => device.address.interface == interface,
+        }
+    }
+
+    /// The number inside of the host's own device, which is moved back.
+    fn comes_back(&self) -> Option<u32> {
+        match self {
+            Self::Other(device) if device.comes_back => Some(device.inside),
+            _ => None,
+        }
+    }
+
+    /// Removes the device. What the container has removed itself is no error.
+    fn remove(&self, socket: &Socket) -> Result<()> {
+        let mut batch = Batch::default();
+        let removed = match self {
+            Self::OnNetwork(link) => {
+                let Some(sockets) = lock(&link.network.state).sockets.clone() else { return Ok(()) };
+                batch.delete(&End { index: link.number, name: "" });
+                sockets.route.request(batch)
+            }
+            Self::Other(device) => {
+                batch.delete(&End { index: device.inside, name: &device.address.interface });
+                socket.request(batch)
+            }
+        };
+        removed.or_else(|e| if e.errno() == libc::ENODEV { Ok(()) } else { Err(e) })
     }
 }
 
@@ -1203,6 +1248,8 @@ pub(crate) struct Joining {
     connected: bool,
     /// Networks of the pod that it is in.
     of_pod: Vec<(Arc<Shared>, u32)>,
+    /// Addresses of the families of IP in which it has a way to everywhere.
+    ways: Vec<IpAddr>,
     failed: Option<Error>,
 }
 
@@ -1226,6 +1273,14 @@ fn other_keeper(name: &str) -> Error {
         .with_hint("an ordinary user's containers and networks that have to do with each other are started by threads with the same credentials, the networks first")
 }
 
+/// Ways to everywhere that these devices have without a network: of each family a container has one. Those that are named go before that of a
+/// network.
+fn ways(list: &[Attachment]) -> Vec<IpAddr> {
+    let routed = list.iter().filter(|one| matches!(one.kind, AttachmentKind::Routed { .. }) && one.routes.is_empty());
+    let gateways = list.iter().flat_map(|one| &one.gateways).copied();
+    gateways.chain(routed.flat_map(|one| one.addresses.iter().map(|address| address.address))).collect()
+}
+
 /// Whether /etc/hosts of a container on so many networks is not the network's: it has more in it.
 fn has_own_hosts(spec: &Spec, networks: usize) -> bool {
     matches!(spec.namespaces.get(&NamespaceKind::Mnt), None | Some(NamespaceSource::New))
@@ -1239,47 +1294,59 @@ impl Joining {
         let list = spec.net.attachments();
         let mut joining = Self::default();
         let names: Vec<String> = [&spec.name, &spec.hostname].into_iter().flatten().cloned().collect();
-        // One way to everywhere of each family: one that is named goes before that of a network.
-        let mut ways: Vec<IpAddr> = list.iter().flat_map(|one| &one.gateways).copied().collect();
+        joining.ways = ways(list);
         for (i, (one, interface)) in list.iter().zip(interfaces(list)).enumerate() {
             let inside = FIRST_INSIDE + i as u32;
             let field = if list.len() == 1 { "net".to_owned() } else { format!("net[{i}]") };
-            let Some(name) = one.on_network() else {
-                joining.all.push(Joined::Other(Box::new(Other::new(one, interface, inside, field))));
-                continue;
-            };
-            let missing = || unknown(name).with_field(&*field).with_hint("Network::start makes one");
-            let network = find(name).ok_or_else(missing)?;
-            if keeper.outer.is_some() && !Arc::ptr_eq(&network.keeper, keeper) {
-                return Err(other_keeper(name).with_field(field));
-            }
-            let mut all = names.clone();
-            all.extend(one.aliases.iter().cloned());
-            let mut seen = BTreeSet::new();
-            all.retain(|name| seen.insert(name.clone()));
-            let link = network.enter(one, &all, &interface, inside).map_err(|e| match e.field() {
-                Some(at) => {
-                    let place = at.replacen("net", &field, 1);
-                    e.with_field(place)
-                }
-                None => e.with_field(field),
-            });
-            let mut link = link?;
-            let new = |way: &&IpAddr| ways.iter().all(|other| other.is_ipv4() != way.is_ipv4());
-            link.gateways = network.gateways.iter().filter(new).copied().collect();
-            ways.extend(&link.gateways);
-            joining.all.push(Joined::Link(link));
+            joining.add(one, interface, inside, field, &names, keeper)?;
         }
         joining.own_hosts = has_own_hosts(spec, joining.links().count());
         joining.front = hosts_text(spec, true).unwrap_or_default();
         Ok(joining)
     }
 
+    fn add(
+        &mut self,
+        one: &Attachment,
+        interface: String,
+        inside: u32,
+        field: String,
+        names: &[String],
+        keeper: &Arc<Keeper>,
+    ) -> Result<()> {
+        let Some(name) = one.on_network() else {
+            self.all.push(Joined::Other(Box::new(Other::new(one, interface, inside, field)?)));
+            return Ok(());
+        };
+        let missing = || unknown(name).with_field(&*field).with_hint("Network::start makes one");
+        let network = find(name).ok_or_else(missing)?;
+        if keeper.outer.is_some() && !Arc::ptr_eq(&network.keeper, keeper) {
+            return Err(other_keeper(name).with_field(field));
+        }
+        let mut all = names.to_vec();
+        all.extend(one.aliases.iter().cloned());
+        let mut seen = BTreeSet::new();
+        all.retain(|name| seen.insert(name.clone()));
+        let link = network.enter(one, &all, &interface, inside).map_err(|e| match e.field() {
+            Some(at) => {
+                let place = at.replacen("net", &field, 1);
+                e.with_field(place)
+            }
+            None => e.with_field(field),
+        });
+        let mut link = link?;
+        let new = |way: &&IpAddr| self.ways.iter().all(|other| other.is_ipv4() != way.is_ipv4());
+        link.gateways = network.gateways.iter().filter(new).copied().collect();
+        self.ways.extend(&link.gateways);
+        self.all.push(Joined::Link(link));
+        Ok(())
+    }
+
     /// For a container of a pod with these devices.
     pub fn in_pod(spec: &Spec, devices: &[Attached]) -> Self {
         let on_networks = devices.iter().filter_map(|device| match device {
             Attached::OnNetwork(link) => Some((link.network.clone(), link.number)),
-            Attached::Other(_) => None,
+            Attached::Other(..) => None,
         });
         let of_pod: Vec<_> = on_networks.collect();
         let own_hosts = has_own_hosts(spec, of_pod.len());
@@ -1353,6 +1420,11 @@ impl Joining {
         self.macvtaps().for_each(|other| other.take_taps(taps.clone()));
     }
 
+    /// What the keeper sends to rtnetlink(7) at the end: what would stay on the host when this program was killed.
+    pub fn undo(&self) -> Vec<u8> {
+        self.all.iter().flat_map(|one| if let Joined::Other(other) = one { other.undo() } else { Vec::new() }).collect()
+    }
+
     /// The file of the network that /etc/hosts is in the container.
     pub fn hosts(&self) -> Option<&Path> {
         let networks = self.links().map(|link| &link.network).chain(self.of_pod.iter().map(|(network, _)| network));
@@ -1371,11 +1443,14 @@ impl Joining {
 
     /// The container has a socket in its network namespace: the devices are made while it goes on.
     pub fn connect(&mut self, socket: OwnedFd) {
-        let socket = Arc::new(Socket::new(socket));
+        self.connect_by(&Arc::new(Socket::new(socket)));
+    }
+
+    fn connect_by(&mut self, socket: &Arc<Socket>) {
         let made = socket.namespace().and_then(|namespace| {
             self.all.iter_mut().try_for_each(|one| match one {
-                Joined::Link(link) => link.connect(&socket, &namespace),
-                Joined::Other(other) => other.connect(&socket, &namespace),
+                Joined::Link(link) => link.connect(socket, &namespace),
+                Joined::Other(other) => other.connect(socket, &namespace),
             })
         });
         match made {
@@ -1399,7 +1474,9 @@ impl Joining {
         if !self.connected {
             return libc::ENOTCONN;
         }
-        self.own = self.file.take().map(|file| OwnHosts::new(file, std::mem::take(&mut self.front)));
+        if let Some(file) = self.file.take() {
+            self.own = Some(OwnHosts::new(file, std::mem::take(&mut self.front)));
+        }
         for link in self.links() {
             settle(&link.network, link.number, self.own.as_ref(), true);
         }
@@ -1429,9 +1506,9 @@ impl Joining {
                 Attached::OnNetwork(link)
             }
             Joined::Other(other) => {
-                let (address, device) = other.done();
+                let (on_host, device) = other.done();
                 moved.extend(device);
-                Attached::Other(address)
+                Attached::Other(Box::new(on_host))
             }
         });
         let devices = all.collect();
@@ -1446,8 +1523,97 @@ pub(crate) struct Kept {
     /// Devices of the host that have to come back.
     pub moved: Vec<Moved>,
     /// Its own /etc/hosts, which its networks keep current as long as this is there.
-    #[allow(dead_code, reason = "kept, not read")]
     pub hosts: Option<Arc<OwnHosts>>,
+}
+
+impl Kept {
+    /// Makes one more device of a container that runs, of which `socket` is one; `id` and `spec` are those of whose network it is. Nothing
+    /// is kept of it yet.
+    pub fn attach(
+        kept: &Mutex<Self>,
+        (id, spec, keeper): (&str, &Spec, &Arc<Keeper>),
+        one: &Attachment,
+        socket: OwnedFd,
+    ) -> Result<Self> {
+        let socket = Arc::new(Socket::new(socket));
+        let is_free = |name: &str| !lock(kept).has(name) && socket.index_of(name).is_err();
+        let interface = match &one.interface {
+            Some(name) if is_free(name) => name.clone(),
+            Some(name) => {
+                let error =
+                    Error::new(ErrorKind::AlreadyExists, format!("there is a device {name:?} in the container"));
+                return Err(error.with_field("net.interface").with_errno(libc::EEXIST));
+            }
+            None => (0..).map(|number| format!("eth{number}")).find(|name| is_free(name)).expect("there is always one"),
+        };
+        let names: Vec<String> = [&spec.name, &spec.hostname].into_iter().flatten().cloned().collect();
+        let mut joining = Joining { own: lock(kept).hosts.clone(), ..Joining::default() };
+        joining.ways = ways(spec.net.attachments());
+        joining.ways.extend(&one.gateways);
+        joining.ways.extend(lock(kept).devices.iter().flat_map(Attached::gateways));
+        let inside = new_index();
+        joining.add(one, interface, inside, "net".to_owned(), &names, keeper)?;
+        let messages = joining.undo();
+        let undo = if messages.is_empty() { None } else { Some(Container::start_undo(&messages)?) };
+        joining.connect_by(&socket);
+        if joining.settle() != 0 {
+            // It may have been made, and then something of it refused. The host's own comes back by itself.
+            let Some(error) = joining.failure() else {
+                return Err(Error::new(ErrorKind::Internal, "a device was not made, and nobody knows why"));
+            };
+            if !matches!(one.kind, AttachmentKind::Device(_)) {
+                let mut batch = Batch::default();
+                batch.delete(&End { index: inside, name: "" });
+                let _ = socket.request(batch);
+            }
+            return Err(error);
+        }
+        let mut new = joining.done(id);
+        if let Some(Attached::Other(device)) = new.devices.first_mut() {
+            device.undo = undo;
+        }
+        Ok(new)
+    }
+
+    /// Whether a device was made by this name.
+    pub fn has(&self, interface: &str) -> bool {
+        self.devices.iter().any(|device| device.is_called(interface))
+    }
+
+    /// Takes a device out that was made by this name: it is the caller's to remove. With the number inside of what is the host's own.
+    pub fn take(&mut self, interface: &str) -> Option<(Attached, Option<u32>)> {
+        let at = self.devices.iter().position(|device| device.is_called(interface))?;
+        let device = self.devices.remove(at);
+        let comes_back = device.comes_back();
+        Some((device, comes_back))
+    }
+
+    /// Forgets the host's own device that had this number inside: it is not there any more.
+    pub fn forget(&mut self, inside: u32) {
+        self.devices.retain(|device| device.comes_back() != Some(inside));
+    }
+}
+
+/// Removes a device from a container, of which `socket` is one, and gives back what it had.
+pub(crate) fn remove(
+    kept: &Mutex<Kept>,
+    device: Attached,
+    socket: OwnedFd,
+) -> std::result::Result<(), (Attached, Error)> {
+    if let Err(error) = device.remove(&Socket::new(socket)) {
+        return Err((device, error));
+    }
+    let network = match &device {
+        Attached::OnNetwork(link) => Some(link.network.name.clone()),
+        Attached::Other(_) => None,
+    };
+    // From here on the network tells it nothing any more.
+    drop(device);
+    let hosts = lock(kept).hosts.clone();
+    if let (Some(hosts), Some(network)) = (hosts, network) {
+        hosts.set(&network, "");
+    }
+    Ok(())
 }
 
 impl Container {

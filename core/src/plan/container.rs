@@ -1407,6 +1407,7 @@ impl<'a> ContainerPlan<'a> {
         self.kill_group();
         self.b.section(section::UNDO);
         self.kill_group();
+        self.undo_net();
         self.b.field("cgroup");
         let shared = |index: usize| Arg::Slot((slot::SHARED + index) as u16);
         for (index, name) in &self.facts.undo_groups {
@@ -1416,6 +1417,24 @@ impl<'a> ContainerPlan<'a> {
         if let Some((index, name)) = self.facts.undo_name.clone() {
             self.undo_name(shared(index), &name);
         }
+    }
+
+    /// What is gone already is no error, and nobody reads the answers.
+    fn undo_net(&mut self) {
+        if self.facts.undo_net.is_empty() {
+            return;
+        }
+        const ANY: &[i32] = &[crate::proto::ANY as i32];
+        self.b.field("net");
+        let messages = self.b.bytes(&self.facts.undo_net);
+        let length = self.facts.undo_net.len() as u64;
+        let first = self.b.len();
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
+        let args = [libc::AF_NETLINK.into(), kind.into(), libc::NETLINK_ROUTE.into()];
+        let socket = self.b.op(call::SOCKET, args).ok(ANY).path("AF_NETLINK").keep();
+        self.b.op(call::WRITE, [Arg::Slot(socket), messages, length.into()]).ok(ANY).path("AF_NETLINK");
+        self.b.op(call::CLOSE, [Arg::Slot(socket)]);
+        self.b.skip_from(first, false);
     }
 
     fn kill_group(&mut self) {

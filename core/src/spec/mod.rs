@@ -103,7 +103,7 @@ pub use io::{IoMax, RdmaMax};
 pub use mount::{BindSource, Mount, MountKind, MountOwner};
 pub(crate) use name::name_syntax;
 pub use namespace::{NamespaceKind, NamespaceSource};
-pub use net::{Attachment, AttachmentKind, InterfaceAddress, IpvlanMode, MacvlanMode, Net, Route};
+pub use net::{Attachment, AttachmentKind, InterfaceAddress, IpvlanMode, MacvlanMode, Net, Route, RoutedPair};
 pub use network::NetworkSpec;
 pub use port::{Port, Protocol};
 pub use rlimit::{Resource, Rlimit};
@@ -491,7 +491,7 @@ documented! {
         /// Default: 10 s. Unit: seconds. Range: 0 to 1e9. Fixed at the start; `stop` can be given another.
         stop_timeout: Option<Duration> = None, as Opt<Time>;
         /// The network: `loopback` (a namespace with `lo` up and nothing else), `none` (with `lo` down), `host` (the caller's),
-        /// `network:NAME` (with a device on a [`Network`](crate::Network) of this program), `bridge:NAME`, `macvlan:PARENT`, `ipvlan:PARENT`, `vlan` and
+        /// `network:NAME` (with a device on a [`Network`](crate::Network) of this program), `bridge:NAME`, `macvlan:PARENT`, `ipvlan:PARENT`, `vlan`, `routed` and
         /// `device:NAME` (with one on the host's), or several of those. See [`Attachment`].
         ///
         /// Default: `loopback`. Range: up to 16 devices. Those on the host's take CAP_NET_ADMIN. Fixed at the start. Source:

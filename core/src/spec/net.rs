@@ -62,8 +62,39 @@ pub enum AttachmentKind {
         /// The number.
         id: u16,
     },
+    /// Nothing but addresses, for which the host answers on a device of its own and which it routes to the container: no address of
+    /// a device (MAC) but the host's is seen outside. As OpenVZ's venet.
+    Routed {
+        /// The host's device on which it answers.
+        outer: String,
+        /// What leads from the host into the container.
+        pair: RoutedPair,
+    },
     /// A device of the host itself, which comes back with the end of the container.
     Device(String),
+}
+
+/// The pair of devices between the host and a container whose addresses are routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RoutedPair {
+    /// veth(4). Every kernel has it.
+    #[default]
+    Veth,
+    /// netkit (Linux 6.7, `CONFIG_NETKIT`), which hands a packet over without a queue between.
+    Netkit,
+}
+
+impl RoutedPair {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Veth, Self::Netkit];
+
+    /// The kernel's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Veth => "veth",
+            Self::Netkit => "netkit",
+        }
+    }
 }
 
 /// Who on the same device a macvlan or macvtap reaches. Source: the kernel's include/uapi/linux/if_link.h.
@@ -181,7 +212,7 @@ pub struct Route {
 /// As text, `network:NAME`, `bridge:NAME`, `macvlan:PARENT`, `macvtap:PARENT`, `ipvlan:PARENT`, `device:NAME`. As an object `{"network": "shop", "interface": "eth0",
 /// "addresses": ["10.89.0.5"], "mac": "02:00:0a:59:00:05", "aliases": ["db"], "firewall": {"incoming": "deny"}}`, or `{"macvlan": "eth0", "mode": "bridge", "addresses":
 /// ["192.0.2.5/24", "fd00::5/64"], "gateways": ["192.0.2.1"], "routes": [{"to": "10.0.0.0/8", "via": "192.0.2.7"}], "mtu": 1500}`, likewise `ipvlan` (`mode`), `vlan` (`id`),
-/// `bridge`, `device`, and without addresses `macvtap` (`mode`).
+/// `bridge`, `device`, `routed` (`pair`: `veth`, `netkit`; it has to have `addresses`), and without addresses `macvtap` (`mode`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// What the device leads to.
@@ -249,6 +280,11 @@ impl Attachment {
     /// What has this number on a device of the host.
     pub fn vlan(parent: impl Into<String>, id: u16) -> Self {
         Self::new(AttachmentKind::Vlan { parent: parent.into(), id })
+    }
+
+    /// Addresses for which the host answers on its device of that name.
+    pub fn routed(outer: impl Into<String>) -> Self {
+        Self::new(AttachmentKind::Routed { outer: outer.into(), pair: RoutedPair::Veth })
     }
 
     /// A device of the host.
@@ -321,23 +357,26 @@ impl Attachment {
             AttachmentKind::Macvtap { parent, .. } => ("macvtap", parent),
             AttachmentKind::Ipvlan { parent, .. } => ("ipvlan", parent),
             AttachmentKind::Vlan { parent, .. } => ("vlan", parent),
+            AttachmentKind::Routed { outer, .. } => ("routed", outer),
             AttachmentKind::Device(name) => ("device", name),
         }
     }
 }
 
 const WORDS: [&str; 3] = ["loopback", "none", "host"];
-const KINDS: [&str; 7] = ["network", "bridge", "macvlan", "macvtap", "ipvlan", "vlan", "device"];
-const KEYS: [&str; 17] = [
+const KINDS: [&str; 8] = ["network", "bridge", "macvlan", "macvtap", "ipvlan", "vlan", "routed", "device"];
+const KEYS: [&str; 19] = [
     "network",
     "bridge",
     "macvlan",
     "macvtap",
     "ipvlan",
     "vlan",
+    "routed",
     "device",
     "mode",
     "id",
+    "pair",
     "interface",
     "addresses",
     "mac",
@@ -421,14 +460,14 @@ fn read_kind(members: &json::Members, at: &At) -> Result<AttachmentKind> {
     };
     let Json::String(name) = value else { return Err(wrong_type(&at.key(kind), "a name", value)) };
     let name = name.clone();
-    let mode = |names: Vec<&'static str>| match json::member(members, "mode") {
+    let word = |key: &str, names: Vec<&'static str>| match json::member(members, key) {
         None => Ok(0),
         Some(json) => {
             let found = json.as_str().and_then(|text| names.iter().position(|name| *name == text));
-            found.ok_or_else(|| wrong_type(&at.key("mode"), &names.join(", "), json))
+            found.ok_or_else(|| wrong_type(&at.key(key), &names.join(", "), json))
         }
     };
-    for (key, of) in [("mode", &["macvlan", "macvtap", "ipvlan"][..]), ("id", &["vlan"])] {
+    for (key, of) in [("mode", &["macvlan", "macvtap", "ipvlan"][..]), ("id", &["vlan"]), ("pair", &["routed"])] {
         if !of.contains(&kind) && json::member(members, key).is_some() {
             return Err(at.key(key).error(format!("is of {}", of.join(" and "))));
         }
@@ -437,14 +476,14 @@ fn read_kind(members: &json::Members, at: &At) -> Result<AttachmentKind> {
         "network" => AttachmentKind::Network(name),
         "bridge" => AttachmentKind::Bridge(name),
         "macvlan" | "macvtap" => {
-            let mode = MacvlanMode::ALL[mode(MacvlanMode::ALL.map(MacvlanMode::name).into())?];
+            let mode = MacvlanMode::ALL[word("mode", MacvlanMode::ALL.map(MacvlanMode::name).into())?];
             match kind {
                 "macvlan" => AttachmentKind::Macvlan { parent: name, mode },
                 _ => AttachmentKind::Macvtap { parent: name, mode },
             }
         }
         "ipvlan" => {
-            let mode = IpvlanMode::ALL[mode(IpvlanMode::ALL.map(IpvlanMode::name).into())?];
+            let mode = IpvlanMode::ALL[word("mode", IpvlanMode::ALL.map(IpvlanMode::name).into())?];
             AttachmentKind::Ipvlan { parent: name, mode }
         }
         "vlan" => {
@@ -454,6 +493,10 @@ fn read_kind(members: &json::Members, at: &At) -> Result<AttachmentKind> {
             let id = u16::try_from(number)
                 .map_err(|_| at.key("id").error(format!("{number} is not in the range 1 to 4094")))?;
             AttachmentKind::Vlan { parent: name, id }
+        }
+        "routed" => {
+            let pair = RoutedPair::ALL[word("pair", RoutedPair::ALL.map(RoutedPair::name).into())?];
+            AttachmentKind::Routed { outer: name, pair }
         }
         _ => AttachmentKind::Device(name),
     })
@@ -529,6 +572,7 @@ fn write_attachment(one: &Attachment) -> Json {
         }
         AttachmentKind::Ipvlan { mode, .. } => json["mode"] = mode.name().into(),
         AttachmentKind::Vlan { id, .. } => json["id"] = (*id).into(),
+        AttachmentKind::Routed { pair, .. } if *pair != RoutedPair::Veth => json["pair"] = pair.name().into(),
         _ => {}
     }
     let texts = |list: Vec<String>| Json::from(list);
@@ -604,6 +648,7 @@ impl Codec for Net {
             "properties": {"to": text, "via": text}});
         let mut properties = json!({
             "mode": {"enum": modes}, "id": {"type": "integer", "minimum": 1, "maximum": 4094},
+            "pair": {"enum": RoutedPair::ALL.map(RoutedPair::name)},
             "interface": text, "addresses": texts, "mac": {"type": "string", "pattern": "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"},
             "mtu": {"type": "integer", "minimum": 68, "maximum": 65535}, "gateways": texts,
             "routes": {"type": "array", "items": route}, "aliases": texts,
@@ -703,6 +748,9 @@ fn validate_device(one: &Attachment, at: &At) -> Result<()> {
             .error("an ipvlan has the address of the host's device")
             .with_hint("leave it out, or use macvlan"));
     }
+    if matches!(one.kind, AttachmentKind::Routed { .. }) {
+        validate_routed(one, at)?;
+    }
     if let Some(mtu) = one.mtu.filter(|mtu| !(68..=65535).contains(mtu)) {
         return Err(at.key("mtu").error(format!("{mtu} is not in the range 68 to 65535")));
     }
@@ -746,6 +794,41 @@ fn validate_device(one: &Attachment, at: &At) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// There is nobody else on the way to the host, and no subnet.
+fn validate_routed(one: &Attachment, at: &At) -> Result<()> {
+    if one.addresses.is_empty() {
+        return Err(at.key("addresses").error("is missing: the addresses that are routed to the container"));
+    }
+    for (j, address) in one.addresses.iter().enumerate() {
+        let place = at.key("addresses");
+        let place = place.index(j);
+        let bits = if address.address.is_ipv4() { 32 } else { 128 };
+        if address.prefix.is_some_and(|prefix| prefix != bits) {
+            return Err(
+                place.error(format!("{address} is not one address: it is routed alone, as {}/{bits}", address.address))
+            );
+        }
+        let of_link = match address.address {
+            IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        let ip = address.address;
+        if of_link || ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
+            return Err(place.error(format!("{ip} is no address that can be routed to somebody")));
+        }
+    }
+    if one.mac.is_some() {
+        return Err(at.key("mac").error("is not seen by anybody: the host answers with its own"));
+    }
+    if !one.gateways.is_empty() {
+        return Err(at.key("gateways").error("is the host, always"));
+    }
+    if let Some(j) = one.routes.iter().position(|route| route.via.is_some()) {
+        return Err(at.key("routes").index(j).key("via").error("is the host, always: leave it out"));
+    }
+    Ok(())
 }
 
 /// The first address of what this one is in.

@@ -57,6 +57,29 @@ pub(crate) fn mac(name: &str) -> io::Result<[u8; 6]> {
     Ok(std::array::from_fn(|i| address.sa_data[i] as u8))
 }
 
+/// The address of a device, if it is one of Ethernet.
+pub(crate) fn ethernet_address(name: &str) -> io::Result<Option<[u8; 6]>> {
+    // SAFETY: this request writes the address.
+    let address = unsafe { ask(name, libc::SIOCGIFHWADDR)?.ifr_ifru.ifru_hwaddr };
+    let mac = std::array::from_fn(|i| address.sa_data[i] as u8);
+    Ok((address.sa_family == libc::ARPHRD_ETHER).then_some(mac))
+}
+
+/// Sends a frame with all its headers by a device: packet(7).
+pub(crate) fn send_frame(index: u32, frame: &[u8]) -> io::Result<()> {
+    let socket = socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+    // SAFETY: all zeroes is a valid address.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = libc::AF_PACKET as u16;
+    to.sll_ifindex = index as i32;
+    let size = size_of_val(&to) as libc::socklen_t;
+    // SAFETY: the frame and the address are as long as is said, and live.
+    let sent = unsafe {
+        libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, (&raw const to).cast(), size)
+    };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// The largest packet of a device, in bytes.
 pub(crate) fn mtu(name: &str) -> io::Result<u32> {
     // SAFETY: this request writes the size.

@@ -1,0 +1,390 @@
+//! Addresses that the host answers for and routes to a container.
+//!
+//! ```text
+//!  outside ── outer device ── host's namespace ══ pair of devices ══ container
+//!             proxy entries   routes              filter of sources
+//! ```
+//!
+//! Three things have to go in every way that this can end. The devices, and with them the routes, go with the container's network
+//! namespace. The filter is in a table of nftables that has an owner (Linux 5.12): it goes with this library's socket. The proxy entries
+//! (ip-neighbour(8), `proxy`) belong to the outer device, and nothing of the kernel removes them: this library does, or the keeper by the
+//! container's undo plan, or, when both were killed, [`sweep`]. (`proxy_arp` of the outer device would leave nothing behind, but it answers
+//! for whatever the host has a route to, and there is no such thing for IPv6.)
+//!
+//! Sources: net/ipv4/arp.c (arp_process), net/ipv6/ndisc.c (ndisc_recv_ns), linux/netfilter/nf_tables.h.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
+
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Parseable as _};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType};
+
+use super::attach::{everywhere, subnet};
+use super::firewall::{
+    IPV4, IPV6, Message, NEWCHAIN, NEWRULE, NEWTABLE, NF_ACCEPT, NF_DROP, NFNL_SUBSYS_NFTABLES, NFT_META_PROTOCOL,
+    REGISTER, Rule, number, text,
+};
+use super::link::{End, PROTOCOL, Remote, family};
+use super::netlink::{Attributes, Batch, Socket};
+use crate::container::new_index;
+use crate::error::{Error, ErrorKind, Result};
+use crate::launch::{HostOnly, Owner};
+use crate::spec::{Attachment, Route, RoutedPair};
+use crate::sys::rtnl;
+
+/// What a container's addresses have on the host. Dropped, they are nobody's.
+#[derive(Debug)]
+pub(crate) struct Routed {
+    owner: Owner,
+    /// For errors: `net`, `net[1]`.
+    field: String,
+    addresses: Vec<IpAddr>,
+    outer: u32,
+    outer_name: String,
+    /// The host's end of the pair.
+    here: u32,
+    route: Socket,
+    /// What owns the filter, and what says that the addresses are taken.
+    firewall: Socket,
+    /// That of the container: with it the routes go, and until then nobody else can have them.
+    namespace: Option<HostOnly>,
+    answers: bool,
+}
+
+impl Drop for Routed {
+    fn drop(&mut self) {
+        if !self.owner.is_this() {
+            return;
+        }
+        // First nobody is told any more that it is here. What is gone already is no error.
+        if self.answers {
+            let _ = self.route.request(self.proxies(false));
+        }
+        if self.namespace.is_some() {
+            let mut batch = Batch::default();
+            batch.delete(&End { index: self.here, name: "" });
+            let _ = self.route.request(batch);
+        }
+    }
+}
+
+/// By which the container sends to the host. Nobody is ever asked for these.
+fn gateway(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => Ipv4Addr::new(169, 254, 1, 1).into(),
+        IpAddr::V6(_) => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into(),
+    }
+}
+
+/// A setting of the machine that has to be on.
+fn need_setting(path: &str, why: &str) -> Result<()> {
+    let value = fs::read_to_string(format!("/proc/sys/{path}"));
+    let value = value.map_err(|e| Error::io("read", &e).with_path(format!("/proc/sys/{path}")))?;
+    match value.trim() {
+        "0" => Err(Error::new(ErrorKind::Unsupported, format!("{why}: {path} is 0"))
+            .with_errno(libc::EOPNOTSUPP)
+            .with_hint(format!("sysctl -w {path}=1; this library changes no settings of the machine"))),
+        _ => Ok(()),
+    }
+}
+
+impl Routed {
+    /// Looks whether the machine can do it, and takes the addresses.
+    pub fn new(one: &Attachment, outer_name: &str, outer: u32, field: &str) -> Result<Self> {
+        let addresses: Vec<IpAddr> = one.addresses.iter().map(|one| one.address).collect();
+        let at = |error: Error, key: &str| error.with_field(format!("{field}.{key}"));
+        let has = |ipv4: bool| addresses.iter().any(|address| address.is_ipv4() == ipv4);
+        let settings = [
+            (true, format!("net/ipv4/conf/{outer_name}/forwarding"), "the host forwards nothing that comes by it"),
+            (false, "net/ipv6/conf/all/forwarding".to_owned(), "the host forwards nothing of IPv6"),
+            (false, format!("net/ipv6/conf/{outer_name}/proxy_ndp"), "the host answers for nobody of IPv6 on it"),
+        ];
+        for (_, path, why) in settings.iter().filter(|(ipv4, ..)| has(*ipv4)) {
+            need_setting(path, why).map_err(|e| at(e, "routed"))?;
+        }
+        let route = Socket::open(libc::NETLINK_ROUTE)?;
+        let taken = |address: IpAddr, how: String| {
+            let error = Error::new(ErrorKind::AlreadyExists, format!("{address} is {how}"));
+            at(error.with_errno(libc::EADDRINUSE), "addresses")
+        };
+        for &address in &addresses {
+            match found(&route, address)? {
+                Some((_, true)) => return Err(taken(address, "an address of this machine".to_owned())),
+                Some((Some(device), false)) => {
+                    let name = nix::net::if_::if_indextoname(device);
+                    let name = name.map_or_else(|_| device.to_string(), |name| name.to_string_lossy().into_owned());
+                    return Err(taken(address, format!("routed on this machine already, to device {name}")));
+                }
+                Some((None, false)) => return Err(taken(address, "routed on this machine already".to_owned())),
+                None => {}
+            }
+        }
+        let here = new_index();
+        let firewall = Socket::open(libc::NETLINK_NETFILTER)?;
+        let mut batch = Batch::default();
+        batch.transaction(|batch| batch.owned_table(&table(here)));
+        firewall.request(batch).map_err(|e| at(explain_filter(e), "routed"))?;
+        for &address in &addresses {
+            let mut batch = Batch::default();
+            batch.transaction(|batch| batch.owned_table(&format!("ringfence-{address}")));
+            firewall.request(batch).map_err(|e| match e.errno() {
+                // The kernel says nothing else of what has another owner.
+                libc::EEXIST | libc::EPERM => taken(address, "another container's".to_owned()),
+                _ => at(explain_filter(e), "routed"),
+            })?;
+        }
+        let (owner, field, outer_name) = (Owner::this(), field.to_owned(), outer_name.to_owned());
+        let (namespace, answers) = (None, false);
+        Ok(Self { owner, field, addresses, outer, outer_name, here, route, firewall, namespace, answers })
+    }
+
+    fn proxies(&self, answers: bool) -> Batch {
+        let mut batch = Batch::default();
+        self.addresses.iter().for_each(|address| batch.proxy(self.outer, *address, answers));
+        batch
+    }
+
+    /// Messages of rtnetlink(7) that take back what would stay when this program ends.
+    pub fn undo(&self) -> Vec<u8> {
+        self.proxies(false).into_bytes()
+    }
+
+    /// Makes the devices and lets what is for the addresses go there; the container's is down.
+    pub(super) fn connect(&mut self, there: &Remote<'_>, pair: RoutedPair, namespace: &OwnedFd) -> Result<()> {
+        let namespace = namespace.try_clone().map_err(|e| Error::io("dup", &e))?;
+        self.namespace = Some(HostOnly::new(namespace));
+        let mtu = there.mtu.or_else(|| rtnl::mtu(&self.outer_name).ok());
+        let [a, b, c, d] = self.here.to_be_bytes();
+        let remote = Remote {
+            end: End { ..there.end },
+            mac: (pair == RoutedPair::Veth).then_some([0x02, 0x52, a, b, c, d]),
+            mtu,
+            ..*there
+        };
+        let mut batch = Batch::default();
+        batch.routed_pair(&End { index: self.here, name: "rf%d" }, &remote, pair);
+        self.route.request(batch)?;
+        let name = nix::net::if_::if_indextoname(self.here).map_err(|e| Error::os("find device", e as i32))?;
+        let name = name.to_string_lossy();
+        // Before anything can pass.
+        let mut batch = Batch::default();
+        batch.transaction(|batch| batch.sources_of(&table(self.here), &name, &self.addresses));
+        self.firewall.request(batch).map_err(explain_filter)?;
+        if self.addresses.iter().any(IpAddr::is_ipv4) {
+            // The device is ours. One that is new has what net/ipv4/conf/default says.
+            let path = format!("/proc/sys/net/ipv4/conf/{name}/forwarding");
+            let is_on = fs::read(&path).is_ok_and(|value| value.trim_ascii() == b"1");
+            if !is_on {
+                fs::write(&path, "1").map_err(|e| Error::io("write", &e).with_path(&*path))?;
+            }
+        }
+        let here = End { index: self.here, name: &name };
+        let mut batch = Batch::default();
+        batch.set_up(&here, true);
+        for &address in &self.addresses {
+            batch.route(&here, subnet(address.into()), None);
+        }
+        self.route.request(batch).map_err(|e| match e.errno() {
+            libc::EEXIST => e.with_kind(ErrorKind::AlreadyExists).with_field(format!("{}.addresses", self.field)),
+            _ => e,
+        })?;
+        self.answers = true;
+        self.route.request(self.proxies(true))
+    }
+
+    /// What the container has on its side.
+    pub(super) fn routes(&self, end: &End<'_>, routes: &[Route], batch: &mut Batch) {
+        if !routes.is_empty() {
+            routes.iter().for_each(|route| batch.route(end, subnet(route.to), Some(gateway(route.to.address))));
+            return;
+        }
+        for ipv4 in [true, false] {
+            if let Some(one) = self.addresses.iter().find(|address| address.is_ipv4() == ipv4) {
+                batch.route(end, everywhere(*one), Some(gateway(*one)));
+            }
+        }
+    }
+
+    /// Tells the others on the wire, once, who answers from now on: they may know another. Who does not hear it asks.
+    pub fn announce(&self) {
+        let Ok(Some(mac)) = rtnl::ethernet_address(&self.outer_name) else { return };
+        for &address in &self.addresses {
+            let frame = match address {
+                IpAddr::V4(address) => arp_announcement(mac, address),
+                IpAddr::V6(address) => neighbour_advertisement(mac, address),
+            };
+            let _ = rtnl::send_frame(self.outer, &frame);
+        }
+    }
+}
+
+fn table(number: u32) -> String {
+    format!("ringfence-{number}")
+}
+
+fn explain_filter(error: Error) -> Error {
+    match error.errno() {
+        libc::EPERM => error
+            .with_kind(ErrorKind::PermissionDenied)
+            .with_hint("it takes CAP_NET_ADMIN in this program's network; a Network takes no rights"),
+        libc::ENOENT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::EINVAL => error
+            .with_kind(ErrorKind::Unsupported)
+            .with_hint("it takes Linux 5.12 with CONFIG_NF_TABLES and CONFIG_NF_TABLES_NETDEV"),
+        _ => error,
+    }
+}
+
+/// A route of the host to this very address: its device, and whether it is an address of the host's own.
+fn found(socket: &Socket, address: IpAddr) -> Result<Option<(Option<u32>, bool)>> {
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    let mut question = RouteMessage::default();
+    question.header.address_family = family(address);
+    question.header.destination_prefix_length = bits;
+    question.header.flags = RouteFlags::FibMatch;
+    question.attributes = vec![RouteAttribute::Destination(address.into())];
+    let answers = match socket.ask(0, RouteNetlinkMessage::GetRoute(question), "find route") {
+        Ok(answers) => answers,
+        Err(e) if matches!(e.errno(), libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => {
+            return Ok(None);
+        }
+        Err(e) => return Err(e),
+    };
+    let mut routes = answers.iter().filter_map(|bytes| RouteMessage::parse(bytes).ok());
+    let Some(route) = routes.find(|route| route.header.destination_prefix_length == bits) else { return Ok(None) };
+    let device = route.attributes.iter().find_map(|one| match one {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    });
+    Ok(Some((device, route.header.kind == RouteType::Local)))
+}
+
+/// Removes entries of containers whose program and keeper were killed: those of this library whose address has no route any more.
+///
+/// # Errors
+/// Of a question to the kernel; what it does not let go is somebody else's by now.
+pub(crate) fn sweep() -> Result<()> {
+    let socket = Socket::open(libc::NETLINK_ROUTE)?;
+    let mut question = NeighbourMessage::default();
+    question.header.flags = NeighbourFlags::Proxy;
+    let question = RouteNetlinkMessage::GetNeighbour(question);
+    for bytes in socket.ask(NLM_F_DUMP, question, "list answers for addresses")? {
+        let Ok(entry) = NeighbourMessage::parse(&bytes) else { continue };
+        if !entry.attributes.contains(&NeighbourAttribute::Protocol(RouteProtocol::Other(PROTOCOL))) {
+            continue;
+        }
+        let address = entry.attributes.iter().find_map(|one| match one {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::from(*address)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(IpAddr::from(*address)),
+            _ => None,
+        });
+        let Some(address) = address else { continue };
+        if found(&socket, address)?.is_none() {
+            let mut batch = Batch::default();
+            batch.proxy(entry.header.ifindex, address, false);
+            let _ = socket.request(batch);
+        }
+    }
+    Ok(())
+}
+
+impl Batch {
+    fn netdev(&mut self, kind: u16, flags: u16, step: &'static str, table: &str, build: impl FnOnce(&mut Attributes)) {
+        const NFPROTO_NETDEV: u8 = 5;
+        let mut attributes = Attributes::default();
+        attributes.put(1, &text(table));
+        build(&mut attributes);
+        let kind = NFNL_SUBSYS_NFTABLES << 8 | kind;
+        let message = Message { kind, family: NFPROTO_NETDEV, resource: 0, attributes: attributes.into() };
+        self.push(flags, message, step, table);
+    }
+
+    /// A table that is there as long as the socket.
+    fn owned_table(&mut self, name: &str) {
+        const NFT_TABLE_F_OWNER: u32 = 2;
+        self.netdev(NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, "make table of nftables", name, |table| {
+            table.put(2, &number(NFT_TABLE_F_OWNER));
+        });
+    }
+
+    /// From the device comes what these addresses send, and nothing else.
+    fn sources_of(&mut self, table: &str, device: &str, addresses: &[IpAddr]) {
+        const CHAIN: &str = "sources";
+        const NF_NETDEV_INGRESS: u32 = 0;
+        self.netdev(NEWCHAIN, NLM_F_CREATE, "make chain of nftables", table, |chain| {
+            chain.put(3, &text(CHAIN));
+            chain.nested(4, |hook| {
+                hook.put(1, &number(NF_NETDEV_INGRESS));
+                hook.put(2, &0i32.to_be_bytes());
+                hook.put(3, &text(device));
+            });
+            chain.put(5, &number(NF_DROP));
+            chain.put(7, &text("filter"));
+        });
+        for address in addresses {
+            let (protocol, offset, bytes) = match address {
+                IpAddr::V4(address) => (IPV4, 12, address.octets().to_vec()),
+                IpAddr::V6(address) => (IPV6, 8, address.octets().to_vec()),
+            };
+            self.netdev(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, "make rule of nftables", table, |rule| {
+                rule.put(2, &text(CHAIN));
+                rule.nested(4, |list| {
+                    let mut rule = Rule(list);
+                    rule.meta(NFT_META_PROTOCOL, REGISTER).is(&protocol);
+                    rule.header(offset, bytes.len() as u32, REGISTER).is(&bytes).verdict(NF_ACCEPT);
+                });
+            });
+        }
+    }
+}
+
+const EVERYBODY: [u8; 6] = [0xff; 6];
+
+/// A request that names its sender only (RFC 5227, 3).
+fn arp_announcement(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
+    let address = address.octets();
+    let ethernet = [&EVERYBODY[..], &mac, &[0x08, 0x06]].concat();
+    // Ethernet, IPv4, lengths of their addresses, request.
+    let arp = [&[0, 1, 0x08, 0, 6, 4, 0, 1][..], &mac, &address, &[0; 6], &address].concat();
+    [ethernet, arp].concat()
+}
+
+/// An advertisement that nobody asked for, which replaces what others know (RFC 4861, 7.2.6).
+fn neighbour_advertisement(mac: [u8; 6], address: Ipv6Addr) -> Vec<u8> {
+    const ICMPV6: u8 = 58;
+    const OVERRIDE: u8 = 0x20;
+    const ROUTER: u8 = 0x80;
+    let all_nodes: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    let (from, to) = (address.octets(), all_nodes.octets());
+    // Type, code, checksum, flags; whose; option 2: the address of the device, in units of eight bytes.
+    let mut icmp = [&[136, 0, 0, 0, ROUTER | OVERRIDE, 0, 0, 0][..], &from, &[2, 1], &mac].concat();
+    let length = icmp.len() as u8;
+    let pseudo = [&from[..], &to, &[0, 0, 0, length, 0, 0, 0, ICMPV6], &icmp].concat();
+    let sum: u32 = pseudo.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
+    icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
+    let ethernet = [&[0x33, 0x33, 0, 0, 0, 1][..], &mac, &[0x86, 0xdd]].concat();
+    let ip = [&[0x60, 0, 0, 0, 0, length, ICMPV6, 255][..], &from, &to].concat();
+    [ethernet, ip, icmp].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announcements_are_what_the_wire_has() {
+        let mac = [2, 0, 0, 0, 0, 7];
+        let arp = arp_announcement(mac, Ipv4Addr::new(192, 0, 2, 5));
+        assert_eq!((arp.len(), &arp[28..32], &arp[38..]), (42, &[192, 0, 2, 5][..], &[192, 0, 2, 5][..]));
+        let told = neighbour_advertisement(mac, "2001:db8::5".parse().unwrap());
+        assert_eq!((told.len(), told[54], told[19]), (86, 136, 32));
+        // With its checksum a message sums up to all ones.
+        let pseudo = [&told[22..54], &[0, 0, 0, 32, 0, 0, 0, 58], &told[54..]].concat();
+        let sum: u32 = pseudo.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+    }
+}

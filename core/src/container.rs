@@ -851,8 +851,8 @@ impl Container {
         Self::start_as(spec, Role::Alone)
     }
 
-    /// A container with nothing in it but its pid 1, with whose end the keeper sends these messages to rtnetlink(7): for what another
-    /// got after its own undo plan was made.
+    /// A container with nothing in it but its pid 1, with whose end the keeper sends these messages to rtnetlink(7), also when
+    /// this program was killed: for what can go before the container that has it.
     pub(crate) fn start_undo(messages: &[u8]) -> Result<Self> {
         let spec = Spec { net: crate::spec::Net::Host, idmap: crate::spec::Idmap::Host, ..Spec::default() };
         Self::start_as(&spec, Role::Undo(messages))
@@ -1058,7 +1058,9 @@ impl Container {
         facts.may_setgroups &= !outer_ids || keeper.outer.as_ref().is_none_or(|outer| outer.pool() > 0);
         facts.ipv6 = net::has_ipv6();
         facts.name_servers = joining.leads_out().then(|| net::name_servers(spec)).flatten();
-        facts.undo_net = if let Role::Undo(messages) = role { messages.to_vec() } else { joining.undo() };
+        if let Role::Undo(messages) = role {
+            facts.undo_net = messages.to_vec();
+        }
         facts.hosts = joining.hosts().map(Into::into);
         facts.sends_hosts = joining.sends_hosts();
         if let Some((field, devices)) = joining.taps() {

@@ -497,6 +497,13 @@ fn devices_come_and_go_while_a_container_runs() {
     assert!(ip("link show spare") && !ip("link show rf0"));
     let none = container.detach_net("eth0").unwrap_err();
     assert_eq!((none.kind(), none.field()), (ErrorKind::NotFound, Some("interface")), "{none}");
+    // An address that was let go of is the next one's, and stays so when the first container ends.
+    let first = with(routed(RoutedPair::Veth)).unwrap();
+    first.detach_net("eth0").unwrap();
+    let second = with(routed(RoutedPair::Veth)).unwrap();
+    first.close(PATIENCE).unwrap();
+    assert!(shown("neigh show proxy").contains("10.7.0.5") && shown("-6 neigh show proxy").contains("fd07::5"));
+    second.close(PATIENCE).unwrap();
     // With the container they go as well.
     attach(&routed(RoutedPair::Veth));
     attach(&Attachment::device("spare"));

@@ -15,7 +15,7 @@ use crate::net::netlink::{Batch, Socket};
 use crate::net::{self, Address};
 use crate::plan::container::namespace_source;
 use crate::spec::net::interface_syntax;
-use crate::spec::{Attachment, NamespaceKind, NamespaceSource, Net, Spec};
+use crate::spec::{Attachment, AttachmentKind, NamespaceKind, NamespaceSource, Net, Spec};
 use crate::sys::rtnl;
 
 /// A device that was moved in.

@@ -4,7 +4,6 @@ use std::ffi::CString;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -12,7 +11,7 @@ use super::link::{End, Remote};
 use super::netlink::{Batch, Socket};
 use super::network::Address;
 use super::routed::{Routed, sweep};
-use crate::container::{Container, Moved, in_namespace, new_index};
+use crate::container::{Moved, in_namespace, new_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::HostOnly;
 use crate::spec::{Attachment, AttachmentKind, InterfaceAddress};
@@ -49,19 +48,8 @@ pub(crate) struct OnHost {
     pub inside: u32,
     /// It is the host's own device.
     pub comes_back: bool,
-    /// What removes its proxy entries when this program is killed, if the container's own undo plan does not know of them.
-    pub undo: Option<Container>,
     /// Given back with it.
     _routed: Option<Routed>,
-}
-
-impl Drop for OnHost {
-    fn drop(&mut self) {
-        // Before others can have the addresses, of which it would take the entries.
-        if let Some(undo) = self.undo.take() {
-            let _ = undo.close(Some(Duration::from_secs(5)));
-        }
-    }
 }
 
 impl Drop for Other {
@@ -109,11 +97,6 @@ impl Other {
             other.routed = Some(Routed::new(&other.attachment, outer, index, &other.field)?);
         }
         Ok(other)
-    }
-
-    /// What takes back what would stay on the host when this program ends: messages of rtnetlink(7).
-    pub fn undo(&self) -> Vec<u8> {
-        self.routed.as_ref().map(Routed::undo).unwrap_or_default()
     }
 
     /// For a macvtap: the name and the number of its device inside.
@@ -258,15 +241,6 @@ impl Other {
             mac: self.attachment.mac,
         };
         let moved = self.moved.take();
-        (
-            OnHost {
-                address,
-                inside: self.inside,
-                comes_back: moved.is_some(),
-                undo: None,
-                _routed: self.routed.take(),
-            },
-            moved,
-        )
+        (OnHost { address, inside: self.inside, comes_back: moved.is_some(), _routed: self.routed.take() }, moved)
     }
 }

@@ -1420,11 +1420,6 @@ impl Joining {
         self.macvtaps().for_each(|other| other.take_taps(taps.clone()));
     }
 
-    /// What the keeper sends to rtnetlink(7) at the end: what would stay on the host when this program was killed.
-    pub fn undo(&self) -> Vec<u8> {
-        self.all.iter().flat_map(|one| if let Joined::Other(other) = one { other.undo() } else { Vec::new() }).collect()
-    }
-
     /// The file of the network that /etc/hosts is in the container.
     pub fn hosts(&self) -> Option<&Path> {
         let networks = self.links().map(|link| &link.network).chain(self.of_pod.iter().map(|(network, _)| network));
@@ -1553,8 +1548,6 @@ impl Kept {
         joining.ways.extend(lock(kept).devices.iter().flat_map(Attached::gateways));
         let inside = new_index();
         joining.add(one, interface, inside, "net".to_owned(), &names, keeper)?;
-        let messages = joining.undo();
-        let undo = if messages.is_empty() { None } else { Some(Container::start_undo(&messages)?) };
         joining.connect_by(&socket);
         if joining.settle() != 0 {
             // It may have been made, and then something of it refused. The host's own comes back by itself.
@@ -1568,11 +1561,7 @@ impl Kept {
             }
             return Err(error);
         }
-        let mut new = joining.done(id);
-        if let Some(Attached::Other(device)) = new.devices.first_mut() {
-            device.undo = undo;
-        }
-        Ok(new)
+        Ok(joining.done(id))
     }
 
     /// Whether a device was made by this name.

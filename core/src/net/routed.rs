@@ -7,8 +7,8 @@
 //!
 //! Three things have to go in every way that this can end. The devices, and with them the routes, go with the container's network
 //! namespace. The filter is in a table of nftables that has an owner (Linux 5.12): it goes with this library's socket. The proxy entries
-//! (ip-neighbour(8), `proxy`) belong to the outer device, and nothing of the kernel removes them: this library does, or the keeper by the
-//! container's undo plan, or, when both were killed, [`sweep`]. (`proxy_arp` of the outer device would leave nothing behind, but it answers
+//! (ip-neighbour(8), `proxy`) belong to the outer device, and nothing of the kernel removes them: this library does, or the keeper by an
+//! undo plan, or, when both were killed, [`sweep`]. (`proxy_arp` of the outer device would leave nothing behind, but it answers
 //! for whatever the host has a route to, and there is no such thing for IPv6.)
 //!
 //! Sources: net/ipv4/arp.c (arp_process), net/ipv6/ndisc.c (ndisc_recv_ns), linux/netfilter/nf_tables.h.
@@ -16,6 +16,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Parseable as _};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -29,7 +30,7 @@ use super::firewall::{
 };
 use super::link::{End, PROTOCOL, Remote, family};
 use super::netlink::{Attributes, Batch, Socket};
-use crate::container::new_index;
+use crate::container::{Container, new_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{HostOnly, Owner};
 use crate::spec::{Attachment, Route, RoutedPair};
@@ -52,6 +53,9 @@ pub(crate) struct Routed {
     /// That of the container: with it the routes go, and until then nobody else can have them.
     namespace: Option<HostOnly>,
     answers: bool,
+    /// What has the keeper remove the proxy entries when this program is killed. It is no part of the container, which can lose its
+    /// addresses to another before it ends.
+    undo: Option<Container>,
 }
 
 impl Drop for Routed {
@@ -59,7 +63,10 @@ impl Drop for Routed {
         if !self.owner.is_this() {
             return;
         }
-        // First nobody is told any more that it is here. What is gone already is no error.
+        // As long as there are routes the addresses are nobody else's. What is gone already is no error.
+        if let Some(undo) = self.undo.take() {
+            let _ = undo.close(Some(Duration::from_secs(5)));
+        }
         if self.answers {
             let _ = self.route.request(self.proxies(false));
         }
@@ -138,18 +145,16 @@ impl Routed {
         }
         let (owner, field, outer_name) = (Owner::this(), field.to_owned(), outer_name.to_owned());
         let (namespace, answers) = (None, false);
-        Ok(Self { owner, field, addresses, outer, outer_name, here, route, firewall, namespace, answers })
+        let mut routed =
+            Self { owner, field, addresses, outer, outer_name, here, route, firewall, namespace, answers, undo: None };
+        routed.undo = Some(Container::start_undo(&routed.proxies(false).into_bytes())?);
+        Ok(routed)
     }
 
     fn proxies(&self, answers: bool) -> Batch {
         let mut batch = Batch::default();
         self.addresses.iter().for_each(|address| batch.proxy(self.outer, *address, answers));
         batch
-    }
-
-    /// Messages of rtnetlink(7) that take back what would stay when this program ends.
-    pub fn undo(&self) -> Vec<u8> {
-        self.proxies(false).into_bytes()
     }
 
     /// Makes the devices and lets what is for the addresses go there; the container's is down.

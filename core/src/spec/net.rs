@@ -853,3 +853,34 @@ pub(super) fn detached(list: &[Attachment]) -> Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::Spec;
+
+    #[test]
+    fn a_routed_device_there_and_back_and_what_it_cannot_have() {
+        for text in [
+            r#"{"addresses":["192.0.2.5","2001:db8::5/128"],"routed":"eth0"}"#,
+            r#"{"addresses":["192.0.2.5"],"pair":"netkit","routed":"eth0","routes":[{"to":"10.0.0.0/8"}]}"#,
+        ] {
+            let mut spec = Spec::new();
+            spec.set("net", text.as_bytes()).unwrap();
+            spec.validate().unwrap();
+            assert_eq!(spec.get("net").unwrap().as_deref(), Some(text));
+        }
+        for (more, field) in [
+            (r#""addresses": ["fe80::5"]"#, "net.addresses[0]"),
+            (r#""addresses": ["192.0.2.5", "127.0.0.2"]"#, "net.addresses[1]"),
+            (r#""addresses": ["192.0.2.5"], "mac": "02:00:00:00:00:05""#, "net.mac"),
+            (r#""addresses": ["192.0.2.5"], "gateways": ["192.0.2.1"]"#, "net.gateways"),
+            (r#""addresses": ["192.0.2.5"], "routes": [{"to": "10.0.0.0/8", "via": "10.0.0.1"}]"#, "net.routes[0].via"),
+            (r#""addresses": ["192.0.2.5"], "pair": "tap""#, "net.pair"),
+        ] {
+            let json = format!(r#"{{"net": {{"routed": "eth0", {more}}}}}"#);
+            let error = Spec::from_json(&json).and_then(|spec| spec.validate()).unwrap_err();
+            assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidSpec, Some(field)), "{error}");
+        }
+    }
+}

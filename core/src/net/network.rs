@@ -948,7 +948,13 @@ impl State {
     /// There is a filter, which knows all ports.
     fn start_filter(&mut self, socket: &Socket) -> Result<()> {
         if self.filter.is_none() {
-            let begun = Filter::begin(socket).map_err(|e| match e.errno() {
+            // Each port has an address of each subnet.
+            let all = self.ports.values().next().map(|port| port.addresses.as_slice()).unwrap_or_default();
+            let of_all = all.iter().filter_map(|address| match address {
+                IpNet::V4(net) if net.prefix_len() < 31 => Some(net.broadcast()),
+                _ => None,
+            });
+            let begun = Filter::begin(socket, &of_all.collect::<Vec<_>>()).map_err(|e| match e.errno() {
                 libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL => {
                     e.with_kind(ErrorKind::Unsupported).with_hint("it takes a kernel with CONFIG_NFT_OBJREF")
                 }

@@ -1261,8 +1261,15 @@ impl Joining {
     pub fn connect(&mut self, socket: OwnedFd) {
         let socket = Arc::new(Socket::new(socket));
         let made = socket.namespace().and_then(|namespace| {
-            self.all.iter_mut().try_for_each(|one| match one {
-                Joined::Link(link) => link.connect(&socket, &namespace),
+            let several = self.all.len() > 1;
+            self.all.iter_mut().enumerate().try_for_each(|(i, one)| match one {
+                Joined::Link(link) => link.connect(&socket, &namespace).map_err(|e| match e.field() {
+                    Some(at) if several => {
+                        let place = at.replacen("net", &format!("net[{i}]"), 1);
+                        e.with_field(place)
+                    }
+                    _ => e,
+                }),
                 Joined::Other(other) => other.connect(&socket, &namespace),
             })
         });

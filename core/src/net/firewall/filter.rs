@@ -290,7 +290,7 @@ impl Rule<'_> {
         self.meta(NFT_META_MARK, REGISTER).is(&mark.to_ne_bytes())
     }
 
-    fn to_chain(&mut self, how: u32, chain: &str) {
+    fn proceed(&mut self, how: u32, chain: &str) {
         self.expression("immediate", |immediate| {
             immediate.put(1, &number(0));
             immediate.nested(2, |data| verdict_data(data, how, Some(chain)));
@@ -888,7 +888,7 @@ impl Batch {
             let [_, to] = family.addresses();
             self.rule_of(chain, |rule| {
                 rule.of_family(family).meta(NFT_META_OIF, REGISTER).header(to, family.length(), REGISTER + 1);
-                rule.looked_up(&own, false).to_chain(NFT_JUMP, STRANGE);
+                rule.looked_up(&own, false).proceed(NFT_JUMP, STRANGE);
             });
         }
         // Multicast, and everybody.
@@ -961,7 +961,7 @@ impl Batch {
                 rule.of_family(family).ported(true).fragment(family);
             });
         }
-        self.rule_of(CHECK, |rule| rule.marked(READABLE).mark(UNKNOWN).to_chain(NFT_GOTO, JUDGE));
+        self.rule_of(CHECK, |rule| rule.marked(READABLE).mark(UNKNOWN).proceed(NFT_GOTO, JUDGE));
         self.rule_of(CHECK, |rule| rule.verdict(NF_DROP));
 
         self.rule_of(JUDGE, |rule| rule.by_port(NFT_META_IIF, OUTGOING));
@@ -981,7 +981,7 @@ impl Batch {
             if chain.1 == FORWARD {
                 self.addressed(chain.0, broadcasts);
             }
-            self.rule_of(chain.0, |rule| rule.to_chain(NFT_GOTO, CHECK));
+            self.rule_of(chain.0, |rule| rule.proceed(NFT_GOTO, CHECK));
         }
     }
 

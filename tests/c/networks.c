@@ -106,7 +106,7 @@ int main(void)
     ok(json && strstr(json, "\"packets\"") && strstr(json, "\"cli\"") && strstr(json, "\"defaults\""), "its counters: %s", json ? json : "");
     ringfence_string_free(json);
     ok(failed(ringfence_network_set_firewall(network, server, "{\"rules\": [{}]}", &err), RINGFENCE_KIND_INVALID_SPEC, "firewall.rules[0].direction"), "no rule");
-    ok(failed(ringfence_network_set_firewall(network, server, NULL, &err), RINGFENCE_KIND_INVALID_ARGUMENT, "firewall"), "no firewall");
+    ok(failed(ringfence_network_set_firewall(network, server, NULL, &err), RINGFENCE_KIND_INVALID_ARGUMENT, NULL), "no firewall");
     ok(failed(ringfence_network_heal(NULL, &err), RINGFENCE_KIND_INVALID_ARGUMENT, NULL), "no network");
 
     ok(ringfence_network_kill(network, &err) == 0 && ringfence_container_wait(client, 60000, &err) == 1, "all are killed");

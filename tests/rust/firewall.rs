@@ -409,6 +409,29 @@ fn fragments_and_headers_are_no_way_round() {
 }
 
 #[test]
+fn what_is_for_many_is_for_each_peer() {
+    let network = network();
+    let db = network.container(&Spec::new().hostname("db")).unwrap();
+    let rules = r#"{"rules": [{"direction": "out", "action": "deny", "protocol": "udp", "ports": 53, "peer": "db"}]}"#;
+    let (sender, other) = (behind(&network, rules), on(&network));
+    let [to, from, others] = [&db, &sender, &other].map(|one| addresses(one)[0]);
+    for (port, passes) in [(54, true), (53, false)] {
+        let (receiver, asks) = (udp(&db, [0, 0, 0, 0].into(), port), udp(&sender, from, 1053 + port));
+        asks.set_broadcast(true).unwrap();
+        asks.send_to(b"who", ("10.89.255.255", port)).unwrap();
+        assert_eq!(receiver.recv_from(&mut [0; 16]).is_ok(), passes, "{port}");
+    }
+    // Whom it is for is whose address it has, not whose device.
+    network.set_firewall(&db, &Firewall::new()).unwrap();
+    let came = || network.firewall(&db).unwrap().incoming.packets;
+    let raw = Raw::new(&sender, &db);
+    raw.send(&ipv4(from, others, 1, 0, &datagram(from, others, 53, 8)));
+    assert_eq!(came(), 0);
+    raw.send(&ipv4(from, to, 2, 0, &datagram(from, to, 54, 8)));
+    until("it is the other's", || came() == 1);
+}
+
+#[test]
 fn who_fills_its_memory_of_flows_hurts_nobody_else() {
     let network = network();
     let (victim, sender, friend) = (behind(&network, r#"{"outgoing": "deny"}"#), on(&network), on(&network));

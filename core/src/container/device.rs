@@ -306,7 +306,9 @@ impl Container {
         Spec::new().net(Net::Attached(vec![attachment.clone()])).validate()?;
         if matches!(attachment.kind, AttachmentKind::Macvtap { .. }) {
             let what = "the node of a macvtap is made while its container starts";
-            return Err(Error::new(ErrorKind::Unsupported, what).with_field("net.macvtap").with_errno(libc::EOPNOTSUPP));
+            return Err(Error::new(ErrorKind::Unsupported, what)
+                .with_field("net.macvtap")
+                .with_errno(libc::EOPNOTSUPP));
         }
         let socket = self.netlink()?;
         // One at a time: a name is not given twice.

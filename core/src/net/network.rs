@@ -30,7 +30,9 @@ use crate::launch::{self, HostOnly, Keeper, Owner};
 use crate::plan::container::{LOCALHOST, hosts_text};
 use crate::spec;
 use crate::spec::net::{interfaces, show_mac};
-use crate::spec::{Attachment, AttachmentKind, Firewall, Idmap, NamespaceKind, NamespaceSource, Net, NetworkSpec, Spec};
+use crate::spec::{
+    Attachment, AttachmentKind, Firewall, Idmap, NamespaceKind, NamespaceSource, Net, NetworkSpec, Spec,
+};
 
 /// The devices of a switch's namespace are the library's alone, and so are their numbers; but for the first, which modules of the
 /// kernel that make tunnels may have taken for devices of theirs in every namespace.
@@ -996,7 +998,13 @@ impl State {
     /// There is a filter, which knows all ports.
     fn start_filter(&mut self, socket: &Socket) -> Result<()> {
         if self.filter.is_none() {
-            let begun = Filter::begin(socket).map_err(|e| match e.errno() {
+            // Each port has an address of each subnet.
+            let all = self.ports.values().next().map(|port| port.addresses.as_slice()).unwrap_or_default();
+            let of_all = all.iter().filter_map(|address| match address {
+                IpNet::V4(net) if net.prefix_len() < 31 => Some(net.broadcast()),
+                _ => None,
+            });
+            let begun = Filter::begin(socket, &of_all.collect::<Vec<_>>()).map_err(|e| match e.errno() {
                 libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL => {
                     e.with_kind(ErrorKind::Unsupported).with_hint("it takes a kernel with CONFIG_NFT_OBJREF")
                 }
@@ -1443,8 +1451,15 @@ impl Joining {
 
     fn connect_by(&mut self, socket: &Arc<Socket>) {
         let made = socket.namespace().and_then(|namespace| {
-            self.all.iter_mut().try_for_each(|one| match one {
-                Joined::Link(link) => link.connect(socket, &namespace),
+            let several = self.all.len() > 1;
+            self.all.iter_mut().enumerate().try_for_each(|(i, one)| match one {
+                Joined::Link(link) => link.connect(socket, &namespace).map_err(|e| match e.field() {
+                    Some(at) if several => {
+                        let place = at.replacen("net", &format!("net[{i}]"), 1);
+                        e.with_field(place)
+                    }
+                    _ => e,
+                }),
                 Joined::Other(other) => other.connect(socket, &namespace),
             })
         });

@@ -15,7 +15,8 @@ use crate::net::Direction;
 ///
 /// The first rule that fits decides, without one the default of the direction. What answers to something that was let pass
 /// passes: packets back on connections of TCP, UDP, SCTP, replies to pings, errors of ICMP about either. So do ARP and neighbour
-/// discovery. What passes between two containers is what the firewalls of both let pass.
+/// discovery. What passes between two containers is what the firewalls of both let pass. What a container sends to many (broadcast,
+/// multicast) is for each peer, too: a rule that denies one of them denies it.
 ///
 /// As JSON `{"incoming": "deny", "outgoing": "allow", "rules": [{"direction": "in", "action": "allow", "protocol": "tcp", "ports":
 /// [5432, "8000-8010"], "peer": "10.89.0.0/24"}]}`.

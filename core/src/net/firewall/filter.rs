@@ -19,7 +19,7 @@
 //! thousand are a million.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP};
@@ -28,7 +28,7 @@ use super::super::netlink::{Attributes, Batch, Socket};
 use super::{
     ARP, Chain, DELRULE, DELSET, DELSETELEM, IPV4, IPV6, Message, NEWCHAIN, NEWSET, NEWSETELEM, NF_ACCEPT, NF_DROP,
     NFNL_SUBSYS_NFTABLES, NFPROTO_BRIDGE, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIF, NFT_META_PROTOCOL, REGISTER,
-    Rule, Set, TABLE, number, octets, text,
+    Rule, Set, TABLE, number, octets, of_ipv4, of_ipv6, text,
 };
 use crate::error::Result;
 use crate::net::Direction;
@@ -55,14 +55,17 @@ const ANSWER: u32 = 1;
 const DENIED: u32 = 2;
 const READABLE: u32 = 3;
 
-/// NF_BR_FORWARD, NF_BR_LOCAL_IN, NF_BR_LOCAL_OUT; behind NF_BR_PRI_FILTER_BRIDGED, where the cuts are.
+/// NF_BR_FORWARD.
+const FORWARD: u32 = 2;
+/// That, NF_BR_LOCAL_IN, NF_BR_LOCAL_OUT; behind NF_BR_PRI_FILTER_BRIDGED, where the cuts are.
 const HOOKS: [(Chain, &[u32]); 3] = [
-    (Chain("filter-forward", 2, -199), &[NFT_META_IIF, NFT_META_OIF]),
+    (Chain("filter-forward", FORWARD, -199), &[NFT_META_IIF, NFT_META_OIF]),
     (Chain("filter-input", 1, -199), &[NFT_META_IIF]),
     (Chain("filter-output", 3, -199), &[NFT_META_OIF]),
 ];
 const CHECK: &str = "check";
 const JUDGE: &str = "judge";
+const STRANGE: &str = "strange";
 
 /// Ports with a firewall.
 const FILTERED: &str = "filtered";
@@ -198,6 +201,12 @@ fn peer(number: u32, family: Family) -> Set {
 }
 
 impl Rule<'_> {
+    /// The frame is for more than one device.
+    fn for_many(&mut self) -> &mut Self {
+        const NFT_PAYLOAD_LL_HEADER: u32 = 0;
+        self.payload(NFT_PAYLOAD_LL_HEADER, 0, 1, REGISTER).masked(&[1]).is(&[1])
+    }
+
     fn between(&mut self, first: &[u8], last: &[u8]) -> &mut Self {
         self.expression("range", |range| {
             range.put(1, &number(REGISTER));
@@ -254,7 +263,7 @@ impl Rule<'_> {
         self.meta(NFT_META_MARK, REGISTER).is(&mark.to_ne_bytes())
     }
 
-    fn to_chain(&mut self, how: u32, chain: &str) {
+    fn proceed(&mut self, how: u32, chain: &str) {
         self.expression("immediate", |immediate| {
             immediate.put(1, &number(0));
             immediate.nested(2, |data| verdict_data(data, how, Some(chain)));
@@ -452,9 +461,11 @@ pub struct FirewallCount {
 
 impl Filter {
     /// What all ports share.
-    pub fn begin(socket: &Socket) -> Result<Self> {
+    ///
+    /// `broadcasts`: the addresses of everybody on the network.
+    pub fn begin(socket: &Socket, broadcasts: &[Ipv4Addr]) -> Result<Self> {
         let mut batch = Batch::default();
-        batch.transaction(Batch::filter);
+        batch.transaction(|batch| batch.filter(broadcasts));
         socket.request(batch)?;
         Ok(Self::default())
     }
@@ -842,8 +853,35 @@ impl Batch {
         }
     }
 
+    /// What is for one container comes to its own device alone, whatever the frame says: lists of peers say who gets it. The rest is
+    /// for many.
+    fn addressed(&mut self, chain: &str, broadcasts: &[Ipv4Addr]) {
+        self.plain_chain(STRANGE);
+        for (family, own) in FAMILIES.into_iter().zip([of_ipv4(), of_ipv6()]) {
+            let [_, to] = family.addresses();
+            self.rule_of(chain, |rule| {
+                rule.of_family(family).meta(NFT_META_OIF, REGISTER).header(to, family.length(), REGISTER + 1);
+                rule.looked_up(&own, false).proceed(NFT_JUMP, STRANGE);
+            });
+        }
+        // Multicast, and everybody.
+        self.rule_of(STRANGE, |rule| {
+            rule.for_many().of_family(Family::Ipv4).header(16, 1, REGISTER).between(&[224], &[255]).verdict(NFT_RETURN);
+        });
+        for address in broadcasts {
+            self.rule_of(STRANGE, |rule| {
+                rule.for_many().of_family(Family::Ipv4).header(16, 4, REGISTER).is(&address.octets());
+                rule.verdict(NFT_RETURN);
+            });
+        }
+        self.rule_of(STRANGE, |rule| {
+            rule.for_many().of_family(Family::Ipv6).header(24, 1, REGISTER).is(&[0xff]).verdict(NFT_RETURN);
+        });
+        self.rule_of(STRANGE, |rule| rule.verdict(NF_DROP));
+    }
+
     /// What all ports share.
-    fn filter(&mut self) {
+    fn filter(&mut self, broadcasts: &[Ipv4Addr]) {
         for map in OF_PORTS.iter().chain(&OF_FIREWALLS) {
             self.special_set(&port_set(map), NFT_SET_MAP, None);
         }
@@ -896,7 +934,7 @@ impl Batch {
                 rule.of_family(family).ported(true).fragment(family);
             });
         }
-        self.rule_of(CHECK, |rule| rule.marked(READABLE).mark(UNKNOWN).to_chain(NFT_GOTO, JUDGE));
+        self.rule_of(CHECK, |rule| rule.marked(READABLE).mark(UNKNOWN).proceed(NFT_GOTO, JUDGE));
         self.rule_of(CHECK, |rule| rule.verdict(NF_DROP));
 
         self.rule_of(JUDGE, |rule| rule.by_port(NFT_META_IIF, OUTGOING));
@@ -913,7 +951,10 @@ impl Batch {
                 }
                 rule.verdict(NF_ACCEPT);
             });
-            self.rule_of(chain.0, |rule| rule.to_chain(NFT_GOTO, CHECK));
+            if chain.1 == FORWARD {
+                self.addressed(chain.0, broadcasts);
+            }
+            self.rule_of(chain.0, |rule| rule.proceed(NFT_GOTO, CHECK));
         }
     }
 
@@ -945,7 +986,14 @@ impl Batch {
                 continue;
             }
             let what = i.to_string();
-            for family in families(one) {
+            // What is for many is for each peer, too.
+            let ways: &[bool] = match one.action {
+                FirewallAction::Deny if one.peer.is_some() && chain == OUTGOING => &[false, true],
+                _ => &[false],
+            };
+            for (family, for_many) in
+                families(one).into_iter().flat_map(|family| ways.iter().map(move |way| (family, *way)))
+            {
                 let mut nftables = |build: &dyn Fn(&mut Rule<'_>)| {
                     self.rule_of(&name, |rule| {
                         if let Some(family) = family {
@@ -954,7 +1002,9 @@ impl Batch {
                         if let Some(protocol) = one.protocol {
                             rule.above(protocol.numbers()[usize::from(family == Some(Family::Ipv6))]);
                         }
-                        if let (Some(peer), Some(family)) = (&one.peer, family) {
+                        if for_many {
+                            rule.for_many();
+                        } else if let (Some(peer), Some(family)) = (&one.peer, family) {
                             rule.with(peer, family.addresses()[usize::from(!from_peer)], family, names);
                         }
                         build(rule);

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;
 
-use ringfence::spec::NetworkSpec;
+use ringfence::spec::{Firewall, NetworkSpec};
 use ringfence::{Container, Direction, Error, ErrorKind, Network, Result, Shape};
 
 use crate::border::{border, border_for, c_string, give_string, length, output, quietly, text, timeout};
@@ -57,14 +57,15 @@ fn take(result: *mut *mut ringfence_network, find: impl FnOnce() -> Result<Netwo
 
 /// Makes a network. `options` is JSON, or NULL for the defaults:
 ///
-///   {"name": "shop", "subnets": ["10.1.2.0/24", "fd00:1::/64"], "mtu": 1500}
+///   {"name": "shop", "subnets": ["10.1.2.0/24", "fd00:1::/64"], "mtu": 1500, "internal": false}
 ///
 /// "name": by which containers name it; one that no other has by default. "subnets": at most one of IPv4 and one of IPv6; by default
-/// 10.89.0.0/16 and fd4f:9a1c:77e2::/64 (networks do not see each other, so that they can have the same). `*result` is for
-/// ringfence_network_free().
+/// 10.89.0.0/16 and fd4f:9a1c:77e2::/64 (networks do not see each other, so that they can have the same). "internal":
+/// whether nothing leads out of it, the default; without, by the kernel for root where net.ipv4.ip_forward is set, else by pasta or
+/// slirp4netns. `*result` is for ringfence_network_free().
 ///
 /// Fails with RINGFENCE_KIND_INVALID_SPEC, with RINGFENCE_KIND_ALREADY_EXISTS for a name that is taken, with
-/// RINGFENCE_KIND_UNSUPPORTED for a kernel without bridges and their filters.
+/// RINGFENCE_KIND_UNSUPPORTED for a kernel without bridges and their filters, and with field "internal" where nothing can lead out.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_network_start(
     options: *const c_char,
@@ -124,7 +125,8 @@ pub unsafe extern "C" fn ringfence_network_name(network: *const ringfence_networ
     })
 }
 
-/// What it is, as a JSON object (ringfence_string_free()): "name", "subnets", "mtu", and "members", an array with "container" (its id),
+/// What it is, as a JSON object (ringfence_string_free()): "name", "subnets", "mtu", "internal", "way_out" ("kernel",
+/// "pasta", "slirp4netns" or null), and "members", an array with "container" (its id),
 /// "interface", "addresses" and "mac" of each container on it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_network_info_json(
@@ -214,6 +216,44 @@ pub unsafe extern "C" fn ringfence_network_shape(
         let direction =
             if direction.is_null() { Direction::Both } else { Direction::parse(text(direction, "direction")?)? };
         network_of(network, |network| network.shape(&running(container)?.container, &shape, direction).map(|()| 0))
+    })
+}
+
+/// Gives a container another firewall, in the place of what it had, at once: what is open and passes no longer stalls, what still passes
+/// goes on. Its counters begin anew. `firewall` is JSON as the key "firewall" of a spec's "net" has it, "{}" lets everything pass:
+///
+///   {"incoming": "deny", "outgoing": "allow", "rules": [{"direction": "in", "action": "allow", "protocol": "tcp",
+///    "ports": [5432, "8000-8010"], "peer": "10.89.0.0/24"}, {"direction": "out", "action": "deny", "peer": "db"}]}
+///
+/// The first rule that fits decides, then the default of the direction. Answers to what was let pass do pass.
+///
+/// Fails with RINGFENCE_KIND_INVALID_SPEC and the member as field, like "firewall.rules[0].ports"; with RINGFENCE_KIND_EXHAUSTED for
+/// more rules than the kernel takes at once; with RINGFENCE_KIND_NOT_FOUND for a container that is not on the network. The firewall is then
+/// what it was.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_network_set_firewall(
+    network: *const ringfence_network,
+    container: *const ringfence_container,
+    firewall: *const c_char,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border_for(length(firewall), err, -1, || {
+        let firewall = Firewall::from_json(text(firewall, "firewall")?)?;
+        network_of(network, |network| network.set_firewall(&running(container)?.container, &firewall).map(|()| 0))
+    })
+}
+
+/// The firewall of a container as JSON (ringfence_string_free()), with what it decided about since it was set: "packets" and "bytes" in
+/// each of "rules", and for what no rule said "defaults": {"incoming": {"packets": 1, "bytes": 60}, "outgoing": ...}. Answers to what
+/// had passed are not counted. A container that was given none lets everything pass, and counts nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_network_firewall_json(
+    network: *const ringfence_network,
+    container: *const ringfence_container,
+    err: *mut *mut ringfence_error,
+) -> *mut c_char {
+    border(err, ptr::null_mut(), || {
+        network_of(network, |network| Ok(give_string(network.firewall_json(&running(container)?.container)?)))
     })
 }
 

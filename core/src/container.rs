@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use once_cell::sync::{Lazy, OnceCell};
 use serde_json::{Value, json};
 
-use crate::cgroup::{Group, Heir, Limits, Usage, V1Part};
+use crate::cgroup::{Group, Limits, Purpose, Usage, V1Part};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{EventOptions, Events, Readers, Shared};
@@ -23,7 +23,7 @@ use crate::net;
 use crate::plan::attribute::Attribute;
 use crate::plan::container::{DISK, HOSTS, NETLINK, clone_flag, namespace_source};
 use crate::plan::exec::Joining;
-use crate::plan::facts::{DiskFact, GroupMount, StreamFact};
+use crate::plan::facts::{DiskFact, GroupMount, StreamFact, TapsFact};
 use crate::plan::process::{ProcessPlan, TERMINAL};
 use crate::process::{self, ExitStatus, OomCount, Output, Process, Source, Streams};
 use crate::proto::section::LIFT;
@@ -67,7 +67,7 @@ mod ready;
 mod update;
 
 pub use beancounters::Beancounter;
-pub(crate) use device::{Moved, new_index};
+pub(crate) use device::{Moved, in_namespace, new_index};
 pub(crate) use disk::prospect as prospect_disk;
 pub use enter::Lent;
 pub use files::WriteOptions;
@@ -572,6 +572,8 @@ enum Role<'a> {
     Member(&'a Membership),
     /// It has a network namespace that nobody else is in, of which the library gets sockets.
     Switch(&'a Mutex<Switch>),
+    /// A program of the host's that has to do with a switch: it is born where that was, with no ids but those.
+    Beside(&'a Container),
     /// It only has something undone at its end: see [`Container::start_undo`].
     Undo(&'a [u8]),
 }
@@ -871,6 +873,11 @@ impl Container {
         }
     }
 
+    /// Starts a program that works for a switch from outside of it.
+    pub(crate) fn start_beside(switch: &Self, spec: &Spec) -> Result<Self> {
+        Self::start_as(spec, Role::Beside(switch))
+    }
+
     /// Whether it was closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.inner().closed.load(Ordering::Relaxed)
@@ -944,6 +951,7 @@ impl Container {
         } else {
             let of_networks = match role {
                 Role::Switch(_) => net::keeper_of_others(),
+                Role::Beside(switch) => Some(switch.keeper().clone()),
                 _ => net::keeper_of_networks(spec),
             };
             let keeper = match of_networks.or_else(|| keeper_of_joined(spec)) {
@@ -951,8 +959,8 @@ impl Container {
                 _ => launch::acquire(refused)?,
             };
             let ids = match role {
-                // Nobody's code runs in it.
-                Role::Switch(_) => {
+                // Nobody's code runs in it, or the host's own.
+                Role::Switch(_) | Role::Beside(_) => {
                     IdChoice { maps: None, claims: Vec::new(), detached_claims: None, mode: "host", why: None }
                 }
                 _ => facts::choose_ids(spec, keeper.outer.as_ref())?,
@@ -1002,7 +1010,7 @@ impl Container {
         role: Role<'_>,
         keeper: &Arc<Keeper>,
         id: &str,
-        (limits, heir): (&Limits, Option<Heir>),
+        (limits, purpose): (&Limits, Purpose),
     ) -> Result<std::result::Result<Option<Group>, Attempt>> {
         let whereabouts = crate::cgroup::whereabouts();
         let needed = matches!(role, Role::Holder { pids: true }).then_some("share");
@@ -1018,7 +1026,7 @@ impl Container {
                 keeper.group_parents.store(whereabouts, Ordering::Relaxed);
             }
         }
-        Group::create_in(&place, id, limits, heir).map(Ok)
+        Group::create_in(&place, id, limits, purpose).map(Ok)
     }
 
     fn launch(spec: &Spec, role: Role<'_>, prepared: Prepared) -> Result<Attempt> {
@@ -1028,11 +1036,12 @@ impl Container {
         let own_pids = namespace_source(spec, NamespaceKind::Pid) == NamespaceSource::New;
         let pod = role.member();
         let namespaces = open_namespaces(spec, keeper.privileged, pod)?;
-        let listening = ports::Listening::open(spec)?;
+        let mut listening = ports::Listening::open(spec)?;
         let mut joining = match pod.filter(|pod| pod.kinds.contains(&NamespaceKind::Net)) {
             Some(pod) => net::Joining::in_pod(spec, &lock(&pod.holder.kept).devices),
             None => net::Joining::begin(spec, &keeper)?,
         };
+        joining.publish(listening.take_led_on())?;
         let default_ids =
             pod.map_or_else(|| facts::default_ids(spec, keeper.outer.as_ref()), |pod| pod.holder.default_ids);
         let seen = match role {
@@ -1045,13 +1054,21 @@ impl Container {
         let (mut facts, mut left_out) = facts::gather(seen, keeper.outer.as_ref(), ids.maps.clone(), default_ids)?;
         facts.holder = matches!(role, Role::Holder { .. } | Role::Switch(_) | Role::Undo(_));
         facts.switch = matches!(role, Role::Switch(_));
-        facts.may_setgroups &= !facts.switch || keeper.outer.as_ref().is_none_or(|outer| outer.pool() > 0);
+        let outer_ids = matches!(role, Role::Switch(_) | Role::Beside(_));
+        facts.may_setgroups &= !outer_ids || keeper.outer.as_ref().is_none_or(|outer| outer.pool() > 0);
         facts.ipv6 = net::has_ipv6();
+        facts.name_servers = joining.leads_out().then(|| net::name_servers(spec)).flatten();
         if let Role::Undo(messages) = role {
             facts.undo_net = messages.to_vec();
         }
         facts.hosts = joining.hosts().map(Into::into);
         facts.sends_hosts = joining.sends_hosts();
+        if let Some((field, devices)) = joining.taps() {
+            let has_dev = !facts.holder && namespace_source(spec, NamespaceKind::Mnt) == NamespaceSource::New;
+            let taps = launch::taps(has_dev, &facts).map_err(|e| e.with_field(field))?;
+            facts.taps = Some(TapsFact { directory: taps.directory.as_fd().as_raw_fd(), devices });
+            joining.take_taps(&taps);
+        }
         let (volumes, of_volumes) = volume::make(seen, &id)?;
         let volumes = volume::Starting::new(volumes);
         for (mount, path) in of_volumes {
@@ -1081,7 +1098,10 @@ impl Container {
         let limits = Limits::of(spec);
         check_nested_rates(spec)?;
         let heir = if spec.nesting { facts::heir(&facts, keeper.outer.as_ref())? } else { None };
-        let group = match pod.and_then(|pod| pod.holder.group.as_ref()) {
+        let pod_group = pod.and_then(|pod| pod.holder.group.as_ref());
+        // Of a pod it is not known yet.
+        let ports = listening.has_others() || matches!(role, Role::Holder { .. });
+        let group = match pod_group {
             Some(above) => {
                 for parent in above.parents() {
                     if let Err(not_taken) = share(&keeper, parent)? {
@@ -1090,7 +1110,7 @@ impl Container {
                 }
                 Some(above.member(&id, &limits)?)
             }
-            None => match Self::own_group(spec, role, &keeper, &id, (&limits, heir))? {
+            None => match Self::own_group(spec, role, &keeper, &id, (&limits, Purpose { heir, ports }))? {
                 Ok(group) => group,
                 Err(not_made) => return Ok(not_made),
             },
@@ -1116,16 +1136,16 @@ impl Container {
                 facts.group_mounts = group.inherited().into_iter().map(mount).collect();
             }
             // A member's are in those of its pod, whose parents the keeper knows.
-            let (above, name) = match pod.and_then(|pod| pod.holder.group.as_ref()) {
-                Some(above) => (above, format!("{}/{}", above.name(), group.name())),
-                None => (group, group.name().to_owned()),
+            let (above, names) = match pod_group {
+                Some(above) => (above, above.member_paths(group.name())),
+                None => (group, vec![group.name().to_owned(); group.parents().len()]),
             };
-            for parent in above.parents() {
+            for (parent, name) in above.parents().iter().zip(names) {
                 let index = match share(&keeper, parent)? {
                     Ok(index) => index,
                     Err(not_taken) => return Ok(not_taken),
                 };
-                facts.undo_groups.push((index, name.clone()));
+                facts.undo_groups.push((index, name));
             }
             if !own_pids && facts.group_dir {
                 // The v2 parent is the first.
@@ -1225,8 +1245,8 @@ impl Container {
         drop(plan);
         let pid = process::pid_of(created.as_fd());
         let group = making.group.take();
-        if !listening.ports.is_empty()
-            && let Err(error) = listening.serve(&keeper, key, group.as_ref(), timeout)
+        if listening.has_others()
+            && let Err(error) = listening.serve(&keeper, key, (group.as_ref(), pod_group), timeout)
         {
             // One that has ended in the meantime needs none, and fails in many ways; EPERM: it is without memory already.
             let patience =
@@ -1641,20 +1661,23 @@ impl Container {
     /// (46 us on a hybrid machine of two processors). The first opens the files, which takes some 200 us more.
     ///
     /// # Errors
-    /// Unsupported when it has no control group (an ordinary caller without delegation).
+    /// Unsupported when it has no control group (an ordinary caller without delegation) and the host's network. With a network of its own
+    /// there is `net` without a group too; what a group counts is `None` then.
     pub fn usage(&self) -> Result<Usage> {
         let inner = self.open()?;
+        let net = inner.net_usage();
         let mut usage = match &inner.group {
-            Some(group) if inner.ports.is_empty() => group.usage()?,
-            Some(group) => group.of_payload(group.usage()?),
-            // The writable layer is counted without one.
-            None if inner.layer.kind.is_some() && lock(&inner.spec_now).limits_disk() => Usage::default(),
+            Some(group) => group.usage()?,
+            // The writable layer and network devices are counted without one.
+            None if net.is_some() || inner.layer.kind.is_some() && lock(&inner.spec_now).limits_disk() => {
+                Usage::default()
+            }
             None => return Err(no_group()),
         };
         let inside = inner.oom_kills_inside();
         usage.memory_oom_kills = usage.memory_oom_kills.map(|kills| kills + inside);
         inner.count_disk(&mut usage)?;
-        usage.net = inner.net_usage();
+        usage.net = net;
         Ok(usage)
     }
 

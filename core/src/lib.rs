@@ -53,7 +53,7 @@ pub use events::{Event, EventKind, EventOptions, Events, Pressure, PressureLevel
 pub use group::{Group, Member};
 pub use launch::end_keepers;
 pub use namespace::{Namespace, NamespaceEntry, namespaces};
-pub use net::{Address, Direction, Network, Shape};
+pub use net::{Address, Direction, FirewallCount, FirewallUsage, Network, Shape};
 pub use plan::plan;
 pub use process::{ExitStatus, Output, Process, Reason};
 pub use spec::Spec;

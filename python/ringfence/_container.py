@@ -454,7 +454,9 @@ class Container:
         return _files.copy(raw, False, source, target, None, special, timeout, progress)
 
     def usage(self) -> Usage:
-        """What it uses now and has used. An error of kind `unsupported` when this caller can have no control groups."""
+        """What it uses now and has used. When this caller can have no control groups there is `net` alone, and with the host's network an
+        error of kind `unsupported`.
+        """
         return Usage._from_json(self._live("usage").usage())
 
     def beancounters(self) -> list[Beancounter]:
@@ -865,7 +867,7 @@ def run_options(input: Any, capture_output: bool, options: dict[str, Any]) -> di
 
 
 def final_usage(container: Container) -> Usage:
-    """The usage for a result: nothing is known of a container that could have no control group."""
+    """The usage for a result: little or nothing is known of a container that could have no control group."""
     try:
         return container.usage()
     except Error as error:

@@ -16,13 +16,13 @@ from ._types import Address
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ._types import Args, Seconds, Size
+    from ._types import Args, Firewall, FirewallUsage, Seconds, Size
 
 
-def options_of(name: str | None, subnets: str | Iterable[str] | None, mtu: int | None) -> str:
+def options_of(name: str | None, subnets: str | Iterable[str] | None, mtu: int | None, internal: bool) -> str:
     """JSON for the core, which checks it."""
     listed = subnets if subnets is None or isinstance(subnets, str) else list(subnets)
-    given = {"name": name, "subnets": listed, "mtu": mtu}
+    given = {"name": name, "subnets": listed, "mtu": mtu, "internal": internal}
     return json.dumps({key: value for key, value in given.items() if value is not None})
 
 
@@ -46,18 +46,25 @@ class Network:
 
     subnets: at most one of IPv4 and one of IPv6; by default 10.89.0.0/16 and fd4f:9a1c:77e2::/64. Networks do not see each other.
     mtu: the largest packet in bytes.
+    internal: whether nothing leads out of it, the default. Without, its containers reach what this program reaches: by the kernel, for root
+    where net.ipv4.ip_forward is set; else by pasta (package passt) or slirp4netns. `info["way_out"]` says which.
 
     It ends at the end of the block, by `close`, when it is forgotten (with a ResourceWarning), with this process; so do the
     containers that `container` started.
     """
 
     def __init__(
-        self, *, name: str | None = None, subnets: str | Iterable[str] | None = None, mtu: int | None = None
+        self,
+        *,
+        name: str | None = None,
+        subnets: str | Iterable[str] | None = None,
+        mtu: int | None = None,
+        internal: bool = True,
     ) -> None:
         # Set first: the finalizer also sees a network that could not be started.
         self._closed = True
         _host.sync_log_level()
-        self._raw = _ringfence.Network.start(options_of(name, subnets, mtu))
+        self._raw = _ringfence.Network.start(options_of(name, subnets, mtu, internal))
         self._generation = _host.generation
         self._closed = False
         _host.attached.add(self)
@@ -80,7 +87,7 @@ class Network:
 
     @property
     def info(self) -> dict[str, Any]:
-        """Its name, subnets and mtu, and its members: containers by id, with their addresses."""
+        """Its name, subnets, mtu and way out, and its members: containers by id, with their addresses."""
         info: dict[str, Any] = json.loads(self._live("info").info())
         return info
 
@@ -142,6 +149,22 @@ class Network:
         }
         shape = json.dumps({key: value for key, value in given.items() if value is not None})
         self._live("shape").shape(container._raw, shape, direction)
+
+    def set_firewall(self, container: Container, firewall: Firewall) -> None:
+        """Gives a container another firewall, in the place of what it had, at once; `{}` lets everything pass.
+
+            net.set_firewall(db, {"incoming": "deny", "rules": [
+                {"direction": "in", "action": "allow", "protocol": "tcp", "ports": 5432, "peer": "web"}]})
+
+        What is open and passes no longer stalls, what still passes goes on. Its counters begin anew. It can be given from the start:
+        `net={"network": net, "firewall": {...}}`.
+        """
+        self._live("set_firewall").set_firewall(container._raw, json.dumps(firewall))
+
+    def firewall(self, container: Container) -> FirewallUsage:
+        """The firewall of a container, with `packets` and `bytes` of each rule and of the `defaults` since it was set."""
+        usage: FirewallUsage = json.loads(self._live("firewall").firewall(container._raw))
+        return usage
 
     def kill(self) -> None:
         """SIGKILL to everything in the containers that `container` started. Does not wait; the network goes on."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import IO, TYPE_CHECKING, Any, TypedDict, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, cast
 
 if TYPE_CHECKING:
     from ._container import Container
@@ -21,6 +21,10 @@ __all__ = [
     "Entry",
     "Event",
     "Finding",
+    "Firewall",
+    "FirewallCount",
+    "FirewallRule",
+    "FirewallUsage",
     "GcReport",
     "LimitFields",
     "Plan",
@@ -184,8 +188,8 @@ class SpecFields(CommandFields, LimitFields, total=False):
     #: A number or a name such as `SIGINT`.
     stop_signal: int | str
     stop_timeout: Seconds
-    #: `loopback` (default), `none`, `host`, a `Network` (or `network:NAME`), `bridge:NAME`, `macvlan:PARENT`, `ipvlan:PARENT`, `device:NAME`,
-    #: an object that says more (`{"network": ..., "addresses": [...]}`), or a list of those.
+    #: `loopback` (default), `none`, `host`, a `Network` (or `network:NAME`), `bridge:NAME`, `macvlan:PARENT`, `macvtap:PARENT`,
+    #: `ipvlan:PARENT`, `device:NAME`, an object that says more (`{"network": ..., "addresses": [...]}`), or a list of those.
     net: str | Network | Mapping[str, Any] | Iterable[str | Network | Mapping[str, Any]]
     masked_paths: Iterable[AnyPath]
     readonly_paths: Iterable[AnyPath]
@@ -209,6 +213,8 @@ class Port:
     #: The host's address and port.
     host: str
     host_port: int
+    #: Led on by the host's kernel, without a relay.
+    nat: bool = False
 
 
 @dataclass(frozen=True)
@@ -223,6 +229,64 @@ class Address:
     addresses: tuple[str, ...]
     #: The address of the device; None is the kernel's choice, which was not asked for.
     mac: str | None
+
+
+class _FirewallRule(TypedDict):
+    #: Which way: `in` to the container, `out` of it.
+    direction: Literal["in", "out", "both"]
+    action: Literal["allow", "deny"]
+
+
+class FirewallRule(_FirewallRule, total=False):
+    """A rule of a `Firewall`. What is not said of a packet may be anything."""
+
+    #: `tcp`, `udp`, `sctp`, `icmp` (that of IPv6 too), or the number of a protocol above IP.
+    protocol: str | int
+    #: Ports of who is asked, or ranges of them like `8000-8010`. They take `tcp`, `udp` or `sctp`.
+    ports: int | str | Sequence[int | str]
+    #: The other end: an address, a subnet, or the `name`, `hostname` or alias of containers on the network, whenever they come.
+    peer: str
+
+
+class Firewall(TypedDict, total=False):
+    """What passes at a container's device on a network: the key `firewall` of `net`, and `Network.set_firewall`.
+
+    The first rule that fits decides, then the default of the direction. Answers to what was let pass do pass.
+    """
+
+    #: What becomes of what comes in without a rule; `allow` by default.
+    incoming: Literal["allow", "deny"]
+    #: What becomes of what goes out without a rule; `allow` by default.
+    outgoing: Literal["allow", "deny"]
+    rules: Sequence[FirewallRule]
+
+
+class FirewallCount(TypedDict):
+    """What packets a rule of a firewall, or a default, decided about."""
+
+    packets: int
+    #: With the headers of IP.
+    bytes: int
+
+
+class FirewallRuleUsage(FirewallRule, FirewallCount):
+    """A rule and what it decided about."""
+
+
+class FirewallDefaults(TypedDict):
+    """What no rule decided about."""
+
+    incoming: FirewallCount
+    outgoing: FirewallCount
+
+
+class FirewallUsage(TypedDict):
+    """A container's firewall, and what it decided about. Answers to what had passed are not counted."""
+
+    incoming: Literal["allow", "deny"]
+    outgoing: Literal["allow", "deny"]
+    rules: list[FirewallRuleUsage]
+    defaults: FirewallDefaults
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ from ._types import (
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Self, Unpack
 
-    from ._types import LimitFields, Seconds, Size, SpecFields
+    from ._types import Firewall, FirewallUsage, LimitFields, Seconds, Size, SpecFields
 
     _P = ParamSpec("_P")
 
@@ -914,14 +914,19 @@ class Network:
     _sync: _network.Network
 
     def __init__(
-        self, *, name: str | None = None, subnets: str | Iterable[str] | None = None, mtu: int | None = None
+        self,
+        *,
+        name: str | None = None,
+        subnets: str | Iterable[str] | None = None,
+        mtu: int | None = None,
+        internal: bool = True,
     ) -> None:
-        self._arguments: tuple[str | None, str | Iterable[str] | None, int | None] | None = (name, subnets, mtu)
+        start = functools.partial(_network.Network, name=name, subnets=subnets, mtu=mtu, internal=internal)
+        self._start: functools.partial[_network.Network] | None = start
 
     async def _started(self) -> Self:
-        if self._arguments is not None:
-            (name, subnets, mtu), self._arguments = self._arguments, None
-            start = functools.partial(_network.Network, name=name, subnets=subnets, mtu=mtu)
+        if self._start is not None:
+            start, self._start = self._start, None
             self._sync = await _in_thread(start, _discard_network)
         return self
 
@@ -993,6 +998,14 @@ class Network:
             corrupt=corrupt,
             direction=direction,
         )
+
+    async def set_firewall(self, container: Container, firewall: Firewall) -> None:
+        """Gives a container another firewall: see `ringfence.Network.set_firewall`."""
+        self._sync.set_firewall(container._sync, firewall)
+
+    async def firewall(self, container: Container) -> FirewallUsage:
+        """The firewall of a container and its counters: see `ringfence.Network.firewall`."""
+        return self._sync.firewall(container._sync)
 
     async def kill(self) -> None:
         """SIGKILL to everything in the containers that `container` started. Does not wait."""

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use ringfence::spec::NetworkSpec;
+use ringfence::spec::{Firewall, NetworkSpec};
 use ringfence::{Direction, Shape};
 
 use crate::call::detached;
@@ -59,6 +59,15 @@ impl Network {
     fn shape(&self, py: Python<'_>, container: PyRef<'_, Container>, shape: &str, direction: &str) -> PyResult<()> {
         let container = container.0.clone();
         detached(py, || self.0.shape(&container, &Shape::from_json(shape)?, Direction::parse(direction)?))
+    }
+    /// `firewall` is JSON.
+    fn set_firewall(&self, py: Python<'_>, container: PyRef<'_, Container>, firewall: &str) -> PyResult<()> {
+        let container = container.0.clone();
+        detached(py, || self.0.set_firewall(&container, &Firewall::from_json(firewall)?))
+    }
+    fn firewall(&self, py: Python<'_>, container: PyRef<'_, Container>) -> PyResult<String> {
+        let container = container.0.clone();
+        detached(py, || self.0.firewall_json(&container))
     }
     fn kill(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, || self.0.kill())

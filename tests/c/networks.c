@@ -55,15 +55,19 @@ int main(void)
     ok(failed(ringfence_network_start("{\"subnets\": \"10.0.0.0/31\"}", &none, &err), RINGFENCE_KIND_INVALID_SPEC, "subnets[0]"),
        "a small subnet");
 
+    ok(failed(ringfence_network_start("{\"internal\": \"no\"}", &none, &err), RINGFENCE_KIND_INVALID_SPEC, "internal"), "no way out");
+
     ringfence_container *server = on(network, "{\"hostname\": \"server\"}");
     ringfence_container *client = on(network, "{\"net\": {\"network\": \"c-test\", \"addresses\": [\"10.1.2.77\"], \"aliases\": [\"cli\"]}}");
     char *json = ringfence_container_addresses_json(client, &err);
     ok(json && strstr(json, "\"10.1.2.77\"") && strstr(json, "\"eth0\""), "its addresses: %s", json ? json : "");
     ringfence_string_free(json);
     json = ringfence_network_info_json(network, &err);
-    ok(json && strstr(json, ringfence_container_id(server)) && strstr(json, "\"10.1.2.0/24\""), "what the network is");
+    ok(json && strstr(json, ringfence_container_id(server)) && strstr(json, "\"10.1.2.0/24\"") &&
+           strstr(json, "\"way_out\":null"), "what the network is");
     ringfence_string_free(json);
 
+    ok(!on(network, "{\"ports\": [{\"port\": 80, \"nat\": true}]}"), "no port leads into an internal network");
     ringfence_spec *plain = ringfence_spec_new();
     ringfence_container *late = NULL;
     ok(ringfence_container_start(plain, &late, &err) == 0, "a container without a network");
@@ -95,6 +99,14 @@ int main(void)
        "a rate");
     ok(failed(ringfence_network_shape(network, server, "{\"loss\": 7}", NULL, &err), RINGFENCE_KIND_INVALID_ARGUMENT, "loss"), "a share");
     ok(failed(ringfence_network_shape(network, server, "{}", "up", &err), RINGFENCE_KIND_INVALID_ARGUMENT, "direction"), "a direction");
+    const char *rules = "{\"incoming\": \"deny\", \"rules\": [{\"direction\": \"in\", \"action\": \"allow\", \"protocol\": \"tcp\", \"ports\": 80, \"peer\": \"cli\"}]}";
+    ok(ringfence_network_set_firewall(network, server, "{\"incoming\": \"deny\"}", &err) == 0 && is_cut_off(client, there), "a firewall");
+    ok(ringfence_network_set_firewall(network, server, rules, &err) == 0 && reaches(client, there), "a rule");
+    json = ringfence_network_firewall_json(network, server, &err);
+    ok(json && strstr(json, "\"packets\"") && strstr(json, "\"cli\"") && strstr(json, "\"defaults\""), "its counters: %s", json ? json : "");
+    ringfence_string_free(json);
+    ok(failed(ringfence_network_set_firewall(network, server, "{\"rules\": [{}]}", &err), RINGFENCE_KIND_INVALID_SPEC, "firewall.rules[0].direction"), "no rule");
+    ok(failed(ringfence_network_set_firewall(network, server, NULL, &err), RINGFENCE_KIND_INVALID_ARGUMENT, NULL), "no firewall");
     ok(failed(ringfence_network_heal(NULL, &err), RINGFENCE_KIND_INVALID_ARGUMENT, NULL), "no network");
 
     ok(ringfence_network_kill(network, &err) == 0 && ringfence_container_wait(client, 60000, &err) == 1, "all are killed");

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -47,6 +48,40 @@ def serve() -> Iterator[Serve]:
         yield lambda container: listening.enter_context(container.listen("0.0.0.0:80", backlog=64))  # type: ignore[func-returns-value]
 
 
+def own_address() -> str | None:
+    """One that others reach; nothing is sent."""
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        address: str = probe.getsockname()[0]
+        return address
+
+
+@pytest.mark.skipif(own_address() is None, reason="the machine is on no network")
+def test_the_way_out() -> None:
+    address = own_address()
+    assert address
+    with socket.create_server((address, 0)) as host, ringfence.Network(internal=False) as net:
+        assert net.info["way_out"] in ("kernel", "pasta", "slirp4netns")
+        number = host.getsockname()[1]
+        container = net.container()
+        container.connect(f"{address}:{number}", timeout=60).close()
+        host.accept()[0].close()
+        # Names are asked for where the host asks, or where it lets others ask.
+        servers = container.run(["cat", "/etc/resolv.conf"], capture_output=True, text=True).stdout
+        assert "nameserver 127." not in servers
+    with ringfence.Network() as net:
+        assert net.info["internal"]
+        assert net.info["way_out"] is None
+        with pytest.raises((ringfence.Error, TimeoutError)):
+            net.container().connect(f"{address}:{number}", timeout=1)
+        with pytest.raises(ringfence.Error) as caught:
+            net.container(ports=[{"port": 80, "nat": True}])
+        assert caught.value.field == "ports[0].nat"
+
+
 def test_by_name_and_by_address(serve: Serve) -> None:
     with ringfence.Network(subnets="10.1.2.0/24") as net:
         server = net.container(hostname="server")
@@ -59,8 +94,9 @@ def test_by_name_and_by_address(serve: Serve) -> None:
         assert client.addresses == [ringfence.Address(net.name, "eth0", ("10.1.2.9",), "02:00:0a:01:02:09")]
         assert net.subnets == ["10.1.2.0/24"]
         assert [one["container"] for one in net.info["members"]] == [server.id, client.id]
-        if client.info["cgroup"]:
-            assert client.usage().net["eth0"].tx_bytes > 0
+        # With or without a control group.
+        devices = client.usage().net
+        assert devices and devices["eth0"].tx_bytes > 0
     assert not net.running and not server.running
     net.close()
 
@@ -174,6 +210,34 @@ def test_asyncio(serve: Serve) -> None:
             assert one.addresses[0].network == net.name and net.running
             await net.kill()
         assert not net.running
+
+    asyncio.run(main())
+
+
+def test_firewalls_and_their_counters(serve: Serve) -> None:
+    firewall: ringfence.Firewall = {
+        "incoming": "deny",
+        "rules": [{"direction": "in", "action": "allow", "protocol": "tcp", "ports": [80, "90-99"], "peer": "late"}],
+    }
+    with ringfence.Network() as network:
+        server = network.container(net={"network": network, "firewall": firewall})
+        serve(server)
+        late, other = network.container(hostname="late"), network.container()
+        assert reaches(late, server) and is_cut_off(other, server)
+        usage = network.firewall(server)
+        assert usage["rules"][0]["packets"] >= 2 and usage["defaults"]["incoming"]["bytes"] >= 60
+        assert usage["rules"][0]["ports"] == [80, "90-99"] and usage["incoming"] == "deny"
+        network.set_firewall(server, {})
+        assert reaches(other, server)
+        with pytest.raises(ringfence.SpecError) as caught:
+            network.set_firewall(server, {"rules": [{"direction": "in", "action": "drop"}]})  # type: ignore[typeddict-item]
+        assert caught.value.field == "firewall.rules[0].action"
+
+    async def main() -> None:
+        async with ringfence.aio.Network() as net:
+            one = await net.container()
+            await net.set_firewall(one, {"outgoing": "deny"})
+            assert (await net.firewall(one))["outgoing"] == "deny"
 
     asyncio.run(main())
 

@@ -11,8 +11,11 @@ use std::time::Duration;
 use common::*;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::SockaddrStorage;
-use ringfence::spec::{Attachment, AttachmentKind, InterfaceAddress, IpvlanMode, MacvlanMode, Net, RoutedPair};
-use ringfence::{Container, Error, ErrorKind, Spec};
+use ringfence::spec::{
+    Attachment, AttachmentKind, Idmap, InterfaceAddress, IpvlanMode, MacvlanMode, NamespaceKind, NamespaceSource, Net,
+    RoutedPair,
+};
+use ringfence::{Container, Error, ErrorKind, Pod, Spec};
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;
@@ -131,6 +134,52 @@ fn an_ipvlan_of_each_mode() {
         assert!(sh_in(&container, "cat /proc/net/route /proc/net/fib_trie").contains("10.7.0.5"), "{mode:?}");
         container.close(PATIENCE).unwrap();
     }
+}
+
+/// Asks by ARP who has the far end's address, and reads the answer: frames behind a struct virtio_net_hdr.
+const ASK_BY_TAP: &str = r"
+import os, stat
+read = lambda name: open('/sys/class/net/lan/' + name).read().strip()
+mac = bytes.fromhex(read('address').replace(':', ''))
+node = os.stat('/dev/taps/lan')
+assert (stat.S_IMODE(node.st_mode), node.st_uid) == (0o600, os.getuid()), node
+tap = os.open('/dev/tap' + read('ifindex'), os.O_RDWR)
+far = bytes([10, 7, 0, 1])
+ask = bytes.fromhex('0001080006040001') + mac + bytes([10, 7, 0, 5]) + bytes(6) + far
+os.write(tap, bytes(10) + b'\xff' * 6 + mac + b'\x08\x06' + ask)
+while (frame := os.read(tap, 4096)[10:])[12:14] != b'\x08\x06' or frame[20:22] != b'\x00\x02':
+    pass
+assert frame[:6] == mac and frame[28:32] == far, frame
+";
+
+#[test]
+fn a_macvtap_is_read_and_written_inside() {
+    assert!(host());
+    let lan = || Attachment::macvtap("near").interface("lan");
+    let asks = |user: &str| Spec::new().argv(["python3", "-c", ASK_BY_TAP]).user(user).net(Net::Attached(vec![lan()]));
+    for spec in [asks("1000"), asks("0").idmap(Idmap::Host)] {
+        let Some(container) = started(Container::start(&spec)) else { return };
+        assert_eq!(
+            container.main().expect("a main process").wait(PATIENCE).unwrap().and_then(|status| status.code),
+            Some(0)
+        );
+    }
+    // Several at once; the nodes that the kernel makes on the machine's own /dev go with them.
+    let two = Spec::new().net(Net::Attached(vec![lan(), Attachment::macvtap("near")]));
+    let (one, other) = (Container::start(&two).unwrap(), Container::start(&two).unwrap());
+    let links = "cd /dev; for i in lan eth0; do readlink tap$(cat /sys/class/net/$i/ifindex); done";
+    assert_eq!(sh_in(&one, links), "taps/lan\ntaps/eth0\n");
+    sh_in(&other, "exec 3<> /dev/taps/lan 4<> /dev/taps/eth0");
+    let number = sh_in(&one, "cat /sys/class/net/lan/ifindex");
+    one.close(PATIENCE).unwrap();
+    until("its device is gone", || !std::path::Path::new(&format!("/dev/tap{}", number.trim())).exists());
+    let mut shared = two.clone();
+    shared.namespaces.insert(NamespaceKind::Mnt, NamespaceSource::Host);
+    refused(Container::start(&shared), ErrorKind::InvalidSpec, "net[0].macvtap");
+    refused(with(lan().address(cidr("10.7.0.5/24"))), ErrorKind::InvalidSpec, "net.addresses");
+    refused(with(Attachment::macvtap("nothing")), ErrorKind::NotFound, "net.macvtap");
+    let pod = Pod::start(&Spec::new().net(Net::Attached(vec![lan()])), Pod::SHARE).expect_err("an error");
+    assert_eq!((pod.kind(), pod.field()), (ErrorKind::InvalidSpec, Some("net.macvtap")), "{pod}");
 }
 
 #[test]

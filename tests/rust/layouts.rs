@@ -321,8 +321,8 @@ fn read_only() {
     let container = start(json!({}));
     let e = error(container.update(|spec| spec.pids = Some(9)));
     assert_eq!(e.field(), Some("pids"), "{e}");
-    let e = error(container.usage());
-    assert_eq!((e.kind(), e.field()), (ErrorKind::Unsupported, Some("cgroup")), "{e}");
+    let usage = container.usage().unwrap();
+    assert!(usage.net.is_some() && usage.pids_current.is_none(), "{usage:?}");
     runs_and_ends(&container);
 }
 

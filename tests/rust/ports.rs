@@ -492,16 +492,92 @@ for child in children:
     let listener = service(&container, "127.0.0.1:5432");
     let (mut outside, mut inside) = connected(&container, &listener);
     container.freeze().unwrap();
-    // What serves it stops too: nothing arrives meanwhile, and all of it afterwards.
+    // What serves it goes on: it carries what there is, and takes new connections.
     outside.write_all(b"x").expect("write");
-    inside.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
-    let early = inside.read(&mut [0]).expect_err("the relay is frozen");
-    assert_eq!(early.kind(), Io::WouldBlock, "{early}");
-    container.thaw().unwrap();
-    inside.set_read_timeout(PATIENCE).expect("a timeout");
     inside.read_exact(&mut [0]).expect("read");
+    let (mut later, mut accepted) = connected(&container, &listener);
+    assert_eq!(container.spawn(&Command::new("true")).unwrap_err().kind(), ErrorKind::Frozen);
+    container.thaw().unwrap();
+    accepted.write_all(b"y").expect("write");
+    later.read_exact(&mut [0]).expect("read");
     container.freeze().unwrap();
     container.close(TIMEOUT).unwrap();
+}
+
+/// The relay is started after the payload, and has to find room.
+#[test]
+fn a_payload_that_takes_all_its_processes_at_once_starts() {
+    if !can_limit() {
+        return skip("no control group");
+    }
+    let fill = "import os, signal
+try:
+    while True:
+        if os.fork() == 0:
+            signal.pause()
+except BlockingIOError:
+    signal.pause()";
+    let container = start(json!({"argv": ["python3", "-c", fill], "ports": [SERVICE], "pids": 6}));
+    let listener = service(&container, "127.0.0.1:5432");
+    until("it is refused one more", || container.usage().unwrap().pids_refused.is_some_and(|refused| refused > 0));
+    let usage = container.usage().unwrap();
+    assert_eq!((usage.pids_current, usage.pids_max), (Some(6), Some(6)));
+    let (mut outside, mut inside) = connected(&container, &listener);
+    outside.write_all(b"x").expect("write");
+    inside.read_exact(&mut [0]).expect("read");
+    container.close(TIMEOUT).unwrap();
+}
+
+/// Groups that are made in a container that publishes ports, from both sides.
+#[test]
+fn groups_inside_are_beside_no_relay() {
+    if !can_limit() {
+        return skip("no control group");
+    }
+    let container = start(json!({"ports": [SERVICE], "pids": 30}));
+    let part = container.group("part", &spec(json!({"pids": 4}))).unwrap();
+    let made = part.command("true").spawn().unwrap();
+    assert_eq!(made.wait(TIMEOUT).unwrap().unwrap().code, Some(0));
+    assert_eq!((part.usage().unwrap().pids_max, container.usage().unwrap().pids_max), (Some(4), Some(30)));
+    let listener = service(&container, "127.0.0.1:5432");
+    drop(connected(&container, &listener));
+    part.remove().unwrap();
+    container.close(TIMEOUT).unwrap();
+    let container = start(json!({"ports": [SERVICE], "nesting": true, "pids": 30}));
+    let script = r#"
+        cd /sys/fs/cgroup && [ -d pids ] && cd pids
+        mkdir mine && sh -c 'echo $$ >mine/cgroup.procs' && rmdir mine && echo divided"#;
+    assert_eq!(sh_in(&container, script), "divided\n");
+    assert_eq!(container.usage().unwrap().pids_max, Some(30));
+    let listener = service(&container, "127.0.0.1:5432");
+    drop(connected(&container, &listener));
+    container.close(TIMEOUT).unwrap();
+}
+
+/// The pod's number of processes and its freezes are those of its containers, whatever they publish.
+#[test]
+fn a_pod_does_not_count_or_freeze_relays() {
+    if !can_limit() {
+        return skip("no control group");
+    }
+    let pod = Pod::start(&spec(json!({"pids": 12})), Pod::SHARE).unwrap();
+    let plain = pod.container(&spec(json!({}))).unwrap();
+    let without = pod.usage().unwrap().pids_current.expect("a figure");
+    let one = pod.container(&spec(json!({"ports": [SERVICE]}))).unwrap();
+    // As many as the other has.
+    let each = plain.usage().unwrap().pids_current.expect("a figure");
+    assert_eq!(one.usage().unwrap().pids_current, Some(each));
+    assert_eq!(pod.usage().unwrap().pids_current, Some(without + each));
+    let relay = relay_of(&one);
+    let listener = service(&one, "127.0.0.1:5432");
+    let (mut outside, mut inside) = connected(&one, &listener);
+    pod.freeze().unwrap();
+    outside.write_all(b"x").expect("write");
+    inside.read_exact(&mut [0]).expect("read");
+    pod.thaw().unwrap();
+    one.close(TIMEOUT).unwrap();
+    assert!(!fs::exists(format!("/proc/{relay}/comm")).expect("/proc"), "the relay is left");
+    pod.close(TIMEOUT).unwrap();
 }
 
 #[test]

@@ -22,7 +22,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use nix::sys::uio::pread;
 
 use super::layout::{self, Controller};
-use super::{Group, V2_HINT, file, has};
+use super::{Group, V2_HINT, V2Part, file, has};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{EventKind, EventOptions, Pressure};
 
@@ -184,7 +184,11 @@ impl Group {
                 file::open_file(&parent.dir, &format!("{}/{name}", self.name), access),
                 parent.path.join(&self.name).join(name),
             ),
-            (None, Some((parent, dir))) => {
+            // Of the payload alone: what is beside it is no process of the container.
+            (None, Some(v2)) if matches!(name, "cgroup.events" | "pids.events") => {
+                (file::open_file(v2.inner(), name, access), v2.parent.path.join(v2.inner_path(&self.name)).join(name))
+            }
+            (None, Some(V2Part { parent, dir, .. })) => {
                 (file::open_file(dir, name, access), parent.path.join(&self.name).join(name))
             }
             (None, None) => {

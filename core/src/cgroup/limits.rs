@@ -45,8 +45,6 @@ pub(crate) struct Limits {
     pub hugepages: BTreeMap<String, u64>,
     pub rdma: BTreeMap<String, RdmaMax>,
     pub misc: BTreeMap<String, u64>,
-    /// Tasks of the keeper that are counted with the container's: on v2, what serves its ports.
-    pub relays: u64,
 }
 
 /// CFS bandwidth, or a budget of real-time: `quota` microseconds in each `period` microseconds.
@@ -88,7 +86,6 @@ impl Limits {
             hugepages: spec.hugepages.clone(),
             rdma: spec.rdma.clone(),
             misc: spec.misc.clone(),
-            relays: u64::from(!spec.ports.is_empty() && super::pids_are_on_v2()),
         }
     }
 

@@ -93,11 +93,6 @@ pub(crate) fn rates_are_for_one_group() -> bool {
     layout::current().is_ok_and(|layout| layout.home(Controller::Io).is_some_and(|h| !h.v2))
 }
 
-/// Then what serves a container's ports counts as one of its tasks.
-fn pids_are_on_v2() -> bool {
-    layout::current().is_ok_and(|layout| layout.home(Controller::Pids).is_some_and(|h| h.v2))
-}
-
 /// How long a freeze may take. A task stops within microseconds; one in an uninterruptible sleep does not stop at all.
 const FREEZE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a killed group may take to become empty.
@@ -112,7 +107,7 @@ const V2_HINT: &str = "it takes cgroup v2: boot with systemd.unified_cgroup_hier
 /// [`Group::parents`] and [`Group::name`]. Its methods may be called from any thread.
 pub(crate) struct Group {
     name: String,
-    v2: Option<(Arc<Parent>, OwnedFd)>,
+    v2: Option<V2Part>,
     v1: Mutex<Arc<Vec<V1Part>>>,
     /// Of the v1 hierarchies in which there is no group: one is made when a limit there is asked for later.
     spare: Vec<Arc<Parent>>,
@@ -120,7 +115,7 @@ pub(crate) struct Group {
     /// As far as this process knows them; `None` for a group that was found by its description.
     limits: Mutex<Option<Limits>>,
     reader: Mutex<Reader>,
-    /// On v2, once there are groups inside: where the container's own processes are.
+    /// On v2, once there are groups inside: where the container's first processes are.
     payload: OnceCell<OwnedFd>,
     /// Held for reading while a process joins: it has to be in all groups that there are when it has joined.
     joining: RwLock<()>,
@@ -131,6 +126,48 @@ pub(crate) struct Group {
 pub(crate) struct Heir {
     pub uid: u32,
     pub gid: u32,
+}
+
+/// What a group is made for beside its limits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Purpose {
+    /// There is a group wherever one can be had, and the heir can divide it.
+    pub heir: Option<Heir>,
+    /// What serves ports is to be beside the payload: on v2 each gets a group inside. Limits of memory, processors and I/O hold
+    /// for both; the number of tasks, freezes and whether it is empty are the payload's alone. (On v1 what serves ports joins
+    /// only the hierarchies whose limits are for it.)
+    pub ports: bool,
+}
+
+/// The group in the v2 tree.
+struct V2Part {
+    parent: Arc<Parent>,
+    dir: OwnedFd,
+    /// The group [`sub::PAYLOAD`] inside, where [`sub::RELAY`] is beside it.
+    inner: Option<OwnedFd>,
+}
+
+impl V2Part {
+    fn new(parent: Arc<Parent>, dir: OwnedFd) -> Self {
+        Self { parent, dir, inner: None }
+    }
+
+    /// Of a group that was found by its description.
+    fn open(parent: Arc<Parent>, dir: OwnedFd) -> nix::Result<Self> {
+        let inner = file::exists(&dir, sub::RELAY).then(|| file::open_dir(&dir, Path::new(sub::PAYLOAD)));
+        Ok(Self { inner: inner.transpose()?, parent, dir })
+    }
+
+    /// The group of the payload and of the groups in it.
+    fn inner(&self) -> &OwnedFd {
+        self.inner.as_ref().unwrap_or(&self.dir)
+    }
+
+    /// The path of that, from a group `name`.
+    fn inner_path(&self, name: &str) -> PathBuf {
+        let path = Path::new(name);
+        if self.inner.is_some() { path.join(sub::PAYLOAD) } else { path.to_owned() }
+    }
 }
 
 /// The group in one v1 hierarchy.
@@ -157,10 +194,8 @@ impl Group {
     /// none because it asked for no limit. With a limit, or with a place that the spec names, that is an error which names
     /// the field and the remedy.
     ///
-    /// With an heir there is a group wherever one can be had, and it can be divided.
-    ///
     /// The limit of tasks does not count what is moved in, only what is forked there.
-    pub fn create_in(place: &Place, id: &str, limits: &Limits, heir: Option<Heir>) -> Result<Option<Self>> {
+    pub fn create_in(place: &Place, id: &str, limits: &Limits, purpose: Purpose) -> Result<Option<Self>> {
         let settings = limits.settings()?;
         if id.is_empty() || id.contains(['/', '\0', '\n']) || id.starts_with('.') {
             return Err(Error::new(
@@ -175,7 +210,7 @@ impl Group {
         let made = parent::made_so_far();
         let mut attempts = 0;
         loop {
-            let result = Self::attempt(&*layout::current()?, place, id, limits, &settings, heir);
+            let result = Self::attempt(&*layout::current()?, place, id, limits, &settings, purpose);
             attempts += 1;
             match result {
                 Ok(Some(group)) => return Ok(Some(group)),
@@ -227,7 +262,7 @@ impl Group {
         id: &str,
         limits: &Limits,
         settings: &[Setting],
-        heir: Option<Heir>,
+        Purpose { heir, ports }: Purpose,
     ) -> Result<Option<Self>> {
         let mut making = Making { id, v2: None, v1: Vec::new(), done: false };
         let mut first_refusal = None;
@@ -281,8 +316,11 @@ impl Group {
                 }
             }
         }
-        if let Some((parent, _)) = &making.v2 {
-            limits.set_apart(parent);
+        if let Some(v2) = &making.v2 {
+            limits.set_apart(&v2.parent);
+        }
+        if ports {
+            making.divide(settings)?;
         }
         for part in making.v1.iter().filter(|part| has(&part.parent, Controller::Cpu.name())) {
             limits.lend_real_time(&part.parent, id)?;
@@ -322,7 +360,7 @@ impl Group {
             let path = PathBuf::from(group["path"].as_str().ok_or_else(bad)?);
             let (parent, dir) = reopen_one(group, &path, &name)?;
             if parent.v2 {
-                v2 = Some((Arc::new(parent), dir));
+                v2 = Some(V2Part::open(Arc::new(parent), dir).map_err(|e| gone(e, &path))?);
             } else {
                 v1.push(V1Part::open(Arc::new(parent), &name)?);
             }
@@ -342,27 +380,27 @@ impl Group {
 
     fn assemble(
         name: String,
-        v2: Option<(Arc<Parent>, OwnedFd)>,
+        v2: Option<V2Part>,
         v1: Vec<V1Part>,
         spare: Vec<Arc<Parent>>,
         limits: Option<Limits>,
     ) -> Self {
         let on_v1 = v1.iter().map(|part| &part.parent);
-        let all = v2.iter().map(|(parent, _)| parent).chain(on_v1).chain(&spare);
+        let all = v2.iter().map(|v2| &v2.parent).chain(on_v1).chain(&spare);
         let parents = all.map(|parent| parent.dir.clone()).collect();
-        let reader = Mutex::new(Reader::new(&v1, v2.as_ref().map(|(parent, _)| parent)));
+        let reader = Mutex::new(Reader::new(&v1, v2.as_ref()));
         let (v1, limits) = (Mutex::new(Arc::new(v1)), Mutex::new(limits));
         Self { name, v2, v1, spare, parents, limits, reader, payload: OnceCell::new(), joining: RwLock::new(()) }
     }
 
     /// The group in the v2 tree.
     pub fn v2_dir(&self) -> Option<BorrowedFd<'_>> {
-        self.v2.as_ref().map(|(_, dir)| dir.as_fd())
+        self.v2.as_ref().map(|v2| v2.dir.as_fd())
     }
 
     /// Of a group that has an heir: the group inside that is its.
     pub fn open_inside(&self) -> Result<OwnedFd> {
-        let dir = self.v2_dir().ok_or_else(no_leaf)?;
+        let dir = self.v2.as_ref().ok_or_else(no_leaf)?.inner();
         file::open_dir(dir, Path::new(sub::PAYLOAD)).map_err(|e| failed_at("open", e, Path::new(sub::PAYLOAD)))
     }
 
@@ -413,7 +451,7 @@ impl Group {
     /// SIGKILL to every process in the group. Does not wait for their end on v2 (Linux 5.14 on); elsewhere it takes rounds of
     /// reading and killing, until none is left. A frozen group can be killed.
     pub fn kill(&self) -> Result<()> {
-        if let Some((parent, dir)) = &self.v2
+        if let Some(V2Part { parent, dir, .. }) = &self.v2
             && v2::kill(dir.as_fd()).or_else(gone_is_dead).map_err(|e| self.failed("kill", e, parent))?
         {
             return Ok(());
@@ -421,7 +459,7 @@ impl Group {
         let v1 = self.v1();
         let mut on_v1 = v1.iter().map(|part| &part.parent);
         let Some(parent) =
-            on_v1.clone().find(|p| has(p, "freezer")).or(on_v1.next()).or(self.v2.as_ref().map(|(p, _)| p))
+            on_v1.clone().find(|p| has(p, "freezer")).or(on_v1.next()).or(self.v2.as_ref().map(|v2| &v2.parent))
         else {
             return Ok(());
         };
@@ -452,7 +490,7 @@ impl Group {
         let verb = if frozen { "freeze" } else { "thaw" };
         let v1 = self.v1();
         let (parent, result) = match (&self.v2, freezer(&v1)) {
-            (Some((parent, dir)), _) => (parent, v2::set_frozen(dir.as_fd(), frozen, FREEZE_TIMEOUT)),
+            (Some(v2), _) => (&v2.parent, v2::set_frozen(v2.inner().as_fd(), frozen, FREEZE_TIMEOUT)),
             (None, Some(parent)) => (parent, V1Group { parent, name: &self.name }.set_frozen(frozen, FREEZE_TIMEOUT)),
             (None, None) => return Err(self.cannot_freeze()),
         };
@@ -473,8 +511,8 @@ impl Group {
     pub fn is_frozen(&self) -> Result<bool> {
         let v1 = self.v1();
         match (&self.v2, freezer(&v1)) {
-            (Some((parent, dir)), _) => {
-                v2::is_frozen(dir.as_fd()).map_err(|e| self.failed("read the state of", e, parent))
+            (Some(v2), _) => {
+                v2::is_frozen(v2.inner().as_fd()).map_err(|e| self.failed("read the state of", e, &v2.parent))
             }
             (None, Some(parent)) => V1Group { parent, name: &self.name }
                 .is_frozen()
@@ -526,11 +564,6 @@ impl Group {
         .map_err(unread)
     }
 
-    /// Without what serves the container's ports.
-    pub fn of_payload(&self, usage: Usage) -> Usage {
-        if self.is_on_v1(Controller::Pids) { usage } else { usage.without_tasks(1) }
-    }
-
     /// Processes of the group that were killed for want of memory: one read. `None`: not counted here.
     pub fn oom_kills(&self) -> Option<u64> {
         lock(&self.reader).oom_kills(&self.name)
@@ -541,7 +574,7 @@ impl Group {
         let deadline = Instant::now() + REMOVE_TIMEOUT;
         let mut result = Ok(());
         let v1 = self.v1();
-        for parent in self.v2.iter().map(|(parent, _)| parent).chain(v1.iter().map(|part| &part.parent)) {
+        for parent in self.v2.iter().map(|v2| &v2.parent).chain(v1.iter().map(|part| &part.parent)) {
             if let Err(e) = file::remove_tree(parent.dir.as_fd(), OsStr::new(&self.name), deadline) {
                 result = result.and(Err(self.failed("remove", e, parent)));
             }
@@ -556,7 +589,7 @@ impl Group {
             let path = parent.path.join(&self.name);
             json!({ "version": version, "controllers": controllers, "path": path.to_string_lossy() })
         };
-        let v2 = self.v2.iter().map(|(parent, dir)| {
+        let v2 = self.v2.iter().map(|V2Part { parent, dir, .. }| {
             let given = file::read(dir, "cgroup.controllers").unwrap_or_default();
             group(2, parent, &given.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
         });
@@ -729,7 +762,7 @@ fn refused(first: &mut Option<Error>, e: Error) -> Result<()> {
 /// Groups under construction: what was made is removed again unless all succeeds.
 struct Making<'a> {
     id: &'a str,
-    v2: Option<(Arc<Parent>, OwnedFd)>,
+    v2: Option<V2Part>,
     v1: Vec<V1Part>,
     done: bool,
 }
@@ -760,7 +793,7 @@ impl Making<'_> {
         let failed = |step: &str, e: Errno| (failed_at(step, e, &parent.path.join(self.id)), needed);
         file::make_dir(&parent.dir, OsStr::new(self.id)).map_err(|e| failed("make the control group", e))?;
         match file::open_dir(&parent.dir, Path::new(self.id)) {
-            Ok(dir) => self.v2 = Some((parent, dir)),
+            Ok(dir) => self.v2 = Some(V2Part::new(parent, dir)),
             Err(e) => {
                 let _ = unlinkat(&parent.dir, self.id, UnlinkatFlags::RemoveDir);
                 return Err(failed("open the control group", e));
@@ -775,6 +808,25 @@ impl Making<'_> {
         if !self.v1.iter().any(|part| Arc::ptr_eq(&part.parent, &parent)) {
             self.v1.push(V1Part::make(parent, self.id)?);
         }
+        Ok(())
+    }
+
+    /// Makes the groups of the payload and of what serves ports. The payload's has what it is counted by, and what protects the
+    /// groups in it: the kernel gives them of a protection no more than the group above has.
+    fn divide(&mut self, settings: &[Setting]) -> Result<()> {
+        let Some(V2Part { parent, dir, inner }) = &mut self.v2 else { return Ok(()) };
+        let path = parent.path.join(self.id);
+        for name in [sub::RELAY, sub::PAYLOAD] {
+            file::make_dir(&*dir, OsStr::new(name))
+                .map_err(|e| failed_at("make the control group", e, &path.join(name)))?;
+        }
+        let given = file::read(&*dir, "cgroup.controllers").map_err(|e| failed_at("read", e, &path))?;
+        let for_payload = settings.iter().filter(|s| s.is_for_payload()).map(|s| s.controller);
+        let mut passed: Vec<&str> = for_payload.chain([Controller::Pids]).map(Controller::name).collect();
+        passed.retain(|name| given.split_whitespace().any(|given| given == *name));
+        sub::pass(dir, &path, &passed)?;
+        let opened = file::open_dir(&*dir, Path::new(sub::PAYLOAD));
+        *inner = Some(opened.map_err(|e| failed_at("open", e, &path.join(sub::PAYLOAD)))?);
         Ok(())
     }
 
@@ -801,20 +853,21 @@ impl Making<'_> {
             part.add_leaf(self.id)?;
             give(&part.parent, &format!("{}/{}", self.id, sub::PAYLOAD), &V1)?;
         }
-        let Some((parent, dir)) = &self.v2 else { return Ok(()) };
+        let Some(v2) = &self.v2 else { return Ok(()) };
+        let (parent, dir, name) = (&v2.parent, v2.inner(), v2.inner_path(self.id));
         let path = parent.path.join(self.id);
-        let given = file::read(dir, "cgroup.controllers").map_err(|e| failed_at("read", e, &path))?;
-        for controller in given.split_whitespace() {
-            file::write(dir, "cgroup.subtree_control", &format!("+{controller}"))
-                .map_err(|e| failed_at(&format!("enable {controller} in"), e, &path))?;
-        }
+        let given = file::read(&v2.dir, "cgroup.controllers").map_err(|e| failed_at("read", e, &path))?;
+        let given = given.split_whitespace().collect::<Vec<_>>();
+        sub::pass(&v2.dir, &path, &given)?;
+        let path = parent.path.join(&name);
+        sub::pass(dir, &path, &given)?;
         for (file, bound) in BOUNDS {
             file::write(dir, file, bound).map_err(|e| failed_at("write", e, &path.join(file)))?;
         }
         for inside in [sub::PAYLOAD, sub::LEAF] {
             file::make_dir(dir, OsStr::new(inside))
                 .map_err(|e| failed_at("make the control group", e, &path.join(inside)))?;
-            give(parent, &format!("{}/{inside}", self.id), &V2)?;
+            give(parent, &name.join(inside).to_string_lossy(), &V2)?;
         }
         Ok(())
     }
@@ -841,17 +894,9 @@ impl Drop for Making<'_> {
         if self.done {
             return;
         }
-        // Nobody was ever in them, so this cannot be EBUSY.
-        if let Some((_, dir)) = &self.v2 {
-            for inside in [sub::LEAF, sub::PAYLOAD] {
-                let _ = unlinkat(dir, inside, UnlinkatFlags::RemoveDir);
-            }
-        }
-        for part in &self.v1 {
-            let _ = unlinkat(&part.parent.dir, &*format!("{}/{}", self.id, sub::PAYLOAD), UnlinkatFlags::RemoveDir);
-        }
-        for parent in self.v2.iter().map(|(parent, _)| parent).chain(self.v1.iter().map(|part| &part.parent)) {
-            let _ = unlinkat(&parent.dir, self.id, UnlinkatFlags::RemoveDir);
+        for parent in self.v2.iter().map(|v2| &v2.parent).chain(self.v1.iter().map(|part| &part.parent)) {
+            // Nobody was ever in it, so there is nothing to wait for.
+            let _ = file::remove_tree(parent.dir.as_fd(), OsStr::new(self.id), Instant::now() + REMOVE_TIMEOUT);
         }
     }
 }

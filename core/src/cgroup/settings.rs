@@ -4,19 +4,17 @@
 //! telling is read back after. A change of several limits ([`apply`] with `take_back`) is whole or not at all.
 
 use std::borrow::Cow;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use nix::errno::Errno;
 
-use super::V1Part;
 use super::devices;
 use super::file;
 use super::layout::Controller;
 use super::limits::{self, Limits, memory_in_kernel, page_size};
-use super::parent::Parent;
 use super::real_time;
+use super::{V1Part, V2Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::{IoMax, Partition};
 
@@ -65,6 +63,32 @@ pub(super) struct Setting {
     pub v2: Vec<Write>,
     /// Why that cannot be had on v2.
     pub only_v1: Option<&'static str>,
+}
+
+impl Setting {
+    /// Whether the payload's own group on v2 has to have the controller.
+    pub fn is_for_payload(&self) -> bool {
+        self.v2.iter().any(|write| Level::of(&write.file) != Level::Whole)
+    }
+}
+
+/// Where a file of v2 is written of a group in which the payload has its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    Whole,
+    Payload,
+    /// The groups in the payload's are protected as far as all those above are.
+    Both,
+}
+
+impl Level {
+    fn of(file: &str) -> Self {
+        match file {
+            "pids.max" => Self::Payload,
+            "memory.low" | "memory.min" => Self::Both,
+            _ => Self::Whole,
+        }
+    }
 }
 
 fn write(file: impl Into<Cow<'static, str>>, value: impl ToString, reset: impl Into<Cow<'static, str>>) -> Write {
@@ -140,14 +164,9 @@ impl Limits {
         self.cpu_settings(&mut out)?;
         self.cpuset_settings(&mut out)?;
         if let Some(pids) = self.pids {
-            let files = |pids: u64| vec![write("pids.max", pids, "max").checked()];
-            out.push(Setting {
-                field: "pids",
-                controller: Controller::Pids,
-                v1: Ok(files(pids)),
-                v2: files(pids + self.relays),
-                only_v1: None,
-            });
+            let v2 = vec![write("pids.max", pids, "max").checked()];
+            let v1 = Ok(v2.clone());
+            out.push(Setting { field: "pids", controller: Controller::Pids, v1, v2, only_v1: None });
         }
         self.io_settings(old, &mut out)?;
         self.countable_settings(old, &mut out)?;
@@ -385,23 +404,22 @@ pub(super) struct Place<'a> {
     prefix: String,
     path: PathBuf,
     v2: bool,
+    /// On v2, where it is another group: the payload's.
+    inner: Option<(BorrowedFd<'a>, PathBuf)>,
 }
 
 impl<'a> Place<'a> {
     /// `None`: there is no group with the setting's controller. That of v2 is taken when none of v1 has it.
-    pub fn of(
-        setting: &Setting,
-        v1: &'a [V1Part],
-        v2: Option<(&'a Arc<Parent>, BorrowedFd<'a>)>,
-        name: &str,
-    ) -> Option<Self> {
+    pub fn of(setting: &Setting, v1: &'a [V1Part], v2: Option<&'a V2Part>, name: &str) -> Option<Self> {
         let on_v1 = setting.controller.name_on(false);
         if let Some(part) = v1.iter().find(|part| super::has(&part.parent, on_v1)) {
             let (base, path) = (part.parent.dir.as_fd(), part.parent.path.join(name));
-            return Some(Self { base, prefix: format!("{name}/"), path, v2: false });
+            return Some(Self { base, prefix: format!("{name}/"), path, v2: false, inner: None });
         }
-        let (parent, dir) = v2?;
-        Some(Self { base: dir, prefix: String::new(), path: parent.path.join(name), v2: true })
+        let V2Part { parent, dir, inner } = v2?;
+        let path = parent.path.join(name);
+        let inner = inner.as_ref().map(|inner| (inner.as_fd(), path.join(super::SUB_PAYLOAD)));
+        Some(Self { base: dir.as_fd(), prefix: String::new(), path, v2: true, inner })
     }
 
     pub fn writes<'s>(&self, setting: &'s Setting) -> &'s [Write] {
@@ -411,26 +429,33 @@ impl<'a> Place<'a> {
         }
     }
 
-    pub fn step<'s>(&'s self, field: &'static str, write: &Write) -> Step<'s> {
-        Step { field, write: write.clone(), base: self.base, prefix: Cow::Borrowed(&self.prefix), group: &self.path }
+    pub fn steps<'s>(&'s self, field: &'static str, write: &Write) -> Vec<Step<'s>> {
+        let step = |base: BorrowedFd<'s>, group: &'s Path| Step {
+            field,
+            write: write.clone(),
+            base,
+            prefix: Cow::Borrowed(&self.prefix),
+            group,
+        };
+        let whole = || step(self.base, &self.path);
+        match (&self.inner, Level::of(&write.file)) {
+            (None, _) | (_, Level::Whole) => vec![whole()],
+            (Some((base, path)), Level::Payload) => vec![step(*base, path)],
+            (Some((base, path)), Level::Both) => vec![whole(), step(*base, path)],
+        }
     }
 }
 
 /// Writes the settings of groups that were just made, in which nobody is yet.
-pub(super) fn set_all(
-    settings: &[Setting],
-    v1: &[V1Part],
-    v2: Option<&(Arc<Parent>, OwnedFd)>,
-    name: &str,
-) -> Result<()> {
+pub(super) fn set_all(settings: &[Setting], v1: &[V1Part], v2: Option<&V2Part>, name: &str) -> Result<()> {
     let mut places = Vec::new();
     for setting in settings {
-        let place = Place::of(setting, v1, v2.map(|(parent, dir)| (parent, dir.as_fd())), name);
+        let place = Place::of(setting, v1, v2, name);
         places.push((setting, place.ok_or_else(|| super::update::nowhere(setting))?));
     }
     let steps: Vec<Step<'_>> = places
         .iter()
-        .flat_map(|(setting, place)| place.writes(setting).iter().map(|write| place.step(setting.field, write)))
+        .flat_map(|(setting, place)| place.writes(setting).iter().flat_map(|write| place.steps(setting.field, write)))
         .filter(|step| !step.write.initial)
         .collect();
     apply(&steps, false)

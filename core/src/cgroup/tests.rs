@@ -15,7 +15,7 @@ const MIB: u64 = 1 << 20;
 impl Group {
     /// In the group that a spec or the environment names, else where the rules say.
     fn create(parent: Option<&Path>, id: &str, limits: &Limits) -> Result<Option<Self>> {
-        Self::create_in(&Place::choose(parent)?, id, limits, None)
+        Self::create_in(&Place::choose(parent)?, id, limits, Purpose::default())
     }
 }
 
@@ -241,7 +241,7 @@ fn attempt(layout: &Layout, fixture: &Fixture, limits: &Limits) -> Result<Option
         "rf-attempt",
         limits,
         &limits.settings()?,
-        None,
+        Purpose::default(),
     )
 }
 
@@ -348,7 +348,11 @@ fn a_missing_controller_is_named() {
     assert_eq!(e.field(), Some("pids"), "{e}");
     // A parent that was asked for by the spec cannot be ignored, an impossible default can.
     assert_eq!(attempt(&none, &fixture, &Limits::default()).unwrap_err().field(), Some("cgroup_parent"));
-    assert!(Group::attempt(&none, &Place::Default, "rf-none", &Limits::default(), &[], None).unwrap().is_none());
+    assert!(
+        Group::attempt(&none, &Place::Default, "rf-none", &Limits::default(), &[], Purpose::default())
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[test]
@@ -768,7 +772,7 @@ fn control(group: &Group, controller: Controller, v1: &str, v2: &str) -> String 
     let on_v1 = parts.iter().find(|part| has(&part.parent, controller.name_on(false)));
     let path = match on_v1 {
         Some(part) => part.parent.path.join(group.name()).join(v1),
-        None => group.v2.as_ref().unwrap().0.path.join(group.name()).join(v2),
+        None => group.v2.as_ref().unwrap().parent.path.join(group.name()).join(v2),
     };
     fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
 }

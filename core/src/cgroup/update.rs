@@ -13,7 +13,7 @@ use super::limits::{Limits, memory_in_kernel};
 use super::parent::Parent;
 use super::settings::{self, Place, Setting, Step};
 use super::usage::Reader;
-use super::{Group, V1Part, failed_at, file, has, lock};
+use super::{Group, V1Part, V2Part, failed_at, file, freezer, has, lock, sub};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long processes that fork may keep a new group from having all of them.
@@ -30,15 +30,14 @@ impl Group {
         for setting in &changed {
             self.provide(setting)?;
         }
-        if let Some((parent, _)) = &self.v2 {
-            new.set_apart(parent);
+        if let Some(v2) = &self.v2 {
+            new.set_apart(&v2.parent);
         }
         let v1 = self.v1();
         for part in v1.iter().filter(|part| has(&part.parent, Controller::Cpu.name())) {
             new.lend_real_time(&part.parent, &self.name)?;
         }
-        let v2 = || self.v2.as_ref().map(|(parent, dir)| (parent, dir.as_fd()));
-        let place = |setting: &Setting| Place::of(setting, &v1, v2(), &self.name);
+        let place = |setting: &Setting| Place::of(setting, &v1, self.v2.as_ref(), &self.name);
         let (mut changed_at, mut gone_at) = (Vec::new(), Vec::new());
         for setting in changed {
             changed_at.push((setting, place(setting).ok_or_else(|| nowhere(setting))?));
@@ -50,15 +49,15 @@ impl Group {
         let mut steps: Vec<Step<'_>> = Vec::new();
         for (setting, place) in &gone_at {
             // The other way round than they were set: a partition ends before it loses its processors.
-            steps.extend(place.writes(setting).iter().rev().map(|w| place.step(setting.field, &w.taken_away())));
+            steps.extend(place.writes(setting).iter().rev().flat_map(|w| place.steps(setting.field, &w.taken_away())));
         }
         for (setting, place) in &changed_at {
             // Lines of devices that are not named any more, and files that a limit of another form had.
             let now = place.writes(setting);
             let former = before.iter().find(|b| b.field == setting.field).map_or(&[][..], |b| place.writes(b));
             let left = former.iter().filter(|f| !now.iter().any(|n| n.file == f.file && n.line == f.line));
-            steps.extend(left.map(|write| place.step(setting.field, &write.taken_away())));
-            steps.extend(now.iter().map(|write| place.step(setting.field, write)));
+            steps.extend(left.flat_map(|write| place.steps(setting.field, &write.taken_away())));
+            steps.extend(now.iter().flat_map(|write| place.steps(setting.field, write)));
         }
         if let Some(bytes) = new.memory.filter(|_| new.memory != old.memory) {
             self.make_room(bytes)?;
@@ -84,15 +83,18 @@ impl Group {
             setting.v1.as_ref().map_err(|why| super::v1_cannot(setting.field, why))?;
             return self.join_late(spare).map_err(field);
         }
-        let Some((parent, dir)) = &self.v2 else { return Err(nowhere(setting)) };
+        let Some(V2Part { parent, dir, inner }) = &self.v2 else { return Err(nowhere(setting)) };
         let given = file::read(dir, "cgroup.controllers").map_err(|e| field(self.failed("read", e, parent)))?;
-        if given.split_whitespace().any(|name| name == controller.name()) {
-            return Ok(());
+        if !given.split_whitespace().any(|name| name == controller.name()) {
+            if !layout::current()?.home(controller).is_some_and(|h| h.v2) {
+                return Err(nowhere(setting));
+            }
+            parent.enable(controller).map_err(field)?;
         }
-        if !layout::current()?.home(controller).is_some_and(|h| h.v2) {
-            return Err(nowhere(setting));
+        if inner.is_some() && setting.is_for_payload() {
+            sub::pass(dir, &parent.path.join(&self.name), &[controller.name()]).map_err(field)?;
         }
-        parent.enable(controller).map_err(field)
+        Ok(())
     }
 
     /// Makes a group in one more hierarchy and moves every process into it.
@@ -108,7 +110,7 @@ impl Group {
                 let reopened = |part: &V1Part| V1Part::open(part.parent.clone(), &self.name);
                 let mut all = old.iter().map(reopened).collect::<Result<Vec<_>>>()?;
                 all.push(part);
-                *lock(&self.reader) = Reader::new(&all, self.v2.as_ref().map(|(parent, _)| parent));
+                *lock(&self.reader) = Reader::new(&all, self.v2.as_ref());
                 *lock(&self.v1) = Arc::new(all);
                 Ok(())
             }
@@ -129,13 +131,15 @@ impl Group {
         }
     }
 
-    /// Every process of the container, by the groups that it has already.
+    /// Every process of the container, by the groups that it has already: without what serves ports, which is in some of v1.
     pub fn members(&self) -> Result<Vec<i32>, Errno> {
         let v1 = self.v1();
-        let known = v1.first().map(|part| &part.parent).or(self.v2.as_ref().map(|(parent, _)| parent));
-        match known {
-            Some(parent) => file::pids(parent.dir.as_fd(), OsStr::new(&self.name)),
-            None => Ok(Vec::new()),
+        match (&self.v2, freezer(&v1).or(v1.first().map(|part| &part.parent))) {
+            (Some(V2Part { dir, inner: Some(_), .. }), _) => file::pids(dir.as_fd(), OsStr::new(sub::PAYLOAD)),
+            (Some(V2Part { parent, .. }), _) | (None, Some(parent)) => {
+                file::pids(parent.dir.as_fd(), OsStr::new(&self.name))
+            }
+            (None, None) => Ok(Vec::new()),
         }
     }
 
@@ -172,7 +176,8 @@ impl Group {
     /// On v2 a limit below what is used kills. What can be reclaimed is, and the rest is an error before anything is changed.
     /// (v1 refuses such a limit itself.)
     fn make_room(&self, bytes: u64) -> Result<()> {
-        let Some((parent, dir)) = self.v2.as_ref().filter(|_| !self.v1().iter().any(|p| has(&p.parent, "memory")))
+        let Some(V2Part { parent, dir, .. }) =
+            self.v2.as_ref().filter(|_| !self.v1().iter().any(|p| has(&p.parent, "memory")))
         else {
             return Ok(());
         };
@@ -200,7 +205,7 @@ impl Group {
     /// Asks the kernel to take back up to `bytes` of memory: page cache, and what can be swapped out. `Ok(false)`: it found less.
     pub fn reclaim(&self, bytes: u64) -> Result<bool> {
         let on_v1 = self.v1().iter().any(|part| has(&part.parent, "memory"));
-        let Some((parent, dir)) = self.v2.as_ref().filter(|_| !on_v1) else {
+        let Some(V2Part { parent, dir, .. }) = self.v2.as_ref().filter(|_| !on_v1) else {
             return Err(Error::new(ErrorKind::Unsupported, "cgroup v1 cannot reclaim a given amount of memory")
                 .with_step("reclaim")
                 .with_hint(super::V2_HINT));

@@ -21,7 +21,7 @@ use super::file::{keyed, number};
 use super::layout::Controller;
 use super::limits::{Limits, memory_in_kernel};
 use super::parent::Parent;
-use super::{Group, V1Part, devices};
+use super::{Group, V1Part, V2Part, devices};
 
 /// What one user or group of a container has on its writable layer. `None`: not limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -435,13 +435,6 @@ impl Usage {
         object.insert("pressure".to_owned(), pressure.into());
     }
 
-    pub(super) fn without_tasks(mut self, tasks: u64) -> Self {
-        for figure in [&mut self.pids_current, &mut self.pids_peak, &mut self.pids_max] {
-            *figure = figure.map(|counted| counted.saturating_sub(tasks));
-        }
-        self
-    }
-
     /// Nothing is in use any more.
     fn emptied(&mut self) {
         self.memory_current = self.memory_oom_kills.and(Some(0));
@@ -850,7 +843,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub fn new(v1: &[V1Part], v2: Option<&Arc<Parent>>) -> Self {
+    pub fn new(v1: &[V1Part], of: Option<&V2Part>) -> Self {
+        let v2 = of.map(|v2| &v2.parent);
         let mut sources = Vec::new();
         let mut add = |parent: &Arc<Parent>, table: &'static [(&'static str, Parse)]| {
             let source = |&(name, parse)| Source::new(&parent.dir, Cow::Borrowed(name), Figure::Plain(parse));
@@ -885,9 +879,12 @@ impl Reader {
             add(parent, PRESSURE);
         }
         let in_leaf = |controller: &str| part(controller).is_some_and(|part| part.leaf);
+        // What serves ports is no task of the payload.
+        let beside = part("pids").is_none() && of.is_some_and(|v2| v2.inner.is_some());
         for source in &mut sources {
-            if (source.name == OOM_V1 && in_leaf("memory")) || (source.name == PIDS_EVENTS && in_leaf("pids")) {
-                // What v1 counts where the process was.
+            // What v1 counts where the process was.
+            let local = (source.name == OOM_V1 && in_leaf("memory")) || (source.name == PIDS_EVENTS && in_leaf("pids"));
+            if local || (beside && source.name.starts_with("pids.")) {
                 source.name = Cow::Owned(format!("{}/{}", super::SUB_PAYLOAD, source.name));
             }
         }
@@ -971,7 +968,7 @@ impl Reader {
         }
         usage.emptied();
         usage.memory_max = usage.memory_max.or(limits.memory.and_then(|bytes| memory_in_kernel("memory", bytes).ok()));
-        usage.pids_max = usage.pids_max.or(limits.pids.map(|pids| pids + limits.relays));
+        usage.pids_max = usage.pids_max.or(limits.pids);
         self.last = Some(usage.clone());
         Ok(usage)
     }

@@ -15,7 +15,7 @@ use crate::net::netlink::{Batch, Socket};
 use crate::net::{self, Address};
 use crate::plan::container::namespace_source;
 use crate::spec::net::interface_syntax;
-use crate::spec::{Attachment, NamespaceKind, NamespaceSource, Net, Spec};
+use crate::spec::{Attachment, AttachmentKind, NamespaceKind, NamespaceSource, Net, Spec};
 use crate::sys::rtnl;
 
 /// A device that was moved in.
@@ -34,7 +34,10 @@ pub(crate) struct Moved {
 }
 
 /// Runs `act` on a thread that is in another network namespace.
-fn in_namespace<T: Send>(namespace: BorrowedFd<'_>, act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+pub(crate) fn in_namespace<T: Send>(
+    namespace: BorrowedFd<'_>,
+    act: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
     std::thread::scope(|scope| {
         let inside = || {
             setns(namespace, CloneFlags::CLONE_NEWNET)?;
@@ -301,6 +304,12 @@ impl Container {
     pub fn attach_net(&self, attachment: &Attachment) -> Result<Address> {
         let inner = self.own_network()?;
         Spec::new().net(Net::Attached(vec![attachment.clone()])).validate()?;
+        if matches!(attachment.kind, AttachmentKind::Macvtap { .. }) {
+            let what = "the node of a macvtap is made while its container starts";
+            return Err(Error::new(ErrorKind::Unsupported, what)
+                .with_field("net.macvtap")
+                .with_errno(libc::EOPNOTSUPP));
+        }
         let socket = self.netlink()?;
         // One at a time: a name is not given twice.
         let updating = lock(&inner.updating);

@@ -37,7 +37,7 @@ pub(super) type Subs = Mutex<BTreeMap<String, Arc<Sub>>>;
 /// Processes are started in it with [`command`](Self::command), or with a command's `cgroup` field. It is removed by
 /// [`remove`](Self::remove) or with the container. Every method may be called from any thread. On cgroup v2 the container's
 /// other processes move into a group `payload` beside it when the first one is made, because the kernel gives controllers to
-/// the groups inside only when no process is beside them.
+/// the groups inside only when no process is beside them. (With published ports both are in another `payload`, beside `relay`.)
 #[derive(Clone, Debug)]
 pub struct ControlGroup {
     container: Container,

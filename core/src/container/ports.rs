@@ -45,9 +45,35 @@ impl Listening {
         self.ports
     }
 
-    /// Has a task of the keeper serve them: it is in the container's network, and beside its processes in its group.
-    pub fn serve(&self, keeper: &Keeper, key: u64, group: Option<&Group>, timeout: Duration) -> Result<()> {
-        let place = group.map(Group::relay).transpose()?;
+    /// Those that the kernel leads on, with their places in the spec: the sockets only keep others from taking their ports.
+    pub fn take_led_on(&mut self) -> Vec<(usize, Port, HostOnly)> {
+        let sockets = std::mem::take(&mut self.sockets);
+        let (mut led_on, mut others) = (Vec::new(), Vec::new());
+        for (i, (socket, port)) in sockets.into_iter().zip(&self.ports).enumerate() {
+            if port.nat {
+                led_on.push((i, *port, socket));
+            } else {
+                others.push(socket);
+            }
+        }
+        self.sockets = others;
+        led_on
+    }
+
+    /// Whether there are any for a task of the keeper.
+    pub fn has_others(&self) -> bool {
+        !self.sockets.is_empty()
+    }
+
+    /// Has a task of the keeper serve the others: it is in the container's network, and beside its processes in its group.
+    pub fn serve(
+        &self,
+        keeper: &Keeper,
+        key: u64,
+        (group, pod): (Option<&Group>, Option<&Group>),
+        timeout: Duration,
+    ) -> Result<()> {
+        let place = group.map(|group| group.relay(pod)).transpose()?;
         let v1 = place.as_ref().map(Group::v1).unwrap_or_default();
         let joining = Joining {
             namespaces: libc::CLONE_NEWNET as u64,
@@ -55,7 +81,8 @@ impl Listening {
             group_tasks: v1.len(),
             root: (0, 0),
         };
-        let (compiled, needs) = crate::plan::relay::relay(&joining, &self.ports);
+        let ports: Vec<Port> = self.ports.iter().filter(|port| !port.nat).copied().collect();
+        let (compiled, needs) = crate::plan::relay::relay(&joining, &ports);
         let (channel, there) = Channel::pair()?;
         let listeners: Vec<BorrowedFd<'_>> = self.sockets.iter().map(AsFd::as_fd).collect();
         let sent = Request {
@@ -121,12 +148,16 @@ fn refused(port: &Port, errno: Errno) -> Error {
 /// For records.
 pub(super) fn describe(ports: &[Port]) -> Value {
     let one = |port: &Port| {
-        json!({
+        let mut json = json!({
             "port": port.port,
             "protocol": port.protocol.name(),
             "host": port.host.to_string(),
             "host_port": port.host_port,
-        })
+        });
+        if port.nat {
+            json["nat"] = true.into();
+        }
+        json
     };
     ports.iter().map(one).collect()
 }
@@ -139,7 +170,7 @@ pub(super) fn recorded(description: &Value) -> Vec<Port> {
 
 impl Container {
     /// The published ports, in the order of the spec, with the ports of the host that they have. They are served as long as the
-    /// container runs, by a task beside it that holds nothing but their connections.
+    /// container runs, by a task beside it that holds nothing but their connections; those with `nat`, by the host's kernel.
     ///
     /// A connection of the host is accepted before the service inside is asked: where nobody listens there, it is reset. Inside,
     /// connections come from 127.0.0.1 or ::1.

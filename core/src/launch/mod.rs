@@ -18,6 +18,7 @@ pub(crate) use birth::{lent_ids, prospect};
 pub(crate) use channel::{Answer, Channel, deadline, poll};
 pub(crate) use fork::{HostOnly, Owner};
 pub(crate) use keeper::{Detached, Keeper, Shared, Times};
+pub(crate) use nodes::taps;
 pub(crate) use pool::{acquire, keepers, start_detached};
 pub(crate) use request::{
     Attend, OfPod, Outcome, PlanFile, Request, check_open, duplicate, explain_failure, open_stream_file, wait_started,

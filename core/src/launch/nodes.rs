@@ -6,10 +6,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
+use super::fork::HostOnly;
 use super::keeper::Outer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::facts::DeviceFact;
+use crate::net::Taps;
+use crate::plan::facts::{DeviceFact, Facts, IdMaps};
 use crate::sys::{fs::Context, rights, xattr};
 
 /// Reading and writing.
@@ -87,6 +90,26 @@ pub(super) fn make(devices: &[DeviceFact]) -> Result<OwnedFd> {
             .map_err(|errno| Error::os("mknod", errno).with_field(format!("devices[{i}]")))?;
     }
     Ok(mount)
+}
+
+/// A directory for nodes of macvtaps, which are made when the devices are there. `has_dev`: the container has a /dev of its own.
+pub(crate) fn taps(has_dev: bool, facts: &Facts) -> Result<Taps> {
+    if !has_dev {
+        let what = "a macvtap takes a mount namespace of the container's own, where its node is; a pod has none";
+        return Err(Error::new(ErrorKind::InvalidSpec, what).with_errno(libc::EINVAL));
+    }
+    if !may_make() {
+        return Err(Error::new(
+            ErrorKind::PermissionDenied,
+            "the node of a macvtap takes CAP_MKNOD of the machine itself",
+        )
+        .with_errno(libc::EPERM));
+    }
+    let (user, maps) = (&facts.credentials, facts.idmaps.as_ref());
+    let outside =
+        |map: fn(&IdMaps) -> &str, id| maps.map_or(Some(id), |maps| IdMaps::outside(map(maps), id)).unwrap_or(0);
+    let owner = (outside(|maps| &maps.uid, user.uid), outside(|maps| &maps.gid, user.gid));
+    Ok(Taps { directory: Arc::new(HostOnly::new(make(&[])?)), owner })
 }
 
 #[cfg(test)]

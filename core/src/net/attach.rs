@@ -1,7 +1,9 @@
 //! Devices of a container that are on the host's.
 
+use std::ffi::CString;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -9,10 +11,11 @@ use super::link::{End, Remote};
 use super::netlink::{Batch, Socket};
 use super::network::Address;
 use super::routed::{Routed, sweep};
-use crate::container::{Moved, new_index};
+use crate::container::{Moved, in_namespace, new_index};
 use crate::error::{Error, ErrorKind, Result};
+use crate::launch::HostOnly;
 use crate::spec::{Attachment, AttachmentKind, InterfaceAddress};
-use crate::sys::rtnl;
+use crate::sys::{fs, rtnl};
 
 /// A device that is no network's of this program.
 #[derive(Debug)]
@@ -25,8 +28,16 @@ pub(super) struct Other {
     field: String,
     /// The host's own device, which comes back.
     moved: Option<Moved>,
+    taps: Option<Taps>,
     /// What its addresses have on the host.
     routed: Option<Routed>,
+}
+
+/// Where nodes of macvtaps are made, and whose they are, by the host's ids.
+#[derive(Clone, Debug)]
+pub(crate) struct Taps {
+    pub directory: Arc<HostOnly>,
+    pub owner: (u32, u32),
 }
 
 /// A device of a container that runs, on one of the host.
@@ -61,16 +72,55 @@ pub(super) fn everywhere(like: IpAddr) -> IpNet {
     text.parse().expect("it is a subnet")
 }
 
+/// The device number of a macvtap of this thread's network namespace. A sysfs shows those of the namespace that mounted it.
+fn tap_number(index: u32) -> std::io::Result<u64> {
+    let sysfs = fs::Context::open(c"sysfs").and_then(|context| context.create().and_then(|()| context.mount()));
+    let sysfs = sysfs.map_err(std::io::Error::from_raw_os_error)?;
+    let path = format!("/proc/thread-self/fd/{}/class/macvtap/tap{index}/dev", sysfs.as_raw_fd());
+    let text = std::fs::read_to_string(path)?;
+    let numbers =
+        text.trim().split_once(':').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    let (major, minor) = numbers.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADMSG))?;
+    Ok(libc::makedev(major, minor))
+}
+
 impl Other {
     pub fn new(attachment: &Attachment, interface: String, inside: u32, field: String) -> Result<Self> {
-        let mut other = Self { attachment: attachment.clone(), interface, inside, field, moved: None, routed: None };
-        if let AttachmentKind::Routed { outer, .. } = &attachment.kind {
+        // The kernel calls the node of a macvtap by this number on the machine's own /dev, too: it must be nobody else's there.
+        let inside = if matches!(attachment.kind, AttachmentKind::Macvtap { .. }) { new_index() } else { inside };
+        let attachment = attachment.clone();
+        let mut other = Self { attachment, interface, inside, field, moved: None, taps: None, routed: None };
+        if let AttachmentKind::Routed { outer, .. } = &other.attachment.kind {
             let index = other.find(outer)?;
             // What a killed keeper left would be answered for wrongly until somebody says so.
             let _ = sweep();
-            other.routed = Some(Routed::new(attachment, outer, index, &other.field)?);
+            other.routed = Some(Routed::new(&other.attachment, outer, index, &other.field)?);
         }
         Ok(other)
+    }
+
+    /// For a macvtap: the name and the number of its device inside.
+    pub fn tap(&self) -> Option<(&str, u32)> {
+        matches!(self.attachment.kind, AttachmentKind::Macvtap { .. }).then_some((&*self.interface, self.inside))
+    }
+
+    /// The field that asks for it.
+    pub fn field(&self) -> String {
+        format!("{}.{}", self.field, self.attachment.target().0)
+    }
+
+    pub fn take_taps(&mut self, taps: Taps) {
+        self.taps = Some(taps);
+    }
+
+    /// Makes the node of a macvtap. The kernel has just chosen its number.
+    fn make_node(&self, namespace: &OwnedFd, taps: &Taps) -> Result<()> {
+        let step = "make node of macvtap";
+        let failed = |e: std::io::Error| Error::io(step, &e).with_field(self.field()).with_path(&*self.interface);
+        let number = in_namespace(namespace.as_fd(), || tap_number(self.inside)).map_err(failed)?;
+        let name = CString::new(&*self.interface).expect("the name was checked");
+        fs::make_node(taps.directory.as_fd(), &name, libc::S_IFCHR, number, taps.owner, 0o600)
+            .map_err(|errno| failed(std::io::Error::from_raw_os_error(errno)))
     }
 
     /// An error of the kind's own field: `net.macvlan`.
@@ -78,7 +128,7 @@ impl Other {
         let (kind, name) = self.attachment.target();
         let error = match error.field() {
             Some(field) if field.starts_with(&self.field) => error,
-            _ => error.with_field(format!("{}.{kind}", self.field)),
+            _ => error.with_field(self.field()),
         };
         match error.errno() {
             libc::EPERM => error
@@ -140,7 +190,7 @@ impl Other {
                 let mtu = one.mtu.or(near);
                 // The container's end has its number only if this one has; any name that is free.
                 let here = End { index: new_index(), name: "rf%d" };
-                batch.veth(&here, near, &Remote { mtu, ..remote }, bridge);
+                batch.veth(&here, near, &Remote { mtu, ..remote }, Some(bridge));
             }
             AttachmentKind::Routed { pair, .. } => {
                 let routed = self.routed.as_mut().expect("it was made with the rest");
@@ -148,6 +198,7 @@ impl Other {
                 made.map_err(|e| self.explain(e))?;
             }
             kind @ (AttachmentKind::Macvlan { parent, .. }
+            | AttachmentKind::Macvtap { parent, .. }
             | AttachmentKind::Ipvlan { parent, .. }
             | AttachmentKind::Vlan { parent, .. }) => {
                 let parent = self.find(parent)?;
@@ -155,6 +206,9 @@ impl Other {
             }
         }
         Socket::open(libc::NETLINK_ROUTE)?.request(batch).map_err(|e| self.explain(e))?;
+        if let Some(taps) = &self.taps {
+            self.make_node(namespace, taps)?;
+        }
         let one = &self.attachment;
         let end = End { index: self.inside, name: &self.interface };
         let mut batch = Batch::default();

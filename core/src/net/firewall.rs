@@ -10,6 +10,9 @@ use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NetlinkSerializable};
 use super::link::Mac;
 use super::netlink::{Attributes, Batch};
 
+/// What passes at each port.
+pub(super) mod filter;
+
 const TABLE: &str = "ringfence";
 
 /// A chain: its name, its hook, its place among others of the hook.
@@ -50,12 +53,13 @@ pub(super) const NEWTABLE: u16 = 0;
 pub(super) const NEWCHAIN: u16 = 3;
 pub(super) const NEWRULE: u16 = 6;
 const DELRULE: u16 = 8;
-const NEWSET: u16 = 9;
+pub(super) const NEWSET: u16 = 9;
 const DELSET: u16 = 11;
-const NEWSETELEM: u16 = 12;
-const DELSETELEM: u16 = 14;
+pub(super) const NEWSETELEM: u16 = 12;
+pub(super) const DELSETELEM: u16 = 14;
 
 /// A message of nfnetlink.
+#[derive(Clone)]
 pub(super) struct Message {
     pub kind: u16,
     pub family: u8,
@@ -88,6 +92,14 @@ pub(super) fn number(value: u32) -> [u8; 4] {
     value.to_be_bytes()
 }
 
+/// An address as it is in a packet.
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().into(),
+        IpAddr::V6(address) => address.octets().into(),
+    }
+}
+
 /// Registers of four bytes, of which a key takes as many as it needs, from the first on.
 pub(super) const REGISTER: u32 = 8;
 
@@ -95,7 +107,7 @@ pub(super) const REGISTER: u32 = 8;
 pub(super) struct Rule<'a>(pub &'a mut Attributes);
 
 impl Rule<'_> {
-    fn expression(&mut self, name: &str, data: impl FnOnce(&mut Attributes)) -> &mut Self {
+    pub fn expression(&mut self, name: &str, data: impl FnOnce(&mut Attributes)) -> &mut Self {
         self.0.nested(1, |element| {
             element.put(1, &text(name));
             element.nested(2, data);
@@ -118,12 +130,12 @@ impl Rule<'_> {
     }
 
     /// A part of what is behind the headers of IP, however many there are.
-    fn transport(&mut self, offset: u32, length: u32, register: u32) -> &mut Self {
+    pub fn transport(&mut self, offset: u32, length: u32, register: u32) -> &mut Self {
         const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
         self.payload(NFT_PAYLOAD_TRANSPORT_HEADER, offset, length, register)
     }
 
-    fn payload(&mut self, base: u32, offset: u32, length: u32, register: u32) -> &mut Self {
+    pub fn payload(&mut self, base: u32, offset: u32, length: u32, register: u32) -> &mut Self {
         self.expression("payload", |payload| {
             payload.put(1, &number(register));
             payload.put(2, &number(base));
@@ -132,12 +144,33 @@ impl Rule<'_> {
         })
     }
 
-    /// The rule goes on if the first register has this.
+    /// The first registers keep these bits.
+    pub fn masked(&mut self, mask: &[u8]) -> &mut Self {
+        self.expression("bitwise", |bitwise| {
+            bitwise.put(1, &number(REGISTER));
+            bitwise.put(2, &number(REGISTER));
+            bitwise.put(3, &number(mask.len() as u32));
+            bitwise.nested(4, |data| data.put(1, mask));
+            bitwise.nested(5, |data| data.put(1, &vec![0; mask.len()]));
+        })
+    }
+
+    /// The rule goes on if the first registers have this.
     pub fn is(&mut self, value: &[u8]) -> &mut Self {
         const NFT_CMP_EQ: u32 = 0;
         self.expression("cmp", |cmp| {
             cmp.put(1, &number(REGISTER));
             cmp.put(2, &number(NFT_CMP_EQ));
+            cmp.nested(3, |data| data.put(1, value));
+        })
+    }
+
+    /// The rule goes on unless the first registers have this.
+    pub fn is_not(&mut self, value: &[u8]) -> &mut Self {
+        const NFT_CMP_NEQ: u32 = 1;
+        self.expression("cmp", |cmp| {
+            cmp.put(1, &number(REGISTER));
+            cmp.put(2, &number(NFT_CMP_NEQ));
             cmp.nested(3, |data| data.put(1, value));
         })
     }
@@ -167,9 +200,9 @@ impl Rule<'_> {
 pub(super) const NF_DROP: u32 = 0;
 pub(super) const NF_ACCEPT: u32 = 1;
 pub(super) const NFT_META_PROTOCOL: u32 = 1;
-const NFT_META_IIF: u32 = 4;
-const NFT_META_OIF: u32 = 5;
-const NFT_META_L4PROTO: u32 = 16;
+pub(super) const NFT_META_IIF: u32 = 4;
+pub(super) const NFT_META_OIF: u32 = 5;
+pub(super) const NFT_META_L4PROTO: u32 = 16;
 pub(super) const IPV4: [u8; 2] = (libc::ETH_P_IP as u16).to_be_bytes();
 pub(super) const IPV6: [u8; 2] = (libc::ETH_P_IPV6 as u16).to_be_bytes();
 const ARP: [u8; 2] = (libc::ETH_P_ARP as u16).to_be_bytes();
@@ -232,9 +265,13 @@ impl Batch {
     }
 
     fn rule(&mut self, chain: &Chain, build: impl FnOnce(&mut Rule<'_>)) {
+        self.rule_of(chain.0, build);
+    }
+
+    fn rule_of(&mut self, chain: &str, build: impl FnOnce(&mut Rule<'_>)) {
         self.nftables(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, "make rule of nftables", |rule| {
             rule.put(1, &text(TABLE));
-            rule.put(2, &text(chain.0));
+            rule.put(2, &text(chain));
             rule.nested(4, |list| build(&mut Rule(list)));
         });
     }

@@ -7,8 +7,9 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoNetkit, InfoPortData, InfoPortKind,
-    InfoVeth, InfoVlan, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode, NetkitMode,
+    InfoBridge, InfoBridgePort, InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoMacVtap, InfoNetkit, InfoPortData,
+    InfoPortKind, InfoVeth, InfoVlan, IpVlanMode, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+    NetkitMode,
 };
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 use netlink_packet_route::route::{
@@ -67,13 +68,24 @@ pub(super) fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
+fn macvlan_mode(mode: spec::MacvlanMode) -> MacVlanMode {
+    match mode {
+        spec::MacvlanMode::Bridge => MacVlanMode::Bridge,
+        spec::MacvlanMode::Private => MacVlanMode::Private,
+        spec::MacvlanMode::Vepa => MacVlanMode::Vepa,
+        spec::MacvlanMode::Passthru => MacVlanMode::Passthrough,
+    }
+}
+
 impl Batch {
-    /// A bridge that is up and learns nothing from what passes about groups of receivers: all get everything that is for many.
-    pub(super) fn bridge(&mut self, end: &End<'_>, mtu: u32) {
+    /// A bridge that is up and learns nothing from what passes about groups of receivers: all get everything that is for many. Its address
+    /// does not change with its ports, so that who knows it knows it always.
+    pub(super) fn bridge(&mut self, end: &End<'_>, mac: Mac, mtu: u32) {
         let mut message = link(end.index);
         up(&mut message);
         message.attributes = vec![
             LinkAttribute::IfName(end.name.to_owned()),
+            LinkAttribute::Address(mac.to_vec()),
             LinkAttribute::Mtu(mtu),
             LinkAttribute::LinkInfo(vec![
                 LinkInfo::Kind(InfoKind::Bridge),
@@ -86,11 +98,12 @@ impl Batch {
         self.push(NEW, RouteNetlinkMessage::NewLink(message), "make device of kind bridge", end.name);
     }
 
-    /// A pair of devices, one here, up, on a bridge, and one in another namespace, down.
-    pub(super) fn veth(&mut self, here: &End<'_>, mtu: Option<u32>, there: &Remote<'_>, bridge: u32) {
+    /// A pair of devices, one here, up, on a bridge if there is one, and one in another namespace, down.
+    pub(super) fn veth(&mut self, here: &End<'_>, mtu: Option<u32>, there: &Remote<'_>, bridge: Option<u32>) {
         let mut message = link(here.index);
         up(&mut message);
-        message.attributes = vec![LinkAttribute::IfName(here.name.to_owned()), LinkAttribute::Controller(bridge)];
+        message.attributes = vec![LinkAttribute::IfName(here.name.to_owned())];
+        message.attributes.extend(bridge.map(LinkAttribute::Controller));
         message.attributes.extend(mtu.map(LinkAttribute::Mtu));
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
@@ -113,11 +126,13 @@ impl Batch {
             AttachmentKind::Vlan { id, .. } => {
                 (InfoKind::Vlan, InfoData::Vlan(vec![InfoVlan::Id(*id)]), "make device of kind vlan")
             }
+            AttachmentKind::Macvtap { mode, .. } => {
+                let data = InfoData::MacVtap(vec![InfoMacVtap::Mode(macvlan_mode(*mode))]);
+                (InfoKind::MacVtap, data, "make device of kind macvtap")
+            }
             other => {
                 let mode = match other {
-                    AttachmentKind::Macvlan { mode: spec::MacvlanMode::Private, .. } => MacVlanMode::Private,
-                    AttachmentKind::Macvlan { mode: spec::MacvlanMode::Vepa, .. } => MacVlanMode::Vepa,
-                    AttachmentKind::Macvlan { mode: spec::MacvlanMode::Passthru, .. } => MacVlanMode::Passthrough,
+                    AttachmentKind::Macvlan { mode, .. } => macvlan_mode(*mode),
                     _ => MacVlanMode::Bridge,
                 };
                 (InfoKind::MacVlan, InfoData::MacVlan(vec![InfoMacVlan::Mode(mode)]), "make device of kind macvlan")

@@ -6,6 +6,8 @@ mod attach;
 mod firewall;
 /// Devices, addresses, routes: the messages.
 mod link;
+/// Masquerade, and ports that lead to containers.
+mod nat;
 /// Requests and answers.
 pub(crate) mod netlink;
 /// Several containers on a switch of their own.
@@ -16,8 +18,13 @@ mod pool;
 mod routed;
 /// Queueing disciplines: rates and faults.
 mod shape;
+/// The way out of a network.
+mod uplink;
 
-pub use network::{Address, Network};
+pub(crate) use attach::Taps;
+pub use firewall::filter::FirewallCount;
+pub use network::{Address, FirewallUsage, Network};
 pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks, keeper_of_others, remove};
 pub(crate) use routed::sweep as sweep_routed;
 pub use shape::{Direction, Shape};
+pub(crate) use uplink::name_servers;

@@ -213,6 +213,53 @@ impl Socket {
         rtnl::index_at(self.fd.as_fd(), device)
     }
 
+    /// What the kernel says to a request with NLM_F_DUMP: the payloads of its messages.
+    pub fn dump<T: NetlinkSerializable + Clone>(
+        &self,
+        flags: u16,
+        message: T,
+        step: &'static str,
+        about: &str,
+    ) -> Result<Vec<Vec<u8>>> {
+        const NLMSG_DONE: u16 = 3;
+        const NLM_F_DUMP_INTR: u16 = 0x10;
+        let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = self.fd.as_fd().as_raw_fd();
+        let failed = |step, e: nix::Error| Error::os(step, e as i32);
+        let mut buffer = vec![0; 32 << 10];
+        'again: loop {
+            let mut batch = Batch::default();
+            batch.frame(flags, message.clone(), step, about);
+            let first = *sequence;
+            *sequence = first.wrapping_add(1);
+            // An acknowledgement would come behind the end.
+            batch.last = usize::MAX;
+            send(socket, batch.seal(first), MsgFlags::empty()).map_err(|e| failed("send to netlink", e))?;
+            let (mut found, mut interrupted) = (Vec::new(), false);
+            loop {
+                let mut parts = [IoSliceMut::new(&mut buffer)];
+                let (length, from) = match recvmsg::<NetlinkAddr>(socket, &mut parts, None, MsgFlags::MSG_DONTWAIT) {
+                    Ok(got) => (got.bytes, got.address),
+                    Err(nix::Error::EINTR) => continue,
+                    Err(e) => return Err(failed("receive from netlink", e)),
+                };
+                if from.is_none_or(|from| from.pid() != 0) {
+                    continue;
+                }
+                for answer in answers(&buffer[..length]).filter(|answer| answer.sequence == first) {
+                    interrupted |= answer.flags & NLM_F_DUMP_INTR != 0;
+                    match answer.kind {
+                        // What changed meanwhile is read once more.
+                        NLMSG_DONE if interrupted => continue 'again,
+                        NLMSG_DONE => return Ok(found),
+                        NLMSG_ERROR => return Err(batch.explain(0, answer.errno(), answer.words())),
+                        _ => found.push(answer.payload.to_owned()),
+                    }
+                }
+            }
+        }
+    }
+
     /// Sends the messages, which the kernel has dealt with when that is done: there is nothing to wait for.
     ///
     /// # Errors

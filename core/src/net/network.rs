@@ -17,17 +17,22 @@ use once_cell::race::OnceBox;
 use once_cell::sync::OnceCell;
 use serde_json::{Value, json};
 
-use super::attach::{OnHost, Other};
+use super::attach::{OnHost, Other, Taps, everywhere};
+use super::firewall::filter::{Change, Filter, FirewallCount, Kept as Filtered, Member};
 use super::link::{End, Mac, Remote};
 use super::netlink::{Batch, Socket};
-use super::pool::{Pool, Refusal};
+use super::pool::{Pool, Refusal, gateway_of};
 use super::shape::{Direction, Shape};
+use super::uplink::{Lead, Switch, Uplink};
 use crate::container::{Container, Moved, new_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{self, HostOnly, Keeper, Owner};
 use crate::plan::container::{LOCALHOST, hosts_text};
+use crate::spec;
 use crate::spec::net::{interfaces, show_mac};
-use crate::spec::{Attachment, AttachmentKind, Idmap, NamespaceKind, NamespaceSource, Net, NetworkSpec, Spec};
+use crate::spec::{
+    Attachment, AttachmentKind, Firewall, Idmap, NamespaceKind, NamespaceSource, Net, NetworkSpec, Spec,
+};
 
 /// The devices of a switch's namespace are the library's alone, and so are their numbers; but for the first, which modules of the
 /// kernel that make tunnels may have taken for devices of theirs in every namespace.
@@ -48,6 +53,8 @@ const SHORT: Duration = Duration::from_secs(5);
 /// It is a bridge in a network namespace of its own, to which each container has a pair of devices (veth). So nothing of it is seen in
 /// the host's network: no device, no address, no rule, and nobody's firewall is in the way. It takes no rights: an ordinary user's
 /// networks are made in the user namespace in which their containers are.
+///
+/// Nothing leads out of it, unless it is [not internal](NetworkSpec::internal).
 ///
 /// - [`container`](Self::container) starts a container on it; so does `net: "network:NAME"` of any container of this program, with
 ///   more to say if need be (see [`Attachment`]).
@@ -107,6 +114,51 @@ impl Address {
     }
 }
 
+/// A container's firewall, and what it decided about. What answers to something that had passed is not counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FirewallUsage {
+    /// The firewall.
+    pub firewall: Firewall,
+    /// Of each of its rules.
+    pub rules: Vec<FirewallCount>,
+    /// What came in without a rule.
+    pub incoming: FirewallCount,
+    /// What went out without a rule.
+    pub outgoing: FirewallCount,
+}
+
+impl FirewallUsage {
+    fn describe(&self) -> Value {
+        let of = |count: &FirewallCount| json!({"packets": count.packets, "bytes": count.bytes});
+        let rules = self.firewall.rules.iter().zip(&self.rules).map(|(rule, count)| {
+            let mut json = rule.to_json();
+            json["packets"] = count.packets.into();
+            json["bytes"] = count.bytes.into();
+            json
+        });
+        json!({
+            "incoming": self.firewall.incoming.name(),
+            "outgoing": self.firewall.outgoing.name(),
+            "rules": rules.collect::<Vec<_>>(),
+            "defaults": {"incoming": of(&self.incoming), "outgoing": of(&self.outgoing)},
+        })
+    }
+}
+
+/// An error of a firewall, which has its place in the spec.
+fn in_firewall(error: Error, field: &str) -> Error {
+    match error.errno() {
+        libc::EMSGSIZE | libc::ENOBUFS => {
+            let what = "are more than the kernel takes in one transaction";
+            Error::new(ErrorKind::Exhausted, what)
+                .with_errno(error.errno())
+                .with_field(format!("{field}.rules"))
+                .with_hint("fewer rules, ports or names; or a larger net.core.wmem_max")
+        }
+        _ => error.with_field(field),
+    }
+}
+
 /// What the handles of a network and its containers share.
 #[derive(Debug)]
 struct Shared {
@@ -114,7 +166,11 @@ struct Shared {
     number: u64,
     name: String,
     mtu: u32,
+    /// The bridge's own.
+    mac: Mac,
     subnets: Vec<IpNet>,
+    /// Where containers send what is for outside.
+    gateways: Vec<IpAddr>,
     /// The container that has the switch's network namespace, and nothing in it but its pid 1.
     holder: Container,
     keeper: Arc<Keeper>,
@@ -129,12 +185,16 @@ struct Shared {
 struct State {
     /// `None` when it is closed.
     sockets: Option<Arc<Sockets>>,
+    /// Of a network that is not internal.
+    uplink: Option<Uplink>,
     pool: Pool,
     /// By the number of the port.
     ports: BTreeMap<u32, Port>,
     hosts: Hosts,
     /// The numbers of the cuts that there are.
     cuts: Range<u32>,
+    /// Since the first firewall of a container.
+    filter: Option<Filter>,
     /// Those that the network started.
     started: VecDeque<Container>,
 }
@@ -163,9 +223,20 @@ struct Port {
     lines_at: Option<(u64, u64)>,
     /// Of containers with this device whose /etc/hosts are their own.
     own_hosts: Vec<Weak<OwnHosts>>,
+    /// It is on the switch.
+    is_linked: bool,
+    /// The filter knows it.
+    is_filtered: bool,
+    /// What the spec says of it.
+    wanted: Option<Firewall>,
+    firewall: Option<Filtered>,
 }
 
 impl Port {
+    fn member(&self, number: u32) -> Member<'_> {
+        Member { port: number, names: &self.names, addresses: &self.addresses }
+    }
+
     fn lines(&self) -> String {
         if self.names.is_empty() {
             return String::new();
@@ -318,7 +389,7 @@ impl Network {
     /// Makes a network; nobody is on it yet.
     ///
     /// # Errors
-    /// InvalidSpec; AlreadyExists (`name`); as [`Container::start`]. Unsupported where the kernel has no bridges (`CONFIG_BRIDGE`) or no
+    /// InvalidSpec; AlreadyExists (`name`); as [`Container::start`]. Unsupported with field `internal` where nothing can lead out, and where the kernel has no bridges (`CONFIG_BRIDGE`) or no
     /// filter for them (`CONFIG_NF_TABLES_BRIDGE`).
     pub fn start(spec: &NetworkSpec) -> Result<Self> {
         let context = |e: Error| match &spec.name {
@@ -352,11 +423,7 @@ impl Network {
             net: Net::None,
             // Its devices belong to the user namespace in which the user's containers are, not to one of its own.
             idmap: Idmap::Host,
-            // Nobody speaks to the switch's own ends of IPv6, which passes all the same.
-            sysctls: has_ipv6()
-                .then(|| ("net.ipv6.conf.default.disable_ipv6".to_owned(), "1".to_owned()))
-                .into_iter()
-                .collect(),
+            sysctls: sysctls_of_switch(spec.internal),
             ..Spec::default()
         };
         let (holder, switch) = Container::start_switch(&holder).map_err(|e| match e.field() {
@@ -366,7 +433,8 @@ impl Network {
         let sockets = Sockets { route: Socket::new(switch.route), firewall: Socket::new(switch.firewall) };
         let mtu = spec.mtu.unwrap_or(NetworkSpec::MTU);
         let mut batch = Batch::default();
-        batch.bridge(&BRIDGE, mtu);
+        let mac = mac_of(gateway_of(&subnets[0]), 0);
+        batch.bridge(&BRIDGE, mac, mtu);
         sockets.route.request(batch).map_err(|e| match e.kind() {
             ErrorKind::Unsupported => e.with_hint("it takes a kernel with CONFIG_BRIDGE (module bridge)"),
             _ => e,
@@ -379,6 +447,19 @@ impl Network {
                 .with_hint("it takes a kernel with CONFIG_NF_TABLES and CONFIG_NF_TABLES_BRIDGE"),
             _ => e,
         })?;
+        let uplink = match spec.internal {
+            true => None,
+            false => {
+                let gateways: Vec<IpNet> = subnets
+                    .iter()
+                    .map(|subnet| IpNet::new(gateway_of(subnet), subnet.prefix_len()).expect("its own prefix"))
+                    .collect();
+                let (route, firewall) = (&sockets.route, &sockets.firewall);
+                let switch = Switch { holder: &holder, route, firewall, bridge: &BRIDGE, mtu, gateways: &gateways };
+                let uplink = Uplink::open(&switch);
+                Some(uplink.map_err(|e| if e.field().is_some() { e } else { e.with_field("internal") })?)
+            }
+        };
         let (path, hosts) = switch.hosts;
         hosts
             .write_all_at(LOCALHOST.as_bytes(), 0)
@@ -388,17 +469,21 @@ impl Network {
             number,
             name: name.clone(),
             mtu,
+            mac,
             subnets: subnets.clone(),
+            gateways: uplink.as_ref().map(|uplink| uplink.gateways().to_vec()).unwrap_or_default(),
             keeper: holder.keeper().clone(),
             holder,
             hosts: path,
             next_port: AtomicU32::new(FIRST_PORT),
             state: Mutex::new(State {
                 sockets: Some(Arc::new(sockets)),
+                uplink,
                 pool: Pool::new(subnets),
                 ports: BTreeMap::new(),
                 hosts: Hosts { file: hosts, length: LOCALHOST.len() as u64, free: Vec::new() },
                 cuts: 0..0,
+                filter: None,
                 started: VecDeque::new(),
             }),
             closing: Mutex::default(),
@@ -581,11 +666,56 @@ impl Network {
         Ok(())
     }
 
+    /// Gives a container another firewall, in the place of what it had, at once: what is open and passes no longer stalls, what still
+    /// passes goes on. Its counters begin anew. [`Firewall::new`] lets everything pass.
+    ///
+    /// # Errors
+    /// InvalidSpec with `firewall` and the member as field; Exhausted (`firewall.rules`) for more than the kernel takes at once;
+    /// NotFound (`container`) for one that is not on the network; Unsupported; Closed. The firewall is then what it was.
+    pub fn set_firewall(&self, container: &Container, firewall: &Firewall) -> Result<()> {
+        let shared = self.open()?;
+        firewall.check()?;
+        let mut state = lock(&shared.state);
+        let number = state.port_of("container", container)?;
+        let sockets = state.sockets.clone().ok_or_else(closed)?;
+        state.start_filter(&sockets.firewall)?;
+        state.filter_port(&sockets.firewall, number, Some(firewall)).map_err(|e| in_firewall(e, "firewall"))
+    }
+
+    /// The firewall of a container, and what each of its rules and defaults decided about since it was set. One that was given none
+    /// lets everything pass, and counts nothing.
+    ///
+    /// # Errors
+    /// NotFound (`container`) for one that is not on the network; Closed.
+    pub fn firewall(&self, container: &Container) -> Result<FirewallUsage> {
+        let shared = self.open()?;
+        let state = lock(&shared.state);
+        let number = state.port_of("container", container)?;
+        let sockets = state.sockets.clone().ok_or_else(closed)?;
+        let Some(kept) = &state.ports[&number].firewall else { return Ok(FirewallUsage::default()) };
+        let (rules, [incoming, outgoing]) = Filter::counts(&sockets.firewall, number, kept)?;
+        Ok(FirewallUsage { firewall: kept.firewall.clone(), rules, incoming, outgoing })
+    }
+
+    /// [`firewall`](Self::firewall) as JSON: as the spec has it, with `packets` and `bytes` in each rule, and in `defaults`:
+    /// `{"incoming": "deny", "outgoing": "allow", "rules": [{"direction": "in", "action": "allow", "packets": 3, "bytes": 180}],
+    /// "defaults": {"incoming": {"packets": 1, "bytes": 60}, "outgoing": {"packets": 0, "bytes": 0}}}`.
+    ///
+    /// # Errors
+    /// As [`firewall`](Self::firewall).
+    pub fn firewall_json(&self, container: &Container) -> Result<String> {
+        Ok(self.firewall(container)?.describe().to_string())
+    }
+
     /// As JSON: name, subnets, mtu, and the containers with their addresses.
     pub fn info_json(&self) -> String {
         let shared = &self.handle.shared;
         // In a forked child another thread's lock would never be given back.
         let members = if shared.owner.is_this() { self.members().unwrap_or_default() } else { Vec::new() };
+        let way_out = match shared.owner.is_this() {
+            true => lock(&shared.state).uplink.as_ref().map(Uplink::name),
+            false => None,
+        };
         let member = |(container, address): &(String, Address)| {
             let mut json = address.describe();
             json["container"] = container.as_str().into();
@@ -595,6 +725,8 @@ impl Network {
             "name": shared.name,
             "subnets": self.subnets(),
             "mtu": shared.mtu,
+            "internal": way_out.is_none(),
+            "way_out": way_out,
             "pid": shared.holder.pid(),
             "members": members.iter().map(member).collect::<Vec<_>>(),
         })
@@ -633,6 +765,19 @@ impl Drop for Handle {
     }
 }
 
+/// Parameters of a switch's namespace.
+fn sysctls_of_switch(internal: bool) -> BTreeMap<String, String> {
+    let ipv6: &[(&str, &str)] = match internal {
+        // Nobody speaks to the switch's own ends of IPv6, which passes all the same.
+        true => &[("net.ipv6.conf.default.disable_ipv6", "1")],
+        // The bridge has an address, its ports have none.
+        false => &[("net.ipv6.conf.all.forwarding", "1"), ("net.ipv6.conf.default.addr_gen_mode", "1")],
+    };
+    let ipv4: &[(&str, &str)] = if internal { &[] } else { &[("net.ipv4.ip_forward", "1")] };
+    let all = ipv6.iter().filter(|_| has_ipv6()).chain(ipv4);
+    all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
 /// Whether the kernel has IPv6.
 pub(crate) fn has_ipv6() -> bool {
     static THERE: OnceCell<bool> = OnceCell::new();
@@ -662,11 +807,11 @@ impl Shared {
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
             }
         };
-        let started = {
+        let (started, uplink) = {
             let mut state = lock(&self.state);
             state.sockets = None;
             state.ports.values_mut().for_each(|port| port.socket = None);
-            std::mem::take(&mut state.started)
+            (std::mem::take(&mut state.started), state.uplink.take())
         };
         lock(&Registry::own().networks)
             .retain(|_, (number, handle)| *number != self.number && handle.strong_count() > 0);
@@ -677,6 +822,9 @@ impl Shared {
         let mut result = Ok(());
         for container in &started {
             result = result.and(container.close(left()));
+        }
+        if let Some(uplink) = uplink {
+            result = result.and(uplink.close(left()));
         }
         result.and(self.holder.close(left()))
     }
@@ -743,7 +891,10 @@ impl Shared {
         let wanted: Vec<IpAddr> = one.addresses.iter().map(|one| one.address).collect();
         let addresses = state.pool.take(&wanted, &who).map_err(|why| refused(&self.subnets, why))?;
         let number = self.next_port.fetch_add(1, Ordering::Relaxed);
-        let has = |mac: Mac| state.ports.values().find(|port| port.mac == mac).map(|port| port.names.join(" "));
+        let has = |mac: Mac| match state.ports.values().find(|port| port.mac == mac) {
+            None if mac == self.mac => Some("the gateway".to_owned()),
+            port => port.map(|port| port.names.join(" ")),
+        };
         let mac = one.mac.unwrap_or_else(|| {
             let first = addresses[0].addr();
             (0..).map(|salt| mac_of(first, salt)).find(|mac| has(*mac).is_none()).expect("there are more than ports")
@@ -767,9 +918,13 @@ impl Shared {
             socket: None,
             lines_at: None,
             own_hosts: Vec::new(),
+            is_linked: false,
+            is_filtered: false,
+            wanted: one.firewall.clone(),
+            firewall: None,
         };
         state.ports.insert(number, port);
-        Ok(Link { network: self.clone(), number })
+        Ok(Link { network: self.clone(), number, gateways: Vec::new(), lead: None })
     }
 }
 
@@ -832,6 +987,60 @@ impl State {
         containers.iter().map(|container| self.port_of(field, container)).collect()
     }
 
+    /// A port has gone. What cannot be removed means nobody: numbers of ports are not used again.
+    fn unfilter(&mut self, socket: &Socket, number: u32, port: &Port) {
+        let Some(filter) = &mut self.filter else { return };
+        let others: Vec<&Firewall> =
+            self.ports.values().filter_map(|port| Some(&port.firewall.as_ref()?.firewall)).collect();
+        let _ = filter.leave(socket, &port.member(number), port.firewall.as_ref(), &others);
+    }
+
+    /// There is a filter, which knows all ports.
+    fn start_filter(&mut self, socket: &Socket) -> Result<()> {
+        if self.filter.is_none() {
+            // Each port has an address of each subnet.
+            let all = self.ports.values().next().map(|port| port.addresses.as_slice()).unwrap_or_default();
+            let of_all = all.iter().filter_map(|address| match address {
+                IpNet::V4(net) if net.prefix_len() < 31 => Some(net.broadcast()),
+                _ => None,
+            });
+            let begun = Filter::begin(socket, &of_all.collect::<Vec<_>>()).map_err(|e| match e.errno() {
+                libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL => {
+                    e.with_kind(ErrorKind::Unsupported).with_hint("it takes a kernel with CONFIG_NFT_OBJREF")
+                }
+                _ => e,
+            });
+            self.filter = Some(begun?);
+        }
+        let new = self.ports.iter().filter(|(_, port)| port.is_linked && !port.is_filtered);
+        let new: Vec<u32> = new.map(|(number, _)| *number).collect();
+        new.into_iter().try_for_each(|number| self.filter_port(socket, number, None))
+    }
+
+    /// Gives a port a firewall; or makes it known to the filter, in the same transaction.
+    fn filter_port(&mut self, socket: &Socket, number: u32, firewall: Option<&Firewall>) -> Result<()> {
+        let Some(filter) = &mut self.filter else { return Ok(()) };
+        let port = self.ports.get(&number).ok_or_else(closed)?;
+        let others = self.ports.iter().filter(|(other, _)| **other != number);
+        let others: Vec<&Firewall> = others.filter_map(|(_, port)| Some(&port.firewall.as_ref()?.firewall)).collect();
+        let members = self.ports.iter().filter(|(_, port)| port.is_filtered);
+        let members: Vec<Member<'_>> = members.map(|(number, port)| port.member(*number)).collect();
+        let change = Change {
+            member: &port.member(number),
+            is_new: !port.is_filtered,
+            old: port.firewall.as_ref(),
+            others: &others,
+            members: &members,
+        };
+        let kept = filter.change(socket, &change, firewall)?;
+        let port = self.ports.get_mut(&number).expect("it was there");
+        port.is_filtered = true;
+        if kept.is_some() {
+            port.firewall = kept;
+        }
+        Ok(())
+    }
+
     /// The lines of all that have their devices.
     fn lines(&self) -> String {
         self.ports.values().filter(|port| port.lines_at.is_some()).map(Port::lines).collect()
@@ -863,6 +1072,10 @@ impl State {
 pub(crate) struct Link {
     network: Arc<Shared>,
     number: u32,
+    /// Those of the network that the container uses: another device may lead out already.
+    gateways: Vec<IpAddr>,
+    /// Ports of the host that lead to it, and sockets that have them as long.
+    lead: Option<(Lead, Vec<HostOnly>)>,
 }
 
 impl Drop for Link {
@@ -874,13 +1087,19 @@ impl Drop for Link {
         let mut state = lock(&shared.state);
         let Some(port) = state.ports.remove(&self.number) else { return };
         state.pool.give_back(&port.addresses);
-        let Some(sockets) = &state.sockets else { return };
+        let Some(sockets) = state.sockets.clone() else { return };
         let addresses: Vec<IpAddr> = port.addresses.iter().map(IpNet::addr).collect();
         let mut batch = Batch::default();
         batch.sources(self.number, &addresses, port.mac, false);
         // Where it did not come so far that they were added, there is nothing to remove. Numbers of ports are not used again: what
         // stays in a set means nobody.
         let _ = sockets.firewall.request(batch);
+        if let (Some((lead, _)), Some(uplink)) = (&self.lead, &mut state.uplink) {
+            uplink.withdraw(&sockets.firewall, lead);
+        }
+        if port.is_filtered {
+            state.unfilter(&sockets.firewall, self.number, &port);
+        }
         if let Some(at) = port.lines_at {
             state.hosts.remove(at);
             state.tell_own_hosts(&shared.name);
@@ -925,9 +1144,23 @@ impl Link {
         let mut batch = Batch::default();
         let mtu = Some(shared.mtu);
         let remote = Remote { end: End { ..there }, namespace: namespace.as_raw_fd(), mac: Some(mac), mtu };
-        batch.veth(&here, mtu, &remote, BRIDGE.index);
+        batch.veth(&here, mtu, &remote, Some(BRIDGE.index));
         batch.behind_port(&here, mac);
         sockets.route.request(batch)?;
+        {
+            // Before anything passes: what follows lets it send.
+            let mut state = lock(&shared.state);
+            let port = state.ports.get_mut(&number).ok_or_else(closed)?;
+            port.is_linked = true;
+            let wanted = port.wanted.take();
+            let filtered = match &wanted {
+                Some(_) => state.start_filter(&sockets.firewall),
+                None => Ok(()),
+            };
+            filtered
+                .and_then(|()| state.filter_port(&sockets.firewall, number, wanted.as_ref()))
+                .map_err(|e| if wanted.is_some() { in_firewall(e, "net.firewall") } else { e })?;
+        }
         let mut batch = Batch::default();
         batch.sources(number, &addresses.iter().map(IpNet::addr).collect::<Vec<_>>(), mac, true);
         sockets.firewall.request(batch)?;
@@ -936,6 +1169,7 @@ impl Link {
         for address in addresses {
             batch.address(&there, address);
         }
+        self.gateways.iter().for_each(|gateway| batch.route(&there, everywhere(*gateway), Some(*gateway)));
         socket.request(batch)
     }
 }
@@ -948,6 +1182,14 @@ pub(crate) enum Attached {
 }
 
 impl Attached {
+    /// By whom it leads to everywhere, of a network.
+    fn gateways(&self) -> Vec<IpAddr> {
+        match self {
+            Self::OnNetwork(link) => link.gateways.clone(),
+            Self::Other(_) => Vec::new(),
+        }
+    }
+
     /// What it has; `None` when its network has ended.
     pub fn address(&self) -> Option<Address> {
         match self {
@@ -1014,6 +1256,8 @@ pub(crate) struct Joining {
     connected: bool,
     /// Networks of the pod that it is in.
     of_pod: Vec<(Arc<Shared>, u32)>,
+    /// Addresses of the families of IP in which it has a way to everywhere.
+    ways: Vec<IpAddr>,
     failed: Option<Error>,
 }
 
@@ -1037,6 +1281,14 @@ fn other_keeper(name: &str) -> Error {
         .with_hint("an ordinary user's containers and networks that have to do with each other are started by threads with the same credentials, the networks first")
 }
 
+/// Ways to everywhere that these devices have without a network: of each family a container has one. Those that are named go before that of a
+/// network.
+fn ways(list: &[Attachment]) -> Vec<IpAddr> {
+    let routed = list.iter().filter(|one| matches!(one.kind, AttachmentKind::Routed { .. }) && one.routes.is_empty());
+    let gateways = list.iter().flat_map(|one| &one.gateways).copied();
+    gateways.chain(routed.flat_map(|one| one.addresses.iter().map(|address| address.address))).collect()
+}
+
 /// Whether /etc/hosts of a container on so many networks is not the network's: it has more in it.
 fn has_own_hosts(spec: &Spec, networks: usize) -> bool {
     matches!(spec.namespaces.get(&NamespaceKind::Mnt), None | Some(NamespaceSource::New))
@@ -1050,6 +1302,7 @@ impl Joining {
         let list = spec.net.attachments();
         let mut joining = Self::default();
         let names: Vec<String> = [&spec.name, &spec.hostname].into_iter().flatten().cloned().collect();
+        joining.ways = ways(list);
         for (i, (one, interface)) in list.iter().zip(interfaces(list)).enumerate() {
             let inside = FIRST_INSIDE + i as u32;
             let field = if list.len() == 1 { "net".to_owned() } else { format!("net[{i}]") };
@@ -1089,7 +1342,11 @@ impl Joining {
             }
             None => e.with_field(field),
         });
-        self.all.push(Joined::Link(link?));
+        let mut link = link?;
+        let new = |way: &&IpAddr| self.ways.iter().all(|other| other.is_ipv4() != way.is_ipv4());
+        link.gateways = network.gateways.iter().filter(new).copied().collect();
+        self.ways.extend(&link.gateways);
+        self.all.push(Joined::Link(link));
         Ok(())
     }
 
@@ -1104,6 +1361,37 @@ impl Joining {
         Self { of_pod, own_hosts, front: hosts_text(spec, true).unwrap_or_default(), ..Self::default() }
     }
 
+    /// Has ports of the host lead to it, by the first network that has a way out by the kernel. The numbers are their places in the
+    /// spec; the sockets have the ports.
+    pub fn publish(&mut self, ports: Vec<(usize, spec::Port, HostOnly)>) -> Result<()> {
+        let Some((first, ..)) = ports.first() else { return Ok(()) };
+        let links = self.all.iter_mut().filter_map(|one| match one {
+            Joined::Link(link) if !link.network.gateways.is_empty() => Some(link),
+            _ => None,
+        });
+        let Some(link) = links.into_iter().next() else {
+            let error =
+                Error::spec(format!("ports[{first}].nat"), "no device of the container is on a network that leads out");
+            return Err(error.with_hint("give it one (internal: false), or leave out nat: a relay takes no network"));
+        };
+        let mut state = lock(&link.network.state);
+        let addresses = state.ports.get(&link.number).map(|port| port.addresses.clone()).ok_or_else(closed)?;
+        let sockets = state.sockets.clone().ok_or_else(closed)?;
+        let uplink = state.uplink.as_mut().ok_or_else(closed)?;
+        let list: Vec<spec::Port> = ports.iter().map(|(_, port, _)| *port).collect();
+        let lead = uplink.publish(&sockets.firewall, &addresses, &list).map_err(|(i, error)| {
+            let at = format!("ports[{}]", ports[i].0);
+            let field = match error.field() {
+                Some(member) => format!("{at}.{member}"),
+                None => format!("{at}.nat"),
+            };
+            error.with_field(field)
+        })?;
+        drop(state);
+        link.lead = Some((lead, ports.into_iter().map(|(_, _, socket)| socket).collect()));
+        Ok(())
+    }
+
     fn links(&self) -> impl Iterator<Item = &Link> {
         self.all.iter().filter_map(|one| match one {
             Joined::Link(link) => Some(link),
@@ -1113,6 +1401,31 @@ impl Joining {
 
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// Whether it reaches what is outside of its networks.
+    pub fn leads_out(&self) -> bool {
+        self.links().any(|link| !link.gateways.is_empty())
+    }
+
+    fn macvtaps(&mut self) -> impl Iterator<Item = &mut Other> {
+        let others = self.all.iter_mut().filter_map(|one| match one {
+            Joined::Other(other) => Some(other.as_mut()),
+            Joined::Link(_) => None,
+        });
+        others.filter(|other| other.tap().is_some())
+    }
+
+    /// The field of the first macvtap, and the names and numbers inside of all.
+    pub fn taps(&mut self) -> Option<(String, Vec<(String, u32)>)> {
+        let field = self.macvtaps().next()?.field();
+        let all = self.macvtaps().filter_map(|other| other.tap().map(|(name, number)| (name.to_owned(), number)));
+        Some((field, all.collect()))
+    }
+
+    /// Where the nodes of macvtaps are to be made.
+    pub fn take_taps(&mut self, taps: &Taps) {
+        self.macvtaps().for_each(|other| other.take_taps(taps.clone()));
     }
 
     /// The file of the network that /etc/hosts is in the container.
@@ -1138,8 +1451,15 @@ impl Joining {
 
     fn connect_by(&mut self, socket: &Arc<Socket>) {
         let made = socket.namespace().and_then(|namespace| {
-            self.all.iter_mut().try_for_each(|one| match one {
-                Joined::Link(link) => link.connect(socket, &namespace),
+            let several = self.all.len() > 1;
+            self.all.iter_mut().enumerate().try_for_each(|(i, one)| match one {
+                Joined::Link(link) => link.connect(socket, &namespace).map_err(|e| match e.field() {
+                    Some(at) if several => {
+                        let place = at.replacen("net", &format!("net[{i}]"), 1);
+                        e.with_field(place)
+                    }
+                    _ => e,
+                }),
                 Joined::Other(other) => other.connect(socket, &namespace),
             })
         });
@@ -1238,6 +1558,9 @@ impl Kept {
         };
         let names: Vec<String> = [&spec.name, &spec.hostname].into_iter().flatten().cloned().collect();
         let mut joining = Joining { own: lock(kept).hosts.clone(), ..Joining::default() };
+        joining.ways = ways(spec.net.attachments());
+        joining.ways.extend(&one.gateways);
+        joining.ways.extend(lock(kept).devices.iter().flat_map(Attached::gateways));
         let inside = new_index();
         joining.add(one, interface, inside, "net".to_owned(), &names, keeper)?;
         joining.connect_by(&socket);

@@ -40,6 +40,11 @@ pub(super) fn nth(subnet: &IpNet, number: u128) -> IpAddr {
     }
 }
 
+/// The address that is kept for a gateway.
+pub(super) fn gateway_of(subnet: &IpNet) -> IpAddr {
+    nth(subnet, 1)
+}
+
 /// Why an address cannot be had.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refusal {

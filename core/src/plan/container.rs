@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::attribute::Attribute;
 use super::builder::{Arg, Builder, Owned, call};
-use super::facts::{DeviceFact, DiskFact, Facts, GroupMount, HostEntry, Need, QuotaCall, UndoName};
+use super::facts::{DeviceFact, DiskFact, Facts, GroupMount, HostEntry, Need, QuotaCall, TapsFact, UndoName};
 use super::owner::OwnerMaps;
 use super::process::{ProcessPlan, need};
 use super::sysctl;
@@ -167,6 +167,9 @@ pub(crate) struct ContainerPlan<'a> {
 }
 
 /// The plan of a start, and the descriptors that its request has to bring.
+/// Where programs read which name servers there are: resolv.conf(5).
+pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// The lines that every /etc/hosts has.
 pub(crate) const LOCALHOST: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
 
@@ -911,6 +914,9 @@ impl<'a> ContainerPlan<'a> {
             self.later(tree, path, false, true);
         }
         self.given_devices();
+        if let Some(taps) = &self.facts.taps {
+            self.taps(at, taps);
+        }
         self.b.field("/dev/pts");
         // A joined user namespace may not have the group.
         let unknown = !self.is_own(Ns::User) && namespace_source(self.spec, Ns::User) != NamespaceSource::Host;
@@ -965,6 +971,19 @@ impl<'a> ContainerPlan<'a> {
             self.set_attributes(tree, NOSUID | NOEXEC, false);
             self.later(tree, device.target.clone(), false, true);
         }
+    }
+
+    /// Nodes of macvtaps come with the devices, by names that are known before their numbers are. The host makes them on the mount that is
+    /// there: a clone to be idmapped would take Linux 6.15, so their ids are the host's.
+    fn taps(&mut self, scratch: Arg, taps: &TapsFact) {
+        self.b.field("net");
+        self.mkdir(scratch, "dev/taps", 0o755);
+        for (name, number) in &taps.devices {
+            let (target, link) = (self.b.text(format!("taps/{name}")), self.b.text(format!("dev/tap{number}")));
+            self.b.op(call::SYMLINKAT, [target, scratch, link]).path(format!("/dev/tap{number}"));
+        }
+        let directory = self.need(Need::Pass(taps.directory));
+        self.later(directory, "/dev/taps", true, true);
     }
 
     fn has_mount_at(&self, target: &str) -> bool {
@@ -1178,7 +1197,9 @@ impl<'a> ContainerPlan<'a> {
         let mut files: Vec<(String, PathBuf, Vec<u8>, u32)> = Vec::new();
         if !self.spec.dns.is_empty() {
             let text: String = self.spec.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
-            files.push(("dns".into(), "/etc/resolv.conf".into(), text.into_bytes(), 0o644));
+            files.push(("dns".into(), RESOLV_CONF.into(), text.into_bytes(), 0o644));
+        } else if let Some(text) = &self.facts.name_servers {
+            files.push(("net".into(), RESOLV_CONF.into(), text.clone().into_bytes(), 0o644));
         }
         let is_own = |path: &str| self.spec.files.contains_key(Path::new(path));
         if let Some(path) = self.facts.hosts.clone().filter(|_| !is_own("/etc/hosts")) {
@@ -1194,6 +1215,7 @@ impl<'a> ContainerPlan<'a> {
             files.push((format!("files[{:?}]", path.to_string_lossy()), path.clone(), file.data.clone(), file.mode));
         }
         for (i, (field, target, data, mode)) in files.into_iter().enumerate() {
+            let field_is_net = field == "net";
             self.b.field(field);
             let name = format!("f{i}");
             let text = self.b.text(&name);
@@ -1208,7 +1230,11 @@ impl<'a> ContainerPlan<'a> {
             }
             self.b.op(call::CLOSE, [Arg::Slot(file)]);
             let tree = self.clone_dir(scratch, &name);
+            let optional = field_is_net && target == Path::new(RESOLV_CONF);
             self.later(tree, target, false, false);
+            if let Some(attach) = self.attach.last_mut().filter(|_| optional) {
+                attach.optional = true;
+            }
         }
     }
 

@@ -38,6 +38,15 @@ pub(crate) enum Need {
     Listener(usize),
 }
 
+/// Where nodes of macvtaps are made while the container starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TapsFact {
+    /// A descriptor of the caller: a directory on a mount of its own.
+    pub directory: i32,
+    /// The names and the numbers of the devices inside.
+    pub devices: Vec<(String, u32)>,
+}
+
 /// A device node of the host that the container gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceFact {
@@ -154,6 +163,8 @@ pub(crate) struct Facts {
     pub switch: bool,
     /// The kernel has IPv6.
     pub ipv6: bool,
+    /// What /etc/resolv.conf is, if there is such a file and the spec says nothing.
+    pub name_servers: Option<String>,
     /// The file of the host that is /etc/hosts.
     pub hosts: Option<PathBuf>,
     /// /etc/hosts is made here and sent to the library.
@@ -200,6 +211,8 @@ pub(crate) struct Facts {
     pub devices: Vec<DeviceFact>,
     /// The caller may make nodes: the container gets its own.
     pub own_nodes: bool,
+    /// With macvtaps.
+    pub taps: Option<TapsFact>,
     /// Paths to mask or make read-only that exist in a fresh proc and sysfs, and whether they are directories; others are
     /// looked up inside.
     pub known_paths: Vec<(PathBuf, Option<bool>)>,

@@ -32,6 +32,8 @@ pub(crate) mod event_options;
 pub(crate) mod fields;
 /// Files made from bytes.
 mod file;
+/// What passes at a device on a network.
+mod firewall;
 /// How ids inside are ids of the host.
 mod idmap;
 /// Limits and shares of block devices.
@@ -95,6 +97,7 @@ pub use device::Device;
 pub use disk::{Disk, DiskBackend, Filesystem, IdQuota, QuotaId};
 pub use duration::parse as parse_duration;
 pub use file::File;
+pub use firewall::{Firewall, FirewallAction, FirewallPeer, FirewallPorts, FirewallProtocol, FirewallRule};
 pub use idmap::{IdRange, Idmap};
 pub use io::{IoMax, RdmaMax};
 pub use mount::{BindSource, Mount, MountKind, MountOwner};

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::at::At;
 use super::codec::Codec;
+use super::firewall::Firewall;
 use super::json::{self, Json, json, wrong_type};
 use super::suggest;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,6 +33,16 @@ pub enum AttachmentKind {
     Bridge(String),
     /// A device of its own on a device of the host, with an address (MAC) of its own: `bridge`, `private`, `vepa`, `passthru`.
     Macvlan {
+        /// The host's device.
+        parent: String,
+        /// Who on the same device it reaches.
+        mode: MacvlanMode,
+    },
+    /// As a macvlan, for a virtual machine in the container: what comes is read from `/dev/taps/INTERFACE`, what is written there is sent. Each
+    /// frame of Ethernet has a struct virtio_net_hdr of 10 bytes before it, unless ioctls (TUNSETIFF, TUNSETVNETHDRSZ) say otherwise. `/dev/tapN`, N being
+    /// the device's number (`/sys/class/net/INTERFACE/ifindex`), is a link to it. The node is the `user`'s as whom `argv` runs, else root's. Takes
+    /// CAP_MKNOD too, and a mount namespace of the container's own; not in a pod. Source: the kernel's drivers/net/tap.c.
+    Macvtap {
         /// The host's device.
         parent: String,
         /// Who on the same device it reaches.
@@ -86,7 +97,7 @@ impl RoutedPair {
     }
 }
 
-/// Who on the same device a macvlan reaches. Source: the kernel's include/uapi/linux/if_link.h.
+/// Who on the same device a macvlan or macvtap reaches. Source: the kernel's include/uapi/linux/if_link.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum MacvlanMode {
     /// All others.
@@ -198,29 +209,31 @@ pub struct Route {
 
 /// A device of a container, and what it leads to.
 ///
-/// As text, `network:NAME`, `bridge:NAME`, `macvlan:PARENT`, `ipvlan:PARENT`, `device:NAME`. As an object `{"network": "shop", "interface": "eth0",
-/// "addresses": ["10.89.0.5"], "mac": "02:00:0a:59:00:05", "aliases": ["db"]}`, or `{"macvlan": "eth0", "mode": "bridge", "addresses":
+/// As text, `network:NAME`, `bridge:NAME`, `macvlan:PARENT`, `macvtap:PARENT`, `ipvlan:PARENT`, `device:NAME`. As an object `{"network": "shop", "interface": "eth0",
+/// "addresses": ["10.89.0.5"], "mac": "02:00:0a:59:00:05", "aliases": ["db"], "firewall": {"incoming": "deny"}}`, or `{"macvlan": "eth0", "mode": "bridge", "addresses":
 /// ["192.0.2.5/24", "fd00::5/64"], "gateways": ["192.0.2.1"], "routes": [{"to": "10.0.0.0/8", "via": "192.0.2.7"}], "mtu": 1500}`, likewise `ipvlan` (`mode`), `vlan` (`id`),
-/// `bridge`, `device`, `routed` (`pair`: `veth`, `netkit`; it has to have `addresses`).
+/// `bridge`, `device`, `routed` (`pair`: `veth`, `netkit`; it has to have `addresses`), and without addresses `macvtap` (`mode`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// What the device leads to.
     pub kind: AttachmentKind,
     /// The name of the device inside; `eth0`, `eth1` by default.
     pub interface: Option<String>,
-    /// On a network at most one address of each of its subnets, others are chosen; elsewhere these.
+    /// On a network at most one address of each of its subnets, others are chosen; elsewhere these. A macvtap has none.
     pub addresses: Vec<InterfaceAddress>,
     /// The address of the device. Default: made from its IP address on a network, else the kernel's choice. An ipvlan has that of its
     /// parent.
     pub mac: Option<[u8; 6]>,
     /// The largest packet in bytes. Default: the network's, or that of the host's device.
     pub mtu: Option<u32>,
-    /// Where everything goes that is not near: at most one of IPv4 and one of IPv6. Not on a network.
+    /// Where everything goes that is not near: at most one of IPv4 and one of IPv6. Not on a network, nor of a macvtap.
     pub gateways: Vec<IpAddr>,
-    /// Further ways. Not on a network.
+    /// Further ways. Not on a network, nor of a macvtap.
     pub routes: Vec<Route>,
     /// On a network, names besides the container's `name` and `hostname` by which the others find it.
     pub aliases: Vec<String>,
+    /// On a network, what passes at the device; without it everything. Changes by [`Network::set_firewall`](crate::Network::set_firewall).
+    pub firewall: Option<Firewall>,
 }
 
 impl Attachment {
@@ -235,6 +248,7 @@ impl Attachment {
             gateways: Vec::new(),
             routes: Vec::new(),
             aliases: Vec::new(),
+            firewall: None,
         }
     }
 
@@ -251,6 +265,11 @@ impl Attachment {
     /// A device on one of the host, in mode `bridge`.
     pub fn macvlan(parent: impl Into<String>) -> Self {
         Self::new(AttachmentKind::Macvlan { parent: parent.into(), mode: MacvlanMode::Bridge })
+    }
+
+    /// A device on one of the host for a virtual machine, in mode `bridge`.
+    pub fn macvtap(parent: impl Into<String>) -> Self {
+        Self::new(AttachmentKind::Macvtap { parent: parent.into(), mode: MacvlanMode::Bridge })
     }
 
     /// A device on one of the host.
@@ -315,6 +334,12 @@ impl Attachment {
         self
     }
 
+    /// What passes at it.
+    pub fn firewall(mut self, firewall: Firewall) -> Self {
+        self.firewall = Some(firewall);
+        self
+    }
+
     /// The network that it is on.
     pub(crate) fn on_network(&self) -> Option<&str> {
         match &self.kind {
@@ -329,6 +354,7 @@ impl Attachment {
             AttachmentKind::Network(name) => ("network", name),
             AttachmentKind::Bridge(name) => ("bridge", name),
             AttachmentKind::Macvlan { parent, .. } => ("macvlan", parent),
+            AttachmentKind::Macvtap { parent, .. } => ("macvtap", parent),
             AttachmentKind::Ipvlan { parent, .. } => ("ipvlan", parent),
             AttachmentKind::Vlan { parent, .. } => ("vlan", parent),
             AttachmentKind::Routed { outer, .. } => ("routed", outer),
@@ -338,11 +364,12 @@ impl Attachment {
 }
 
 const WORDS: [&str; 3] = ["loopback", "none", "host"];
-const KINDS: [&str; 7] = ["network", "bridge", "macvlan", "ipvlan", "vlan", "routed", "device"];
-const KEYS: [&str; 17] = [
+const KINDS: [&str; 8] = ["network", "bridge", "macvlan", "macvtap", "ipvlan", "vlan", "routed", "device"];
+const KEYS: [&str; 19] = [
     "network",
     "bridge",
     "macvlan",
+    "macvtap",
     "ipvlan",
     "vlan",
     "routed",
@@ -357,8 +384,9 @@ const KEYS: [&str; 17] = [
     "gateways",
     "routes",
     "aliases",
+    "firewall",
 ];
-const FORMS: &str = "loopback, none, host, network:NAME, bridge:NAME, macvlan:PARENT, ipvlan:PARENT, device:NAME, or an object, or a list of these";
+const FORMS: &str = "loopback, none, host, network:NAME, bridge:NAME, macvlan:PARENT, macvtap:PARENT, ipvlan:PARENT, device:NAME, or an object, or a list of these";
 
 impl Net {
     /// The word for it: `loopback`, `none`, `host`, `attached`.
@@ -414,6 +442,7 @@ fn short(text: &str) -> Option<Attachment> {
         "network" => Attachment::network(name),
         "bridge" => Attachment::bridge(name),
         "macvlan" => Attachment::macvlan(name),
+        "macvtap" => Attachment::macvtap(name),
         "ipvlan" => Attachment::ipvlan(name, IpvlanMode::L2),
         "device" => Attachment::device(name),
         _ => return None,
@@ -438,7 +467,7 @@ fn read_kind(members: &json::Members, at: &At) -> Result<AttachmentKind> {
             found.ok_or_else(|| wrong_type(&at.key(key), &names.join(", "), json))
         }
     };
-    for (key, of) in [("mode", &["macvlan", "ipvlan"][..]), ("id", &["vlan"]), ("pair", &["routed"])] {
+    for (key, of) in [("mode", &["macvlan", "macvtap", "ipvlan"][..]), ("id", &["vlan"]), ("pair", &["routed"])] {
         if !of.contains(&kind) && json::member(members, key).is_some() {
             return Err(at.key(key).error(format!("is of {}", of.join(" and "))));
         }
@@ -446,9 +475,12 @@ fn read_kind(members: &json::Members, at: &At) -> Result<AttachmentKind> {
     Ok(match kind {
         "network" => AttachmentKind::Network(name),
         "bridge" => AttachmentKind::Bridge(name),
-        "macvlan" => {
+        "macvlan" | "macvtap" => {
             let mode = MacvlanMode::ALL[word("mode", MacvlanMode::ALL.map(MacvlanMode::name).into())?];
-            AttachmentKind::Macvlan { parent: name, mode }
+            match kind {
+                "macvlan" => AttachmentKind::Macvlan { parent: name, mode },
+                _ => AttachmentKind::Macvtap { parent: name, mode },
+            }
         }
         "ipvlan" => {
             let mode = IpvlanMode::ALL[word("mode", IpvlanMode::ALL.map(IpvlanMode::name).into())?];
@@ -520,6 +552,9 @@ fn read_attachment(json: &Json, at: &At) -> Result<Attachment> {
         gateways: gateways.transpose()?.unwrap_or_default(),
         routes,
         aliases: aliases.transpose()?.unwrap_or_default(),
+        firewall: json::member(members, "firewall")
+            .map(|json| Firewall::read(json, &at.key("firewall")))
+            .transpose()?,
     })
 }
 
@@ -532,7 +567,9 @@ fn write_attachment(one: &Attachment) -> Json {
     let mut json = json!({});
     json[kind] = name.into();
     match &one.kind {
-        AttachmentKind::Macvlan { mode, .. } => json["mode"] = mode.name().into(),
+        AttachmentKind::Macvlan { mode, .. } | AttachmentKind::Macvtap { mode, .. } => {
+            json["mode"] = mode.name().into()
+        }
         AttachmentKind::Ipvlan { mode, .. } => json["mode"] = mode.name().into(),
         AttachmentKind::Vlan { id, .. } => json["id"] = (*id).into(),
         AttachmentKind::Routed { pair, .. } if *pair != RoutedPair::Veth => json["pair"] = pair.name().into(),
@@ -563,6 +600,9 @@ fn write_attachment(one: &Attachment) -> Json {
     }
     if !one.aliases.is_empty() {
         json["aliases"] = one.aliases.as_slice().into();
+    }
+    if let Some(firewall) = &one.firewall {
+        json["firewall"] = firewall.json();
     }
     json
 }
@@ -601,7 +641,7 @@ impl Codec for Net {
     fn schema() -> Json {
         let text = json!({"type": "string"});
         let texts = json!({"anyOf": [text, {"type": "array", "items": text}]});
-        let name = json!({"type": "string", "pattern": "^(network|bridge|macvlan|ipvlan|device):"});
+        let name = json!({"type": "string", "pattern": "^(network|bridge|macvlan|macvtap|ipvlan|device):"});
         let modes: Vec<&str> =
             MacvlanMode::ALL.map(MacvlanMode::name).into_iter().chain(IpvlanMode::ALL.map(IpvlanMode::name)).collect();
         let route = json!({"type": "object", "additionalProperties": false, "required": ["to"],
@@ -688,6 +728,9 @@ pub(super) fn validate(list: &[Attachment], host_name: impl Fn(&At, &str) -> Res
         for (j, alias) in one.aliases.iter().enumerate() {
             host_name(&at.key("aliases").index(j), alias)?;
         }
+        if let Some(firewall) = &one.firewall {
+            firewall.validate(&at.key("firewall"), &host_name)?;
+        }
     }
     Ok(())
 }
@@ -726,12 +769,28 @@ fn validate_device(one: &Attachment, at: &At) -> Result<()> {
             return Err(place.key("to").error(format!("{} has bits behind its prefix", route.to)));
         }
     }
+    let of_the_guest = [
+        ("addresses", one.addresses.is_empty()),
+        ("gateways", one.gateways.is_empty()),
+        ("routes", one.routes.is_empty()),
+    ];
+    if matches!(one.kind, AttachmentKind::Macvtap { .. })
+        && let Some((key, _)) = of_the_guest.iter().find(|(_, absent)| !absent)
+    {
+        return Err(at
+            .key(key)
+            .error("what comes to a macvtap goes to who reads its node, not to the container's network")
+            .with_hint("the guest sets up its own addresses"));
+    }
     let networks =
         [("gateways", one.gateways.is_empty()), ("routes", one.routes.is_empty()), ("mtu", one.mtu.is_none())];
     match networks.iter().find(|(_, absent)| !absent) {
         Some((key, _)) if one.on_network().is_some() => Err(at.key(key).error("is the network's")),
         _ if one.on_network().is_none() && !one.aliases.is_empty() => {
             Err(at.key("aliases").error("only those on a network of this program are found by names"))
+        }
+        _ if one.on_network().is_none() && one.firewall.is_some() => {
+            Err(at.key("firewall").error("takes a network of this program").with_hint("{\"network\": NAME, ...}"))
         }
         _ => Ok(()),
     }

@@ -8,8 +8,9 @@ use super::at::At;
 use super::json::{self, Json, json, wrong_type};
 use crate::error::{Error, Result};
 
-/// What a [`Network`](crate::Network) is to be. As JSON `{"name": "shop", "subnets": ["10.1.2.0/24", "fd00:1::/64"], "mtu": 1500}`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a [`Network`](crate::Network) is to be. As JSON `{"name": "shop", "subnets": ["10.1.2.0/24", "fd00:1::/64"], "mtu": 1500,
+/// "internal": false}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkSpec {
     /// By which containers name it. Default: one that no other has. 1 to 48 letters, digits, `_`, `.` and `-`.
     pub name: Option<String>,
@@ -19,9 +20,19 @@ pub struct NetworkSpec {
     pub subnets: Vec<String>,
     /// The largest packet in bytes: 1280 to 65535. Default: 1500.
     pub mtu: Option<u32>,
+    /// Whether nothing leads out of it: the default. Without, its containers reach what this program reaches, and what is open on this
+    /// machine, as if they were this program: by the kernel's masquerade, with CAP_NET_ADMIN and where `net.ipv4.ip_forward` is
+    /// set; else by `pasta` (package passt) or `slirp4netns`.
+    pub internal: bool,
 }
 
-const KEYS: [&str; 3] = ["name", "subnets", "mtu"];
+impl Default for NetworkSpec {
+    fn default() -> Self {
+        Self { name: None, subnets: Vec::new(), mtu: None, internal: true }
+    }
+}
+
+const KEYS: [&str; 4] = ["name", "subnets", "mtu", "internal"];
 
 impl NetworkSpec {
     /// What a network has unless something else is asked for.
@@ -49,6 +60,12 @@ impl NetworkSpec {
     /// Sets [`mtu`](Self#structfield.mtu).
     pub fn mtu(mut self, bytes: u32) -> Self {
         self.mtu = Some(bytes);
+        self
+    }
+
+    /// Sets [`internal`](Self#structfield.internal).
+    pub fn internal(mut self, internal: bool) -> Self {
+        self.internal = internal;
         self
     }
 
@@ -87,7 +104,12 @@ impl NetworkSpec {
                 )
             }
         };
-        let spec = Self { name, subnets, mtu };
+        let internal = match json::member(members, "internal") {
+            None => true,
+            Some(Json::Bool(internal)) => *internal,
+            Some(other) => return Err(wrong_type(&At::Field("internal"), "true or false", other)),
+        };
+        let spec = Self { name, subnets, mtu, internal };
         spec.validate()?;
         Ok(spec)
     }
@@ -103,6 +125,9 @@ impl NetworkSpec {
         }
         if let Some(mtu) = self.mtu {
             json["mtu"] = mtu.into();
+        }
+        if !self.internal {
+            json["internal"] = false.into();
         }
         json.to_string()
     }
@@ -169,11 +194,11 @@ mod tests {
 
     #[test]
     fn json_there_and_back() {
-        for text in ["{}", r#"{"mtu":9000,"name":"shop","subnets":["10.1.2.0/24","fd00:1::/64"]}"#] {
+        for text in ["{}", r#"{"internal":false,"mtu":9000,"name":"shop","subnets":["10.1.2.0/24","fd00:1::/64"]}"#] {
             let spec = NetworkSpec::from_json(text).unwrap();
             assert_eq!(spec.to_json(), text);
         }
-        let spec = NetworkSpec::new().name("shop").subnet("10.1.2.0/24").mtu(1400);
+        let spec = NetworkSpec::new().name("shop").subnet("10.1.2.0/24").mtu(1400).internal(false);
         assert_eq!(NetworkSpec::from_json(&spec.to_json()).unwrap(), spec);
         assert_eq!(NetworkSpec::from_json(r#"{"subnets": "10.1.2.0/24"}"#).unwrap().subnets, ["10.1.2.0/24"]);
         NetworkSpec::SUBNETS.iter().fold(NetworkSpec::new(), |spec, subnet| spec.subnet(*subnet)).validate().unwrap();
@@ -188,6 +213,7 @@ mod tests {
             (r#"{"name": ""}"#, Some("name"), "not a name"),
             (r#"{"name": "a/b"}"#, Some("name"), "not a name"),
             (r#"{"name": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}"#, Some("name"), "48"),
+            (r#"{"internal": "no"}"#, Some("internal"), "true or false"),
             (r#"{"mtu": "big"}"#, Some("mtu"), "bytes"),
             (r#"{"mtu": 100}"#, Some("mtu"), "1280"),
             (r#"{"mtu": 99999999999}"#, Some("mtu"), "65535"),

@@ -39,8 +39,9 @@ impl Protocol {
 /// One entry of `ports`: a port of the container, reachable at one of the host.
 ///
 /// As text, `[[ADDRESS:]HOST_PORT:]PORT[/udp]`: `5432`, `15432:5432`, `0.0.0.0:8080:80`, `[::1]::53/udp`; without a host port, or
-/// with 0, a free one. As an object `{"port": 5432, "host_port": 15432, "host": "127.0.0.1", "protocol": "tcp"}`. The whole field
-/// may also be a map of ports to host ports, `{"5432": 15432}`.
+/// with 0, a free one. As an object `{"port": 5432, "host_port": 15432, "host": "127.0.0.1", "protocol": "tcp", "nat": false}`. The whole
+/// field may also be a map of ports to host ports, `{"5432": 15432}`. There, text, and `port` and `host_port` of an object, may say
+/// several ports in a row: `9000-9009:8000-8009` is ten entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
     /// Where the service listens inside, on 127.0.0.1, ::1 or all addresses. Range: 1 to 65535; 0 only in what text that could
@@ -52,15 +53,19 @@ pub struct Port {
     pub host: IpAddr,
     /// TCP by default.
     pub protocol: Protocol,
+    /// Whether the host's kernel leads packets on to the container, which sees who sent them: on a [`Network`](crate::Network) that
+    /// is not internal and has its way out by the kernel. Default: no, a relay beside the container carries what is sent; that
+    /// takes no rights and no such network.
+    pub nat: bool,
 }
 
 const FORMS: &str = "a port, [[ADDRESS:]HOST_PORT:]PORT[/udp] or an object";
-const KEYS: [&str; 4] = ["port", "host_port", "host", "protocol"];
+const KEYS: [&str; 5] = ["port", "host_port", "host", "protocol", "nat"];
 
 impl Port {
     /// A TCP port of the container at a free port of 127.0.0.1.
     pub fn new(port: u16) -> Self {
-        Self { port, host_port: 0, host: Ipv4Addr::LOCALHOST.into(), protocol: Protocol::Tcp }
+        Self { port, host_port: 0, host: Ipv4Addr::LOCALHOST.into(), protocol: Protocol::Tcp, nat: false }
     }
 
     /// At this port of the host.
@@ -78,6 +83,12 @@ impl Port {
     /// UDP.
     pub fn udp(mut self) -> Self {
         self.protocol = Protocol::Udp;
+        self
+    }
+
+    /// Led on by the host's kernel.
+    pub fn nat(mut self) -> Self {
+        self.nat = true;
         self
     }
 
@@ -213,29 +224,39 @@ impl Codec for Port {
             let text = protocol.as_str().ok_or_else(|| wrong_type(&at, "tcp or udp", protocol))?;
             port.protocol = Protocol::from_name(text).ok_or_else(|| at.error(format!("{text:?} is not tcp or udp")))?;
         }
+        match member("nat") {
+            None => {}
+            Some(Json::Bool(nat)) => port.nat = *nat,
+            Some(other) => return Err(wrong_type(&at.key("nat"), "true or false", other)),
+        }
         Ok(port)
     }
 
     fn write(value: &Self) -> Json {
-        json!({
+        let mut json = json!({
             "port": value.port,
             "host_port": value.host_port,
             "host": value.host.to_string(),
             "protocol": value.protocol.name(),
-        })
+        });
+        if value.nat {
+            json["nat"] = true.into();
+        }
+        json
     }
 
     fn schema() -> Json {
-        let port = |least: u32| json!({"type": "integer", "minimum": least, "maximum": u16::MAX});
+        let port = |least: u32| json!({"type": ["integer", "string"], "minimum": least, "maximum": u16::MAX, "pattern": "^[0-9]+(-[0-9]+)?$"});
         json!({"anyOf": [
-            port(1),
-            {"type": "string", "pattern": "^((([0-9.]+|\\[[0-9a-fA-F:.]+\\]):)?[0-9]*:)?[0-9]+(/(tcp|udp))?$",
-             "description": "[[ADDRESS:]HOST_PORT:]PORT[/udp]"},
+            {"type": "integer", "minimum": 1, "maximum": u16::MAX},
+            {"type": "string", "pattern": "^((([0-9.]+|\\[[0-9a-fA-F:.]+\\]):)?([0-9]+(-[0-9]+)?)?:)?[0-9]+(-[0-9]+)?(/(tcp|udp))?$",
+             "description": "[[ADDRESS:]HOST_PORT:]PORT[/udp], or FIRST-LAST in the place of ports"},
             {"type": "object", "additionalProperties": false, "required": ["port"], "properties": {
                 "port": port(1),
-                "host_port": {"type": "integer", "minimum": 0, "maximum": u16::MAX, "default": 0, "description": "0: a free one"},
+                "host_port": {"anyOf": [port(0)], "default": 0, "description": "0: a free one"},
                 "host": {"type": "string", "default": "127.0.0.1", "description": "an IP address of the host"},
                 "protocol": {"enum": ["tcp", "udp"], "default": "tcp"},
+                "nat": {"type": "boolean", "default": false, "description": "led on by the kernel of the host"},
             }},
         ]})
     }
@@ -263,12 +284,92 @@ impl Ports {
     }
 }
 
+/// `8000-8009` as its first and its last.
+fn row(text: &str) -> Option<(u16, u16)> {
+    let (first, last) = text.split_once('-')?;
+    let number = |text: &str| number(text, "").ok().filter(|number| *number > 0);
+    Some((number(first)?, number(last)?)).filter(|(first, last)| first < last)
+}
+
+/// The texts of single ports that `text`, with rows of ports in the places of ports, stands for. `None`: it has no rows.
+fn spread(text: &str) -> Option<Result<Vec<String>, String>> {
+    let (ports, protocol) = match text.split_once('/') {
+        None => (text, String::new()),
+        Some((ports, name)) => (ports, format!("/{name}")),
+    };
+    let (rest, inside) = match ports.rsplit_once(':') {
+        None => (None, ports),
+        Some((rest, inside)) => (Some(rest), inside),
+    };
+    let (address, outside) = match rest.map(|rest| rest.rsplit_once(':').unwrap_or(("", rest))) {
+        None => ("", ""),
+        Some(parts) => parts,
+    };
+    if !inside.contains('-') && !outside.contains('-') {
+        return None;
+    }
+    let Some((first, last)) = row(inside) else {
+        return Some(Err(format!("{inside:?} is not a row of ports like 8000-8009")));
+    };
+    let count = last - first;
+    let near = match outside {
+        "" | "0" => None,
+        outside => match row(outside) {
+            Some((first, last)) if last - first == count => Some(first),
+            _ => return Some(Err(format!("{outside:?} is not a row of {} ports", u32::from(count) + 1))),
+        },
+    };
+    let front = |i: u16| match (rest, address, near) {
+        (None, ..) => String::new(),
+        (Some(_), "", near) => format!("{}:", near.map(|near| (near + i).to_string()).unwrap_or_default()),
+        (Some(_), address, near) => {
+            format!("{address}:{}:", near.map(|near| (near + i).to_string()).unwrap_or_default())
+        }
+    };
+    Some(Ok((0..=count).map(|i| format!("{}{}{protocol}", front(i), first + i)).collect()))
+}
+
+impl Ports {
+    /// One entry, or those of a row.
+    fn entries(json: &Json, at: &At) -> Result<Vec<Port>> {
+        let wrong = |why: String| at.error(format!("{json} is not {FORMS}: {why}"));
+        if let Some(texts) = json.as_str().and_then(spread) {
+            let texts = texts.map_err(wrong)?;
+            return texts.iter().map(|text| Port::parse(text).map_err(|why| wrong(why))).collect();
+        }
+        let member = |key: &str| json.get(key).and_then(Json::as_str).filter(|text| text.contains('-'));
+        let (inside, outside) = (member("port"), member("host_port"));
+        if inside.is_none() && outside.is_none() {
+            return Ok(vec![Port::read(json, at)?]);
+        }
+        let shown = |key: &str| match json.get(key) {
+            None => String::new(),
+            Some(Json::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        };
+        let text = format!("{}:{}", shown("host_port"), shown("port"));
+        let texts = spread(&text).expect("it has a row").map_err(wrong)?;
+        let one = |text: &String| {
+            let Port { port, host_port, .. } = Port::parse(text).map_err(wrong)?;
+            let mut json = json.clone();
+            json["port"] = port.into();
+            json["host_port"] = host_port.into();
+            Port::read(&json, at)
+        };
+        texts.iter().map(one).collect()
+    }
+}
+
 impl Shape for Ports {
     type Value = Vec<Port>;
 
     fn merge(value: &mut Self::Value, json: &Json, at: &At) -> Result<()> {
-        let Json::Object(members) = json else { return List::<Port>::merge(value, json, at) };
-        *value = members.iter().map(|(key, json)| Self::of_map(key, json, at)).collect::<Result<_>>()?;
+        let all: Result<Vec<Vec<Port>>> = match json {
+            Json::Object(members) => members.iter().map(|(key, json)| Ok(vec![Self::of_map(key, json, at)?])).collect(),
+            Json::Array(list) => list.iter().enumerate().map(|(i, json)| Self::entries(json, &at.index(i))).collect(),
+            other => return List::<Port>::merge(value, other, at),
+        };
+        *value = all?.concat();
         Ok(())
     }
 
@@ -277,7 +378,16 @@ impl Shape for Ports {
     }
 
     fn set(value: &mut Self::Value, text: &[u8], at: &At) -> Result<()> {
-        List::<Port>::set(value, text, at)
+        let Ok(text) = std::str::from_utf8(text) else { return List::<Port>::set(value, text, at) };
+        // `[::1]:53:53` is no JSON.
+        let json = match json::parse(text) {
+            Ok(list @ Json::Array(_)) => return Self::merge_whole(value, &list, at),
+            Ok(object @ Json::Object(_)) => object,
+            _ => Json::String(text.to_owned()),
+        };
+        let place = at.index(value.len());
+        value.extend(Self::entries(&json, &place)?);
+        Ok(())
     }
 
     fn schema() -> Json {
@@ -324,6 +434,41 @@ mod tests {
             "80/",
         ] {
             assert!(Port::parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn rows() {
+        let read = |json: Json| Ports::entries(&json, &At::Field("ports"));
+        for (json, ports) in [
+            (json!("8000-8001"), vec![Port::new(8000), Port::new(8001)]),
+            (
+                json!("9000-9001:80-81/udp"),
+                vec![Port::new(80).host_port(9000).udp(), Port::new(81).host_port(9001).udp()],
+            ),
+            (json!("0.0.0.0::80-81"), vec![Port::new(80).host([0, 0, 0, 0]), Port::new(81).host([0, 0, 0, 0])]),
+            (
+                json!({"port": "80-81", "host_port": "9000-9001", "nat": true}),
+                vec![Port::new(80).host_port(9000).nat(), Port::new(81).host_port(9001).nat()],
+            ),
+            (json!({"port": "80-81"}), vec![Port::new(80), Port::new(81)]),
+        ] {
+            assert_eq!(read(json.clone()).unwrap(), ports, "{json}");
+        }
+        for json in [
+            json!("81-80"),
+            json!("80-80"),
+            json!("9000-9002:80-81"),
+            json!("9000-9001:80"),
+            json!("0-1"),
+            json!("-"),
+            json!("80-"),
+            json!("80-81-82"),
+            json!("65535-65536"),
+            json!({"port": 80, "host_port": "90-91"}),
+            json!({"port": "80-81", "host_port": 90}),
+        ] {
+            assert!(read(json.clone()).is_err(), "{json}");
         }
     }
 }

@@ -118,7 +118,7 @@ impl Spec {
                 .with_hint("give at most 3"));
         }
         if let Net::Attached(list) = &self.net {
-            net::validate(list, |at, name| host_name(at, name, MAX_DNS_NAME))?;
+            net::validate(list, name_of_host)?;
         }
         let hosts = At::Field("hosts");
         for (name, address) in &self.hosts {
@@ -1020,6 +1020,11 @@ fn validate_ranges(at: &At, ranges: &[IdRange]) -> Result<()> {
 /// The strict syntax of names, which also become names of files and control groups.
 fn check_name(at: &At, name: &str) -> Result<()> {
     super::name_syntax(name).map_err(|why| at.error(why))
+}
+
+/// A name by which a container is found.
+pub(super) fn name_of_host(at: &At, name: &str) -> Result<()> {
+    host_name(at, name, MAX_DNS_NAME)
 }
 
 /// RFC 1123, section 2.1, with the caller's bound.

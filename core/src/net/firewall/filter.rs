@@ -1,0 +1,1049 @@
+//! What passes at the ports of a switch: lists of rules for each, and who answers whom.
+//!
+//! The kernel's connection tracking of bridges is not everywhere, and what it remembers is of the whole namespace, so that one
+//! container could fill it for all. Here each port has sets of its own, of the flows that its container began: whoever
+//! fills them has no answers any more, and the others have. A flow is remembered when the firewalls of both ends have let its
+//! packet pass. What comes back is looked for among the flows of its receiver, and has to fit the lists of both ends with the
+//! ends exchanged: so a list that changes holds for what is open, and what it says nothing new of goes on.
+//!
+//! ```text
+//! forward, input, output of the bridge -> check: ARP and neighbour discovery pass
+//!     is it an answer?   by the port that it leaves by: began-N; to the switch itself by the port that it came by: asked-N
+//!     does it fit?       by port: outgoing-reversed-N, incoming-reversed-N; an answer that does passes
+//!     what cannot be judged is dropped
+//!     judge:             by port: outgoing-N, incoming-N; what passes is remembered: note-N, or ask-N of what came from the switch
+//! ```
+//!
+//! What is found out about a packet is in its mark, which nobody else uses in this namespace. Chains that lead to chains that lead
+//! to others would be less to write, but the kernel follows all ways through them at each change: a map of a thousand to a map of a
+//! thousand are a million.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP};
+
+use super::super::netlink::{Attributes, Batch, Socket};
+use super::{
+    ARP, Chain, DELRULE, DELSET, DELSETELEM, IPV4, IPV6, Message, NEWCHAIN, NEWSET, NEWSETELEM, NF_ACCEPT, NF_DROP,
+    NFNL_SUBSYS_NFTABLES, NFPROTO_BRIDGE, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIF, NFT_META_PROTOCOL, REGISTER,
+    Rule, Set, TABLE, number, octets, of_ipv4, of_ipv6, text,
+};
+use crate::error::Result;
+use crate::net::Direction;
+use crate::spec::{Firewall, FirewallAction, FirewallPeer, FirewallProtocol, FirewallRule};
+
+const DELCHAIN: u16 = 5;
+const NEWOBJ: u16 = 18;
+const GETOBJ: u16 = 19;
+const DELOBJ: u16 = 20;
+const NFT_OBJECT_COUNTER: u32 = 1;
+const NFT_SET_MAP: u32 = 8;
+const NFT_SET_TIMEOUT: u32 = 0x10;
+const NFT_SET_EVAL: u32 = 0x20;
+const NFT_RETURN: u32 = -5i32 as u32;
+const NFT_GOTO: u32 = -4i32 as u32;
+const NFT_JUMP: u32 = -3i32 as u32;
+const NFT_CMP_EQ: u32 = 0;
+const NFT_META_MARK: u32 = 3;
+
+/// Marks of a packet: nothing is known; it is an answer; it would be one, but a list has changed; its protocol, and its ports if it has
+/// them, can be read.
+const UNKNOWN: u32 = 0;
+const ANSWER: u32 = 1;
+const DENIED: u32 = 2;
+const READABLE: u32 = 3;
+
+/// NF_BR_FORWARD.
+const FORWARD: u32 = 2;
+/// That, NF_BR_LOCAL_IN, NF_BR_LOCAL_OUT; behind NF_BR_PRI_FILTER_BRIDGED, where the cuts are.
+const HOOKS: [(Chain, &[u32]); 3] = [
+    (Chain("filter-forward", FORWARD, -199), &[NFT_META_IIF, NFT_META_OIF]),
+    (Chain("filter-input", 1, -199), &[NFT_META_IIF]),
+    (Chain("filter-output", 3, -199), &[NFT_META_OIF]),
+];
+const CHECK: &str = "check";
+const JUDGE: &str = "judge";
+const STRANGE: &str = "strange";
+
+/// Ports with a firewall.
+const FILTERED: &str = "filtered";
+/// Protocols that begin with two ports.
+const PORTED: &str = "ported";
+/// Types of ICMP's errors about a packet, which they contain.
+const ERRORS: [(&str, &[u8]); 2] = [("errors-4", &[3, 11, 12]), ("errors-6", &[1, 2, 3, 4])];
+
+const SCTP: u8 = libc::IPPROTO_SCTP as u8;
+const TCP: u8 = libc::IPPROTO_TCP as u8;
+const UDP: u8 = libc::IPPROTO_UDP as u8;
+const UDPLITE: u8 = libc::IPPROTO_UDPLITE as u8;
+const DCCP: u8 = libc::IPPROTO_DCCP as u8;
+
+/// Addresses (IPv4's with padding), protocol, ports, from the first register on.
+const FLOW: u32 = 44;
+/// Flows that one container can have open, and that many at their end.
+const FLOWS: u32 = 16_384;
+
+/// How long a flow is remembered after its last packet, in milliseconds. TCP as RFC 5382 has it; the others as the kernel's connection
+/// tracking does.
+const OPEN: u64 = (2 * 60 + 4) * 60_000;
+const OPENING: u64 = 120_000;
+const CLOSING: u64 = 60_000;
+const DATAGRAMS: u64 = 180_000;
+const ECHO: u64 = 30_000;
+
+/// Where a packet's flow is looked for.
+const BEGAN: &str = "began";
+const ASKED: &str = "asked";
+/// Where it is remembered.
+const NOTE: &str = "note";
+const ASK: &str = "ask";
+/// An error that a container sends about an answer to what it began.
+const ABOUT: &str = "about";
+/// The lists, and the same with the ends exchanged.
+const OUTGOING: &str = "outgoing";
+const INCOMING: &str = "incoming";
+const OUTGOING_REVERSED: &str = "outgoing-reversed";
+const INCOMING_REVERSED: &str = "incoming-reversed";
+
+/// Maps from ports to chains of that name with the port's number; those that all ports have, and those of firewalls.
+const OF_PORTS: [&str; 3] = [BEGAN, NOTE, ABOUT];
+const OF_FIREWALLS: [&str; 6] = [ASKED, ASK, OUTGOING, INCOMING, OUTGOING_REVERSED, INCOMING_REVERSED];
+
+fn of_port(name: &str, port: u32) -> String {
+    format!("{name}-{port}")
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
+impl Family {
+    fn protocol(self) -> [u8; 2] {
+        match self {
+            Self::Ipv4 => IPV4,
+            Self::Ipv6 => IPV6,
+        }
+    }
+
+    fn length(self) -> u32 {
+        match self {
+            Self::Ipv4 => 4,
+            Self::Ipv6 => 16,
+        }
+    }
+
+    /// Where the addresses of the sender and of the receiver are.
+    fn addresses(self) -> [u32; 2] {
+        match self {
+            Self::Ipv4 => [12, 16],
+            Self::Ipv6 => [8, 24],
+        }
+    }
+
+    fn icmp(self) -> u8 {
+        match self {
+            Self::Ipv4 => libc::IPPROTO_ICMP as u8,
+            Self::Ipv6 => libc::IPPROTO_ICMPV6 as u8,
+        }
+    }
+
+    /// Types of the question and of the answer.
+    fn echo(self) -> [u8; 2] {
+        match self {
+            Self::Ipv4 => [8, 0],
+            Self::Ipv6 => [128, 129],
+        }
+    }
+
+    fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
+    }
+
+    fn errors(self) -> Set {
+        let (name, _) = ERRORS[usize::from(self == Self::Ipv6)];
+        named(name.to_owned(), 1)
+    }
+}
+
+/// What stands behind the addresses and the protocol in a flow.
+#[derive(Clone, Copy)]
+enum Ends {
+    Ports,
+    /// ICMP's number of a question and its answer.
+    Echo,
+    /// None: all flows between two addresses, for fragments, whose first one alone has ports.
+    Any,
+}
+
+/// Sets are found by name, in the same transaction too.
+fn named(name: String, length: u32) -> Set {
+    Set { name, length, number: 100 }
+}
+
+fn port_set(name: &str) -> Set {
+    named(name.to_owned(), 4)
+}
+
+/// Flows of a port: those that are open, and those at their end.
+fn flows(chain: &str, port: u32) -> [Set; 2] {
+    [named(format!("{chain}-{port}-open"), FLOW), named(format!("{chain}-{port}-closing"), FLOW)]
+}
+
+/// The addresses of those with a name.
+fn peer(number: u32, family: Family) -> Set {
+    named(format!("peer{number}-{}", if family == Family::Ipv4 { 4 } else { 6 }), family.length())
+}
+
+impl Rule<'_> {
+    /// The frame is for more than one device.
+    fn for_many(&mut self) -> &mut Self {
+        const NFT_PAYLOAD_LL_HEADER: u32 = 0;
+        self.payload(NFT_PAYLOAD_LL_HEADER, 0, 1, REGISTER).masked(&[1]).is(&[1])
+    }
+
+    fn between(&mut self, first: &[u8], last: &[u8]) -> &mut Self {
+        self.expression("range", |range| {
+            range.put(1, &number(REGISTER));
+            range.put(2, &number(NFT_CMP_EQ));
+            range.nested(3, |data| data.put(1, first));
+            range.nested(4, |data| data.put(1, last));
+        })
+    }
+
+    fn constant(&mut self, register: u32, value: &[u8]) -> &mut Self {
+        self.expression("immediate", |immediate| {
+            immediate.put(1, &number(register));
+            immediate.nested(2, |data| data.put(1, value));
+        })
+    }
+
+    fn counted(&mut self, counter: &str) -> &mut Self {
+        self.expression("objref", |objref| {
+            objref.put(1, &number(NFT_OBJECT_COUNTER));
+            objref.put(2, &text(counter));
+        })
+    }
+
+    fn flow_set(&mut self, set: &Set, operation: u32, timeout: Option<u64>) -> &mut Self {
+        self.expression("dynset", |dynset| {
+            dynset.put(1, &text(&set.name));
+            dynset.put(3, &number(operation));
+            dynset.put(4, &number(REGISTER));
+            if let Some(timeout) = timeout {
+                dynset.put(6, &timeout.to_be_bytes());
+            }
+        })
+    }
+
+    /// The flow of the registers is remembered as long from now on; the rule ends if there are too many.
+    fn remember(&mut self, set: &Set, timeout: u64) -> &mut Self {
+        const NFT_DYNSET_OP_UPDATE: u32 = 1;
+        self.flow_set(set, NFT_DYNSET_OP_UPDATE, Some(timeout))
+    }
+
+    fn forget(&mut self, set: &Set) -> &mut Self {
+        const NFT_DYNSET_OP_DELETE: u32 = 2;
+        self.flow_set(set, NFT_DYNSET_OP_DELETE, None)
+    }
+
+    fn mark(&mut self, mark: u32) -> &mut Self {
+        self.constant(REGISTER, &mark.to_ne_bytes()).expression("meta", |meta| {
+            meta.put(2, &number(NFT_META_MARK));
+            meta.put(3, &number(REGISTER));
+        })
+    }
+
+    fn marked(&mut self, mark: u32) -> &mut Self {
+        self.meta(NFT_META_MARK, REGISTER).is(&mark.to_ne_bytes())
+    }
+
+    fn proceed(&mut self, how: u32, chain: &str) {
+        self.expression("immediate", |immediate| {
+            immediate.put(1, &number(0));
+            immediate.nested(2, |data| verdict_data(data, how, Some(chain)));
+        });
+    }
+
+    /// To the chain of the port.
+    fn by_port(&mut self, way: u32, map: &str) {
+        self.meta(way, REGISTER).expression("lookup", |lookup| {
+            lookup.put(1, &text(map));
+            lookup.put(2, &number(REGISTER));
+            lookup.put(3, &number(0));
+        });
+    }
+
+    fn of_family(&mut self, family: Family) -> &mut Self {
+        self.meta(NFT_META_PROTOCOL, REGISTER).is(&family.protocol())
+    }
+
+    fn above(&mut self, protocol: u8) -> &mut Self {
+        self.meta(NFT_META_L4PROTO, REGISTER).is(&[protocol])
+    }
+
+    fn ported(&mut self, is: bool) -> &mut Self {
+        self.meta(NFT_META_L4PROTO, REGISTER).looked_up(&named(PORTED.to_owned(), 1), is)
+    }
+
+    /// Some of these flags of TCP are set.
+    fn flags(&mut self, mask: u8) -> &mut Self {
+        self.transport(13, 1, REGISTER).masked(&[mask]).is_not(&[0])
+    }
+
+    /// A fragment that is not the first one of its packet.
+    fn fragment(&mut self, family: Family) -> &mut Self {
+        match family {
+            Family::Ipv4 => self.header(6, 2, REGISTER).masked(&[0x1f, 0xff]).is_not(&[0; 2]),
+            Family::Ipv6 => {
+                const NEXTHDR_FRAGMENT: u8 = 44;
+                self.expression("exthdr", |exthdr| {
+                    exthdr.put(1, &number(REGISTER));
+                    exthdr.put(2, &[NEXTHDR_FRAGMENT]);
+                    exthdr.put(3, &number(2));
+                    exthdr.put(4, &number(2));
+                });
+                self.masked(&[0xff, 0xf8]).is_not(&[0; 2])
+            }
+        }
+    }
+
+    /// The packet's flow in the registers, from the sender to the receiver, or the other way round.
+    fn flow(&mut self, family: Family, swapped: bool, ends: Ends) -> &mut Self {
+        let [from, to] = family.addresses();
+        let (one, two) = if swapped { (to, from) } else { (from, to) };
+        for (register, offset) in [(REGISTER, one), (REGISTER + 4, two)] {
+            self.header(offset, family.length(), register);
+            if family == Family::Ipv4 {
+                self.constant(register + 1, &[0xff; 12]);
+            }
+        }
+        if matches!(ends, Ends::Any) {
+            return self.constant(REGISTER + 8, &[0xff; 12]);
+        }
+        self.meta(NFT_META_L4PROTO, REGISTER + 8);
+        let (one, two) = match ends {
+            Ends::Echo => (4, 4),
+            _ if swapped => (2, 0),
+            _ => (0, 2),
+        };
+        self.transport(one, 2, REGISTER + 9).transport(two, 2, REGISTER + 10)
+    }
+
+    /// The flow of the packet that an error of ICMP is about. Headers with options are not looked into.
+    fn flow_inside(&mut self, family: Family, swapped: bool, ends: Ends) -> &mut Self {
+        const INSIDE: u32 = 8;
+        let (protocol, behind) = match family {
+            Family::Ipv4 => (9, 20),
+            Family::Ipv6 => (6, 40),
+        };
+        self.above(family.icmp()).transport(0, 1, REGISTER).looked_up(&family.errors(), true);
+        if family == Family::Ipv4 {
+            self.transport(INSIDE, 1, REGISTER).is(&[0x45]);
+        }
+        self.transport(INSIDE + protocol, 1, REGISTER);
+        match ends {
+            Ends::Echo => self.is(&[family.icmp()]),
+            _ => self.looked_up(&named(PORTED.to_owned(), 1), true),
+        };
+        let [from, to] = family.addresses();
+        let (one, two) = if swapped { (to, from) } else { (from, to) };
+        for (register, offset) in [(REGISTER, one), (REGISTER + 4, two)] {
+            self.transport(INSIDE + offset, family.length(), register);
+            if family == Family::Ipv4 {
+                self.constant(register + 1, &[0xff; 12]);
+            }
+        }
+        self.transport(INSIDE + protocol, 1, REGISTER + 8);
+        let (one, two) = match ends {
+            Ends::Echo => (4, 4),
+            _ if swapped => (2, 0),
+            _ => (0, 2),
+        };
+        let ports = INSIDE + behind;
+        self.transport(ports + one, 2, REGISTER + 9).transport(ports + two, 2, REGISTER + 10)
+    }
+
+    /// Says of whom a rule is, of addresses of a family.
+    fn with(&mut self, peer: &FirewallPeer, offset: u32, family: Family, names: &BTreeMap<String, u32>) -> &mut Self {
+        match peer {
+            FirewallPeer::Net(net) if net.prefix_len() == 0 => self,
+            FirewallPeer::Net(net) => {
+                self.header(offset, family.length(), REGISTER).masked(&octets(net.netmask())).is(&octets(net.network()))
+            }
+            FirewallPeer::Name(name) => {
+                let number = names[&name.to_ascii_lowercase()];
+                self.header(offset, family.length(), REGISTER).looked_up(&self::peer(number, family), true)
+            }
+        }
+    }
+}
+
+fn verdict_data(data: &mut Attributes, verdict: u32, chain: Option<&str>) {
+    data.nested(2, |code| {
+        code.put(1, &number(verdict));
+        if let Some(chain) = chain {
+            code.put(2, &text(chain));
+        }
+    });
+}
+
+/// The counters of a list.
+fn counter(port: u32, generation: u32, what: &str) -> String {
+    format!("{port}-{generation}-{what}")
+}
+
+/// The counter of what no rule said.
+const DEFAULTS: [(&str, &str); 2] = [(INCOMING, "in"), (OUTGOING, "out")];
+
+/// What a port is to the filter.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Kept {
+    pub firewall: Firewall,
+    generation: u32,
+}
+
+/// The names in rules.
+fn names_of(firewall: &Firewall) -> impl Iterator<Item = String> {
+    firewall.rules.iter().filter_map(|rule| match &rule.peer {
+        Some(FirewallPeer::Name(name)) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    })
+}
+
+/// The filter of a network: it is there since the first firewall.
+#[derive(Debug, Default)]
+pub(in super::super) struct Filter {
+    /// Numbers of names in rules.
+    names: BTreeMap<String, u32>,
+    /// Of firewalls, and of names.
+    next: u32,
+}
+
+/// A port as it is seen by the filter.
+pub(in super::super) struct Member<'a> {
+    pub port: u32,
+    pub names: &'a [String],
+    pub addresses: &'a [IpNet],
+}
+
+impl Member<'_> {
+    fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
+    }
+}
+
+/// What a change is about.
+pub(in super::super) struct Change<'a> {
+    pub member: &'a Member<'a>,
+    /// It comes with this change.
+    pub is_new: bool,
+    pub old: Option<&'a Kept>,
+    /// The firewalls of other ports.
+    pub others: &'a [&'a Firewall],
+    /// All that the filter knows.
+    pub members: &'a [Member<'a>],
+}
+
+/// What packets a rule, or a default, decided about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FirewallCount {
+    /// How many.
+    pub packets: u64,
+    /// With the headers of IP.
+    pub bytes: u64,
+}
+
+impl Filter {
+    /// What all ports share.
+    ///
+    /// `broadcasts`: the addresses of everybody on the network.
+    pub fn begin(socket: &Socket, broadcasts: &[Ipv4Addr]) -> Result<Self> {
+        let mut batch = Batch::default();
+        batch.transaction(|batch| batch.filter(broadcasts));
+        socket.request(batch)?;
+        Ok(Self::default())
+    }
+
+    /// A port comes; it has a firewall if `change` says so.
+    pub fn join(&self, batch: &mut Batch, member: &Member<'_>) {
+        batch.flows(BEGAN, NOTE, member.port);
+        batch.plain_chain(&of_port(ABOUT, member.port));
+        let [open, _] = flows(BEGAN, member.port);
+        for family in FAMILIES {
+            for ends in [Ends::Ports, Ends::Echo] {
+                batch.rule_of(&of_port(ABOUT, member.port), |rule| {
+                    rule.of_family(family).flow_inside(family, false, ends).looked_up(&open, true).verdict(NF_ACCEPT);
+                });
+            }
+        }
+        OF_PORTS.iter().for_each(|map| batch.map_port(map, member.port));
+        self.known(batch, member, NEWSETELEM);
+    }
+
+    /// Its names in the rules of others.
+    fn known(&self, batch: &mut Batch, member: &Member<'_>, kind: u16) {
+        for (_, number) in self.names.iter().filter(|(name, _)| member.has(name)) {
+            batch.addresses(kind, *number, member);
+        }
+    }
+
+    /// A port goes.
+    pub fn leave(
+        &mut self,
+        socket: &Socket,
+        member: &Member<'_>,
+        kept: Option<&Kept>,
+        others: &[&Firewall],
+    ) -> Result<()> {
+        let used = |name: &String| others.iter().any(|one| names_of(one).any(|other| other == *name));
+        let gone = self.names.iter().filter(|(name, _)| !used(name));
+        let gone: Vec<(String, u32)> = gone.map(|(name, number)| (name.clone(), *number)).collect();
+        let mut batch = Batch::default();
+        batch.transaction(|batch| {
+            self.known(batch, member, DELSETELEM);
+            let maps = OF_PORTS.iter().chain(kept.map(|_| &OF_FIREWALLS[..]).unwrap_or_default());
+            maps.clone().for_each(|map| batch.unmap_port(map, member.port));
+            if kept.is_some() {
+                batch.elements(DELSETELEM, &port_set(FILTERED), &[member.port.to_ne_bytes().into()]);
+            }
+            maps.for_each(|map| batch.remove(DELCHAIN, 3, &of_port(map, member.port)));
+            let began = [Some(BEGAN), kept.map(|_| ASKED)];
+            for set in began.into_iter().flatten().flat_map(|chain| flows(chain, member.port)) {
+                batch.remove(DELSET, 2, &set.name);
+            }
+            if let Some(kept) = kept {
+                batch.counters(DELOBJ, member.port, kept);
+            }
+            for (_, number) in &gone {
+                FAMILIES.into_iter().for_each(|family| batch.remove(DELSET, 2, &peer(*number, family).name));
+            }
+        });
+        socket.request(batch)?;
+        self.names.retain(|name, _| !gone.iter().any(|(other, _)| other == name));
+        Ok(())
+    }
+
+    /// Puts a firewall in the place of what the port had, in one transaction. Without one a port that is new just comes.
+    pub fn change(
+        &mut self,
+        socket: &Socket,
+        change: &Change<'_>,
+        firewall: Option<&Firewall>,
+    ) -> Result<Option<Kept>> {
+        let Change { member, is_new, old, others, members } = *change;
+        let Some(firewall) = firewall else {
+            let mut batch = Batch::default();
+            batch.transaction(|batch| {
+                if is_new {
+                    self.join(batch, member);
+                }
+            });
+            return socket.request(batch).map(|()| None);
+        };
+        let port = member.port;
+        let mut names = self.names.clone();
+        let mut next = self.next;
+        let kept = Kept { firewall: firewall.clone(), generation: next };
+        next += 1;
+        let mut added = Vec::new();
+        for name in names_of(firewall) {
+            if !names.contains_key(&name) {
+                names.insert(name.clone(), next);
+                added.push((name, next));
+                next += 1;
+            }
+        }
+        let used = |name: &String| {
+            names_of(firewall).any(|one| one == *name) || others.iter().any(|one| names_of(one).any(|n| n == *name))
+        };
+        let (stay, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            names.iter().map(|(name, number)| (name.clone(), *number)).partition(|(name, _)| used(name));
+        let mut batch = Batch::default();
+        batch.transaction(|batch| {
+            if is_new {
+                self.join(batch, member);
+            }
+            for (name, number) in &added {
+                FAMILIES.into_iter().for_each(|family| batch.set(&peer(*number, family)));
+                let all = members.iter().chain(is_new.then_some(member));
+                all.filter(|one| one.has(name)).for_each(|one| batch.addresses(NEWSETELEM, *number, one));
+            }
+            let lists = [
+                (OUTGOING, Direction::Out, false),
+                (INCOMING, Direction::In, false),
+                (OUTGOING_REVERSED, Direction::Out, true),
+                (INCOMING_REVERSED, Direction::In, true),
+            ];
+            match old {
+                None => {
+                    batch.flows(ASKED, ASK, port);
+                    lists.iter().for_each(|(chain, ..)| batch.plain_chain(&of_port(chain, port)));
+                }
+                Some(old) => {
+                    lists.iter().for_each(|(chain, ..)| batch.remove(DELRULE, 2, &of_port(chain, port)));
+                    batch.counters(DELOBJ, port, old);
+                }
+            }
+            batch.counters(NEWOBJ, port, &kept);
+            for (chain, direction, reversed) in lists {
+                batch.list(port, chain, &kept, direction, reversed, &names);
+            }
+            if old.is_none() {
+                OF_FIREWALLS.iter().for_each(|map| batch.map_port(map, port));
+                batch.elements(NEWSETELEM, &port_set(FILTERED), &[port.to_ne_bytes().into()]);
+            }
+            for number in gone.values() {
+                FAMILIES.into_iter().for_each(|family| batch.remove(DELSET, 2, &peer(*number, family).name));
+            }
+        });
+        socket.request(batch)?;
+        (self.names, self.next) = (stay, next);
+        Ok(Some(kept))
+    }
+
+    /// The counters of a port: of each rule, of what came in and went out without one.
+    pub fn counts(socket: &Socket, port: u32, kept: &Kept) -> Result<(Vec<FirewallCount>, [FirewallCount; 2])> {
+        let mut attributes = Attributes::default();
+        attributes.put(1, &text(TABLE));
+        attributes.put(3, &number(NFT_OBJECT_COUNTER));
+        let message = Message {
+            kind: NFNL_SUBSYS_NFTABLES << 8 | GETOBJ,
+            family: NFPROTO_BRIDGE,
+            resource: 0,
+            attributes: attributes.into(),
+        };
+        let mut found = BTreeMap::new();
+        let step = "read counters of nftables";
+        for payload in socket.dump(NLM_F_DUMP, message, step, TABLE)? {
+            let (mut name, mut count) = (String::new(), FirewallCount::default());
+            // Behind struct nfgenmsg.
+            for (kind, value) in attributes_of(payload.get(4..).unwrap_or_default()) {
+                match kind {
+                    2 => {
+                        name = String::from_utf8_lossy(value.split(|&b| b == 0).next().unwrap_or_default()).into_owned()
+                    }
+                    4 => {
+                        for (kind, value) in attributes_of(value) {
+                            let figure = value.try_into().map(u64::from_be_bytes).unwrap_or_default();
+                            match kind {
+                                1 => count.bytes = figure,
+                                2 => count.packets = figure,
+                                _ => {}
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            found.insert(name, count);
+        }
+        let of = |what: &str| found.get(&counter(port, kept.generation, what)).copied().unwrap_or_default();
+        let rules = (0..kept.firewall.rules.len()).map(|i| of(&i.to_string())).collect();
+        Ok((rules, DEFAULTS.map(|(_, what)| of(what))))
+    }
+}
+
+/// Kinds and values.
+fn attributes_of(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes([*bytes.first()?, *bytes.get(1)?]));
+        let kind = u16::from_ne_bytes([*bytes.get(2)?, *bytes.get(3)?]) & 0x3fff;
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+impl Batch {
+    fn plain_chain(&mut self, name: &str) {
+        self.nftables(NEWCHAIN, NLM_F_CREATE, "make chain of nftables", |attributes| {
+            attributes.put(1, &text(TABLE));
+            attributes.put(3, &text(name));
+        });
+    }
+
+    /// A thing of the table, by the attribute that names it.
+    fn remove(&mut self, kind: u16, attribute: u16, name: &str) {
+        self.nftables(kind, 0, "remove from nftables", |attributes| {
+            attributes.put(1, &text(TABLE));
+            attributes.put(attribute, &text(name));
+        });
+    }
+
+    fn special_set(&mut self, set: &Set, flags: u32, size: Option<u32>) {
+        const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
+        self.nftables(NEWSET, NLM_F_CREATE, "make set of nftables", |attributes| {
+            attributes.put(1, &text(TABLE));
+            attributes.put(2, &text(&set.name));
+            attributes.put(3, &number(flags));
+            attributes.put(4, &number(0));
+            attributes.put(5, &number(set.length));
+            if flags & NFT_SET_MAP != 0 {
+                attributes.put(6, &number(NFT_DATA_VERDICT));
+            }
+            if let Some(size) = size {
+                attributes.nested(9, |desc| desc.put(1, &number(size)));
+            }
+            attributes.put(10, &number(set.number));
+        });
+    }
+
+    /// From a port to its chain.
+    fn map_port(&mut self, map: &str, port: u32) {
+        // What was noted needs nothing more.
+        let how = if matches!(map, NOTE | ASK) { NFT_GOTO } else { NFT_JUMP };
+        self.element(NEWSETELEM, map, port, Some((how, &of_port(map, port))));
+    }
+
+    fn unmap_port(&mut self, map: &str, port: u32) {
+        self.element(DELSETELEM, map, port, None);
+    }
+
+    fn element(&mut self, kind: u16, map: &str, port: u32, to: Option<(u32, &str)>) {
+        let flags = if kind == NEWSETELEM { NLM_F_CREATE } else { 0 };
+        self.nftables(kind, flags, "change map of nftables", |elements| {
+            elements.put(1, &text(TABLE));
+            elements.put(2, &text(map));
+            elements.nested(3, |list| {
+                list.nested(1, |element| {
+                    element.nested(1, |data| data.put(1, &port.to_ne_bytes()));
+                    if let Some((how, chain)) = to {
+                        element.nested(2, |data| verdict_data(data, how, Some(chain)));
+                    }
+                });
+            });
+        });
+    }
+
+    /// Those of a port that has a name.
+    fn addresses(&mut self, kind: u16, name: u32, member: &Member<'_>) {
+        for address in member.addresses {
+            self.elements(kind, &peer(name, Family::of(address.addr())), &[octets(address.addr())]);
+        }
+    }
+
+    fn counters(&mut self, kind: u16, port: u32, kept: &Kept) {
+        let rules = (0..kept.firewall.rules.len()).map(|i| i.to_string());
+        for what in rules.chain(DEFAULTS.map(|(_, what)| what.to_owned())) {
+            let flags = if kind == NEWOBJ { NLM_F_CREATE } else { 0 };
+            self.nftables(kind, flags, "change counter of nftables", |attributes| {
+                attributes.put(1, &text(TABLE));
+                attributes.put(2, &text(&counter(port, kept.generation, &what)));
+                attributes.put(3, &number(NFT_OBJECT_COUNTER));
+                if kind == NEWOBJ {
+                    attributes.nested(4, |_| ());
+                }
+            });
+        }
+    }
+
+    /// Chains where flows are looked for and remembered, and their sets.
+    fn flows(&mut self, look: &str, note: &str, port: u32) {
+        const FIN_OR_RST: u8 = 5;
+        let sets = flows(look, port);
+        for set in &sets {
+            self.special_set(set, NFT_SET_TIMEOUT | NFT_SET_EVAL, Some(FLOWS));
+        }
+        let [open, closing] = &sets;
+        let (look, note) = (of_port(look, port), of_port(note, port));
+        self.plain_chain(&look);
+        self.plain_chain(&note);
+        for family in FAMILIES {
+            // An answer.
+            let mut answer = |build: &dyn Fn(&mut Rule<'_>)| {
+                self.rule_of(&look, |rule| {
+                    rule.of_family(family);
+                    build(rule);
+                    rule.mark(ANSWER).verdict(NFT_RETURN);
+                });
+            };
+            answer(&|rule| {
+                rule.above(TCP).flags(FIN_OR_RST).flow(family, false, Ends::Ports);
+                rule.looked_up(open, true).remember(closing, CLOSING).forget(open);
+            });
+            answer(&|rule| {
+                rule.above(TCP).flow(family, false, Ends::Ports);
+                rule.looked_up(closing, true).remember(closing, CLOSING);
+            });
+            answer(&|rule| {
+                rule.above(TCP).flow(family, false, Ends::Ports);
+                rule.looked_up(open, true).remember(open, OPEN);
+            });
+            answer(&|rule| {
+                rule.ported(true).flow(family, false, Ends::Ports);
+                rule.looked_up(open, true).remember(open, DATAGRAMS);
+            });
+            answer(&|rule| {
+                rule.above(family.icmp()).transport(0, 1, REGISTER).is(&[family.echo()[1]]);
+                rule.flow(family, false, Ends::Echo).looked_up(open, true).remember(open, ECHO);
+            });
+            answer(&|rule| {
+                rule.fragment(family).flow(family, false, Ends::Any);
+                rule.looked_up(open, true).remember(open, ECHO);
+            });
+            for ends in [Ends::Ports, Ends::Echo] {
+                self.rule_of(&look, |rule| {
+                    rule.of_family(family).flow_inside(family, true, ends).looked_up(open, true).verdict(NF_ACCEPT);
+                });
+            }
+
+            // What began, or goes on.
+            let mut begun = |build: &dyn Fn(&mut Rule<'_>), done: bool| {
+                self.rule_of(&note, |rule| {
+                    rule.of_family(family);
+                    build(rule);
+                    if done {
+                        rule.verdict(NF_ACCEPT);
+                    }
+                });
+            };
+            begun(
+                &|rule| {
+                    rule.above(TCP).flags(FIN_OR_RST).flow(family, true, Ends::Ports);
+                    rule.remember(closing, CLOSING).forget(open);
+                },
+                true,
+            );
+            begun(
+                &|rule| {
+                    // SYN, without ACK.
+                    rule.above(TCP).transport(13, 1, REGISTER).masked(&[0x12]).is(&[0x02]);
+                    rule.flow(family, true, Ends::Ports).forget(closing).remember(open, OPENING);
+                },
+                true,
+            );
+            begun(
+                &|rule| {
+                    rule.above(TCP).flow(family, true, Ends::Ports);
+                    rule.looked_up(closing, true).remember(closing, CLOSING);
+                },
+                true,
+            );
+            begun(
+                &|rule| {
+                    rule.above(TCP).flow(family, true, Ends::Ports).remember(open, OPEN);
+                },
+                true,
+            );
+            begun(
+                &|rule| {
+                    rule.ported(true).flow(family, true, Ends::Ports).remember(open, DATAGRAMS);
+                },
+                false,
+            );
+            begun(
+                &|rule| {
+                    rule.above(family.icmp()).transport(0, 1, REGISTER).is(&[family.echo()[0]]);
+                    rule.flow(family, true, Ends::Echo).remember(open, ECHO);
+                },
+                false,
+            );
+            begun(
+                &|rule| {
+                    rule.flow(family, true, Ends::Any).remember(open, DATAGRAMS);
+                },
+                true,
+            );
+        }
+    }
+
+    /// What is for one container comes to its own device alone, whatever the frame says: lists of peers say who gets it. The rest is
+    /// for many.
+    fn addressed(&mut self, chain: &str, broadcasts: &[Ipv4Addr]) {
+        self.plain_chain(STRANGE);
+        for (family, own) in FAMILIES.into_iter().zip([of_ipv4(), of_ipv6()]) {
+            let [_, to] = family.addresses();
+            self.rule_of(chain, |rule| {
+                rule.of_family(family).meta(NFT_META_OIF, REGISTER).header(to, family.length(), REGISTER + 1);
+                rule.looked_up(&own, false).proceed(NFT_JUMP, STRANGE);
+            });
+        }
+        // Multicast, and everybody.
+        self.rule_of(STRANGE, |rule| {
+            rule.for_many().of_family(Family::Ipv4).header(16, 1, REGISTER).between(&[224], &[255]).verdict(NFT_RETURN);
+        });
+        for address in broadcasts {
+            self.rule_of(STRANGE, |rule| {
+                rule.for_many().of_family(Family::Ipv4).header(16, 4, REGISTER).is(&address.octets());
+                rule.verdict(NFT_RETURN);
+            });
+        }
+        self.rule_of(STRANGE, |rule| {
+            rule.for_many().of_family(Family::Ipv6).header(24, 1, REGISTER).is(&[0xff]).verdict(NFT_RETURN);
+        });
+        self.rule_of(STRANGE, |rule| rule.verdict(NF_DROP));
+    }
+
+    /// What all ports share.
+    fn filter(&mut self, broadcasts: &[Ipv4Addr]) {
+        for map in OF_PORTS.iter().chain(&OF_FIREWALLS) {
+            self.special_set(&port_set(map), NFT_SET_MAP, None);
+        }
+        self.set(&port_set(FILTERED));
+        let mut constants = |name: &str, values: &[u8]| {
+            let set = named(name.to_owned(), 1);
+            self.set(&set);
+            self.elements(NEWSETELEM, &set, &values.iter().map(|value| vec![*value]).collect::<Vec<_>>());
+        };
+        constants(PORTED, &[TCP, UDP, SCTP, UDPLITE, DCCP]);
+        ERRORS.iter().for_each(|(name, values)| constants(name, values));
+        [CHECK, JUDGE].iter().for_each(|chain| self.plain_chain(chain));
+
+        self.rule_of(CHECK, |rule| rule.meta(NFT_META_PROTOCOL, REGISTER).is(&ARP).verdict(NF_ACCEPT));
+        // Neighbour discovery is one link's: its hop limit says that nobody passed it on. No header stands before it.
+        self.rule_of(CHECK, |rule| {
+            rule.of_family(Family::Ipv6).header(6, 2, REGISTER).is(&[libc::IPPROTO_ICMPV6 as u8, 255]);
+            rule.header(40, 1, REGISTER).between(&[133], &[137]).verdict(NF_ACCEPT);
+        });
+        self.rule_of(CHECK, |rule| {
+            rule.mark(UNKNOWN);
+        });
+        self.rule_of(CHECK, |rule| rule.by_port(NFT_META_OIF, BEGAN));
+        self.rule_of(CHECK, |rule| rule.by_port(NFT_META_IIF, ASKED));
+        self.rule_of(CHECK, |rule| rule.by_port(NFT_META_IIF, ABOUT));
+        self.rule_of(CHECK, |rule| rule.marked(ANSWER).by_port(NFT_META_OIF, OUTGOING_REVERSED));
+        self.rule_of(CHECK, |rule| rule.marked(ANSWER).by_port(NFT_META_IIF, INCOMING_REVERSED));
+        self.rule_of(CHECK, |rule| rule.marked(ANSWER).mark(UNKNOWN).verdict(NF_ACCEPT));
+        // Of TCP that is the end; anything else may be no answer at all (fragments of another protocol, both ends with the same port),
+        // and pass for itself.
+        self.rule_of(CHECK, |rule| {
+            rule.marked(DENIED).above(TCP).transport(13, 1, REGISTER).masked(&[0x12]).is_not(&[0x02]);
+            rule.verdict(NF_DROP);
+        });
+        // A protocol with ports has them, unless it is a later fragment; where that cannot be seen, a receiver could see it otherwise.
+        let mut readable = |build: &dyn Fn(&mut Rule<'_>)| {
+            self.rule_of(CHECK, |rule| {
+                build(rule);
+                rule.mark(READABLE);
+            });
+        };
+        readable(&|rule| {
+            rule.ported(false);
+        });
+        readable(&|rule| {
+            rule.ported(true).transport(0, 4, REGISTER);
+        });
+        for family in FAMILIES {
+            readable(&|rule| {
+                rule.of_family(family).ported(true).fragment(family);
+            });
+        }
+        self.rule_of(CHECK, |rule| rule.marked(READABLE).mark(UNKNOWN).proceed(NFT_GOTO, JUDGE));
+        self.rule_of(CHECK, |rule| rule.verdict(NF_DROP));
+
+        self.rule_of(JUDGE, |rule| rule.by_port(NFT_META_IIF, OUTGOING));
+        self.rule_of(JUDGE, |rule| rule.by_port(NFT_META_OIF, INCOMING));
+        self.rule_of(JUDGE, |rule| rule.by_port(NFT_META_IIF, NOTE));
+        self.rule_of(JUDGE, |rule| rule.by_port(NFT_META_OIF, ASK));
+
+        for (chain, ways) in &HOOKS {
+            self.chain(chain, NF_ACCEPT);
+            // Who has no firewall and speaks to nobody who has one does not pay for it.
+            self.rule_of(chain.0, |rule| {
+                for way in *ways {
+                    rule.meta(*way, REGISTER).looked_up(&port_set(FILTERED), false);
+                }
+                rule.verdict(NF_ACCEPT);
+            });
+            if chain.1 == FORWARD {
+                self.addressed(chain.0, broadcasts);
+            }
+            self.rule_of(chain.0, |rule| rule.proceed(NFT_GOTO, CHECK));
+        }
+    }
+
+    /// The rules of one direction.
+    fn list(
+        &mut self,
+        port: u32,
+        chain: &str,
+        kept: &Kept,
+        direction: Direction,
+        reversed: bool,
+        names: &BTreeMap<String, u32>,
+    ) {
+        let name = of_port(chain, port);
+        let end = |rule: &mut Rule<'_>, what: &str, action: FirewallAction| {
+            if !reversed {
+                rule.counted(&counter(port, kept.generation, what));
+            }
+            match action {
+                FirewallAction::Allow => rule.verdict(NFT_RETURN),
+                FirewallAction::Deny if reversed => rule.mark(DENIED).verdict(NFT_RETURN),
+                FirewallAction::Deny => rule.verdict(NF_DROP),
+            }
+        };
+        // The sender is the other end of what comes in, and of answers to what goes out.
+        let from_peer = (direction == Direction::In) != reversed;
+        for (i, one) in kept.firewall.rules.iter().enumerate() {
+            if one.direction != Direction::Both && one.direction != direction {
+                continue;
+            }
+            let what = i.to_string();
+            // What is for many is for each peer, too.
+            let ways: &[bool] = match one.action {
+                FirewallAction::Deny if one.peer.is_some() && chain == OUTGOING => &[false, true],
+                _ => &[false],
+            };
+            for (family, for_many) in
+                families(one).into_iter().flat_map(|family| ways.iter().map(move |way| (family, *way)))
+            {
+                let mut nftables = |build: &dyn Fn(&mut Rule<'_>)| {
+                    self.rule_of(&name, |rule| {
+                        if let Some(family) = family {
+                            rule.of_family(family);
+                        }
+                        if let Some(protocol) = one.protocol {
+                            rule.above(protocol.numbers()[usize::from(family == Some(Family::Ipv6))]);
+                        }
+                        if for_many {
+                            rule.for_many();
+                        } else if let (Some(peer), Some(family)) = (&one.peer, family) {
+                            rule.with(peer, family.addresses()[usize::from(!from_peer)], family, names);
+                        }
+                        build(rule);
+                        end(rule, &what, one.action);
+                    });
+                };
+                if one.ports.is_empty() {
+                    nftables(&|_| ());
+                }
+                for ports in &one.ports {
+                    nftables(&|rule| {
+                        let offset = if reversed { 0 } else { 2 };
+                        rule.transport(offset, 2, REGISTER);
+                        rule.between(&ports.first.to_be_bytes(), &ports.last.to_be_bytes());
+                    });
+                }
+                // The first fragment, which has the ports, is that without which the others are nothing.
+                if !one.ports.is_empty() && one.action == FirewallAction::Allow {
+                    for of in FAMILIES.into_iter().filter(|of| family.is_none_or(|family| family == *of)) {
+                        nftables(&|rule| {
+                            rule.of_family(of).fragment(of);
+                        });
+                    }
+                }
+            }
+        }
+        let (what, action) = match direction {
+            Direction::In => (DEFAULTS[0].1, kept.firewall.incoming),
+            _ => (DEFAULTS[1].1, kept.firewall.outgoing),
+        };
+        self.rule_of(&name, |rule| end(rule, what, action));
+    }
+}
+
+/// For which families a rule is written; `None`: for both at once.
+fn families(rule: &FirewallRule) -> Vec<Option<Family>> {
+    match (&rule.peer, rule.protocol) {
+        (Some(FirewallPeer::Net(net)), _) => vec![Some(Family::of(net.addr()))],
+        (Some(FirewallPeer::Name(_)), _) | (None, Some(FirewallProtocol::Icmp)) => FAMILIES.map(Some).into(),
+        (None, _) => vec![None],
+    }
+}

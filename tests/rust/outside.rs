@@ -1,0 +1,264 @@
+//! Ways out of networks and into them: the host is a network namespace of the test's own, and the outside is a container on its bridge.
+//!
+//! tests/run: as=root vm=root timeout=180 threads=1
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::process::Command as Host;
+use std::time::Duration;
+
+use common::*;
+use nix::sched::{CloneFlags, unshare};
+use ringfence::spec::{Attachment, Net, NetworkSpec, Port};
+use ringfence::{Container, Error, ErrorKind, Network, Spec};
+
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod common;
+
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
+const MOMENT: Option<Duration> = Some(Duration::from_millis(300));
+const HOST: [&str; 2] = ["10.7.0.254", "fd07::fe"];
+const OUTSIDE: [&str; 2] = ["10.7.0.1", "fd07::1"];
+
+fn run(command: &str) -> String {
+    let mut words = command.split_whitespace();
+    let output = Host::new(words.next().expect("a program")).args(words).output().expect("it is part of the set-up");
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+fn set(parameter: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/net/{parameter}"), value).expect("a parameter");
+}
+
+/// Makes this thread's network the host's, with a bridge on which is the container that plays the outside.
+fn outside(forwards: bool) -> Container {
+    unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+    run("ip link set lo up");
+    run("ip link add br0 type bridge");
+    run("ip link set br0 up");
+    run("ip address add 10.7.0.254/24 dev br0");
+    run("ip -6 address add fd07::fe/64 dev br0 nodad");
+    if forwards {
+        set("ipv4/ip_forward", "1");
+        set("ipv6/conf/all/forwarding", "1");
+    }
+    let [ipv4, ipv6] = OUTSIDE;
+    let one = Attachment::bridge("br0").address(ip(ipv4)).address(ip(ipv6));
+    let one = Attachment { addresses: one.addresses.into_iter().map(on_wire).collect(), ..one };
+    let outside = Container::start(&Spec::new().net(Net::Attached(vec![one]))).expect("the outside");
+    run("ip route add default via 10.7.0.1");
+    run("ip -6 route add default via fd07::1");
+    outside
+}
+
+fn on_wire(mut one: ringfence::spec::InterfaceAddress) -> ringfence::spec::InterfaceAddress {
+    one.prefix = Some(if one.address.is_ipv4() { 24 } else { 64 });
+    one
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn at(address: &str, port: u16) -> String {
+    SocketAddr::new(ip(address), port).to_string()
+}
+
+fn leads_out() -> Network {
+    Network::start(&NetworkSpec::new().internal(false)).expect("a network that is not internal")
+}
+
+fn listen(container: &Container, address: &str, port: u16) -> TcpListener {
+    TcpListener::from(container.listen(&at(address, port), 16).expect("a listener"))
+}
+
+fn udp(container: &Container, address: &str, port: u16) -> UdpSocket {
+    let domain = if ip(address).is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let socket: OwnedFd = container.socket(domain, libc::SOCK_DGRAM, 0).expect("a socket");
+    let address: nix::sys::socket::SockaddrStorage = SocketAddr::new(ip(address), port).into();
+    nix::sys::socket::bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &address).expect("its address");
+    let socket = UdpSocket::from(socket);
+    socket.set_read_timeout(PATIENCE).expect("a timeout");
+    socket
+}
+
+/// One byte each way; who the listener says has connected.
+fn talk(client: OwnedFd, listener: &TcpListener) -> IpAddr {
+    let mut client = TcpStream::from(client);
+    let (mut server, peer) = listener.accept().expect("a connection");
+    let mut byte = [0];
+    client.write_all(b"?").expect("sent");
+    server.read_exact(&mut byte).expect("received");
+    server.write_all(b"!").expect("answered");
+    client.read_exact(&mut byte).expect("an answer");
+    assert_eq!(&byte, b"!");
+    peer.ip()
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T, Error>, kind: ErrorKind, field: &str) -> Error {
+    let error = result.expect_err("an error");
+    assert_eq!((error.kind(), error.field()), (kind, Some(field)), "{error}");
+    error
+}
+
+fn way_out(network: &Network) -> String {
+    let info: serde_json::Value = serde_json::from_str(&network.info_json()).expect("JSON");
+    info["way_out"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Devices of networks and tables of the library's, in this thread's network.
+fn left() -> String {
+    let devices = run("ip -o link show type veth");
+    // The outside's own.
+    let devices: String = devices.lines().filter(|line| !line.contains("master br0")).collect();
+    devices + &run("nft list tables")
+}
+
+#[test]
+fn by_the_kernel_out_and_not_in() {
+    let outside = outside(true);
+    let (near, other) = (leads_out(), leads_out());
+    let internal = Network::start(&NetworkSpec::new()).expect("a network");
+    assert_eq!((way_out(&near).as_str(), way_out(&internal).as_str()), ("kernel", ""));
+    let (one, two) = (near.container(&Spec::new()).expect("one"), other.container(&Spec::new()).expect("two"));
+    let apart = internal.container(&Spec::new()).expect("a container");
+    // Both networks have the same subnets, and both containers the same addresses.
+    assert_eq!(one.addresses().expect("its")[0].addresses, two.addresses().expect("its")[0].addresses);
+    for (address, host) in OUTSIDE.into_iter().zip(HOST) {
+        let listener = listen(&outside, address, 80);
+        for container in [&one, &two] {
+            let client = container.connect(&at(address, 80), PATIENCE).expect("a connection");
+            assert_eq!(talk(client, &listener), ip(host));
+        }
+        assert!(apart.connect(&at(address, 80), MOMENT).is_err());
+        let server = udp(&outside, address, 53);
+        let any = if ip(address).is_ipv4() { "0.0.0.0" } else { "::" };
+        let client = udp(&one, any, 0);
+        client.send_to(b"?", at(address, 53)).expect("sent");
+        let mut bytes = [0; 8];
+        let (length, peer) = server.recv_from(&mut bytes).expect("received");
+        assert_eq!((&bytes[..length], peer.ip()), (&b"?"[..], ip(host)));
+        server.send_to(b"!", peer).expect("answered");
+        assert_eq!(client.recv(&mut bytes).expect("an answer"), 1);
+    }
+    // Who sends what is for a network to the host comes no further.
+    let host = run("ip -4 -o address show to 198.18.0.0/15");
+    let pair = host.split_whitespace().find_map(|word| word.strip_suffix("/31")).expect("a pair");
+    let own: std::net::Ipv4Addr = pair.parse().expect("an address");
+    let uplink = std::net::Ipv4Addr::from(u32::from(own) + 1).to_string();
+    let _inside = listen(&one, "0.0.0.0", 80);
+    run(&format!("nsenter -t {} -n ip route add 198.18.0.0/15 via {}", outside.pid(), HOST[0]));
+    let error = outside.connect(&at(&uplink, 80), MOMENT).expect_err("no way in");
+    assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+    near.close(PATIENCE).expect("closed");
+    other.close(PATIENCE).expect("closed");
+    assert_eq!(left(), "");
+}
+
+#[test]
+fn ports_by_the_kernel() {
+    let outside = outside(true);
+    let network = leads_out();
+    let mut bytes = [0; 8];
+    let spec = Spec::new()
+        .port(Port::new(80).host([0, 0, 0, 0]).host_port(8080).nat())
+        .port(Port::new(80).host(ip("::")).host_port(8080).nat())
+        .port(Port::new(81).nat())
+        .port(Port::new(53).host(ip(HOST[0])).host_port(53).udp().nat())
+        .port(Port::new(82));
+    let server = network.container(&spec).expect("a container");
+    let inside = server.addresses().expect("its").swap_remove(0).addresses;
+    // From outside, whose address it sees.
+    for (inside, (host, address)) in inside.iter().zip(HOST.into_iter().zip(OUTSIDE)) {
+        let listener = listen(&server, &inside.to_string(), 80);
+        let client = outside.connect(&at(host, 8080), PATIENCE).expect("a connection");
+        assert_eq!(talk(client, &listener), ip(address));
+        // From the network's own containers, by way of the host.
+        let neighbour = network.container(&Spec::new()).expect("a container");
+        let client = neighbour.connect(&at(host, 8080), PATIENCE).expect("a connection");
+        talk(client, &listener);
+        // From the host.
+        let client = TcpStream::connect(at(host, 8080)).expect("a connection");
+        talk(client.into(), &listener);
+    }
+    // One on 127.0.0.1 is the host's own.
+    let listener = listen(&server, "0.0.0.0", 81);
+    let number = server.port(81).expect("its port");
+    talk(TcpStream::connect(at("127.0.0.1", number)).expect("a connection").into(), &listener);
+    assert!(outside.connect(&at(HOST[0], number), MOMENT).is_err());
+    // Beside them the relay's.
+    let listener = listen(&server, "127.0.0.1", 82);
+    let number = server.port(82).expect("its port");
+    talk(TcpStream::connect(at("127.0.0.1", number)).expect("a connection").into(), &listener);
+    let socket = udp(&server, "0.0.0.0", 53);
+    let client = udp(&outside, OUTSIDE[0], 0);
+    client.send_to(b"?", at(HOST[0], 53)).expect("sent");
+    let (_, peer) = socket.recv_from(&mut bytes).expect("received");
+    assert_eq!(peer.ip(), ip(OUTSIDE[0]));
+    socket.send_to(b"!", peer).expect("answered");
+    let (_, from) = client.recv_from(&mut bytes).expect("an answer");
+    assert_eq!(from.to_string(), at(HOST[0], 53));
+    let described: serde_json::Value = serde_json::from_str(&server.ports_json().expect("ports")).expect("JSON");
+    assert_eq!((&described[0]["nat"], &described[4]["nat"]), (&true.into(), &serde_json::Value::Null));
+
+    // Nobody else can have them, and nothing is left of a start that fails.
+    let taken = Spec::new().port(Port::new(1).nat()).port(Port::new(80).host(ip(HOST[0])).host_port(8080).nat());
+    refused(network.container(&taken), ErrorKind::AlreadyExists, "ports[1]");
+    let local = Spec::new().port(Port::new(80)).port(Port::new(80).host(ip("::1")).nat());
+    refused(network.container(&local), ErrorKind::InvalidSpec, "ports[1].host");
+    refused(Container::start(&Spec::new().port(Port::new(80).nat())), ErrorKind::InvalidSpec, "ports[0].nat");
+    let internal = Network::start(&NetworkSpec::new()).expect("a network");
+    refused(internal.container(&Spec::new().port(Port::new(80).nat())), ErrorKind::InvalidSpec, "ports[0].nat");
+
+    server.close(PATIENCE).expect("closed");
+    assert!(TcpStream::connect(at(HOST[0], 8080)).is_err());
+    assert!(outside.connect(&at(HOST[0], 8080), PATIENCE).is_err());
+    let again = network.container(&spec).expect("the same ports again");
+    let listener = listen(&again, "0.0.0.0", 80);
+    talk(outside.connect(&at(HOST[0], 8080), PATIENCE).expect("a connection"), &listener);
+    network.close(PATIENCE).expect("closed");
+    assert_eq!(left(), "");
+}
+
+#[test]
+fn by_a_program_where_the_host_does_not_forward() {
+    let path = std::env::var_os("PATH").expect("a search path");
+    let outside = outside(false);
+    let directory = tmp();
+    for program in ["pasta", "slirp4netns"] {
+        let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.exists());
+        let found = found.expect("it is part of the set-up");
+        std::os::unix::fs::symlink(found, directory.path().join(program)).expect("a link");
+        // SAFETY: tests of this program run one after the other, and it has no other threads that read the environment.
+        unsafe { std::env::set_var("PATH", directory.path()) };
+        let network = Network::start(&NetworkSpec::new().internal(false));
+        // SAFETY: as before.
+        unsafe { std::env::set_var("PATH", &path) };
+        let network = network.expect("a network");
+        assert_eq!(way_out(&network), program);
+        let container = network.container(&Spec::new()).expect("a container");
+        for (address, host) in OUTSIDE.into_iter().zip(HOST).take(if program == "pasta" { 2 } else { 1 }) {
+            let listener = listen(&outside, address, 80);
+            let client = container.connect(&at(address, 80), PATIENCE).expect("a connection");
+            assert_eq!(talk(client, &listener), ip(host));
+        }
+        // The host's own 127.0.0.1 is not outside.
+        let own = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let number = own.local_addr().expect("its address").port();
+        assert!(container.connect(&at("198.19.255.2", number), MOMENT).is_err());
+        let nat = Spec::new().port(Port::new(80).nat());
+        let error = refused(network.container(&nat), ErrorKind::Unsupported, "ports[0].nat");
+        assert!(error.to_string().contains(program), "{error}");
+        network.close(PATIENCE).expect("closed");
+        std::fs::remove_file(directory.path().join(program)).expect("removed");
+    }
+    // SAFETY: as before.
+    unsafe { std::env::set_var("PATH", directory.path()) };
+    let none = Network::start(&NetworkSpec::new().internal(false));
+    // SAFETY: as before.
+    unsafe { std::env::set_var("PATH", &path) };
+    let error = refused(none, ErrorKind::Unsupported, "internal");
+    assert!(error.to_string().contains("net.ipv4.ip_forward") && error.to_string().contains("passt"), "{error}");
+}

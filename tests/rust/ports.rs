@@ -504,6 +504,24 @@ for child in children:
     container.close(TIMEOUT).unwrap();
 }
 
+/// Programs size themselves by what they find there.
+#[test]
+fn limits_are_seen_inside() {
+    if !fs::exists("/sys/fs/cgroup/cgroup.controllers").expect("a path") || !can_limit() {
+        return skip("cgroup v2 only");
+    }
+    let container = start(json!({"ports": [SERVICE], "memory": "64M", "cpus": 0.5, "pids": 20}));
+    let read = "cd /sys/fs/cgroup && cat memory.max cpu.max pids.max";
+    assert_eq!(sh_in(&container, read), "67108864\n50000 100000\n20\n");
+    container.update(|spec| (spec.memory, spec.cpus) = (Some(96 << 20), Some(0.25))).unwrap();
+    assert_eq!(sh_in(&container, read), "100663296\n25000 100000\n20\n");
+    let plain = start(json!({"memory": "64M"}));
+    assert_eq!(plain.usage().unwrap().memory_max, Some(64 << 20));
+    assert_eq!(container.usage().unwrap().memory_max, Some(96 << 20));
+    container.close(TIMEOUT).unwrap();
+    plain.close(TIMEOUT).unwrap();
+}
+
 /// The relay is started after the payload, and has to find room.
 #[test]
 fn a_payload_that_takes_all_its_processes_at_once_starts() {

@@ -77,7 +77,8 @@ impl Setting {
 enum Level {
     Whole,
     Payload,
-    /// The groups in the payload's are protected as far as all those above are.
+    /// The groups in the payload's are protected as far as all those above are, and a container that looks at its limits sees
+    /// its payload's group as the topmost.
     Both,
 }
 
@@ -85,7 +86,8 @@ impl Level {
     fn of(file: &str) -> Self {
         match file {
             "pids.max" => Self::Payload,
-            "memory.low" | "memory.min" => Self::Both,
+            "cpu.max" | "memory.high" | "memory.low" | "memory.max" | "memory.min" | "memory.oom.group"
+            | "memory.swap.max" => Self::Both,
             _ => Self::Whole,
         }
     }

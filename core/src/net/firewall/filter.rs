@@ -893,32 +893,51 @@ impl Batch {
         };
         constants(PORTED, &[TCP, UDP, SCTP, UDPLITE, DCCP]);
         ERRORS.iter().for_each(|(name, values)| constants(name, values));
-        [CHECK, JUDGE].iter().for_each(|chain| self.plain_chain(chain));
+        HOOKS.iter().for_each(|(chain, ways)| self.hook(chain, ways, broadcasts));
+    }
 
-        self.rule_of(CHECK, |rule| rule.meta(NFT_META_PROTOCOL, REGISTER).is(&ARP).verdict(NF_ACCEPT));
+    /// What is done at a hook, where packets have come by a port, leave by one, or both.
+    fn hook(&mut self, base: &Chain, ways: &[u32], broadcasts: &[Ipv4Addr]) {
+        let (check, judge) = (format!("{CHECK}-{}", base.1), format!("{JUDGE}-{}", base.1));
+        let (check, judge) = (&*check, &*judge);
+        let [comes, leaves] = [NFT_META_IIF, NFT_META_OIF].map(|way| ways.contains(&way));
+        self.plain_chain(check);
+        self.plain_chain(judge);
+
+        self.rule_of(check, |rule| rule.meta(NFT_META_PROTOCOL, REGISTER).is(&ARP).verdict(NF_ACCEPT));
         // Neighbour discovery is one link's: its hop limit says that nobody passed it on. No header stands before it.
-        self.rule_of(CHECK, |rule| {
+        self.rule_of(check, |rule| {
             rule.of_family(Family::Ipv6).header(6, 2, REGISTER).is(&[libc::IPPROTO_ICMPV6 as u8, 255]);
             rule.header(40, 1, REGISTER).between(&[133], &[137]).verdict(NF_ACCEPT);
         });
-        self.rule_of(CHECK, |rule| {
+        self.rule_of(check, |rule| {
             rule.mark(UNKNOWN);
         });
-        self.rule_of(CHECK, |rule| rule.by_port(NFT_META_OIF, BEGAN));
-        self.rule_of(CHECK, |rule| rule.by_port(NFT_META_IIF, ASKED));
-        self.rule_of(CHECK, |rule| rule.by_port(NFT_META_IIF, ABOUT));
-        self.rule_of(CHECK, |rule| rule.marked(ANSWER).by_port(NFT_META_OIF, OUTGOING_REVERSED));
-        self.rule_of(CHECK, |rule| rule.marked(ANSWER).by_port(NFT_META_IIF, INCOMING_REVERSED));
-        self.rule_of(CHECK, |rule| rule.marked(ANSWER).mark(UNKNOWN).verdict(NF_ACCEPT));
+        // The kernel follows all of these at each change: only those that mean something here.
+        let by_port = |batch: &mut Self, chain: &str, here: bool, way: u32, map: &str| {
+            if here {
+                batch.rule_of(chain, |rule| rule.by_port(way, map));
+            }
+        };
+        by_port(self, check, leaves, NFT_META_OIF, BEGAN);
+        by_port(self, check, !leaves, NFT_META_IIF, ASKED);
+        by_port(self, check, comes, NFT_META_IIF, ABOUT);
+        if leaves {
+            self.rule_of(check, |rule| rule.marked(ANSWER).by_port(NFT_META_OIF, OUTGOING_REVERSED));
+        }
+        if comes {
+            self.rule_of(check, |rule| rule.marked(ANSWER).by_port(NFT_META_IIF, INCOMING_REVERSED));
+        }
+        self.rule_of(check, |rule| rule.marked(ANSWER).mark(UNKNOWN).verdict(NF_ACCEPT));
         // Of TCP that is the end; anything else may be no answer at all (fragments of another protocol, both ends with the same port),
         // and pass for itself.
-        self.rule_of(CHECK, |rule| {
+        self.rule_of(check, |rule| {
             rule.marked(DENIED).above(TCP).transport(13, 1, REGISTER).masked(&[0x12]).is_not(&[0x02]);
             rule.verdict(NF_DROP);
         });
         // A protocol with ports has them, unless it is a later fragment; where that cannot be seen, a receiver could see it otherwise.
         let mut readable = |build: &dyn Fn(&mut Rule<'_>)| {
-            self.rule_of(CHECK, |rule| {
+            self.rule_of(check, |rule| {
                 build(rule);
                 rule.mark(READABLE);
             });
@@ -934,28 +953,26 @@ impl Batch {
                 rule.of_family(family).ported(true).fragment(family);
             });
         }
-        self.rule_of(CHECK, |rule| rule.marked(READABLE).mark(UNKNOWN).proceed(NFT_GOTO, JUDGE));
-        self.rule_of(CHECK, |rule| rule.verdict(NF_DROP));
+        self.rule_of(check, |rule| rule.marked(READABLE).mark(UNKNOWN).proceed(NFT_GOTO, judge));
+        self.rule_of(check, |rule| rule.verdict(NF_DROP));
 
-        self.rule_of(JUDGE, |rule| rule.by_port(NFT_META_IIF, OUTGOING));
-        self.rule_of(JUDGE, |rule| rule.by_port(NFT_META_OIF, INCOMING));
-        self.rule_of(JUDGE, |rule| rule.by_port(NFT_META_IIF, NOTE));
-        self.rule_of(JUDGE, |rule| rule.by_port(NFT_META_OIF, ASK));
+        by_port(self, judge, comes, NFT_META_IIF, OUTGOING);
+        by_port(self, judge, leaves, NFT_META_OIF, INCOMING);
+        by_port(self, judge, comes, NFT_META_IIF, NOTE);
+        by_port(self, judge, !comes, NFT_META_OIF, ASK);
 
-        for (chain, ways) in &HOOKS {
-            self.chain(chain, NF_ACCEPT);
-            // Who has no firewall and speaks to nobody who has one does not pay for it.
-            self.rule_of(chain.0, |rule| {
-                for way in *ways {
-                    rule.meta(*way, REGISTER).looked_up(&port_set(FILTERED), false);
-                }
-                rule.verdict(NF_ACCEPT);
-            });
-            if chain.1 == FORWARD {
-                self.addressed(chain.0, broadcasts);
+        self.chain(base, NF_ACCEPT);
+        // Who has no firewall and speaks to nobody who has one does not pay for it.
+        self.rule_of(base.0, |rule| {
+            for way in ways {
+                rule.meta(*way, REGISTER).looked_up(&port_set(FILTERED), false);
             }
-            self.rule_of(chain.0, |rule| rule.proceed(NFT_GOTO, CHECK));
+            rule.verdict(NF_ACCEPT);
+        });
+        if base.1 == FORWARD {
+            self.addressed(base.0, broadcasts);
         }
+        self.rule_of(base.0, |rule| rule.proceed(NFT_GOTO, check));
     }
 
     /// The rules of one direction.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::*;
 use nix::sched::{CloneFlags, unshare};
-use ringfence::spec::{Attachment, Net, NetworkSpec, Port};
+use ringfence::spec::{Attachment, Firewall, FirewallRule, Net, NetworkSpec, Port};
 use ringfence::{Container, Error, ErrorKind, Network, Spec};
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
@@ -143,6 +143,13 @@ fn by_the_kernel_out_and_not_in() {
         server.send_to(b"!", peer).expect("answered");
         assert_eq!(client.recv(&mut bytes).expect("an answer"), 1);
     }
+    // A firewall is for what goes out, and for who is outside.
+    let firewall = Firewall::new().rule(FirewallRule::deny_out().peer(ip(OUTSIDE[0])));
+    let net = Attachment::network(near.name()).firewall(firewall);
+    let shut = near.container(&Spec::new().net(Net::Attached(vec![net]))).expect("a container");
+    let listeners = OUTSIDE.map(|address| listen(&outside, address, 80));
+    assert!(shut.connect(&at(OUTSIDE[0], 80), MOMENT).is_err());
+    talk(shut.connect(&at(OUTSIDE[1], 80), PATIENCE).expect("a connection"), &listeners[1]);
     // Who sends what is for a network to the host comes no further.
     let host = run("ip -4 -o address show to 198.18.0.0/15");
     let pair = host.split_whitespace().find_map(|word| word.strip_suffix("/31")).expect("a pair");
@@ -202,6 +209,10 @@ fn ports_by_the_kernel() {
     assert_eq!(from.to_string(), at(HOST[0], 53));
     let described: serde_json::Value = serde_json::from_str(&server.ports_json().expect("ports")).expect("JSON");
     assert_eq!((&described[0]["nat"], &described[4]["nat"]), (&true.into(), &serde_json::Value::Null));
+
+    network.set_firewall(&server, &Firewall::closed()).expect("a firewall");
+    assert!(outside.connect(&at(HOST[0], 8080), MOMENT).is_err());
+    network.set_firewall(&server, &Firewall::new()).expect("no firewall");
 
     // Nobody else can have them, and nothing is left of a start that fails.
     let taken = Spec::new().port(Port::new(1).nat()).port(Port::new(80).host(ip(HOST[0])).host_port(8080).nat());

@@ -390,7 +390,7 @@ fn routes() -> Vec<(u32, u32)> {
 
 /// The first address of a pair that no route is for. It follows from the number of the device, which no other has.
 fn between(device: u32, routes: &[(u32, u32)]) -> u32 {
-    let pair = |number: u32| BETWEEN_IPV4 + (number % (1 << 15) << 1);
+    let pair = |number: u32| BETWEEN_IPV4 + number % (1 << 15) * 2;
     let free = |address: &u32| routes.iter().all(|(to, mask)| address & mask != *to);
     (0..1 << 15).map(|step| pair(device.wrapping_add(step * 7919))).find(free).unwrap_or(pair(device))
 }

@@ -236,6 +236,15 @@ enum ringfence_event_kind
      * It has ended and everything was undone. Always told, once, and the last.
      */
     RINGFENCE_EVENT_KIND_ENDED = 13,
+    /**
+     * A device of the container's network came, went, or is another than it was (its name, up or down, its carrier). This and the next
+     * only when asked for by name.
+     */
+    RINGFENCE_EVENT_KIND_LINK = 14,
+    /**
+     * An address of a device of the container's network came, went, or can be used now.
+     */
+    RINGFENCE_EVENT_KIND_ADDRESS = 15,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -1349,8 +1358,8 @@ const char *ringfence_event_kind_name(int kind);
  *   {"kinds": ["oom_kill", "pids_max"],
  *    "pressure": [{"resource": "memory", "level": "some", "stall": "150ms", "window": "2s"}]}
  *
- * "kinds" are names of ringfence_event_kind; each that cannot be had here is an error. Left out: all that can be had
- * (ringfence_events_kinds_json()). "ended" is always told. "pressure" are thresholds: tasks wait for "resource" ("memory", "cpu",
+ * "kinds" are names of ringfence_event_kind; each that cannot be had here is an error. Left out: all that can be had but
+ * those of the network (ringfence_events_kinds_json()). "ended" is always told. "pressure" are thresholds: tasks wait for "resource" ("memory", "cpu",
  * "io") for "stall" (seconds or text) within "window" (default: 2 s); some of them or, with "level" "full", all that are not
  * idle. The kernel takes windows of 500 ms to 10 s, without CAP_SYS_RESOURCE only whole multiples of 2 s.
  *

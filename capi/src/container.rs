@@ -610,7 +610,9 @@ pub unsafe extern "C" fn ringfence_container_attach_net(
     net: *const c_char,
     err: *mut *mut ringfence_error,
 ) -> *mut c_char {
-    border(err, ptr::null_mut(), || Ok(give_string(running(container)?.container.attach_net_json(text(net, "net")?)?)))
+    border_for(length(net), err, ptr::null_mut(), || {
+        Ok(give_string(running(container)?.container.attach_net_json(text(net, "net")?)?))
+    })
 }
 
 /// Takes a device from the container that the field "net" or ringfence_container_attach_net() gave it, by its name inside. Its addresses are

@@ -68,9 +68,14 @@ pub enum ringfence_event_kind {
     Thawed = 12,
     /// It has ended and everything was undone. Always told, once, and the last.
     Ended = 13,
+    /// A device of the container's network came, went, or is another than it was (its name, up or down, its carrier). This and the next
+    /// only when asked for by name.
+    Link = 14,
+    /// An address of a device of the container's network came, went, or can be used now.
+    Address = 15,
 }
 
-const NAMES: [(ringfence_event_kind, &CStr); 13] = [
+const NAMES: [(ringfence_event_kind, &CStr); 15] = [
     (ringfence_event_kind::Oom, c"oom"),
     (ringfence_event_kind::OomKill, c"oom_kill"),
     (ringfence_event_kind::MemoryHigh, c"memory_high"),
@@ -84,6 +89,8 @@ const NAMES: [(ringfence_event_kind, &CStr); 13] = [
     (ringfence_event_kind::Frozen, c"frozen"),
     (ringfence_event_kind::Thawed, c"thawed"),
     (ringfence_event_kind::Ended, c"ended"),
+    (ringfence_event_kind::Link, c"link"),
+    (ringfence_event_kind::Address, c"address"),
 ];
 
 fn name_of(number: c_int) -> Option<&'static CStr> {
@@ -101,8 +108,8 @@ pub unsafe extern "C" fn ringfence_event_kind_name(kind: c_int) -> *const c_char
 ///   {"kinds": ["oom_kill", "pids_max"],
 ///    "pressure": [{"resource": "memory", "level": "some", "stall": "150ms", "window": "2s"}]}
 ///
-/// "kinds" are names of ringfence_event_kind; each that cannot be had here is an error. Left out: all that can be had
-/// (ringfence_events_kinds_json()). "ended" is always told. "pressure" are thresholds: tasks wait for "resource" ("memory", "cpu",
+/// "kinds" are names of ringfence_event_kind; each that cannot be had here is an error. Left out: all that can be had but
+/// those of the network (ringfence_events_kinds_json()). "ended" is always told. "pressure" are thresholds: tasks wait for "resource" ("memory", "cpu",
 /// "io") for "stall" (seconds or text) within "window" (default: 2 s); some of them or, with "level" "full", all that are not
 /// idle. The kernel takes windows of 500 ms to 10 s, without CAP_SYS_RESOURCE only whole multiples of 2 s.
 ///

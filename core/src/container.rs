@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::cgroup::{Group, Limits, Purpose, Usage, V1Part};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
-use crate::events::{EventOptions, Events, Readers, Shared};
+use crate::events::{EventKind, EventOptions, Events, Readers, Shared};
 use crate::launch::facts::{self, IdChoice, UserFiles};
 use crate::launch::{self, Answer, Channel, Keeper, Outcome, Owner, Request, Times};
 use crate::namespace::Namespace;
@@ -1688,7 +1688,26 @@ impl Container {
     /// InvalidSpec for options that can never work; Unsupported or PermissionDenied, with the field of the options, for a kind
     /// that was asked for by name, or a threshold, that cannot be had on this machine or by this caller; Closed.
     pub fn events(&self, options: &EventOptions) -> Result<Events> {
-        Events::new(self.open()?, options)
+        let inner = self.open()?;
+        let wanted = options.kinds.as_deref().unwrap_or_default();
+        let of_net = |kind: &EventKind| matches!(kind, EventKind::Link | EventKind::Address);
+        let net = match wanted.iter().position(of_net) {
+            None => None,
+            Some(_) if !inner.runs() => None,
+            Some(i) => {
+                let kinds = wanted.iter().copied().filter(of_net).collect();
+                let socket = match namespace_source(&self.of_network().spec, NamespaceKind::Net) {
+                    NamespaceSource::Host => {
+                        Err(Error::new(ErrorKind::InvalidArgument, "the container has no network namespace of its own")
+                            .with_errno(libc::EINVAL))
+                    }
+                    _ => self.netlink(),
+                };
+                let watch = socket.and_then(|socket| net::watch::Watch::new(socket, kinds));
+                Some(watch.map_err(|e| e.with_field(format!("kinds[{i}]")))?)
+            }
+        };
+        Events::new(inner, options, net)
     }
 
     fn control_group(&self) -> Result<&Group> {

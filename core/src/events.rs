@@ -15,6 +15,7 @@ use crate::cgroup::{Seen, Watch, listen};
 use crate::container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch;
+use crate::net;
 use crate::process;
 
 macro_rules! event_kinds {
@@ -74,6 +75,13 @@ event_kinds! {
     /// The container has ended and everything was undone; of one that another program started: its pid 1 has ended. Always
     /// told, once, and the last.
     Ended = 13 "ended",
+    /// A device of the container's network came, went, or is another than it was: its name, up or down, its carrier, its largest packet
+    /// (RTM_NEWLINK, RTM_DELLINK of rtnetlink(7)). [`Container::addresses`](crate::Container::addresses) and /sys/class/net inside say how it is. Only
+    /// when asked for by name.
+    Link = 14 "link",
+    /// An address of a device of the container's network came, went, or can be used now (RTM_NEWADDR, RTM_DELADDR). Only when asked for
+    /// by name.
+    Address = 15 "address",
 }
 
 impl EventKind {
@@ -199,7 +207,7 @@ impl Pressure {
 /// What a reader wants to be told.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EventOptions {
-    /// These kinds. Each that cannot be had here is an error. `None`, the default: all that can be had
+    /// These kinds. Each that cannot be had here is an error. `None`, the default: all that can be had but those of the network
     /// ([`Events::kinds`] says which these are). [`EventKind::Ended`] is always told, and pressure when there is a threshold.
     pub kinds: Option<Vec<EventKind>>,
     /// Thresholds of pressure. Default: none.
@@ -276,6 +284,7 @@ enum Phase {
 
 struct State {
     watch: Watch,
+    net: Option<net::watch::Watch>,
     /// In the order in which they were first seen, one for each kind and threshold.
     pending: Vec<Event>,
     /// What was given out and what is pending.
@@ -365,6 +374,9 @@ impl State {
     fn look(&mut self, shared: &Shared) -> Result<()> {
         let mut seen = Vec::new();
         let result = self.watch.look(&shared.epoll, &mut seen);
+        if let Some(net) = &self.net {
+            net.look(&mut seen);
+        }
         seen.into_iter().for_each(|seen| self.push(shared, seen));
         result
     }
@@ -372,6 +384,10 @@ impl State {
     fn end_watch(&mut self, shared: &Shared) {
         let mut seen = Vec::new();
         self.watch.end(&shared.epoll, &mut seen);
+        if let Some(net) = self.net.take() {
+            net.look(&mut seen);
+            let _ = shared.epoll.delete(net.fd());
+        }
         seen.into_iter().for_each(|seen| self.push(shared, seen));
     }
 
@@ -471,7 +487,11 @@ impl std::fmt::Debug for Events {
 }
 
 impl Events {
-    pub(crate) fn new(container: &Arc<container::Inner>, options: &EventOptions) -> Result<Self> {
+    pub(crate) fn new(
+        container: &Arc<container::Inner>,
+        options: &EventOptions,
+        net: Option<net::watch::Watch>,
+    ) -> Result<Self> {
         options.validate()?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| Error::os("epoll_create1", e as i32))?;
         let ready = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
@@ -481,6 +501,10 @@ impl Events {
         for fd in [ready.as_fd(), cancel.as_fd()].into_iter().chain(listed.always).chain(listed.until_pid_one_ended) {
             listen(&epoll, fd, EpollFlags::EPOLLIN)?;
         }
+        if let Some(net) = &net {
+            listen(&epoll, net.fd(), EpollFlags::EPOLLIN)?;
+        }
+        let of_net = net.as_ref().map(|net| net.kinds().to_vec()).unwrap_or_default();
         let pidfd_listed = listed.until_pid_one_ended.is_some();
         let shared = Arc::new(Shared {
             container: container.clone(),
@@ -492,6 +516,7 @@ impl Events {
             cancelled: AtomicBool::new(false),
             state: Mutex::new(State {
                 watch: Watch::default(),
+                net,
                 pending: Vec::new(),
                 totals: Vec::new(),
                 phase: Phase::Running,
@@ -521,6 +546,7 @@ impl Events {
         if !options.pressure.is_empty() {
             kinds.push(EventKind::Pressure);
         }
+        kinds.extend(of_net);
         kinds.push(EventKind::Ended);
         kinds.sort();
         shared.kinds.get_or_init(|| kinds);
@@ -661,6 +687,6 @@ mod tests {
         }
         assert_eq!(EventKind::from_name("Oom"), None);
         let rest: Vec<_> = EventKind::ALL.into_iter().filter(|kind| !EventKind::COUNTED.contains(kind)).collect();
-        assert_eq!(rest, [EventKind::Pressure, EventKind::Ended]);
+        assert_eq!(rest, [EventKind::Pressure, EventKind::Ended, EventKind::Link, EventKind::Address]);
     }
 }

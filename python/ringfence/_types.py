@@ -23,7 +23,9 @@ __all__ = [
     "Finding",
     "Firewall",
     "FirewallCount",
+    "FirewallDefaults",
     "FirewallRule",
+    "FirewallRuleUsage",
     "FirewallUsage",
     "GcReport",
     "LimitFields",
@@ -585,7 +587,7 @@ class Event:
     """Something that happened to a container, once or several times."""
 
     #: `oom`, `oom_kill`, `memory_high`, `memory_max`, `memory_low`, `swap_max`, `pids_max`, `pressure`, `populated`, `empty`,
-    #: `frozen`, `thawed`, `ended`.
+    #: `frozen`, `thawed`, `ended`; `link` and `address`, of devices of its network, only when asked for by name.
     kind: str
     #: How often since the last event of this kind (and threshold), or since the reader was made.
     count: int

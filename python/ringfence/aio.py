@@ -10,6 +10,7 @@ had started. Streams are `asyncio.StreamReader` and `asyncio.StreamWriter`, as i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
@@ -566,11 +567,18 @@ class Container:
         self._sync.detach_device(inside)
 
     async def attach_net(self, net: str | Network | Mapping[str, Any]) -> Address:
-        one = net._sync if isinstance(net, Network) else net
-        return await _in_thread(lambda: self._sync.attach_net(one), lambda _: None)
+        one: str | _network.Network | Mapping[str, Any] = net._sync if isinstance(net, Network) else net
+        if isinstance(one, Mapping) and isinstance(one.get("network"), Network):
+            one = {**one, "network": one["network"]._sync}
+
+        def give_back(address: Address) -> None:
+            with contextlib.suppress(Error):
+                self._sync.detach_net(address.interface)
+
+        return await _in_thread(lambda: self._sync.attach_net(one), give_back)
 
     async def detach_net(self, interface: str) -> None:
-        await _in_thread(lambda: self._sync.detach_net(interface), lambda _: None)
+        await _in_thread(lambda: self._sync.detach_net(interface), _nothing)
 
     def ns_fd(self, kind: str) -> int:
         return self._sync.ns_fd(kind)
@@ -1001,11 +1009,11 @@ class Network:
 
     async def set_firewall(self, container: Container, firewall: Firewall) -> None:
         """Gives a container another firewall: see `ringfence.Network.set_firewall`."""
-        self._sync.set_firewall(container._sync, firewall)
+        await _in_thread(lambda: self._sync.set_firewall(container._sync, firewall), _nothing)
 
     async def firewall(self, container: Container) -> FirewallUsage:
         """The firewall of a container and its counters: see `ringfence.Network.firewall`."""
-        return self._sync.firewall(container._sync)
+        return await _in_thread(lambda: self._sync.firewall(container._sync), _nothing)
 
     async def kill(self) -> None:
         """SIGKILL to everything in the containers that `container` started. Does not wait."""

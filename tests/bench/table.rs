@@ -1,6 +1,6 @@
 //! The tables of `make bench`: starts of ringfence beside the kernel's floor, bwrap and runc; snapshots of usage beside plain
 //! reads; sockets inside beside setns(2) by hand, fork and nsenter; published ports beside loopback without a container;
-//! starts on a network beside starts without.
+//! starts on a network beside starts without; what the ways between containers carry beside loopback.
 //!
 //! A worker process per host size (an empty one, one with much touched heap) makes one measurement per request; the
 //! coordinator asks for one of each subject in turn, so that whatever else the machine does meets all of them alike.
@@ -8,13 +8,16 @@
 use std::ffi::{CString, c_char};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ringfence::spec::{Attachment, NamespaceKind, Net, NetworkSpec};
+use ringfence::spec::{
+    Attachment, AttachmentKind, Firewall, FirewallRule, InterfaceAddress, IpvlanMode, NamespaceKind, Net, NetworkSpec,
+    Port, RoutedPair,
+};
 use ringfence::{Container, Network, Spec};
 
 /// What is measured, in the order of a round.
@@ -77,6 +80,30 @@ const NETWORK: &[Subject] = &[
     Subject { name: "network-1000", label: "the same on a network with 1,000 others", every: 4 },
 ];
 
+/// Ways between two programs, of which one at least is in a container. All but the first are in a network namespace of the worker's own.
+const WIRES: [&[Subject]; 2] = [
+    &[
+        Subject { name: "wire-echo-floor", label: "floor: 64 bytes there and back, loopback", every: 1 },
+        Subject { name: "wire-echo-network", label: "ringfence: two containers on a network", every: 1 },
+        Subject { name: "wire-echo-firewall", label: "ringfence: the same, with a firewall", every: 1 },
+        Subject { name: "wire-echo-nat", label: "ringfence: the host and a port by the kernel", every: 1 },
+        Subject { name: "wire-echo-routed", label: "ringfence: the host and a routed address", every: 1 },
+        Subject { name: "wire-echo-netkit", label: "ringfence: the same over netkit", every: 1 },
+        Subject { name: "wire-echo-macvlan", label: "ringfence: two macvlans on one device", every: 1 },
+        Subject { name: "wire-echo-ipvlan", label: "ringfence: two ipvlans on one device", every: 1 },
+    ],
+    &[
+        Subject { name: "wire-stream-floor", label: "floor: 64 MiB one way, loopback", every: 10 },
+        Subject { name: "wire-stream-network", label: "ringfence: two containers on a network", every: 10 },
+        Subject { name: "wire-stream-firewall", label: "ringfence: the same, with a firewall", every: 10 },
+        Subject { name: "wire-stream-nat", label: "ringfence: the host and a port by the kernel", every: 10 },
+        Subject { name: "wire-stream-routed", label: "ringfence: the host and a routed address", every: 10 },
+        Subject { name: "wire-stream-netkit", label: "ringfence: the same over netkit", every: 10 },
+        Subject { name: "wire-stream-macvlan", label: "ringfence: two macvlans on one device", every: 10 },
+        Subject { name: "wire-stream-ipvlan", label: "ringfence: two ipvlans on one device", every: 10 },
+    ],
+];
+
 struct Subject {
     name: &'static str,
     label: &'static str,
@@ -132,11 +159,13 @@ fn work(heap_mib: usize, payload: &str) {
     let mut usages = Usages::default();
     let mut ports = Ports::default();
     let mut networks = Networks::default();
+    let mut wires = Wires::default();
     for line in std::io::stdin().lines() {
         let answer = match line.expect("a request").as_str() {
             "memory" => memory(&mut running),
             name if name.starts_with("usage") => usages.measure(name).map(|d| d.as_nanos().to_string()),
             name if name.starts_with("port") => ports.measure(name).map(|d| d.as_nanos().to_string()),
+            name if name.starts_with("wire") => wires.measure(name).map(|d| d.as_nanos().to_string()),
             name if name.starts_with("network") => networks.measure(name, payload).map(|d| d.as_nanos().to_string()),
             name => measure(name, payload, &mut running).map(|d| d.as_nanos().to_string()),
         };
@@ -296,30 +325,17 @@ impl Ports {
             stream.set_nodelay(true).map_err(text)?;
             Ok::<_, String>(stream)
         };
-        let echo = |stream: &mut TcpStream, size: usize| {
-            let mut data = [7; 64];
-            stream.write_all(&data[..size]).and_then(|()| stream.read_exact(&mut data[..size])).map_err(text)
-        };
         let kept = if relayed == 1 { &mut self.relayed } else { &mut self.direct };
         if name.starts_with("port-echo") {
             if kept.is_none() {
                 *kept = Some(connect()?);
             }
-            let stream = kept.as_mut().expect("just made");
-            const TIMES: u32 = 16;
-            return Ok(timed(|| (0..TIMES).try_for_each(|_| echo(stream, 64)))? / TIMES);
+            return echoes(kept.as_mut().expect("just made"));
         }
         if name.starts_with("port-connect") {
             return timed(|| echo(&mut connect()?, 1));
         }
-        let mut stream = connect()?;
-        let block = vec![7; 1 << 18];
-        timed(|| {
-            (0..STREAM / block.len()).try_for_each(|_| stream.write_all(&block)).map_err(text)?;
-            stream.shutdown(std::net::Shutdown::Write).map_err(text)?;
-            // It ends when all was taken.
-            stream.read_to_end(&mut Vec::new()).map(drop).map_err(text)
-        })
+        streamed(connect()?)
     }
 
     fn address(&mut self, relayed: usize) -> Result<SocketAddr, String> {
@@ -337,14 +353,166 @@ impl Ports {
             let address = service.local_addr().map_err(|e| e.to_string())?;
             (service, address)
         };
-        std::thread::spawn(move || {
-            for client in service.incoming().flatten() {
-                std::thread::spawn(move || answer(client));
-            }
-        });
+        serve(service);
         self.addresses[relayed] = Some(address);
         Ok(address)
     }
+}
+
+fn echo(stream: &mut TcpStream, size: usize) -> Result<(), String> {
+    let mut data = [7; 64];
+    let there_and_back = stream.write_all(&data[..size]).and_then(|()| stream.read_exact(&mut data[..size]));
+    there_and_back.map_err(|e| e.to_string())
+}
+
+/// For one of 64 bytes.
+fn echoes(stream: &mut TcpStream) -> Result<Duration, String> {
+    const TIMES: u32 = 16;
+    Ok(timed(|| (0..TIMES).try_for_each(|_| echo(stream, 64)))? / TIMES)
+}
+
+/// For 64 MiB, until all was taken.
+fn streamed(mut stream: TcpStream) -> Result<Duration, String> {
+    let text = |e: std::io::Error| e.to_string();
+    let block = vec![7; 1 << 18];
+    timed(|| {
+        (0..STREAM / block.len()).try_for_each(|_| stream.write_all(&block)).map_err(text)?;
+        stream.shutdown(std::net::Shutdown::Write).map_err(text)?;
+        stream.read_to_end(&mut Vec::new()).map(drop).map_err(text)
+    })
+}
+
+fn serve(service: TcpListener) {
+    std::thread::spawn(move || {
+        for client in service.incoming().flatten() {
+            std::thread::spawn(move || answer(client));
+        }
+    });
+}
+
+/// Two ends of each way, which this program both is itself.
+#[derive(Default)]
+struct Wires {
+    /// Its own network namespace is made.
+    apart: bool,
+    ends: Vec<(String, Wire)>,
+}
+
+struct Wire {
+    service: SocketAddr,
+    /// Who connects: the worker, or a container.
+    client: Option<Container>,
+    kept: Option<TcpStream>,
+    _server: Option<Container>,
+    _network: Option<Network>,
+}
+
+impl Wire {
+    fn connect(&self) -> Result<TcpStream, String> {
+        let stream = match &self.client {
+            None => TcpStream::connect(self.service).map_err(|e| e.to_string())?,
+            Some(client) => {
+                client.connect(&self.service.to_string(), None).map_err(|e| e.to_string()).map(TcpStream::from)?
+            }
+        };
+        stream.set_nodelay(true).map_err(|e| e.to_string())?;
+        Ok(stream)
+    }
+}
+
+impl Wires {
+    fn measure(&mut self, name: &str) -> Result<Duration, String> {
+        let (what, way) = name.trim_start_matches("wire-").split_once('-').ok_or("no way")?;
+        if !self.ends.iter().any(|(made, _)| made == way) {
+            if !std::mem::replace(&mut self.apart, true) {
+                apart()?;
+            }
+            self.ends.push((way.to_owned(), wire(way)?));
+        }
+        let (_, wire) = self.ends.iter_mut().find(|(made, _)| made == way).expect("just made");
+        if what == "stream" {
+            return streamed(wire.connect()?);
+        }
+        if wire.kept.is_none() {
+            wire.kept = Some(wire.connect()?);
+        }
+        echoes(wire.kept.as_mut().expect("just made"))
+    }
+}
+
+/// A network namespace for the worker that forwards, with one device that leads nowhere else.
+fn apart() -> Result<(), String> {
+    let command = |words: &str| {
+        let status = Command::new("ip").args(words.split_whitespace()).status().map_err(|e| format!("ip: {e}"))?;
+        if status.success() { Ok(()) } else { Err(format!("ip {words}: {status}")) }
+    };
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map_err(|e| format!("unshare: {e}"))?;
+    command("link set lo up")?;
+    command("link add near type veth peer name far")?;
+    command("link set near up")?;
+    command("link set far up")?;
+    command("address add 10.7.0.254/24 dev near")?;
+    std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").map_err(|e| e.to_string())
+}
+
+fn wire(way: &str) -> Result<Wire, String> {
+    let text = |e: ringfence::Error| e.to_string();
+    let on = |one: Attachment, last: u8| {
+        let address = InterfaceAddress { address: [10, 7, 0, last].into(), prefix: Some(24) };
+        Container::start(&Spec::new().net(Net::Attached(vec![one.address(address)]))).map_err(text)
+    };
+    let (mut network, mut client) = (None, None);
+    let (server, at) = match way {
+        "floor" => (None, None),
+        "network" | "firewall" => {
+            let made = Network::start(&NetworkSpec::new()).map_err(text)?;
+            let mut one = Attachment::network(made.name());
+            if way == "firewall" {
+                one = one.firewall(Firewall::closed().rule(FirewallRule::allow_in()));
+            }
+            let server = made.container(&Spec::new().net(Net::Attached(vec![one]))).map_err(text)?;
+            client = Some(made.container(&Spec::new()).map_err(text)?);
+            let address = server.addresses().map_err(text)?[0].addresses[0];
+            network = Some(made);
+            (Some(server), Some(address))
+        }
+        "nat" => {
+            let made = Network::start(&NetworkSpec::new().internal(false)).map_err(text)?;
+            let server = made.container(&Spec::new().port(Port::new(80).nat())).map_err(text)?;
+            network = Some(made);
+            (Some(server), Some(Ipv4Addr::LOCALHOST.into()))
+        }
+        "routed" | "netkit" => {
+            let pair = if way == "netkit" { RoutedPair::Netkit } else { RoutedPair::Veth };
+            let last = if way == "netkit" { 8 } else { 7 };
+            let one = Attachment::new(AttachmentKind::Routed { outer: "near".into(), pair });
+            let one = one.address(std::net::IpAddr::from([10, 7, 0, last]));
+            let server = Container::start(&Spec::new().net(Net::Attached(vec![one]))).map_err(text)?;
+            (Some(server), Some([10, 7, 0, last].into()))
+        }
+        "macvlan" | "ipvlan" => {
+            let (one, first) = match way {
+                "macvlan" => (Attachment::macvlan("far"), 20),
+                _ => (Attachment::ipvlan("near", IpvlanMode::L2), 30),
+            };
+            let server = on(one.clone(), first)?;
+            client = Some(on(one, first + 1)?);
+            (Some(server), Some([10, 7, 0, first].into()))
+        }
+        _ => return Err(format!("no way {way}")),
+    };
+    let service = match &server {
+        None => TcpListener::bind("127.0.0.1:0").map_err(|e| e.to_string())?,
+        Some(server) => TcpListener::from(server.listen("0.0.0.0:80", 64).map_err(text)?),
+    };
+    let own = service.local_addr().map_err(|e| e.to_string())?;
+    let port = match &server {
+        Some(server) if way == "nat" => server.port(80).map_err(text)?,
+        _ => own.port(),
+    };
+    serve(service);
+    let service = SocketAddr::new(at.unwrap_or(own.ip()), port);
+    Ok(Wire { service, client, kept: None, _server: server, _network: network })
 }
 
 /// Sends back what is short, and takes the rest.
@@ -663,10 +831,13 @@ fn coordinate(options: &Options) {
     let mut network = Worker::start(0, &options.payload);
     let network_rows = series(&mut network, NETWORK, rounds, warm_up, options);
     network.end();
+    let mut wire = Worker::start(0, &options.payload);
+    let wire_rows = WIRES.map(|subjects| series(&mut wire, subjects, rounds, warm_up, options));
+    wire.end();
     print!("{}", table(&rows, &heavy_rows));
     print!("\n{}", fine_table(&usage_rows));
     print!("\n{}", fine_table(&enter_rows));
-    for rows in port_rows.iter().chain([&network_rows]) {
+    for rows in port_rows.iter().chain([&network_rows]).chain(&wire_rows) {
         print!("\n{}", fine_table(rows));
     }
     print!("{}", goals(&rows, &heavy_rows, &usage_rows, memory));

@@ -71,8 +71,13 @@ int main(void)
     ringfence_spec *plain = ringfence_spec_new();
     ringfence_container *late = NULL;
     ok(ringfence_container_start(plain, &late, &err) == 0, "a container without a network");
+    ringfence_events *events = NULL;
+    ok(ringfence_container_events(late, "{\"kinds\": [\"link\"]}", &events, &err) == 0 && ringfence_events_next(events, 0, &err) == 0,
+       "nothing has happened");
     json = ringfence_container_attach_net(late, "{\"network\": \"c-test\", \"interface\": \"lan\"}", &err);
     ok(json && strstr(json, "\"lan\""), "joins one: %s", json ? json : ringfence_error_message(err));
+    ok(ringfence_events_next(events, 60000, &err) == 1 && ringfence_events_kind(events) == RINGFENCE_EVENT_KIND_LINK, "a device came");
+    ringfence_events_free(events);
     ringfence_string_free(json);
     json = ringfence_container_attach_net(late, "network:nowhere", &err);
     ok(failed(json ? 0 : -1, RINGFENCE_KIND_NOT_FOUND, "net"), "that is not there");

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -80,6 +81,83 @@ def test_the_way_out() -> None:
         with pytest.raises(ringfence.Error) as caught:
             net.container(ports=[{"port": 80, "nat": True}])
         assert caught.value.field == "ports[0].nat"
+
+
+BY_LINK = """
+import socket, sys, time
+deadline = time.monotonic() + float(sys.argv[2])
+while True:
+    try:
+        with socket.socket(socket.AF_INET6) as client:
+            client.settimeout(max(0.05, deadline - time.monotonic()))
+            client.connect((sys.argv[1], 80, 0, socket.if_nametoindex("eth0")))
+        break
+    except OSError:
+        # Its own address is not its own yet.
+        if time.monotonic() > deadline:
+            raise
+        time.sleep(0.05)
+"""
+
+
+def test_who_is_denied_by_name_is_denied_by_the_address_of_the_link() -> None:
+    rule = {"direction": "in", "action": "deny", "peer": "web"}
+    with ringfence.Network() as net:
+        server = net.container(net={"network": net, "firewall": {"rules": [rule]}})
+        web, other = net.container(hostname="web"), net.container()
+        first, *middle = (int(part, 16) for part in (server.addresses[0].mac or "").split(":"))
+        a, b, c, d, e = middle
+        link = f"fe80::{first ^ 2:02x}{a:02x}:{b:02x}ff:fe{c:02x}:{d:02x}{e:02x}"
+        with server.listen("[::]:80"):
+            other.run(["python3", "-c", BY_LINK, link, "30"], check=True)
+            assert web.run(["python3", "-c", BY_LINK, link, str(3 * MOMENT)], capture_output=True).returncode == 1
+        with pytest.raises(ringfence.Error) as caught:
+            web.attach_net({"network": net, "interface": "more"})
+        assert (caught.value.kind, caught.value.field) == ("already_exists", "net.network")
+
+
+def test_devices_that_come_are_told() -> None:
+    with ringfence.Network() as net, ringfence.Container() as late, late.events(["link", "address"]) as events:
+        late.attach_net({"network": net})
+        told = {event.kind for event in (events.next(60), events.next(60)) if event}
+        assert told == {"link", "address"}
+
+
+KILLED = """
+import sys, threading
+import ringfence
+net = ringfence.Network(internal=len(sys.argv) == 1)
+kept = net.container(name="killed-one")
+def come_and_go():
+    while True:
+        net.container(hostname="h").close()
+for _ in range(4):
+    threading.Thread(target=come_and_go, daemon=True).start()
+print("there", flush=True)
+threading.Event().wait()
+"""
+
+
+def test_a_program_that_is_killed_leaves_nothing() -> None:
+    for round in range(4):
+        out = ["out"] if round == 0 and own_address() else []
+        program = subprocess.Popen([sys.executable, "-c", KILLED, *out], stdout=subprocess.PIPE)
+        assert program.stdout
+        with program:
+            assert program.stdout.readline() == b"there\n"
+            time.sleep(random.random() * 0.3)
+            program.kill()
+        ringfence.gc()
+        # Its name is free as soon as its keeper has seen it; what else there was is looked for after all tests.
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                ringfence.Container(name="killed-one").close()
+                break
+            except ringfence.Error as error:
+                if error.kind != "already_exists" or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
 
 def test_by_name_and_by_address(serve: Serve) -> None:

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use ringfence::spec::{Attachment, Net, NetworkSpec};
-use ringfence::{Container, Direction, Error, ErrorKind, Network, Pod, Shape, Spec};
+use ringfence::{Container, Direction, Error, ErrorKind, EventKind, EventOptions, Network, Pod, Shape, Spec};
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;
@@ -510,11 +510,14 @@ fn a_pod_on_a_network_that_was_made_for_it() {
 
 #[test]
 fn many_come_and_go_at_once() {
-    let network = network();
+    let network = Network::start(&NetworkSpec::new().subnet("10.1.2.0/26").subnet("fd00:1::/64")).expect("a network");
+    // Addresses come round many times; who has one gives it back.
+    let emulated = std::env::var("RINGFENCE_TEST_TIER").is_ok_and(|tier| tier == "vm");
+    let rounds = if emulated || !is_root() { 10 } else { 63 };
     thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..8 {
             scope.spawn(|| {
-                for round in 0..8 {
+                for round in 0..rounds {
                     let container = network.container(&Spec::new().hostname(format!("h{round}"))).unwrap();
                     assert_eq!(container.addresses().unwrap().len(), 1);
                     container.close(PATIENCE).unwrap();
@@ -525,6 +528,33 @@ fn many_come_and_go_at_once() {
     assert_eq!(network.members().unwrap(), []);
     let last = on(&network);
     assert!(known(&last, "h0").is_empty());
+}
+
+#[test]
+fn what_happens_to_devices_is_told() {
+    let (network, other) = (network(), network());
+    let container = on(&network);
+    let options = EventOptions { kinds: Some(vec![EventKind::Link, EventKind::Address]), pressure: Vec::new() };
+    let events = container.events(&options).unwrap();
+    assert_eq!(events.kinds(), [EventKind::Ended, EventKind::Link, EventKind::Address]);
+    assert_eq!(events.next(Some(Duration::ZERO)).unwrap(), None, "nothing of before");
+    container.attach_net(&Attachment::network(other.name())).unwrap();
+    let mut told: Vec<_> = (0..2).map(|_| events.next(PATIENCE).unwrap().expect("an event").kind).collect();
+    told.sort();
+    assert_eq!(told, [EventKind::Link, EventKind::Address]);
+    while events.next(Some(*MOMENT)).unwrap().is_some() {}
+    network.set_link(&container, false).unwrap();
+    assert_eq!(events.next(PATIENCE).unwrap().expect("its carrier").kind, EventKind::Link);
+    container.kill().unwrap();
+    let last = std::iter::from_fn(|| events.next(PATIENCE).unwrap()).last();
+    assert_eq!(last.map(|event| event.kind), Some(EventKind::Ended));
+    // They are not among those that are told anyway.
+    let plain = on(&network);
+    let kinds = plain.events(&EventOptions::default()).unwrap().kinds().to_vec();
+    assert!(!kinds.contains(&EventKind::Link), "{kinds:?}");
+    let host = Container::start(&Spec::new().net(Net::Host)).unwrap();
+    let error = host.events(&options).unwrap_err();
+    assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidArgument, Some("kinds[0]")), "{error}");
 }
 
 #[test]

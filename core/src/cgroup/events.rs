@@ -264,7 +264,7 @@ fn places(group: &Group, kind: EventKind) -> Vec<Place> {
         EventKind::PidsMax => vec![place(Some(Controller::Pids), "pids.events", "max")],
         EventKind::Populated | EventKind::Empty => vec![place(None, "cgroup.events", "populated")],
         EventKind::Frozen | EventKind::Thawed => vec![place(None, "cgroup.events", "frozen")],
-        EventKind::Pressure | EventKind::Ended => vec![],
+        EventKind::Pressure | EventKind::Ended | EventKind::Link | EventKind::Address => vec![],
     }
 }
 

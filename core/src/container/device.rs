@@ -14,7 +14,7 @@ use crate::launch::HostOnly;
 use crate::net::netlink::{Batch, Socket};
 use crate::net::{self, Address};
 use crate::plan::container::namespace_source;
-use crate::spec::net::interface_syntax;
+use crate::spec::net::{interface_syntax, interfaces};
 use crate::spec::{Attachment, AttachmentKind, NamespaceKind, NamespaceSource, Net, Spec};
 use crate::sys::rtnl;
 
@@ -347,12 +347,21 @@ impl Container {
     pub fn detach_net(&self, interface: &str) -> Result<()> {
         let inner = self.own_network()?;
         let socket = self.netlink()?;
+        // As with who gives one.
+        let _updating = lock(&inner.updating);
+        let is_macvtap = |one: &Attachment| matches!(one.kind, AttachmentKind::Macvtap { .. });
+        let list = inner.spec.net.attachments();
+        if list.iter().zip(interfaces(list)).any(|(one, name)| is_macvtap(one) && name == interface) {
+            let what = format!("{interface:?} is a macvtap, whose node would be the next one's on the host");
+            return Err(Error::new(ErrorKind::Unsupported, what).with_field("interface").with_errno(libc::EOPNOTSUPP));
+        }
         let Some((device, comes_back)) = lock(&inner.kept).take(interface) else {
             let what = format!("{interface:?} is no device that the field net or attach_net gave the container");
             return Err(Error::new(ErrorKind::NotFound, what).with_field("interface").with_errno(libc::ENODEV));
         };
         let Some(number) = comes_back else {
-            return net::remove(&inner.kept, device, socket).map_err(|(device, error)| {
+            return net::remove(&inner.kept, device, socket).map_err(|failed| {
+                let (device, error) = *failed;
                 lock(&inner.kept).devices.push(device);
                 error.with_field("interface")
             });
@@ -391,7 +400,7 @@ impl Container {
     }
 
     /// A socket of rtnetlink(7) inside.
-    fn netlink(&self) -> Result<OwnedFd> {
+    pub(super) fn netlink(&self) -> Result<OwnedFd> {
         self.socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)
     }
 }

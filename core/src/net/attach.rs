@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::link::{End, Remote};
 use super::netlink::{Batch, Socket};
-use super::network::Address;
+use super::network::{Address, ways};
 use super::routed::{Routed, sweep};
 use crate::container::{Moved, in_namespace, new_index};
 use crate::error::{Error, ErrorKind, Result};
@@ -48,6 +48,8 @@ pub(crate) struct OnHost {
     pub inside: u32,
     /// It is the host's own device.
     pub comes_back: bool,
+    /// See [`ways`].
+    pub ways: Vec<IpAddr>,
     /// Given back with it.
     _routed: Option<Routed>,
 }
@@ -241,6 +243,7 @@ impl Other {
             mac: self.attachment.mac,
         };
         let moved = self.moved.take();
-        (OnHost { address, inside: self.inside, comes_back: moved.is_some(), _routed: self.routed.take() }, moved)
+        let (inside, ways) = (self.inside, ways(std::slice::from_ref(&self.attachment)));
+        (OnHost { address, inside, comes_back: moved.is_some(), ways, _routed: self.routed.take() }, moved)
     }
 }

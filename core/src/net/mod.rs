@@ -20,6 +20,8 @@ mod routed;
 mod shape;
 /// The way out of a network.
 mod uplink;
+/// What happens to devices.
+pub(crate) mod watch;
 
 pub(crate) use attach::Taps;
 pub use firewall::filter::FirewallCount;

@@ -134,17 +134,17 @@ impl Rule<'_> {
     }
 
     /// The rule goes on for packets that come from this device.
-    fn from_device(&mut self, index: u32) -> &mut Self {
+    fn comes_by(&mut self, index: u32) -> &mut Self {
         self.meta(NFT_META_IIF, REGISTER).is(&index.to_ne_bytes())
     }
 
     /// The rule goes on for packets that go to this device.
-    fn to_device(&mut self, index: u32) -> &mut Self {
+    fn leaves_by(&mut self, index: u32) -> &mut Self {
         self.meta(NFT_META_OIF, REGISTER).is(&index.to_ne_bytes())
     }
 
     /// The rule goes on for packets from this address.
-    fn from_address(&mut self, address: IpAddr) -> &mut Self {
+    fn is_of(&mut self, address: IpAddr) -> &mut Self {
         match address {
             IpAddr::V4(_) => self.ip(NFPROTO_IPV4).header(12, 4, REGISTER),
             IpAddr::V6(_) => self.ip(NFPROTO_IPV6).header(8, 16, REGISTER),
@@ -332,17 +332,19 @@ impl Batch {
     }
 
     /// In the switch's namespace: what goes to the uplink has the uplink's address.
-    pub(super) fn way_out(&mut self, uplink: u32) {
+    pub(super) fn way_out(&mut self, bridge: u32, uplink: u32) {
         self.table(WAY_OUT, |table| {
             table.make(0);
             [&IN, &OUT, &PASS].into_iter().for_each(|chain| table.chain(chain));
-            table.rule(&OUT, |rule| rule.to_device(uplink).masquerade());
+            table.rule(&OUT, |rule| rule.leaves_by(uplink).masquerade());
             for map in MAPS.into_iter().filter(|map| !map.of_address) {
                 table.map(map);
-                table.rule(&IN, |rule| rule.from_device(uplink).ip(map.family()).lead_on(map));
+                table.rule(&IN, |rule| rule.comes_by(uplink).ip(map.family()).lead_on(map));
             }
+            // It is no way from one container to another, round what is between them.
+            table.rule(&PASS, |rule| rule.comes_by(bridge).leaves_by(bridge).verdict(NF_DROP));
             table.guard(|rule| {
-                rule.from_device(uplink);
+                rule.comes_by(uplink);
             });
         });
     }
@@ -366,15 +368,15 @@ impl Batch {
                 }
             }
             for address in uplink {
-                table.rule(&OUT, |rule| rule.from_address(*address).masquerade());
+                table.rule(&OUT, |rule| rule.is_of(*address).masquerade());
             }
             // The answer has to find back.
-            table.rule(&OUT, |rule| rule.to_device(device).is_loopback(12).masquerade());
+            table.rule(&OUT, |rule| rule.leaves_by(device).is_loopback(12).masquerade());
             table.guard(|rule| {
-                rule.to_device(device);
+                rule.leaves_by(device);
             });
             // The device lets answers through to 127.0.0.1, and nothing else may come by it.
-            table.rule(&HERE, |rule| rule.from_device(device).is_loopback(16).connection(NEW).verdict(NF_DROP));
+            table.rule(&HERE, |rule| rule.comes_by(device).is_loopback(16).connection(NEW).verdict(NF_DROP));
         });
     }
 

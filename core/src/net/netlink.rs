@@ -143,6 +143,11 @@ fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
     })
 }
 
+/// The kinds of the messages of a datagram.
+pub(super) fn kinds(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
+    answers(bytes).map(|answer| answer.kind)
+}
+
 impl Answer<'_> {
     /// Of an error, or an acknowledgement.
     fn errno(&self) -> i32 {

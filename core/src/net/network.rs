@@ -234,7 +234,7 @@ struct Port {
 
 impl Port {
     fn member(&self, number: u32) -> Member<'_> {
-        Member { port: number, names: &self.names, addresses: &self.addresses }
+        Member { port: number, names: &self.names, addresses: &self.addresses, mac: self.mac }
     }
 
     fn lines(&self) -> String {
@@ -1182,12 +1182,16 @@ pub(crate) enum Attached {
 }
 
 impl Attached {
-    /// By whom it leads to everywhere, of a network.
+    /// Addresses of the families of IP in which it leads to everywhere.
     fn gateways(&self) -> Vec<IpAddr> {
         match self {
             Self::OnNetwork(link) => link.gateways.clone(),
-            Self::Other(_) => Vec::new(),
+            Self::Other(device) => device.ways.clone(),
         }
+    }
+
+    fn is_on(&self, network: &str) -> bool {
+        matches!(self, Self::OnNetwork(link) if link.network.name == network)
     }
 
     /// What it has; `None` when its network has ended.
@@ -1283,7 +1287,7 @@ fn other_keeper(name: &str) -> Error {
 
 /// Ways to everywhere that these devices have without a network: of each family a container has one. Those that are named go before that of a
 /// network.
-fn ways(list: &[Attachment]) -> Vec<IpAddr> {
+pub(super) fn ways(list: &[Attachment]) -> Vec<IpAddr> {
     let routed = list.iter().filter(|one| matches!(one.kind, AttachmentKind::Routed { .. }) && one.routes.is_empty());
     let gateways = list.iter().flat_map(|one| &one.gateways).copied();
     gateways.chain(routed.flat_map(|one| one.addresses.iter().map(|address| address.address))).collect()
@@ -1556,10 +1560,14 @@ impl Kept {
             }
             None => (0..).map(|number| format!("eth{number}")).find(|name| is_free(name)).expect("there is always one"),
         };
+        let is_on = |network: &str| lock(kept).devices.iter().any(|device| device.is_on(network));
+        if let Some(network) = one.on_network().filter(|network| is_on(network)) {
+            let error = Error::new(ErrorKind::AlreadyExists, format!("the container is on network {network:?}"));
+            return Err(error.with_field("net.network").with_errno(libc::EEXIST));
+        }
         let names: Vec<String> = [&spec.name, &spec.hostname].into_iter().flatten().cloned().collect();
         let mut joining = Joining { own: lock(kept).hosts.clone(), ..Joining::default() };
-        joining.ways = ways(spec.net.attachments());
-        joining.ways.extend(&one.gateways);
+        joining.ways = ways(std::slice::from_ref(one));
         joining.ways.extend(lock(kept).devices.iter().flat_map(Attached::gateways));
         let inside = new_index();
         joining.add(one, interface, inside, "net".to_owned(), &names, keeper)?;
@@ -1603,9 +1611,9 @@ pub(crate) fn remove(
     kept: &Mutex<Kept>,
     device: Attached,
     socket: OwnedFd,
-) -> std::result::Result<(), (Attached, Error)> {
+) -> std::result::Result<(), Box<(Attached, Error)>> {
     if let Err(error) = device.remove(&Socket::new(socket)) {
-        return Err((device, error));
+        return Err(Box::new((device, error)));
     }
     let network = match &device {
         Attached::OnNetwork(link) => Some(link.network.name.clone()),

@@ -104,10 +104,18 @@ impl Routed {
         let addresses: Vec<IpAddr> = one.addresses.iter().map(|one| one.address).collect();
         let at = |error: Error, key: &str| error.with_field(format!("{field}.{key}"));
         let has = |ipv4: bool| addresses.iter().any(|address| address.is_ipv4() == ipv4);
+        // One of the two is enough.
+        let [answers, all] = [outer_name, "all"].map(|name| format!("net/ipv6/conf/{name}/proxy_ndp"));
+        let answers = if need_setting(&all, "").is_ok() { all } else { answers };
         let settings = [
             (true, format!("net/ipv4/conf/{outer_name}/forwarding"), "the host forwards nothing that comes by it"),
             (false, "net/ipv6/conf/all/forwarding".to_owned(), "the host forwards nothing of IPv6"),
-            (false, format!("net/ipv6/conf/{outer_name}/proxy_ndp"), "the host answers for nobody of IPv6 on it"),
+            (
+                false,
+                format!("net/ipv6/conf/{outer_name}/forwarding"),
+                "the host forwards nothing of IPv6 that comes by it",
+            ),
+            (false, answers, "the host answers for nobody of IPv6 on it"),
         ];
         for (_, path, why) in settings.iter().filter(|(ipv4, ..)| has(*ipv4)) {
             need_setting(path, why).map_err(|e| at(e, "routed"))?;

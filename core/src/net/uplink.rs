@@ -316,7 +316,7 @@ impl Kernel {
         batch.gateway(&self.table, self.device, &self.addresses);
         self.firewall.request(batch).map_err(of_nat)?;
         let mut batch = Batch::default();
-        batch.way_out(UPLINK.index);
+        batch.way_out(switch.bridge.index, UPLINK.index);
         switch.firewall.request(batch).map_err(of_nat)?;
         Ok(self)
     }
@@ -461,7 +461,7 @@ fn run(switch: &Switch<'_>, name: &'static str, path: &Path) -> Result<Way> {
     }
     switch.route.request(batch)?;
     let mut batch = Batch::default();
-    batch.way_out(index);
+    batch.way_out(switch.bridge.index, index);
     switch.firewall.request(batch).map_err(of_nat)?;
     Ok(way)
 }

@@ -164,6 +164,9 @@ impl FromStr for FirewallPeer {
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
         let net = match text.parse::<IpAddr>() {
+            Ok(IpAddr::V6(address)) if let Some(ipv4) = address.to_ipv4_mapped() => {
+                return Err(format!("{text:?} is in no packet: {ipv4} is meant"));
+            }
             Ok(address) => return Ok(address.into()),
             Err(_) => text.parse::<IpNet>(),
         };
@@ -421,6 +424,22 @@ impl Firewall {
     pub(super) fn json(&self) -> Json {
         let rules: Json = self.rules.iter().map(FirewallRule::to_json).collect();
         json!({"incoming": self.incoming.name(), "outgoing": self.outgoing.name(), "rules": rules})
+    }
+
+    pub(super) fn schema() -> Json {
+        let action = json!({"enum": ACTIONS.map(|(name, _)| name), "default": "allow"});
+        let port =
+            json!({"type": ["integer", "string"], "minimum": 1, "maximum": u16::MAX, "pattern": "^[0-9]+(-[0-9]+)?$"});
+        let rule = json!({"type": "object", "additionalProperties": false, "required": ["direction", "action"], "properties": {
+            "direction": {"enum": Direction::ALL.map(Direction::name)},
+            "action": {"enum": ACTIONS.map(|(name, _)| name)},
+            "protocol": {"type": ["string", "integer"], "description": "tcp, udp, sctp, icmp, or a number"},
+            "ports": {"anyOf": [port, {"type": "array", "items": port}]},
+            "peer": {"type": "string", "description": "an address, a subnet, or a name on the network"},
+        }});
+        json!({"type": "object", "additionalProperties": false, "properties": {
+            "incoming": action, "outgoing": action, "rules": {"type": "array", "items": rule},
+        }})
     }
 
     pub(super) fn validate(&self, at: &At, host_name: &impl Fn(&At, &str) -> Result<()>) -> Result<()> {

@@ -651,7 +651,7 @@ impl Codec for Net {
             "pair": {"enum": RoutedPair::ALL.map(RoutedPair::name)},
             "interface": text, "addresses": texts, "mac": {"type": "string", "pattern": "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"},
             "mtu": {"type": "integer", "minimum": 68, "maximum": 65535}, "gateways": texts,
-            "routes": {"type": "array", "items": route}, "aliases": texts,
+            "routes": {"type": "array", "items": route}, "aliases": texts, "firewall": Firewall::schema(),
         });
         for kind in KINDS {
             properties[kind] = text.clone();

@@ -301,10 +301,8 @@ fn spread(text: &str) -> Option<Result<Vec<String>, String>> {
         None => (None, ports),
         Some((rest, inside)) => (Some(rest), inside),
     };
-    let (address, outside) = match rest.map(|rest| rest.rsplit_once(':').unwrap_or(("", rest))) {
-        None => ("", ""),
-        Some(parts) => parts,
-    };
+    let parts = rest.map(|rest: &str| rest.rsplit_once(':').unwrap_or(("", rest)));
+    let (address, outside): (&str, &str) = parts.unwrap_or_default();
     if !inside.contains('-') && !outside.contains('-') {
         return None;
     }
@@ -335,7 +333,7 @@ impl Ports {
         let wrong = |why: String| at.error(format!("{json} is not {FORMS}: {why}"));
         if let Some(texts) = json.as_str().and_then(spread) {
             let texts = texts.map_err(wrong)?;
-            return texts.iter().map(|text| Port::parse(text).map_err(|why| wrong(why))).collect();
+            return texts.iter().map(|text| Port::parse(text).map_err(wrong)).collect();
         }
         let member = |key: &str| json.get(key).and_then(Json::as_str).filter(|text| text.contains('-'));
         let (inside, outside) = (member("port"), member("host_port"));

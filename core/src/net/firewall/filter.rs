@@ -28,10 +28,11 @@ use super::super::netlink::{Attributes, Batch, Socket};
 use super::{
     ARP, Chain, DELRULE, DELSET, DELSETELEM, IPV4, IPV6, Message, NEWCHAIN, NEWSET, NEWSETELEM, NF_ACCEPT, NF_DROP,
     NFNL_SUBSYS_NFTABLES, NFPROTO_BRIDGE, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIF, NFT_META_PROTOCOL, REGISTER,
-    Rule, Set, TABLE, number, octets, of_ipv4, of_ipv6, text,
+    Rule, Set, TABLE, number, octets, of_ipv4, of_ipv6, of_link, text,
 };
 use crate::error::Result;
 use crate::net::Direction;
+use crate::net::link::Mac;
 use crate::spec::{Firewall, FirewallAction, FirewallPeer, FirewallProtocol, FirewallRule};
 
 const DELCHAIN: u16 = 5;
@@ -335,8 +336,9 @@ impl Rule<'_> {
         self.transport(one, 2, REGISTER + 9).transport(two, 2, REGISTER + 10)
     }
 
-    /// The flow of the packet that an error of ICMP is about. Headers with options are not looked into.
-    fn flow_inside(&mut self, family: Family, swapped: bool, ends: Ends) -> &mut Self {
+    /// The flow of the packet that an error of ICMP is about. Headers with options are not looked into. Its addresses are those of the error
+    /// itself, the other way round, unless a router may have sent it: then nobody but an end of the flow speaks of it.
+    fn flow_inside(&mut self, family: Family, swapped: bool, ends: Ends, by_router: bool) -> &mut Self {
         const INSIDE: u32 = 8;
         let (protocol, behind) = match family {
             Family::Ipv4 => (9, 20),
@@ -352,9 +354,13 @@ impl Rule<'_> {
             _ => self.looked_up(&named(PORTED.to_owned(), 1), true),
         };
         let [from, to] = family.addresses();
-        let (one, two) = if swapped { (to, from) } else { (from, to) };
+        let (one, two) = if swapped == by_router { (to, from) } else { (from, to) };
         for (register, offset) in [(REGISTER, one), (REGISTER + 4, two)] {
-            self.transport(INSIDE + offset, family.length(), register);
+            if by_router {
+                self.transport(INSIDE + offset, family.length(), register);
+            } else {
+                self.header(offset, family.length(), register);
+            }
             if family == Family::Ipv4 {
                 self.constant(register + 1, &[0xff; 12]);
             }
@@ -430,6 +436,7 @@ pub(in super::super) struct Member<'a> {
     pub port: u32,
     pub names: &'a [String],
     pub addresses: &'a [IpNet],
+    pub mac: Mac,
 }
 
 impl Member<'_> {
@@ -478,7 +485,8 @@ impl Filter {
         for family in FAMILIES {
             for ends in [Ends::Ports, Ends::Echo] {
                 batch.rule_of(&of_port(ABOUT, member.port), |rule| {
-                    rule.of_family(family).flow_inside(family, false, ends).looked_up(&open, true).verdict(NF_ACCEPT);
+                    rule.of_family(family).flow_inside(family, false, ends, false);
+                    rule.looked_up(&open, true).verdict(NF_ACCEPT);
                 });
             }
         }
@@ -723,8 +731,8 @@ impl Batch {
 
     /// Those of a port that has a name.
     fn addresses(&mut self, kind: u16, name: u32, member: &Member<'_>) {
-        for address in member.addresses {
-            self.elements(kind, &peer(name, Family::of(address.addr())), &[octets(address.addr())]);
+        for address in member.addresses.iter().map(IpNet::addr).chain([of_link(member.mac)]) {
+            self.elements(kind, &peer(name, Family::of(address)), &[octets(address)]);
         }
     }
 
@@ -789,7 +797,14 @@ impl Batch {
             });
             for ends in [Ends::Ports, Ends::Echo] {
                 self.rule_of(&look, |rule| {
-                    rule.of_family(family).flow_inside(family, true, ends).looked_up(open, true).verdict(NF_ACCEPT);
+                    rule.of_family(family).flow_inside(family, true, ends, false);
+                    rule.looked_up(open, true).verdict(NF_ACCEPT);
+                });
+                // What comes by no port is from outside, where there are routers.
+                self.rule_of(&look, |rule| {
+                    rule.meta(NFT_META_IIF, REGISTER).is(&[0; 4]);
+                    rule.of_family(family).flow_inside(family, true, ends, true);
+                    rule.looked_up(open, true).verdict(NF_ACCEPT);
                 });
             }
 
@@ -827,7 +842,9 @@ impl Batch {
             );
             begun(
                 &|rule| {
-                    rule.above(TCP).flow(family, true, Ends::Ports).remember(open, OPEN);
+                    // What nobody saw begin is not taken for begun by who speaks first.
+                    rule.above(TCP).flow(family, true, Ends::Ports);
+                    rule.looked_up(open, true).remember(open, OPEN);
                 },
                 true,
             );

@@ -590,11 +590,9 @@ fn a_container_joins_and_leaves_while_it_runs() {
     back.set_link(&late, false).unwrap();
     assert!(is_cut_off(&late, address(&on_back)));
     back.set_link(&late, true).unwrap();
-    failed(
-        late.attach_net(&Attachment::network(back.name()).address(told.addresses[0])),
-        ErrorKind::AlreadyExists,
-        "net.addresses",
-    );
+    let again = Attachment::network(back.name()).address(told.addresses[0]);
+    failed(late.attach_net(&again), ErrorKind::AlreadyExists, "net.network");
+    failed(server.attach_net(&again), ErrorKind::AlreadyExists, "net.addresses");
     late.detach_net("lan").unwrap();
     assert!(known(&on_back, "cache").is_empty());
     assert_eq!(known(&late, "late"), shown(&of_front));

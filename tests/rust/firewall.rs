@@ -423,8 +423,9 @@ fn what_is_for_many_is_for_each_peer() {
         assert_eq!(receiver.recv_from(&mut [0; 16]).is_ok(), passes, "{port}");
     }
     // Whom it is for is whose address it has, not whose device.
-    network.set_firewall(&db, &Firewall::new()).unwrap();
-    let came = || network.firewall(&db).unwrap().incoming.packets;
+    let datagrams = FirewallRule::allow_in().protocol(FirewallProtocol::Udp).ports(53, 54);
+    network.set_firewall(&db, &Firewall::new().rule(datagrams)).unwrap();
+    let came = || network.firewall(&db).unwrap().rules[0].packets;
     let raw = Raw::new(&sender, &db);
     raw.send(&ipv4(from, others, 1, 0, &datagram(from, others, 53, 8)));
     assert_eq!(came(), 0);

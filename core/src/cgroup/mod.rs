@@ -154,8 +154,12 @@ impl V2Part {
 
     /// Of a group that was found by its description.
     fn open(parent: Arc<Parent>, dir: OwnedFd) -> nix::Result<Self> {
-        let inner = file::exists(&dir, sub::RELAY).then(|| file::open_dir(&dir, Path::new(sub::PAYLOAD)));
-        Ok(Self { inner: inner.transpose()?, parent, dir })
+        let inner = match file::exists(&dir, sub::RELAY).then(|| file::open_dir(&dir, Path::new(sub::PAYLOAD))) {
+            // Of an earlier version of this library, which had only the one beside the processes.
+            None | Some(Err(Errno::ENOENT)) => None,
+            Some(opened) => Some(opened?),
+        };
+        Ok(Self { inner, parent, dir })
     }
 
     /// The group of the payload and of the groups in it.

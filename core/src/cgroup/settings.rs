@@ -86,8 +86,8 @@ impl Level {
     fn of(file: &str) -> Self {
         match file {
             "pids.max" => Self::Payload,
-            "cpu.max" | "memory.high" | "memory.low" | "memory.max" | "memory.min" | "memory.oom.group"
-            | "memory.swap.max" => Self::Both,
+            "cpu.max" | "cpu.max.burst" | "memory.high" | "memory.low" | "memory.max" | "memory.min"
+            | "memory.oom.group" | "memory.swap.max" => Self::Both,
             _ => Self::Whole,
         }
     }

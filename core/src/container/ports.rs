@@ -172,8 +172,8 @@ impl Container {
     /// The published ports, in the order of the spec, with the ports of the host that they have. They are served as long as the
     /// container runs, by a task beside it that holds nothing but their connections; those with `nat`, by the host's kernel.
     ///
-    /// A connection of the host is accepted before the service inside is asked: where nobody listens there, it is reset. Inside,
-    /// connections come from 127.0.0.1 or ::1.
+    /// Such a task accepts a connection of the host before the service inside is asked: where nobody listens there, it is reset. Inside,
+    /// its connections come from 127.0.0.1 or ::1.
     pub fn ports(&self) -> Result<Vec<Port>> {
         Ok(self.open()?.ports.clone())
     }

@@ -358,12 +358,12 @@ impl Batch {
             for map in MAPS {
                 table.map(map);
             }
+            // Who sends that from outside has no business here: what is led on is not looked at any more by who would drop it.
+            table.rule(&IN, |rule| rule.is_loopback(16).verdict(NF_ACCEPT));
             for chain in [&IN, &FROM_HERE] {
                 // One that names the address goes before one that is for all.
-                for map in MAPS.into_iter().filter(|map| map.of_address) {
-                    table.rule(chain, |rule| rule.ip(map.family()).lead_on(map));
-                }
-                for map in MAPS.into_iter().filter(|map| !map.of_address) {
+                let (named, all): (Vec<Map>, Vec<Map>) = MAPS.into_iter().partition(|map| map.of_address);
+                for map in named.into_iter().chain(all) {
                     table.rule(chain, |rule| rule.ip(map.family()).is_to_here().lead_on(map));
                 }
             }

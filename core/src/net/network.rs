@@ -713,7 +713,7 @@ impl Network {
         // In a forked child another thread's lock would never be given back.
         let members = if shared.owner.is_this() { self.members().unwrap_or_default() } else { Vec::new() };
         let way_out = match shared.owner.is_this() {
-            true => lock(&shared.state).uplink.as_ref().map(Uplink::name),
+            true => lock(&shared.state).uplink.as_ref().filter(|uplink| uplink.is_open()).map(Uplink::name),
             false => None,
         };
         let member = |(container, address): &(String, Address)| {
@@ -725,7 +725,7 @@ impl Network {
             "name": shared.name,
             "subnets": self.subnets(),
             "mtu": shared.mtu,
-            "internal": way_out.is_none(),
+            "internal": shared.gateways.is_empty(),
             "way_out": way_out,
             "pid": shared.holder.pid(),
             "members": members.iter().map(member).collect::<Vec<_>>(),
@@ -1370,7 +1370,8 @@ impl Joining {
     pub fn publish(&mut self, ports: Vec<(usize, spec::Port, HostOnly)>) -> Result<()> {
         let Some((first, ..)) = ports.first() else { return Ok(()) };
         let links = self.all.iter_mut().filter_map(|one| match one {
-            Joined::Link(link) if !link.network.gateways.is_empty() => Some(link),
+            // Its answers have to go that way, too.
+            Joined::Link(link) if !link.gateways.is_empty() => Some(link),
             _ => None,
         });
         let Some(link) = links.into_iter().next() else {
@@ -1409,7 +1410,8 @@ impl Joining {
 
     /// Whether it reaches what is outside of its networks.
     pub fn leads_out(&self) -> bool {
-        self.links().any(|link| !link.gateways.is_empty())
+        let of_pod = self.of_pod.iter().any(|(network, _)| !network.gateways.is_empty());
+        of_pod || self.links().any(|link| !link.gateways.is_empty())
     }
 
     fn macvtaps(&mut self) -> impl Iterator<Item = &mut Other> {

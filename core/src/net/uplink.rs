@@ -28,8 +28,8 @@ const UPLINK: End<'static> = End { index: 999, name: "uplink" };
 const TUN: &str = "/dev/net/tun";
 /// Where the program finds the switch's namespace.
 const SWITCH: &str = "/proc/self/fd/0";
-/// What the program needs to enter that namespace, make its device, and shut itself in: CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_NET_ADMIN, CAP_SYS_ADMIN.
-const RIGHTS: u64 = 1 << 6 | 1 << 7 | 1 << 8 | 1 << 12 | 1 << 21;
+/// What the program needs to enter that namespace, make its device, and shut itself in: CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_SYS_ADMIN.
+const RIGHTS: u64 = 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 12 | 1 << 21;
 /// How long the program may take to make its device.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -69,6 +69,8 @@ struct Kernel {
     addresses: Vec<IpAddr>,
     /// The uplink's ports that lead on.
     taken: BTreeSet<(bool, Protocol, u16)>,
+    /// Where the search for the next goes on: what connections remember of one is old when it is given again.
+    next: u16,
 }
 
 /// What the way out is made at.
@@ -114,11 +116,16 @@ impl Uplink {
         let way = if privileged && forwards {
             match Kernel::open(switch) {
                 Ok(kernel) => Way::Kernel(kernel),
-                // A root without the right to change its network.
-                Err(error) if error.errno() == libc::EPERM => match program() {
-                    Some((name, path)) => run(switch, name, &path)?,
-                    None => return Err(error.with_hint(format!("it takes CAP_NET_ADMIN, or {PACKAGES}"))),
-                },
+                // A root without the right to change its network or its settings; a kernel that cannot do it.
+                Err(error)
+                    if matches!(error.errno(), libc::EPERM | libc::EROFS | libc::EACCES)
+                        || error.kind() == ErrorKind::Unsupported =>
+                {
+                    match program() {
+                        Some((name, path)) => run(switch, name, &path)?,
+                        None => return Err(error.with_hint(format!("it takes CAP_NET_ADMIN, or {PACKAGES}"))),
+                    }
+                }
                 Err(error) => return Err(error),
             }
         } else {
@@ -144,6 +151,14 @@ impl Uplink {
     /// Where containers send what is for outside: at most one of IPv4, and one of IPv6.
     pub fn gateways(&self) -> &[IpAddr] {
         &self.gateways
+    }
+
+    /// Whether anything leads out still: a program may have ended.
+    pub fn is_open(&self) -> bool {
+        match &self.way {
+            Way::Kernel(_) => true,
+            Way::Program { container, .. } => container.is_running(),
+        }
     }
 
     /// `kernel`, `pasta`, `slirp4netns`.
@@ -251,7 +266,9 @@ impl Way {
     fn addresses(&self) -> Vec<IpAddr> {
         match self {
             Self::Kernel(kernel) => kernel.addresses.clone(),
-            Self::Program { name: "pasta", .. } => vec![PROGRAM_IPV4.0.into(), PROGRAM_IPV6.0.into()],
+            Self::Program { name: "pasta", .. } if super::has_ipv6() => {
+                vec![PROGRAM_IPV4.0.into(), PROGRAM_IPV6.0.into()]
+            }
             Self::Program { .. } => vec![PROGRAM_IPV4.0.into()],
         }
     }
@@ -268,9 +285,14 @@ impl Kernel {
             device,
             addresses: Vec::new(),
             taken: BTreeSet::new(),
+            next: 1,
         };
-        // What of it was made when that fails goes with the switch's namespace and with the sockets.
-        kernel.connect(switch)
+        kernel.connect(switch).inspect_err(|_| {
+            // The table goes with its socket. It may not have come so far that there is a device.
+            let mut batch = Batch::default();
+            batch.delete(&End { index: device, name: "" });
+            let _ = Socket::open(libc::NETLINK_ROUTE).and_then(|route| route.request(batch));
+        })
     }
 
     fn connect(mut self, switch: &Switch<'_>) -> Result<Self> {
@@ -284,6 +306,9 @@ impl Kernel {
         let name = name.to_string_lossy().into_owned();
         let set = |parameter: &str| {
             let path = format!("/proc/sys/net/ipv4/conf/{name}/{parameter}");
+            if is_set(&format!("ipv4/conf/{name}/{parameter}")) {
+                return Ok(());
+            }
             std::fs::write(&path, "1").map_err(|e| Error::io("write", &e).with_path(path))
         };
         set("forwarding")?;
@@ -336,9 +361,10 @@ impl Kernel {
         let inside = inside.ok_or_else(|| none("the container has"))?;
         let protocol = port.protocol;
         let free = |number: &u16| !self.taken.contains(&(ipv6, protocol, *number));
-        let between = (1..=u16::MAX).rev().find(free).ok_or_else(|| {
+        let between = (self.next..=u16::MAX).chain(1..self.next).find(free).ok_or_else(|| {
             Error::new(ErrorKind::Exhausted, "all ports of the way out are taken").with_errno(libc::EADDRNOTAVAIL)
         })?;
+        self.next = between.checked_add(1).unwrap_or(1);
         self.taken.insert((ipv6, protocol, between));
         let outer = Published { protocol, at: port.host, port: port.host_port, to: uplink, to_port: between };
         let any = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
@@ -400,20 +426,26 @@ fn run(switch: &Switch<'_>, name: &'static str, path: &Path) -> Result<Way> {
     std::fs::OpenOptions::new().read(true).write(true).open(TUN).map_err(|e| {
         Error::io("open", &e)
             .with_path(TUN)
+            .with_kind(ErrorKind::Unsupported)
             .with_hint(format!("{name} takes it: a kernel with CONFIG_TUN (module tun), and a node that all may open"))
     })?;
     let mut argv = vec![path.display().to_string()];
     let (near, gateway) = PROGRAM_IPV4;
     let namespace = switch.route.namespace()?;
+    // The largest that both take.
+    let mtu = switch.mtu.min(65520);
     let text = if name == "pasta" {
         let (near6, gateway6) = PROGRAM_IPV6;
         format!(
-            "--foreground --quiet --netns-only --netns {SWITCH} --ns-ifname uplink --mtu {} --no-map-gw --runas 0 --no-dhcp --no-dhcpv6 \
-             --no-ra --address {near} --netmask 24 --gateway {gateway} --address {near6} --gateway {gateway6} -t none -u none -T none -U none",
-            switch.mtu
+            "--foreground --quiet --netns-only --netns {SWITCH} --ns-ifname uplink --mtu {mtu} --no-map-gw --runas 0 --no-dhcp --no-dhcpv6 \
+             --no-ra --address {near} --netmask 24 --gateway {gateway} --address {near6} --gateway {gateway6} -t none -u none -T none -U none"
         )
     } else {
-        format!("--disable-host-loopback --mtu {} --cidr 198.19.255.0/24 --netns-type path {SWITCH} uplink", switch.mtu)
+        // What it does not do unasked: shut itself in.
+        format!(
+            "--enable-sandbox --enable-seccomp --disable-dns --disable-host-loopback --mtu {mtu} --cidr 198.19.255.0/24 \
+             --netns-type path {SWITCH} uplink"
+        )
     };
     argv.extend(text.split_whitespace().map(str::to_owned));
     let spec = Spec {

@@ -166,7 +166,6 @@ pub(crate) struct ContainerPlan<'a> {
     root_parts: Vec<u16>,
 }
 
-/// The plan of a start, and the descriptors that its request has to bring.
 /// Where programs read which name servers there are: resolv.conf(5).
 pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -190,6 +189,7 @@ pub(crate) fn hosts_text(spec: &Spec, own_mounts: bool) -> Option<String> {
     Some(text)
 }
 
+/// The plan of a start, and the descriptors that its request has to bring.
 pub(crate) fn compile(spec: &Spec, facts: &Facts) -> (super::builder::Compiled, Vec<Need>) {
     let (b, needs) = ContainerPlan::new(spec, facts).write();
     (b.build(), needs)

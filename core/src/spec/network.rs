@@ -21,7 +21,7 @@ pub struct NetworkSpec {
     /// The largest packet in bytes: 1280 to 65535. Default: 1500.
     pub mtu: Option<u32>,
     /// Whether nothing leads out of it: the default. Without, its containers reach what this program reaches, and what is open on this
-    /// machine, as if they were this program: by the kernel's masquerade, with CAP_NET_ADMIN and where `net.ipv4.ip_forward` is
+    /// machine but not on 127.0.0.1 alone, as if they were this program: by the kernel's masquerade, with CAP_NET_ADMIN and where `net.ipv4.ip_forward` is
     /// set; else by `pasta` (package passt) or `slirp4netns`.
     pub internal: bool,
 }

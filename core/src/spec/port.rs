@@ -54,7 +54,8 @@ pub struct Port {
     /// TCP by default.
     pub protocol: Protocol,
     /// Whether the host's kernel leads packets on to the container, which sees who sent them: on a [`Network`](crate::Network) that
-    /// is not internal and has its way out by the kernel. Default: no, a relay beside the container carries what is sent; that
+    /// is not internal and has its way out by the kernel, and by which the container leads out (in a pod: the pod's own `ports`). Nobody reaches such
+    /// a port by ::1. Default: no, a relay beside the container carries what is sent; that
     /// takes no rights and no such network.
     pub nat: bool,
 }

@@ -304,6 +304,54 @@ fn ipv6(from: IpAddr, to: IpAddr, next: u8, payload: &[u8]) -> Vec<u8> {
     [&[0x60, 0, 0, 0, length[0], length[1], next, 64][..], &octets(from), &octets(to), payload].concat()
 }
 
+/// An error of ICMP, port unreachable, about a packet.
+fn unreachable(from: IpAddr, to: IpAddr, about: &[u8]) -> Vec<u8> {
+    let mut icmp = [&[3, 3, 0, 0, 0, 0, 0, 0], about].concat();
+    let sum = checksum(&[&icmp]);
+    icmp[2..4].copy_from_slice(&sum);
+    let mut packet = ipv4(from, to, 1, 0, &icmp);
+    (packet[9], packet[10], packet[11]) = (libc::IPPROTO_ICMP as u8, 0, 0);
+    let sum = checksum(&[&packet[..20]]);
+    packet[10..12].copy_from_slice(&sum);
+    packet
+}
+
+#[test]
+fn an_error_is_for_the_other_end_of_what_it_is_about() {
+    let network = network();
+    let rules = r#"{"outgoing": "deny", "rules": [{"direction": "out", "action": "allow", "protocol": "udp", "peer": "friend"}]}"#;
+    let friend = network.container(&Spec::new().hostname("friend")).unwrap();
+    let (sender, other) = (behind(&network, rules), on(&network));
+    let [from, theirs, others] = [&sender, &friend, &other].map(|one| addresses(one)[0]);
+    assert!(comes(&udp(&sender, from, 1053), &udp(&friend, theirs, 53), 8));
+    let mut answer = datagram(theirs, from, 1053, 8);
+    answer[..2].copy_from_slice(&53u16.to_be_bytes());
+    let about = ipv4(theirs, from, 1, 0, &answer);
+    for (to, address, passes) in [(&friend, theirs, true), (&other, others, false)] {
+        let told = UdpSocket::from(to.socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP).unwrap());
+        told.set_read_timeout(Some(*MOMENT)).unwrap();
+        Raw::new(&sender, to).send(&unreachable(from, address, &about));
+        assert_eq!(told.recv_from(&mut [0; 128]).is_ok(), passes, "{address}");
+    }
+}
+
+#[test]
+fn what_was_open_before_is_not_begun_by_who_speaks_first() {
+    let network = network();
+    let (server, client) = (on(&network), on(&network));
+    let to = addresses(&server)[0];
+    let listening = listen(&server, to, 80);
+    let mut outside = TcpStream::from(client.connect(&SocketAddr::new(to, 80).to_string(), PATIENCE).unwrap());
+    let (mut inside, _) = listening.accept().unwrap();
+    network.set_firewall(&server, &Firewall::new().incoming(FirewallAction::Deny)).unwrap();
+    inside.write_all(b"!").unwrap();
+    outside.set_read_timeout(PATIENCE).unwrap();
+    outside.read_exact(&mut [0]).expect("what goes out passes");
+    outside.write_all(b"?").unwrap();
+    inside.set_read_timeout(Some(*MOMENT)).unwrap();
+    assert!(inside.read(&mut [0]).is_err(), "what comes in does not");
+}
+
 #[test]
 fn fragments_and_headers_are_no_way_round() {
     let network = network();

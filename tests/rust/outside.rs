@@ -108,6 +108,19 @@ fn way_out(network: &Network) -> String {
     info["way_out"].as_str().unwrap_or_default().to_owned()
 }
 
+/// Sends datagrams as frames: to the MAC, the address and the port of each line of three words.
+const FRAMES: &str = r#"
+import socket, struct, sys
+raw = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x800))
+for mac, to, port in zip(*[iter(sys.argv[1:])] * 3):
+    udp = struct.pack(">HHHH", 999, int(port), 9, 0) + b"?"
+    ip = bytearray(struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0, socket.inet_aton("10.7.0.1"), socket.inet_aton(to)))
+    total = sum(struct.unpack(">10H", ip))
+    total = (total & 0xffff) + (total >> 16)
+    ip[10:12] = struct.pack(">H", ~((total & 0xffff) + (total >> 16)) & 0xffff)
+    raw.sendto(bytes(ip) + udp, ("eth0", 0x800, 0, 0, bytes.fromhex(mac.replace(":", ""))))
+"#;
+
 /// Devices of networks and tables of the library's, in this thread's network.
 fn left() -> String {
     let devices = run("ip -o link show type veth");
@@ -207,6 +220,24 @@ fn ports_by_the_kernel() {
     socket.send_to(b"!", peer).expect("answered");
     let (_, from) = client.recv_from(&mut bytes).expect("an answer");
     assert_eq!(from.to_string(), at(HOST[0], 53));
+    // Nor by who is on the wire and sends what is for 127.0.0.1 to the host's device: it is no way round what listens there alone.
+    let local = network.container(&Spec::new().port(Port::new(53).udp().nat())).expect("a container");
+    let apart = udp(&local, "0.0.0.0", 53);
+    let number = local.port(53).expect("its port").to_string();
+    let link = run("ip -o link show br0");
+    let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).expect("its MAC").to_owned();
+    let frames = [&mac, "127.0.0.1", &number, &mac, HOST[0], "53"];
+    let sent = outside.command("python3").args(["-c", FRAMES]).args(frames).output().expect("python3");
+    assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+    socket.recv_from(&mut bytes).expect("the second, which may come");
+    apart.set_read_timeout(MOMENT).expect("a timeout");
+    assert!(apart.recv_from(&mut bytes).is_err(), "the first came in");
+    UdpSocket::bind("127.0.0.1:0")
+        .and_then(|own| own.send_to(b"!", at("127.0.0.1", number.parse().expect("a port"))))
+        .expect("sent");
+    apart.set_read_timeout(PATIENCE).expect("a timeout");
+    apart.recv_from(&mut bytes).expect("the host's own");
+    local.close(PATIENCE).expect("closed");
     let described: serde_json::Value = serde_json::from_str(&server.ports_json().expect("ports")).expect("JSON");
     assert_eq!((&described[0]["nat"], &described[4]["nat"]), (&true.into(), &serde_json::Value::Null));
 

@@ -45,7 +45,7 @@ fn side(cut: u32, number: u32) -> Set {
 }
 
 const NFPROTO_BRIDGE: u8 = 7;
-pub(super) const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;
 
@@ -59,12 +59,20 @@ pub(super) const NEWSETELEM: u16 = 12;
 pub(super) const DELSETELEM: u16 = 14;
 
 /// A message of nfnetlink.
-#[derive(Clone)]
 pub(super) struct Message {
-    pub kind: u16,
-    pub family: u8,
-    pub resource: u16,
-    pub attributes: Vec<u8>,
+    kind: u16,
+    family: u8,
+    resource: u16,
+    attributes: Vec<u8>,
+}
+
+impl Message {
+    /// One of nf_tables, for tables of a family.
+    pub fn of_nftables(family: u8, kind: u16, build: impl FnOnce(&mut Attributes)) -> Self {
+        let mut attributes = Attributes::default();
+        build(&mut attributes);
+        Self { kind: NFNL_SUBSYS_NFTABLES << 8 | kind, family, resource: 0, attributes: attributes.into() }
+    }
 }
 
 impl NetlinkSerializable for Message {
@@ -197,6 +205,8 @@ impl Rule<'_> {
     }
 }
 
+/// The table goes with the socket that made it, and nobody else changes it (Linux 5.12).
+pub(super) const NFT_TABLE_F_OWNER: u32 = 2;
 pub(super) const NF_DROP: u32 = 0;
 pub(super) const NF_ACCEPT: u32 = 1;
 pub(super) const NFT_META_PROTOCOL: u32 = 1;
@@ -232,11 +242,7 @@ impl Batch {
     }
 
     fn nftables(&mut self, kind: u16, flags: u16, step: &'static str, build: impl FnOnce(&mut Attributes)) {
-        let mut attributes = Attributes::default();
-        build(&mut attributes);
-        let kind = NFNL_SUBSYS_NFTABLES << 8 | kind;
-        let message = Message { kind, family: NFPROTO_BRIDGE, resource: 0, attributes: attributes.into() };
-        self.push(flags, message, step, TABLE);
+        self.push(flags, Message::of_nftables(NFPROTO_BRIDGE, kind, build), step, TABLE);
     }
 
     fn chain(&mut self, chain: &Chain, policy: u32) {

@@ -16,8 +16,8 @@ use std::net::IpAddr;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 
 use super::firewall::{
-    DELSETELEM, Message, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM, NEWTABLE, NF_ACCEPT, NF_DROP, NFNL_SUBSYS_NFTABLES,
-    NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIF, REGISTER, Rule, number, octets, text,
+    DELSETELEM, Message, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM, NEWTABLE, NF_ACCEPT, NF_DROP, NFT_META_IIF,
+    NFT_META_L4PROTO, NFT_META_OIF, NFT_TABLE_F_OWNER, REGISTER, Rule, number, octets, text,
 };
 use super::netlink::{Attributes, Batch};
 use crate::spec::Protocol;
@@ -26,7 +26,6 @@ const NFPROTO_INET: u8 = 1;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
 const NFT_META_NFPROTO: u32 = 15;
-const NFT_TABLE_F_OWNER: u32 = 2;
 
 const PRE_ROUTING: u32 = 0;
 const LOCAL_IN: u32 = 1;
@@ -229,11 +228,7 @@ struct Table<'a> {
 
 impl Table<'_> {
     fn change(&mut self, kind: u16, flags: u16, step: &'static str, build: impl FnOnce(&mut Attributes)) {
-        let mut attributes = Attributes::default();
-        build(&mut attributes);
-        let kind = NFNL_SUBSYS_NFTABLES << 8 | kind;
-        let message = Message { kind, family: NFPROTO_INET, resource: 0, attributes: attributes.into() };
-        self.batch.push(flags, message, step, self.name);
+        self.batch.push(flags, Message::of_nftables(NFPROTO_INET, kind, build), step, self.name);
     }
 
     fn make(&mut self, flags: u32) {

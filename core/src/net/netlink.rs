@@ -143,6 +143,24 @@ fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer<'_>> {
     })
 }
 
+/// Kinds and values of attributes; what is none ends them.
+pub(super) fn attributes_of(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    /// Without NLA_F_NESTED and NLA_F_NET_BYTEORDER.
+    const NLA_TYPE_MASK: u16 = 0x3fff;
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes([*bytes.first()?, *bytes.get(1)?]));
+        let kind = u16::from_ne_bytes([*bytes.get(2)?, *bytes.get(3)?]) & NLA_TYPE_MASK;
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, value))
+    })
+}
+
+/// Up to its NUL.
+pub(super) fn text_of(value: &[u8]) -> String {
+    String::from_utf8_lossy(value.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned()
+}
+
 /// The kinds of the messages of a datagram.
 pub(super) fn kinds(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
     answers(bytes).map(|answer| answer.kind)
@@ -162,17 +180,8 @@ impl Answer<'_> {
         // Behind the errno comes the request's header, and unless it is capped all of the request.
         let request = self.payload.get(4..8).map(|b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]) as usize)?;
         let skipped = if self.flags & NLM_F_CAPPED != 0 { HEADER } else { request.next_multiple_of(4) };
-        let mut rest = self.payload.get(4 + skipped..)?;
-        loop {
-            let length = usize::from(u16::from_ne_bytes([*rest.first()?, *rest.get(1)?]));
-            let kind = u16::from_ne_bytes([*rest.get(2)?, *rest.get(3)?]);
-            let value = rest.get(4..length)?;
-            if kind == NLMSGERR_ATTR_MSG {
-                let text = value.split(|&byte| byte == 0).next().unwrap_or_default();
-                return Some(String::from_utf8_lossy(text).into_owned());
-            }
-            rest = rest.get(length.next_multiple_of(4)..)?;
-        }
+        let mut attributes = attributes_of(self.payload.get(4 + skipped..)?);
+        attributes.find(|(kind, _)| *kind == NLMSGERR_ATTR_MSG).map(|(_, value)| text_of(value))
     }
 }
 
@@ -216,53 +225,6 @@ impl Socket {
     /// The number of a device of its namespace.
     pub fn index_of(&self, device: &str) -> std::io::Result<u32> {
         rtnl::index_at(self.fd.as_fd(), device)
-    }
-
-    /// What the kernel says to a request with NLM_F_DUMP: the payloads of its messages.
-    pub fn dump<T: NetlinkSerializable + Clone>(
-        &self,
-        flags: u16,
-        message: T,
-        step: &'static str,
-        about: &str,
-    ) -> Result<Vec<Vec<u8>>> {
-        const NLMSG_DONE: u16 = 3;
-        const NLM_F_DUMP_INTR: u16 = 0x10;
-        let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
-        let socket = self.fd.as_fd().as_raw_fd();
-        let failed = |step, e: nix::Error| Error::os(step, e as i32);
-        let mut buffer = vec![0; 32 << 10];
-        'again: loop {
-            let mut batch = Batch::default();
-            batch.frame(flags, message.clone(), step, about);
-            let first = *sequence;
-            *sequence = first.wrapping_add(1);
-            // An acknowledgement would come behind the end.
-            batch.last = usize::MAX;
-            send(socket, batch.seal(first), MsgFlags::empty()).map_err(|e| failed("send to netlink", e))?;
-            let (mut found, mut interrupted) = (Vec::new(), false);
-            loop {
-                let mut parts = [IoSliceMut::new(&mut buffer)];
-                let (length, from) = match recvmsg::<NetlinkAddr>(socket, &mut parts, None, MsgFlags::MSG_DONTWAIT) {
-                    Ok(got) => (got.bytes, got.address),
-                    Err(nix::Error::EINTR) => continue,
-                    Err(e) => return Err(failed("receive from netlink", e)),
-                };
-                if from.is_none_or(|from| from.pid() != 0) {
-                    continue;
-                }
-                for answer in answers(&buffer[..length]).filter(|answer| answer.sequence == first) {
-                    interrupted |= answer.flags & NLM_F_DUMP_INTR != 0;
-                    match answer.kind {
-                        // What changed meanwhile is read once more.
-                        NLMSG_DONE if interrupted => continue 'again,
-                        NLMSG_DONE => return Ok(found),
-                        NLMSG_ERROR => return Err(batch.explain(0, answer.errno(), answer.words())),
-                        _ => found.push(answer.payload.to_owned()),
-                    }
-                }
-            }
-        }
     }
 
     /// Sends the messages, which the kernel has dealt with when that is done: there is nothing to wait for.
@@ -320,43 +282,55 @@ impl Socket {
 }
 
 impl Socket {
-    /// What the kernel answers to one question: the payloads.
+    /// What the kernel answers to one question: the payloads. `flags`: NLM_F_DUMP for all there are.
     ///
     /// # Errors
     /// What it says instead.
-    pub fn ask<T: NetlinkSerializable>(&self, flags: u16, question: T, step: &'static str) -> Result<Vec<Vec<u8>>> {
+    pub fn ask<T: NetlinkSerializable>(
+        &self,
+        flags: u16,
+        question: T,
+        step: &'static str,
+        about: &str,
+    ) -> Result<Vec<Vec<u8>>> {
         const NLMSG_DONE: u16 = 3;
+        const NLM_F_DUMP_INTR: u16 = 0x10;
         let mut batch = Batch::default();
-        batch.push(flags, question, step, "");
+        batch.push(flags, question, step, about);
         let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = *sequence;
-        *sequence = number.wrapping_add(1);
         let socket = self.fd.as_fd().as_raw_fd();
-        while let Err(e) = send(socket, batch.seal(number), MsgFlags::empty()) {
-            if e != nix::Error::EINTR {
-                return Err(Error::os("send to netlink", e as i32));
-            }
-        }
-        let mut found = Vec::new();
         let mut buffer = vec![0; 32 << 10];
-        loop {
-            let mut parts = [IoSliceMut::new(&mut buffer)];
-            // The kernel has answered, or does so while it is read.
-            let (length, from) = match recvmsg::<NetlinkAddr>(socket, &mut parts, None, MsgFlags::MSG_DONTWAIT) {
-                Ok(got) => (got.bytes, got.address),
-                Err(nix::Error::EINTR) => continue,
-                Err(e) => return Err(Error::os("receive from netlink", e as i32)),
-            };
-            if from.is_none_or(|from| from.pid() != 0) {
-                continue;
+        'again: loop {
+            let number = *sequence;
+            *sequence = number.wrapping_add(1);
+            while let Err(e) = send(socket, batch.seal(number), MsgFlags::empty()) {
+                if e != nix::Error::EINTR {
+                    return Err(Error::os("send to netlink", e as i32));
+                }
             }
-            for answer in answers(&buffer[..length]).filter(|answer| answer.sequence == number) {
-                match answer.kind {
-                    NLMSG_ERROR if answer.errno() != 0 => {
-                        return Err(batch.explain(0, answer.errno(), answer.words()));
+            let (mut found, mut interrupted) = (Vec::new(), false);
+            loop {
+                let mut parts = [IoSliceMut::new(&mut buffer)];
+                // The kernel has answered, or does so while it is read.
+                let (length, from) = match recvmsg::<NetlinkAddr>(socket, &mut parts, None, MsgFlags::MSG_DONTWAIT) {
+                    Ok(got) => (got.bytes, got.address),
+                    Err(nix::Error::EINTR) => continue,
+                    Err(e) => return Err(Error::os("receive from netlink", e as i32)),
+                };
+                if from.is_none_or(|from| from.pid() != 0) {
+                    continue;
+                }
+                for answer in answers(&buffer[..length]).filter(|answer| answer.sequence == number) {
+                    interrupted |= answer.flags & NLM_F_DUMP_INTR != 0;
+                    match answer.kind {
+                        NLMSG_ERROR if answer.errno() != 0 => {
+                            return Err(batch.explain(0, answer.errno(), answer.words()));
+                        }
+                        // What changed meanwhile is read once more.
+                        NLMSG_DONE if interrupted => continue 'again,
+                        NLMSG_ERROR | NLMSG_DONE => return Ok(found),
+                        _ => found.push(answer.payload.to_vec()),
                     }
-                    NLMSG_ERROR | NLMSG_DONE => return Ok(found),
-                    _ => found.push(answer.payload.to_vec()),
                 }
             }
         }

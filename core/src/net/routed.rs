@@ -25,7 +25,7 @@ use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, Rout
 
 use super::attach::{everywhere, subnet};
 use super::firewall::{
-    IPV4, IPV6, Message, NEWCHAIN, NEWRULE, NEWTABLE, NF_ACCEPT, NF_DROP, NFNL_SUBSYS_NFTABLES, NFT_META_PROTOCOL,
+    IPV4, IPV6, Message, NEWCHAIN, NEWRULE, NEWTABLE, NF_ACCEPT, NF_DROP, NFT_META_PROTOCOL, NFT_TABLE_F_OWNER,
     REGISTER, Rule, number, text,
 };
 use super::link::{End, PROTOCOL, Remote, family};
@@ -258,7 +258,7 @@ fn found(socket: &Socket, address: IpAddr) -> Result<Option<(Option<u32>, bool)>
     question.header.destination_prefix_length = bits;
     question.header.flags = RouteFlags::FibMatch;
     question.attributes = vec![RouteAttribute::Destination(address.into())];
-    let answers = match socket.ask(0, RouteNetlinkMessage::GetRoute(question), "find route") {
+    let answers = match socket.ask(0, RouteNetlinkMessage::GetRoute(question), "find route", "") {
         Ok(answers) => answers,
         Err(e) if matches!(e.errno(), libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => {
             return Ok(None);
@@ -283,7 +283,7 @@ pub(crate) fn sweep() -> Result<()> {
     let mut question = NeighbourMessage::default();
     question.header.flags = NeighbourFlags::Proxy;
     let question = RouteNetlinkMessage::GetNeighbour(question);
-    for bytes in socket.ask(NLM_F_DUMP, question, "list answers for addresses")? {
+    for bytes in socket.ask(NLM_F_DUMP, question, "list answers for addresses", "")? {
         let Ok(entry) = NeighbourMessage::parse(&bytes) else { continue };
         if !entry.attributes.contains(&NeighbourAttribute::Protocol(RouteProtocol::Other(PROTOCOL))) {
             continue;
@@ -306,17 +306,15 @@ pub(crate) fn sweep() -> Result<()> {
 impl Batch {
     fn netdev(&mut self, kind: u16, flags: u16, step: &'static str, table: &str, build: impl FnOnce(&mut Attributes)) {
         const NFPROTO_NETDEV: u8 = 5;
-        let mut attributes = Attributes::default();
-        attributes.put(1, &text(table));
-        build(&mut attributes);
-        let kind = NFNL_SUBSYS_NFTABLES << 8 | kind;
-        let message = Message { kind, family: NFPROTO_NETDEV, resource: 0, attributes: attributes.into() };
+        let message = Message::of_nftables(NFPROTO_NETDEV, kind, |attributes| {
+            attributes.put(1, &text(table));
+            build(attributes);
+        });
         self.push(flags, message, step, table);
     }
 
     /// A table that is there as long as the socket.
     fn owned_table(&mut self, name: &str) {
-        const NFT_TABLE_F_OWNER: u32 = 2;
         self.netdev(NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, "make table of nftables", name, |table| {
             table.put(2, &number(NFT_TABLE_F_OWNER));
         });

@@ -3,7 +3,7 @@
 //! Through the kernel, with CAP_NET_ADMIN and where the host forwards packets: a pair of devices between the switch's namespace and the
 //! host's, and a masquerade in both, so that the host knows nothing of the network's subnets, which others may have too.
 //! Through a program otherwise, which opens sockets of the host's for those inside: pasta, or slirp4netns. It runs in a container of its
-//! own beside the network, that shares nothing but the host's network, and ends with it.
+//! own beside the network, in the host's network and file systems, from which it shuts itself off, and ends with it.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -93,13 +93,6 @@ fn find(program: &str) -> Option<PathBuf> {
         .filter(|dir| dir.is_absolute())
         .map(|dir| dir.join(program))
         .find(|path| nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok() && path.is_file())
-        .map(|mut path| {
-            // The link may be where containers do not look. pasta is one to passt, which knows by its name what it is to do.
-            while let Some(to) = path.read_link().ok().filter(|to| to.is_absolute() && to.ends_with(program)) {
-                path = to;
-            }
-            path
-        })
 }
 
 fn is_set(parameter: &str) -> bool {
@@ -314,7 +307,11 @@ impl Kernel {
         set("forwarding")?;
         // For connections to ports on 127.0.0.1 that lead into the network; the host's table keeps others out.
         set("route_localnet")?;
-        let ipv4 = between(self.device, &routes());
+        let ipv4 = between(self.device, &routes()).ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, "the host has routes for all of 198.18.0.0/15")
+                .with_errno(libc::EADDRNOTAVAIL)
+                .with_hint("the way out of a network takes two of these addresses: route less of it elsewhere")
+        })?;
         let (low, high) =
             (BETWEEN_IPV6 + (u128::from(self.device) << 1), BETWEEN_IPV6 + (u128::from(self.device) << 1) + 1);
         let mut pairs: Vec<(IpAddr, IpAddr)> = vec![(Ipv4Addr::from(ipv4).into(), Ipv4Addr::from(ipv4 + 1).into())];
@@ -415,10 +412,10 @@ fn routes() -> Vec<(u32, u32)> {
 }
 
 /// The first address of a pair that no route is for. It follows from the number of the device, which no other has.
-fn between(device: u32, routes: &[(u32, u32)]) -> u32 {
+fn between(device: u32, routes: &[(u32, u32)]) -> Option<u32> {
     let pair = |number: u32| BETWEEN_IPV4 + number % (1 << 15) * 2;
     let free = |address: &u32| routes.iter().all(|(to, mask)| address & mask != *to);
-    (0..1 << 15).map(|step| pair(device.wrapping_add(step * 7919))).find(free).unwrap_or(pair(device))
+    (0..1 << 15).map(|step| pair(device.wrapping_add(step * 7919))).find(free)
 }
 
 /// Has a program carry what leaves the network.

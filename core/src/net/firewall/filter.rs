@@ -24,11 +24,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP};
 
-use super::super::netlink::{Attributes, Batch, Socket};
+use super::super::netlink::{Attributes, Batch, Socket, attributes_of, text_of};
 use super::{
     ARP, Chain, DELRULE, DELSET, DELSETELEM, IPV4, IPV6, Message, NEWCHAIN, NEWSET, NEWSETELEM, NF_ACCEPT, NF_DROP,
-    NFNL_SUBSYS_NFTABLES, NFPROTO_BRIDGE, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIF, NFT_META_PROTOCOL, REGISTER,
-    Rule, Set, TABLE, number, octets, of_ipv4, of_ipv6, of_link, text,
+    NFPROTO_BRIDGE, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIF, NFT_META_PROTOCOL, REGISTER, Rule, Set, TABLE,
+    number, octets, of_ipv4, of_ipv6, of_link, text,
 };
 use crate::error::Result;
 use crate::net::Direction;
@@ -617,25 +617,18 @@ impl Filter {
 
     /// The counters of a port: of each rule, of what came in and went out without one.
     pub fn counts(socket: &Socket, port: u32, kept: &Kept) -> Result<(Vec<FirewallCount>, [FirewallCount; 2])> {
-        let mut attributes = Attributes::default();
-        attributes.put(1, &text(TABLE));
-        attributes.put(3, &number(NFT_OBJECT_COUNTER));
-        let message = Message {
-            kind: NFNL_SUBSYS_NFTABLES << 8 | GETOBJ,
-            family: NFPROTO_BRIDGE,
-            resource: 0,
-            attributes: attributes.into(),
-        };
+        let message = Message::of_nftables(NFPROTO_BRIDGE, GETOBJ, |attributes| {
+            attributes.put(1, &text(TABLE));
+            attributes.put(3, &number(NFT_OBJECT_COUNTER));
+        });
         let mut found = BTreeMap::new();
         let step = "read counters of nftables";
-        for payload in socket.dump(NLM_F_DUMP, message, step, TABLE)? {
+        for payload in socket.ask(NLM_F_DUMP, message, step, TABLE)? {
             let (mut name, mut count) = (String::new(), FirewallCount::default());
             // Behind struct nfgenmsg.
             for (kind, value) in attributes_of(payload.get(4..).unwrap_or_default()) {
                 match kind {
-                    2 => {
-                        name = String::from_utf8_lossy(value.split(|&b| b == 0).next().unwrap_or_default()).into_owned()
-                    }
+                    2 => name = text_of(value),
                     4 => {
                         for (kind, value) in attributes_of(value) {
                             let figure = value.try_into().map(u64::from_be_bytes).unwrap_or_default();
@@ -655,17 +648,6 @@ impl Filter {
         let rules = (0..kept.firewall.rules.len()).map(|i| of(&i.to_string())).collect();
         Ok((rules, DEFAULTS.map(|(_, what)| of(what))))
     }
-}
-
-/// Kinds and values.
-fn attributes_of(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16::from_ne_bytes([*bytes.first()?, *bytes.get(1)?]));
-        let kind = u16::from_ne_bytes([*bytes.get(2)?, *bytes.get(3)?]) & 0x3fff;
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
 }
 
 impl Batch {
@@ -842,9 +824,15 @@ impl Batch {
             );
             begun(
                 &|rule| {
-                    // What nobody saw begin is not taken for begun by who speaks first.
                     rule.above(TCP).flow(family, true, Ends::Ports);
                     rule.looked_up(open, true).remember(open, OPEN);
+                },
+                true,
+            );
+            // What nobody saw begin is not taken for begun by who speaks first. (Later fragments have no such header.)
+            begun(
+                &|rule| {
+                    rule.above(TCP).transport(0, 4, REGISTER);
                 },
                 true,
             );

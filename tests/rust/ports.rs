@@ -510,11 +510,11 @@ fn limits_are_seen_inside() {
     if !fs::exists("/sys/fs/cgroup/cgroup.controllers").expect("a path") || !can_limit() {
         return skip("cgroup v2 only");
     }
-    let container = start(json!({"ports": [SERVICE], "memory": "64M", "cpus": 0.5, "pids": 20}));
-    let read = "cd /sys/fs/cgroup && cat memory.max cpu.max pids.max";
-    assert_eq!(sh_in(&container, read), "67108864\n50000 100000\n20\n");
+    let container = start(json!({"ports": [SERVICE], "memory": "64M", "cpus": 0.5, "cpu_burst": "10ms", "pids": 20}));
+    let read = "cd /sys/fs/cgroup && cat memory.max cpu.max cpu.max.burst pids.max";
+    assert_eq!(sh_in(&container, read), "67108864\n50000 100000\n10000\n20\n");
     container.update(|spec| (spec.memory, spec.cpus) = (Some(96 << 20), Some(0.25))).unwrap();
-    assert_eq!(sh_in(&container, read), "100663296\n25000 100000\n20\n");
+    assert_eq!(sh_in(&container, read), "100663296\n25000 100000\n10000\n20\n");
     let plain = start(json!({"memory": "64M"}));
     assert_eq!(plain.usage().unwrap().memory_max, Some(64 << 20));
     assert_eq!(container.usage().unwrap().memory_max, Some(96 << 20));

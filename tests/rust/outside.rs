@@ -267,7 +267,12 @@ fn ports_by_the_kernel() {
 #[test]
 fn by_a_program_where_the_host_does_not_forward() {
     let path = std::env::var_os("PATH").expect("a search path");
+    // Where mounts are shared, as systemd has it, what a program mounts for itself must not be the host's.
+    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+    run("mount --make-rshared /");
     let outside = outside(false);
+    let mounts = || std::fs::read_to_string("/proc/thread-self/mountinfo").expect("mounts").lines().count();
+    let before = mounts();
     let directory = tmp();
     for program in ["pasta", "slirp4netns"] {
         let found = std::env::split_paths(&path).map(|dir| dir.join(program)).find(|path| path.exists());
@@ -286,6 +291,7 @@ fn by_a_program_where_the_host_does_not_forward() {
             let client = container.connect(&at(address, 80), PATIENCE).expect("a connection");
             assert_eq!(talk(client, &listener), ip(host));
         }
+        assert_eq!(mounts(), before, "{program}");
         // The host's own 127.0.0.1 is not outside.
         let own = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let number = own.local_addr().expect("its address").port();

@@ -3,9 +3,9 @@
 //! Through the kernel, with CAP_NET_ADMIN and where the host forwards packets: a pair of devices between the switch's namespace and the
 //! host's, and a masquerade in both, so that the host knows nothing of the network's subnets, which others may have too.
 //! Through a program otherwise, which opens sockets of the host's for those inside: pasta, or slirp4netns. It runs in a container of its
-//! own beside the network, in the host's network and file systems, from which it shuts itself off, and ends with it.
+//! own beside the network, in the host's network, and ends with it. It shuts itself in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,9 @@ use crate::container::{Container, new_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch;
 use crate::plan::container::RESOLV_CONF;
-use crate::spec::{Capabilities, Idmap, NamespaceKind, NamespaceSource, Net, Port, Protocol, RootfsKind, Spec, Stdio};
+use crate::spec::{
+    Capabilities, Device, Idmap, NamespaceKind, NamespaceSource, Net, Port, Protocol, RootfsKind, Spec, Stdio,
+};
 
 /// In the switch's namespace.
 const UPLINK: End<'static> = End { index: 999, name: "uplink" };
@@ -93,6 +95,13 @@ fn find(program: &str) -> Option<PathBuf> {
         .filter(|dir| dir.is_absolute())
         .map(|dir| dir.join(program))
         .find(|path| nix::unistd::access(path, nix::unistd::AccessFlags::X_OK).is_ok() && path.is_file())
+        .map(|mut path| {
+            // The link may be where containers do not look. pasta is one to passt, which knows by its name what it is to do.
+            while let Some(to) = path.read_link().ok().filter(|to| to.is_absolute() && to.ends_with(program)) {
+                path = to;
+            }
+            path
+        })
 }
 
 fn is_set(parameter: &str) -> bool {
@@ -445,13 +454,19 @@ fn run(switch: &Switch<'_>, name: &'static str, path: &Path) -> Result<Way> {
         )
     };
     argv.extend(text.split_whitespace().map(str::to_owned));
+    let (namespaces, devices) = match switch.holder.keeper().outer {
+        // What slirp4netns mounts to shut itself in would be the host's, where mounts are shared.
+        None => (BTreeMap::new(), vec![Device::new(TUN)]),
+        // What an ordinary user mounts is not; and with one id there is no /dev/pts.
+        Some(_) => ([(NamespaceKind::Mnt, NamespaceSource::Host)].into(), Vec::new()),
+    };
     let spec = Spec {
         argv: argv.into_iter().map(Into::into).collect(),
         net: Net::Host,
         idmap: Idmap::Host,
         stdin: Some(Stdio::Fd(namespace.as_raw_fd())),
-        // It sees what the host sees, and shuts itself in.
-        namespaces: [(NamespaceKind::Mnt, NamespaceSource::Host)].into(),
+        namespaces,
+        devices,
         capabilities: Capabilities { bounding: RIGHTS, ambient: 0 },
         ..Spec::default()
     };

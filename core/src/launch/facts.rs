@@ -14,6 +14,7 @@ use once_cell::sync::OnceCell;
 use super::keeper::Outer;
 use crate::cgroup::Heir;
 use crate::error::{Error, ErrorKind, Result};
+use crate::plan::confine::Confinement;
 use crate::plan::container::{COVERED, MOST_OVERLAYS, namespace_source, overlays};
 use crate::plan::facts::{Credentials, Facts, HostEntry, IdMaps, Inherited};
 use crate::spec::{
@@ -902,17 +903,20 @@ pub(crate) fn gather(
         let absent: Vec<_> = absent.map(|path| (path, None)).collect();
         facts.known_paths.extend(absent);
     }
+    let mut uid = None;
     if !spec.argv.is_empty() {
         let (credentials, home) = resolve_user(spec.user.as_deref(), &spec.groups, defaults, &SpecFiles(spec))?;
         if let Some(maps) = &facts.idmaps {
             check_mapped(&credentials, maps, outer.and_then(|outer| outer.why.as_deref()))?;
         }
+        uid = Some(credentials.uid);
         facts.credentials = credentials;
         let mut caller = || std::env::vars_os().collect();
         facts.env =
             crate::plan::env::environment(&home, spec.terminal.is_some(), &spec.env_inherit, &mut caller, &spec.env);
         facts.inherited = inherited();
     }
+    super::confinement::check(&Confinement::of_spec(spec), &spec.capabilities, spec.no_new_privs, uid)?;
     if own_root && spec.mounts.iter().any(|mount| mount.owner.is_some()) {
         // Of one without a main process: whoever `user` says.
         if spec.argv.is_empty() {

@@ -264,6 +264,7 @@ impl<'a> ContainerPlan<'a> {
                 oom_score_adj: self.spec.oom_score_adj,
                 capabilities: &self.spec.capabilities,
                 no_new_privs: self.spec.no_new_privs,
+                confinement: super::confine::Confinement::of_spec(self.spec),
                 credentials: &self.facts.credentials,
                 may_setgroups: self.facts.may_setgroups,
                 joined: None,
@@ -375,6 +376,7 @@ impl<'a> ContainerPlan<'a> {
 
     fn setup(&mut self) {
         self.b.section(section::SETUP);
+        super::confine::keyring(&mut self.b);
         self.b.field("idmap");
         if self.facts.may_setgroups {
             self.b.op(call::SETGROUPS, [0.into(), 0.into()]);

@@ -94,6 +94,19 @@ fn golden_host_tree_of_a_root_caller() {
 }
 
 #[test]
+fn golden_confined_program() {
+    let spec = spec(
+        r#"{"argv": ["/bin/app"], "rootfs": "/srv/image", "user": "1000", "securebits": ["noroot", "noroot_locked"],
+            "capabilities": {"bounding": ["net_raw", "setpcap"], "ambient": ["net_raw"], "inheritable": ["net_raw", "setpcap"]},
+            "landlock": {"paths": {"/srv": ["read", "create"], "/usr": "read,execute"}, "bind": [80], "connect": [],
+                         "scopes": ["signal"]},
+            "apparmor": "web", "selinux": "u:r:t:s0"}"#,
+    );
+    let facts = Facts { credentials: Credentials { uid: 1000, gid: 1000, groups: Vec::new() }, ..root_facts() };
+    check("confined-as-root", &Plan::compile(&spec, &facts));
+}
+
+#[test]
 fn golden_host_tree_of_an_ordinary_user() {
     check("host-as-user", &Plan::compile(&spec(r#"{"argv": ["/bin/true"], "net": "none"}"#), &user_facts()));
 }

@@ -1,0 +1,96 @@
+//! Whether this kernel has what a program is to be confined by. What it lacks is an error before anything is made.
+
+use once_cell::sync::OnceCell;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::confine::Confinement;
+use crate::spec::{Capabilities, Landlock};
+use crate::sys::{probe, rights};
+
+/// `uid`: of the program, where there is one to be started.
+pub(crate) fn check(
+    confinement: &Confinement<'_>,
+    capabilities: &Capabilities,
+    no_new_privs: bool,
+    uid: Option<u32>,
+) -> Result<()> {
+    if let Some(name) = capabilities.beyond(rights::last_capability()) {
+        return Err(Error::new(ErrorKind::Unsupported, format!("this kernel has no capability {name}"))
+            .with_field("capabilities")
+            .with_errno(libc::EINVAL)
+            .with_hint("the last one that it has is kernel.cap_last_cap; leave the newer ones out"));
+    }
+    if let Some(uid) = uid {
+        capabilities.check_exec(uid, no_new_privs, confinement.securebits)?;
+    }
+    check_landlock(confinement.landlock)?;
+    if confinement.apparmor.is_some() && std::fs::read("/proc/self/attr/apparmor/current").is_err() {
+        return Err(inactive("apparmor", "AppArmor", "CONFIG_SECURITY_APPARMOR, and apparmor"));
+    }
+    if confinement.selinux.is_some() && !has_selinux() {
+        return Err(inactive("selinux", "SELinux", "CONFIG_SECURITY_SELINUX, a policy, and selinux"));
+    }
+    Ok(())
+}
+
+fn inactive(field: &str, module: &str, takes: &str) -> Error {
+    let active = std::fs::read_to_string("/sys/kernel/security/lsm");
+    let active = active.map(|list| format!("; active are {}", list.trim())).unwrap_or_default();
+    Error::new(ErrorKind::Unsupported, format!("{module} is not active in this kernel{active}"))
+        .with_field(field)
+        .with_errno(libc::EOPNOTSUPP)
+        .with_hint(format!("it takes {takes} in the kernel's lsm= parameter"))
+}
+
+/// As libselinux finds out: the kernel registers its file system only when the module is active.
+fn has_selinux() -> bool {
+    let list = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    list.split_whitespace().any(|word| word == "selinuxfs")
+}
+
+fn check_landlock(rules: &Landlock) -> Result<()> {
+    if rules.is_empty() {
+        return Ok(());
+    }
+    static VERSION: OnceCell<std::result::Result<usize, i32>> = OnceCell::new();
+    let refuse = |member: &str, why: String, errno, hint: &str| {
+        let field = if member.is_empty() { "landlock".to_owned() } else { format!("landlock.{member}") };
+        let error = Error::new(ErrorKind::Unsupported, why).with_field(field).with_errno(errno);
+        Err(if hint.is_empty() { error } else { error.with_hint(hint) })
+    };
+    let (needed, member) = rules.needs();
+    match *VERSION.get_or_init(probe::landlock) {
+        Ok(version) if version >= needed as usize => Ok(()),
+        Ok(version) => refuse(
+            member,
+            format!("takes version {needed} of Landlock's interface, and this kernel has {version}"),
+            libc::EOPNOTSUPP,
+            &format!("Linux {} has it; with abi, an older version is enough, which denies less", since(needed)),
+        ),
+        Err(libc::EOPNOTSUPP) => refuse(
+            "",
+            format!("takes version {needed} of Landlock's interface, which is built into this kernel, but not active"),
+            libc::EOPNOTSUPP,
+            "add landlock to the kernel's lsm= parameter",
+        ),
+        Err(libc::ENOSYS) => refuse(
+            "",
+            format!("takes version {needed} of Landlock's interface, and this kernel has none"),
+            libc::ENOSYS,
+            &format!("Linux {} with CONFIG_SECURITY_LANDLOCK has it; a filter of this process may refuse it too", since(needed)),
+        ),
+        Err(errno) => refuse("", "Landlock cannot be used".to_owned(), errno, ""),
+    }
+}
+
+/// The kernel that brought a version.
+fn since(version: u32) -> &'static str {
+    match version {
+        ..=1 => "5.13",
+        2 => "5.19",
+        3 => "6.2",
+        4 => "6.7",
+        5 => "6.10",
+        _ => "6.12",
+    }
+}

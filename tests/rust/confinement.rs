@@ -306,18 +306,29 @@ profile ringfence-test flags=(attach_disconnected) {
 ";
 
 #[test]
-fn an_apparmor_profile_by_name() {
-    let unknown = json!({"argv": ["true"], "apparmor": "ringfence-no-such-profile"});
-    let error = refused(unknown.clone());
-    if error.kind() == ErrorKind::Unsupported {
-        assert_eq!(error.field(), Some("apparmor"), "{error}");
-        assert!(error.to_string().contains("AppArmor is not active"), "{error}");
-        return skip(&error.to_string());
-    }
+fn an_unknown_profile_or_one_without_apparmor_is_an_error() {
+    let container = start(json!({}));
     for init in [true, false] {
-        let error = refused(with(unknown.clone(), json!({"init": init})));
-        assert_eq!((error.field(), error.errno()), (Some("apparmor"), libc::ENOENT), "{error}");
-        assert!(error.hint().is_some_and(|hint| hint.contains("apparmor_parser")), "{error}");
+        let fields = json!({"argv": ["true"], "apparmor": "ringfence-no-such-profile", "init": init});
+        let mut command = Command::new("true");
+        command.apparmor = Some("ringfence-no-such-profile".to_owned());
+        for error in [refused(fields), container.spawn(&command).expect_err("a profile")] {
+            assert_eq!(error.field(), Some("apparmor"), "{error}");
+            if error.kind() == ErrorKind::Unsupported {
+                assert!(error.to_string().contains("AppArmor is not active in this kernel"), "{error}");
+                continue;
+            }
+            assert_eq!((error.kind(), error.errno()), (ErrorKind::NotFound, libc::ENOENT), "{error}");
+            assert!(error.hint().is_some_and(|hint| hint.contains("apparmor_parser")), "{error}");
+        }
+    }
+    container.close(None).expect("close");
+}
+
+#[test]
+fn an_apparmor_profile_confines() {
+    if fs::read("/proc/self/attr/apparmor/current").is_err() {
+        return skip("AppArmor is not active in this kernel");
     }
     if !is_root() {
         return skip("to load a profile takes root");

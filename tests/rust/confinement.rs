@@ -78,7 +78,8 @@ fn rules_for_paths_hold_for_root_too() {
     let seen = exec_in(&container, &command(&script));
     assert_eq!(seen.out, "++++-+----", "{}", seen.err);
     let mut other = command("cat /srv/secret; echo x >/tmp/y");
-    other.landlock = Some(Landlock { paths: [("/".into(), Landlock::READ | Landlock::EXECUTE)].into(), ..Landlock::default() });
+    other.landlock =
+        Some(Landlock { paths: [("/".into(), Landlock::READ | Landlock::EXECUTE)].into(), ..Landlock::default() });
     let seen = exec_in(&container, &other);
     assert!(seen.out == "text" && seen.err.contains("ermission denied"), "{seen:?}");
     let mut free = command("echo x >/root/x && cat /srv/secret");
@@ -92,7 +93,8 @@ fn a_rule_that_cannot_be_is_an_error() {
     if !has_landlock(&json!({"paths": {"/": ["read", "execute"]}})) {
         return;
     }
-    let paths = |paths: Value| json!({"argv": ["/bin/true"], "landlock": {"paths": paths}, "files": {"/opt/file": "x"}});
+    let paths =
+        |paths: Value| json!({"argv": ["/bin/true"], "landlock": {"paths": paths}, "files": {"/opt/file": "x"}});
     for init in [true, false] {
         let refused = |paths| refused(with(paths, json!({"init": init})));
         let error = refused(paths(json!({"/": ["read", "execute"], "/no/where": "read"})));
@@ -135,8 +137,14 @@ fn rules_for_ports() {
     }
     let ran = |rules: Value| run(json!({"argv": ["python3", "-c", PORTS], "landlock": rules})).out;
     assert_eq!(ran(json!({})), "connect 7001\nconnect 7003 ECONNREFUSED\n");
-    assert_eq!(ran(json!({"bind": [7001]})), "bind 7002 EACCES\nbind 0 EACCES\nconnect 7001\nconnect 7003 ECONNREFUSED\n");
-    assert_eq!(ran(json!({"bind": [0, 7001, 7002], "connect": [7003]})), "connect 7001 EACCES\nconnect 7003 ECONNREFUSED\n");
+    assert_eq!(
+        ran(json!({"bind": [7001]})),
+        "bind 7002 EACCES\nbind 0 EACCES\nconnect 7001\nconnect 7003 ECONNREFUSED\n"
+    );
+    assert_eq!(
+        ran(json!({"bind": [0, 7001, 7002], "connect": [7003]})),
+        "connect 7001 EACCES\nconnect 7003 ECONNREFUSED\n"
+    );
     let nothing = "bind 7001 EACCES\nbind 7002 EACCES\nbind 0 EACCES\nconnect 7001 EACCES\nconnect 7003 EACCES\n";
     assert_eq!(ran(json!({"bind": [], "connect": []})), nothing);
     let container = start(json!({"landlock": {"bind": [], "connect": []}}));
@@ -149,7 +157,8 @@ fn scopes_keep_processes_apart() {
     if !has_landlock(&json!({"scopes": ["signal", "abstract_unix_socket"]})) {
         return;
     }
-    let server = "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('\\0name'); s.listen(); time.sleep(600)";
+    let server =
+        "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('\\0name'); s.listen(); time.sleep(600)";
     let container = start(json!({"argv": ["python3", "-c", server]}));
     let pid = sh_in(&container, "until grep -q @name /proc/net/unix; do sleep 0.05; done; pgrep -f sleep.600");
     let attempt = format!(
@@ -173,7 +182,8 @@ fn scopes_keep_processes_apart() {
 fn keyctl(operation: i32, two: i64, three: i64) -> Option<i64> {
     // SAFETY: the operations used here take numbers.
     let result = unsafe { libc::syscall(libc::SYS_keyctl, operation, two, three, 0, 0) };
-    if result < 0 && [libc::ENOSYS, libc::EPERM].contains(&std::io::Error::last_os_error().raw_os_error().unwrap_or(0)) {
+    if result < 0 && [libc::ENOSYS, libc::EPERM].contains(&std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+    {
         return None;
     }
     assert!(result >= 0, "keyctl {operation}: {}", std::io::Error::last_os_error());
@@ -205,7 +215,9 @@ fn the_host_s_keys_are_out_of_reach() {
     ringfence::end_keepers();
     let Some(own) = keyctl(JOIN, 0, 0) else { return skip("no keyctl(2) here") };
     // SAFETY: two strings, a payload of 6 bytes.
-    let key = unsafe { libc::syscall(libc::SYS_add_key, c"user".as_ptr(), c"of the host".as_ptr(), c"secret".as_ptr(), 6, own) };
+    let key = unsafe {
+        libc::syscall(libc::SYS_add_key, c"user".as_ptr(), c"of the host".as_ptr(), c"secret".as_ptr(), 6, own)
+    };
     assert!(key > 0, "{}", std::io::Error::last_os_error());
     let id = key.to_string();
     let argv = ["python3", "-c", SEARCH, &id];
@@ -240,7 +252,8 @@ fn the_host_s_keys_are_out_of_reach() {
 
 // --- securebits ---
 
-const BITS: &str = "import ctypes\nprint(ctypes.CDLL(None).prctl(27, 0, 0, 0, 0))\nprint(open('/proc/self/status').read())";
+const BITS: &str =
+    "import ctypes\nprint(ctypes.CDLL(None).prctl(27, 0, 0, 0, 0))\nprint(open('/proc/self/status').read())";
 
 #[test]
 fn securebits_stay_over_the_exec() {
@@ -339,7 +352,8 @@ fn an_apparmor_profile_confines() {
     let parser = |action: &str| std::process::Command::new("apparmor_parser").arg(action).arg(&file).output();
     let Ok(loaded) = parser("-Kr") else { return skip("no apparmor_parser") };
     assert!(loaded.status.success(), "{}", String::from_utf8_lossy(&loaded.stderr));
-    let script = "cat /proc/self/attr/apparmor/current; cat /etc/passwd; echo x >/tmp/x && echo made; echo x >/opt/x || echo no";
+    let script =
+        "cat /proc/self/attr/apparmor/current; cat /etc/passwd; echo x >/tmp/x && echo made; echo x >/opt/x || echo no";
     let is_confined = |ran: Ran| {
         assert!(ran.out.starts_with("ringfence-test (enforce)\n"), "{ran:?}");
         assert!(ran.out.contains("made") && ran.out.contains("no") && !ran.out.contains("root:"), "{ran:?}");
@@ -355,7 +369,10 @@ fn an_apparmor_profile_confines() {
     is_confined(exec_in(&container, &command(script)));
     container.close(None).expect("close");
     let container = start(json!({"capabilities": {"add": ["sys_admin"]}, "readonly_paths": [], "masked_paths": []}));
-    sh_in(&container, "mkdir -p /tmp/proc/self/attr/apparmor && : >/tmp/proc/self/attr/apparmor/exec && mount --bind /tmp/proc /proc");
+    sh_in(
+        &container,
+        "mkdir -p /tmp/proc/self/attr/apparmor && : >/tmp/proc/self/attr/apparmor/exec && mount --bind /tmp/proc /proc",
+    );
     let mut labelled = command("test -e /tmp/x && echo again; cat /etc/passwd; echo x >/tmp/x && echo made");
     labelled.apparmor = Some("ringfence-test".to_owned());
     let ran = exec_in(&container, &labelled);

@@ -197,7 +197,8 @@ fn capability_cases() -> Vec<(Value, [u64; 5])> {
             [NET_RAW, NET_RAW, NET_RAW, default, NET_RAW],
         ));
         cases.push((json!({"user": "1000", "capabilities": "none"}), [0; 5]));
-        let inheritable = json!({"ambient": ["net_raw"], "inheritable": ["chown", "net_raw"], "permitted": ["net_raw"]});
+        let inheritable =
+            json!({"ambient": ["net_raw"], "inheritable": ["chown", "net_raw"], "permitted": ["net_raw"]});
         cases.push((
             json!({"user": "1000", "capabilities": inheritable}),
             [CHOWN | NET_RAW, NET_RAW, NET_RAW, default, NET_RAW],
@@ -236,7 +237,10 @@ fn sets_that_an_exec_would_change_are_refused() {
     let user = if is_root() { "1000" } else { "0" };
     for (fields, field) in [
         (json!({"capabilities": {"permitted": ["chown"]}, "no_new_privs": false}), "capabilities.permitted"),
-        (json!({"capabilities": {"permitted": ["chown"]}, "user": user, "securebits": "noroot"}), "capabilities.permitted"),
+        (
+            json!({"capabilities": {"permitted": ["chown"]}, "user": user, "securebits": "noroot"}),
+            "capabilities.permitted",
+        ),
         (json!({"capabilities": {"effective": ["chown"]}}), "capabilities.effective"),
     ] {
         let error = refused(with(json!({"argv": ["true"]}), fields.clone()));

@@ -4,7 +4,7 @@ use once_cell::sync::OnceCell;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::confine::Confinement;
-use crate::spec::{Capabilities, Landlock};
+use crate::spec::{Capabilities, Landlock, sysctl};
 use crate::sys::{probe, rights};
 
 /// `uid`: of the program, where there is one to be started.
@@ -31,6 +31,22 @@ pub(crate) fn check(
         return Err(inactive("selinux", "SELinux", "CONFIG_SECURITY_SELINUX, a policy, and selinux"));
     }
     Ok(())
+}
+
+/// Parameters that older kernels have once, for the whole machine. `root` without a user namespace would change that.
+pub(crate) fn check_sysctls<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    const OF_NAMESPACES: (u32, u32) = (6, 14);
+    let Some(name) = names.into_iter().find(|name| sysctl::path(name) == sysctl::PID_MAX) else { return Ok(()) };
+    if rights::kernel_version() >= OF_NAMESPACES {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        "pid namespaces have one of their own since Linux 6.14, and this kernel is older",
+    )
+    .with_field(format!("sysctls[{name:?}]"))
+    .with_errno(libc::EOPNOTSUPP)
+    .with_hint("the container's own number of processes is pids"))
 }
 
 fn inactive(field: &str, module: &str, takes: &str) -> Error {
@@ -77,7 +93,10 @@ fn check_landlock(rules: &Landlock) -> Result<()> {
             "",
             format!("takes version {needed} of Landlock's interface, and this kernel has none"),
             libc::ENOSYS,
-            &format!("Linux {} with CONFIG_SECURITY_LANDLOCK has it; a filter of this process may refuse it too", since(needed)),
+            &format!(
+                "Linux {} with CONFIG_SECURITY_LANDLOCK has it; a filter of this process may refuse it too",
+                since(needed)
+            ),
         ),
         Err(errno) => refuse("", "Landlock cannot be used".to_owned(), errno, ""),
     }

@@ -366,6 +366,24 @@ fn known_paths() -> &'static [(PathBuf, Option<bool>)] {
     })
 }
 
+/// Counters of when each processor was too hot, which tell what others compute (GHSA-6fw5-f8r9-fgfm). Intel's processors have
+/// them, virtual ones do not.
+fn throttles() -> &'static [PathBuf] {
+    static FOUND: OnceCell<Vec<PathBuf>> = OnceCell::new();
+    FOUND.get_or_init(|| {
+        let processors = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+        let numbered = processors.filter(|entry| {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix("cpu"));
+            number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+        });
+        let mut found: Vec<_> =
+            numbered.map(|entry| entry.path().join("thermal_throttle")).filter(|path| path.is_dir()).collect();
+        found.sort();
+        found
+    })
+}
+
 /// A path that is in no sysfs of this kernel now: the host's own sysfs, with nothing mounted over the parent, lacks it.
 fn is_no_device(path: &Path) -> bool {
     use nix::sys::statfs::{SYSFS_MAGIC, statfs};
@@ -903,6 +921,8 @@ pub(crate) fn gather(
         let absent: Vec<_> = absent.map(|path| (path, None)).collect();
         facts.known_paths.extend(absent);
     }
+    facts.throttles = throttles().to_vec();
+    facts.known_paths.extend(facts.throttles.iter().map(|path| (path.clone(), Some(true))));
     let mut uid = None;
     if !spec.argv.is_empty() {
         let (credentials, home) = resolve_user(spec.user.as_deref(), &spec.groups, defaults, &SpecFiles(spec))?;
@@ -916,6 +936,7 @@ pub(crate) fn gather(
             crate::plan::env::environment(&home, spec.terminal.is_some(), &spec.env_inherit, &mut caller, &spec.env);
         facts.inherited = inherited();
     }
+    super::confinement::check_sysctls(spec.sysctls.keys().map(String::as_str))?;
     super::confinement::check(&Confinement::of_spec(spec), &spec.capabilities, spec.no_new_privs, uid)?;
     if own_root && spec.mounts.iter().any(|mount| mount.owner.is_some()) {
         // Of one without a main process: whoever `user` says.

@@ -1243,10 +1243,15 @@ impl<'a> ContainerPlan<'a> {
     /// Detached clones to put over masked directories and files: both, where only the kernel can tell what the path is.
     fn mask_sources(&mut self, scratch: u16) -> Vec<(PathBuf, Option<u16>, Option<u16>)> {
         let known = self.facts.known_paths.clone();
+        let customary = || Spec::MASKED_PATHS.iter().map(PathBuf::from);
         let masked: Vec<PathBuf> = match &self.spec.masked_paths {
+            // The customary list, and more.
+            Some(paths) if customary().all(|path| paths.contains(&path)) => {
+                paths.iter().chain(&self.facts.throttles).cloned().collect()
+            }
             Some(paths) => paths.clone(),
             None if self.spec.nesting => Vec::new(),
-            None => Spec::MASKED_PATHS.iter().map(PathBuf::from).collect(),
+            None => customary().chain(self.facts.throttles.iter().cloned()).collect(),
         };
         self.b.field("masked_paths");
         let mut made = false;

@@ -34,7 +34,9 @@ fn root_facts() -> Facts {
             ("/proc/acpi".into(), Some(true)),
             ("/proc/scsi".into(), None),
             ("/proc/sys".into(), Some(true)),
+            ("/sys/devices/system/cpu/cpu0/thermal_throttle".into(), Some(true)),
         ],
+        throttles: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
         env: vec![b"PATH=/usr/bin:/bin".to_vec(), b"HOME=/root".to_vec()],
         streams: [StreamFact::Null, StreamFact::Given, StreamFact::SameAsStdout],
         ..Facts::default()

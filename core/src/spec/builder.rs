@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::{
     Capabilities, Cpuset, Device, Disk, File, IdQuota, Idmap, IoMax, IoPriority, Landlock, Mount, NamespaceKind,
-    NamespaceSource, Net, Port, QuotaId, RdmaMax, Resource, Rlimit, Rootfs, Scheduler, Securebits, Spec, Stdio, Terminal,
-    TimeOffsets,
+    NamespaceSource, Net, Port, QuotaId, RdmaMax, Resource, Rlimit, Rootfs, Scheduler, Securebits, Spec, Stdio,
+    Terminal, TimeOffsets,
 };
 
 /// Each sets the field of the same name, where its meaning is described; those of lists and maps put the whole list or map in

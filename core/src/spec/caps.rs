@@ -102,9 +102,9 @@ impl Capabilities {
         };
         if root {
             if !no_new_privs && asked.permitted != self.bounding {
-                let error = at.key("permitted").error(
-                    "without no_new_privs a root program gets all of the bounding set when it is executed",
-                );
+                let error = at
+                    .key("permitted")
+                    .error("without no_new_privs a root program gets all of the bounding set when it is executed");
                 return Err(error.with_hint("give bounding the same, or leave no_new_privs at its default"));
             }
         } else if asked.permitted != self.ambient {
@@ -119,7 +119,9 @@ impl Capabilities {
                 "when a program is executed its effective set is the permitted one ({})",
                 names(asked.permitted)
             ));
-            return Err(error.with_hint("take what it is not to have out of permitted too; a program can lower its own"));
+            return Err(
+                error.with_hint("take what it is not to have out of permitted too; a program can lower its own")
+            );
         }
         Ok(())
     }
@@ -196,8 +198,7 @@ pub(crate) const NAMES: [&str; 41] = [
     "checkpoint_restore",
 ];
 
-const FORMS: &str =
-    "a list of names, \"all\", \"none\", \"default\", or an object with add, drop, and the five sets";
+const FORMS: &str = "a list of names, \"all\", \"none\", \"default\", or an object with add, drop, and the five sets";
 
 /// The sets that an object may give beside `bounding`.
 const BASE: &str = "a list of names, \"all\", \"none\" or \"default\"";
@@ -337,7 +338,8 @@ mod tests {
         assert_eq!(caps(Capabilities::ALL).beyond(37), None);
         assert_eq!(caps(1 << 40 | 1 << 37).beyond(37), Some("checkpoint_restore"));
         assert_eq!(caps(1 << 40).beyond(40), None);
-        let inherited = Capabilities { inheritable: Some(1 << 39), bounding: Capabilities::ALL, ..Capabilities::default() };
+        let inherited =
+            Capabilities { inheritable: Some(1 << 39), bounding: Capabilities::ALL, ..Capabilities::default() };
         assert_eq!(inherited.beyond(38), Some("bpf"));
     }
 }

@@ -141,7 +141,9 @@ impl Landlock {
         if let Some(abi) = self.abi
             && !(1..=100).contains(&abi)
         {
-            return Err(at.key("abi").error(format!("{abi} is not a version of Landlock's interface; they begin with 1")));
+            return Err(at
+                .key("abi")
+                .error(format!("{abi} is not a version of Landlock's interface; they begin with 1")));
         }
         let list = at.key("paths");
         for (path, access) in &self.paths {
@@ -196,7 +198,8 @@ impl Access {
     fn word(name: &str, at: &At) -> Result<u64> {
         let words = || WORDS.iter().map(|(word, _)| *word).chain(ACCESS.iter().map(|(name, _)| *name));
         Landlock::access(name).ok_or_else(|| {
-            let error = at.error(format!("{name:?} is not a right; known are {}", words().collect::<Vec<_>>().join(", ")));
+            let error =
+                at.error(format!("{name:?} is not a right; known are {}", words().collect::<Vec<_>>().join(", ")));
             match suggest::nearest(name, words()) {
                 Some(near) => error.with_hint(format!("did you mean {near:?}?")),
                 None => error,
@@ -239,7 +242,8 @@ impl Codec for Access {
     }
 
     fn schema() -> Json {
-        let words: Vec<&str> = WORDS.iter().map(|(word, _)| *word).chain(ACCESS.iter().map(|(name, _)| *name)).collect();
+        let words: Vec<&str> =
+            WORDS.iter().map(|(word, _)| *word).chain(ACCESS.iter().map(|(name, _)| *name)).collect();
         json!({"anyOf": [
             {"type": "array", "items": {"enum": words}},
             {"type": "string", "description": "rights, with commas between them"},

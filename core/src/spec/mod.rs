@@ -551,7 +551,8 @@ documented! {
         no_new_privs: bool = true, as One<Bool>;
         /// Paths that are hidden inside: directories are empty, files read as empty. An empty list hides nothing.
         ///
-        /// Default: OCI's list of what leaks from /proc and /sys, and nothing with `nesting`. Range: absolute paths without `..`; those that do not exist
+        /// Default: OCI's list of what leaks from /proc and /sys ([`Spec::MASKED_PATHS`]) and `thermal_throttle` of each processor
+        /// that has it, which a list with all of those hides too; nothing with `nesting`. Range: absolute paths without `..`; those that do not exist
         /// are passed over. Fixed at the start.
         masked_paths: Option<Vec<PathBuf>> = None, as ListOver<FilePath, Masked>;
         /// Paths that are read-only inside. An empty list makes nothing read-only.
@@ -561,7 +562,7 @@ documented! {
         /// Kernel parameters of the container's own namespaces: name -> value, as sysctl(8) has them.
         ///
         /// Default: the kernel's for new namespaces. Range: `net.*`; of `kernel.*` and `fs.mqueue.*` those of SysV and POSIX IPC;
-        /// `user.max_*`. The namespace (net, ipc, user) has to be new; what is the whole machine's is refused. Written before
+        /// `user.max_*`; `kernel.pid_max` (Linux 6.14). The namespace (net, ipc, user, pid) has to be new; what is the whole machine's is refused. Written before
         /// anything of the container runs, and read back. Can change while running: what is taken away gets the value back that it
         /// had before it was set. Source: sysctl(8), network_namespaces(7), ipc_namespaces(7), namespaces(7).
         sysctls: BTreeMap<String, String> = BTreeMap::new(), as Named<sysctl::Value>;

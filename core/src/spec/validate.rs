@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::at::At;
 use super::{
     BindSource, Capabilities, File, IdOrName, IdRange, Idmap, IoPriority, Landlock, Mount, MountKind, NamespaceKind,
-    NamespaceSource, Net, Resource, Rlimit, RootfsKind, Scheduler, Securebits, Spec, Stdio, Terminal, TimeOffsets, UserSpec, net,
-    signal, sysctl,
+    NamespaceSource, Net, Resource, Rlimit, RootfsKind, Scheduler, Securebits, Spec, Stdio, Terminal, TimeOffsets,
+    UserSpec, net, signal, sysctl,
 };
 use crate::command::Command;
 use crate::error::{Error, Result};
@@ -729,7 +729,9 @@ impl<'a> Payload<'a> {
         if let Some(rules) = self.landlock {
             rules.validate()?;
         }
-        self.labels.into_iter().try_for_each(|(field, label)| label.map_or(Ok(()), |label| security_label(field, label)))
+        self.labels
+            .into_iter()
+            .try_for_each(|(field, label)| label.map_or(Ok(()), |label| security_label(field, label)))
     }
 
     fn validate_argv(&self) -> Result<()> {
@@ -1345,7 +1347,8 @@ mod tests {
         refused(spec().time_offsets(TimeOffsets { monotonic: i64::MIN, boottime: 0 }), "time_offsets.monotonic", "");
         refused(spec().rlimit(Resource::Core, Rlimit { soft: 2, hard: 1 }), "rlimits.core", "above the hard limit");
         refused(spec().terminal(Terminal { rows: 0, cols: 80 }), "terminal.rows", "is 0");
-        let caps = |bounding, ambient| spec().capabilities(Capabilities { bounding, ambient, ..Capabilities::default() });
+        let caps =
+            |bounding, ambient| spec().capabilities(Capabilities { bounding, ambient, ..Capabilities::default() });
         refused(caps(1 << 41, 0), "capabilities", "41");
         refused(caps(1, 3), "capabilities.ambient", "dac_override is not in the bounding set");
         let sets = |permitted, effective, inheritable| {
@@ -1384,7 +1387,9 @@ mod tests {
         assert_eq!(Landlock { abi: Some(2), ..rules("/usr", 1) }.needs(), (2, "paths"));
         assert_eq!(Landlock { connect: Some(Vec::new()), ..Landlock::default() }.needs(), (4, "connect"));
         for field in ["apparmor", "selinux"] {
-            for (text, why) in [(" a", "a space at its end"), ("a\nb", "control character"), ("a\0", "control character")] {
+            for (text, why) in
+                [(" a", "a space at its end"), ("a\nb", "control character"), ("a\0", "control character")]
+            {
                 let mut labelled = spec();
                 labelled.set(field, text.as_bytes()).unwrap();
                 refused(labelled, field, why);
@@ -1402,7 +1407,7 @@ mod tests {
         for (name, words) in [
             ("kernel.hostname", "set hostname"),
             ("kernel/domainname", "set domainname"),
-            ("kernel.pid_max", "pids"),
+            ("kernel.threads-max", "pids"),
             ("kernel.core_pattern", "whole machine's"),
             ("vm.swappiness", "memory"),
             ("fs.file-max", "nofile"),
@@ -1413,6 +1418,9 @@ mod tests {
         ] {
             refused(spec().sysctl(name, "1"), &field(name), words);
         }
+        assert!(spec().sysctl("kernel.pid_max", "400").validate().is_ok());
+        let joined = spec().sysctl("kernel.pid_max", "400").namespace(NamespaceKind::Pid, NamespaceSource::Host);
+        refused(joined, &field("kernel.pid_max"), "not the container's own");
         refused(spec().sysctl("net", "1"), "sysctls.net", "not the name");
         for (value, words) in [("", "empty"), (" ", "empty"), ("1\n2", "one line"), ("1\0", "one line")] {
             refused(spec().sysctl("kernel.shmmax", value), &field("kernel.shmmax"), words);

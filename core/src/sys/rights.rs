@@ -23,8 +23,17 @@ pub(crate) fn capabilities() -> u64 {
 pub(crate) fn last_capability() -> u32 {
     static LAST: OnceCell<u32> = OnceCell::new();
     // SAFETY: no pointers; EINVAL for a number that is none.
-    let known = |number: &u32| unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(*number), 0, 0, 0) } >= 0;
+    let known =
+        |number: &u32| unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(*number), 0, 0, 0) } >= 0;
     *LAST.get_or_init(|| (1..64).take_while(known).last().unwrap_or(0))
+}
+
+/// Major and minor number of the running kernel's version; 0 where it is in no such form.
+pub(crate) fn kernel_version() -> (u32, u32) {
+    let name = nix::sys::utsname::uname();
+    let release = name.as_ref().map(|name| name.release().to_string_lossy()).unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Is this the machine's first user namespace, of which capabilities hold for all that the kernel has? (Without /proc, where

@@ -150,7 +150,16 @@ fn leave_keyring() {
     const JOIN_SESSION_KEYRING: i32 = 1;
     const REVOKE: i32 = 3;
     const SESSION_KEYRING: i32 = -3;
-    let joined = sc!(nr::KEYCTL, JOIN_SESSION_KEYRING, 0);
+    // The quota of a user counts those of processes that have just ended until RCU has seen it.
+    const ATTEMPTS: usize = 100;
+    let mut joined = 0;
+    for _ in 0..ATTEMPTS {
+        joined = sc!(nr::KEYCTL, JOIN_SESSION_KEYRING, 0);
+        if joined != -nr::EDQUOT as i64 {
+            break;
+        }
+        sys::poll(&mut [], 10);
+    }
     if joined == -nr::ENOSYS as i64 || joined == -nr::EPERM as i64 {
         return;
     }

@@ -162,6 +162,7 @@ mod table {
 pub use table::*;
 
 pub const ENOSYS: i32 = 38;
+pub const EDQUOT: i32 = 122;
 pub const EPERM: i32 = 1;
 pub const ENOENT: i32 = 2;
 pub const EINTR: i32 = 4;

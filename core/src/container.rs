@@ -1838,6 +1838,7 @@ impl Inner {
                 credentials: &credentials,
                 may_setgroups: self.may_setgroups,
                 joined: Some(facts::root_ids(self.may_setgroups, self.default_ids)),
+                keyring: launch::confinement::may_take_keyring(),
                 is_pid_one: false,
             },
             command.set_tid,

@@ -33,6 +33,25 @@ pub(crate) fn check(
     Ok(())
 }
 
+/// Whether a keyring more leaves the caller, whose quota it counts for, enough for its own: half of what it may have. A login
+/// needs one too.
+pub(crate) fn may_take_keyring() -> bool {
+    let users = std::fs::read_to_string("/proc/key-users").unwrap_or_default();
+    has_keys_left(&users, nix::unistd::geteuid().as_raw())
+}
+
+/// Lines of proc_key-users(5): `UID: USAGE NKEYS/NIKEYS QNKEYS/MAXKEYS QNBYTES/MAXBYTES`.
+fn has_keys_left(users: &str, uid: u32) -> bool {
+    let half = |word: Option<&str>| {
+        let (used, most) = word?.split_once('/')?;
+        Some(used.parse::<u64>().ok()?.saturating_mul(2) < most.parse().ok()?)
+    };
+    let line = users.lines().find_map(|line| line.trim().split_once(':').filter(|(who, _)| *who == uid.to_string()));
+    let Some((_, rest)) = line else { return true };
+    let mut words = rest.split_whitespace().skip(2);
+    half(words.next()).unwrap_or(true) && half(words.next()).unwrap_or(true)
+}
+
 /// Parameters that older kernels have once, for the whole machine. `root` without a user namespace would change that.
 pub(crate) fn check_sysctls<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<()> {
     const OF_NAMESPACES: (u32, u32) = (6, 14);
@@ -111,5 +130,19 @@ fn since(version: u32) -> &'static str {
         4 => "6.7",
         5 => "6.10",
         _ => "6.12",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_of_the_keys_are_left_to_the_caller() {
+        let users = "    0:     9 8/8 3/1000000 48/25000000\n 1000:   120 99/99 99/200 500/20000\n 1001: 3 3/3 100/200 1/20000\n\
+                     1002: 3 3/3 1/200 10000/20000\n65401: x\n";
+        let left: Vec<bool> = [0, 1000, 1001, 1002, 65_401, 5].map(|uid| has_keys_left(users, uid)).into();
+        assert_eq!(left, [true, true, false, false, true, true]);
+        assert!(has_keys_left("", 0));
     }
 }

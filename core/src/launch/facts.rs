@@ -921,6 +921,7 @@ pub(crate) fn gather(
         let absent: Vec<_> = absent.map(|path| (path, None)).collect();
         facts.known_paths.extend(absent);
     }
+    facts.keyring = super::confinement::may_take_keyring();
     facts.throttles = throttles().to_vec();
     facts.known_paths.extend(facts.throttles.iter().map(|path| (path.clone(), Some(true))));
     let mut uid = None;

@@ -42,8 +42,8 @@ const RESOLVE_NO_MAGICLINKS: u64 = 2;
 const RESOLVE_BENEATH: u64 = 8;
 const RESOLVE_IN_ROOT: u64 = 16;
 
-/// A new session keyring, so that containers have none in common: the keeper's, which they would inherit, is revoked, and the
-/// host's is not seen at all. While the ids are the keeper's, whose quota it is charged to (`kernel.keys.root_maxkeys` for root).
+/// A new session keyring. The host's is not seen without it either: what would be inherited is the keeper's, which is revoked, and
+/// in which nothing is. While the ids are the keeper's, whose quota it is charged to (`kernel.keys.root_maxkeys` for root).
 pub(super) fn keyring(b: &mut Builder) {
     const JOIN_SESSION_KEYRING: i32 = 1;
     b.field("keyring");

@@ -268,6 +268,7 @@ impl<'a> ContainerPlan<'a> {
                 credentials: &self.facts.credentials,
                 may_setgroups: self.facts.may_setgroups,
                 joined: None,
+                keyring: false,
                 is_pid_one: !self.spec.init,
             }
             .write(&mut self.b, &mut self.needs);
@@ -376,7 +377,9 @@ impl<'a> ContainerPlan<'a> {
 
     fn setup(&mut self) {
         self.b.section(section::SETUP);
-        super::confine::keyring(&mut self.b);
+        if self.facts.keyring {
+            super::confine::keyring(&mut self.b);
+        }
         self.b.field("idmap");
         if self.facts.may_setgroups {
             self.b.op(call::SETGROUPS, [0.into(), 0.into()]);

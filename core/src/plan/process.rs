@@ -33,6 +33,8 @@ pub(crate) struct ProcessPlan<'a> {
     pub may_setgroups: bool,
     /// A joining process has the keeper's ids until it takes these.
     pub joined: Option<(u32, u32)>,
+    /// It gets a session keyring of its own; the main process has its container's.
+    pub keyring: bool,
     /// `init: false`: it is pid 1 itself, and holds the pipe by which the stage learns of its exec.
     pub is_pid_one: bool,
 }
@@ -49,8 +51,10 @@ impl ProcessPlan<'_> {
         b.section(section::PAYLOAD);
         let argv0 = self.argv.first().map_or(OsStr::new(""), OsString::as_os_str);
 
-        if self.joined.is_some() {
+        if self.keyring {
             confine::keyring(b);
+        }
+        if self.joined.is_some() {
             self.oom_score_adj(b);
         }
         b.field("user");

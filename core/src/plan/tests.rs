@@ -36,6 +36,7 @@ fn root_facts() -> Facts {
             ("/proc/sys".into(), Some(true)),
             ("/sys/devices/system/cpu/cpu0/thermal_throttle".into(), Some(true)),
         ],
+        keyring: true,
         throttles: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
         env: vec![b"PATH=/usr/bin:/bin".to_vec(), b"HOME=/root".to_vec()],
         streams: [StreamFact::Null, StreamFact::Given, StreamFact::SameAsStdout],

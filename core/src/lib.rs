@@ -2,6 +2,8 @@
 
 pub mod cgroup;
 mod command;
+#[doc = include_str!("confinement.md")]
+pub mod confinement {}
 mod container;
 #[doc = include_str!("docker.md")]
 pub mod docker {}

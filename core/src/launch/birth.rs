@@ -441,10 +441,16 @@ fn birth_error(failed: &Record) -> Error {
         keeper_step::SETGROUPS => ("idmap", "write setgroups"),
         keeper_step::MAPPER => ("idmap", "newuidmap"),
         keeper_step::CLOSE_RANGE => ("keeper", "close_range"),
+        keeper_step::KEYRING => ("keyring", "keyctl"),
         keeper_step::REEXEC => ("keeper", "execute the keeper in its user namespace"),
         _ => ("keeper", "start the keeper"),
     };
     let error = Error::os(step, errno).with_field(field);
+    if failed.op == keeper_step::KEYRING && errno == libc::EDQUOT {
+        return error.with_hint(
+            "the caller has as many keys as one user may have: see kernel.keys.maxkeys, and /proc/key-users for who has them",
+        );
+    }
     match crate::doctor::explain(step, errno) {
         Some(hint) => error.with_hint(hint),
         None => error,

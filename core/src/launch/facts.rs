@@ -14,6 +14,7 @@ use once_cell::sync::OnceCell;
 use super::keeper::Outer;
 use crate::cgroup::Heir;
 use crate::error::{Error, ErrorKind, Result};
+use crate::plan::confine::Confinement;
 use crate::plan::container::{COVERED, MOST_OVERLAYS, namespace_source, overlays};
 use crate::plan::facts::{Credentials, Facts, HostEntry, IdMaps, Inherited};
 use crate::spec::{
@@ -362,6 +363,24 @@ fn known_paths() -> &'static [(PathBuf, Option<bool>)] {
             .map(|path| (PathBuf::from(path), fs::metadata(path).ok().map(|m| m.is_dir())))
             .filter(|(path, directory)| directory.is_some() || path.starts_with("/proc"))
             .collect()
+    })
+}
+
+/// Counters of when each processor was too hot, which tell what others compute (GHSA-6fw5-f8r9-fgfm). Intel's processors have
+/// them, virtual ones do not.
+fn throttles() -> &'static [PathBuf] {
+    static FOUND: OnceCell<Vec<PathBuf>> = OnceCell::new();
+    FOUND.get_or_init(|| {
+        let processors = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+        let numbered = processors.filter(|entry| {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix("cpu"));
+            number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+        });
+        let mut found: Vec<_> =
+            numbered.map(|entry| entry.path().join("thermal_throttle")).filter(|path| path.is_dir()).collect();
+        found.sort();
+        found
     })
 }
 
@@ -902,17 +921,24 @@ pub(crate) fn gather(
         let absent: Vec<_> = absent.map(|path| (path, None)).collect();
         facts.known_paths.extend(absent);
     }
+    facts.keyring = super::confinement::may_take_keyring();
+    facts.throttles = throttles().to_vec();
+    facts.known_paths.extend(facts.throttles.iter().map(|path| (path.clone(), Some(true))));
+    let mut uid = None;
     if !spec.argv.is_empty() {
         let (credentials, home) = resolve_user(spec.user.as_deref(), &spec.groups, defaults, &SpecFiles(spec))?;
         if let Some(maps) = &facts.idmaps {
             check_mapped(&credentials, maps, outer.and_then(|outer| outer.why.as_deref()))?;
         }
+        uid = Some(credentials.uid);
         facts.credentials = credentials;
         let mut caller = || std::env::vars_os().collect();
         facts.env =
             crate::plan::env::environment(&home, spec.terminal.is_some(), &spec.env_inherit, &mut caller, &spec.env);
         facts.inherited = inherited();
     }
+    super::confinement::check_sysctls(spec.sysctls.keys().map(String::as_str))?;
+    super::confinement::check(&Confinement::of_spec(spec), &spec.capabilities, spec.no_new_privs, uid)?;
     if own_root && spec.mounts.iter().any(|mount| mount.owner.is_some()) {
         // Of one without a main process: whoever `user` says.
         if spec.argv.is_empty() {

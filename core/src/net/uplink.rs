@@ -519,7 +519,7 @@ fn run(switch: &Switch<'_>, name: &'static str, path: &Path) -> Result<Way> {
         stdin: Some(Stdio::Fd(namespace.as_raw_fd())),
         namespaces,
         devices,
-        capabilities: Capabilities { bounding: RIGHTS, ambient: 0 },
+        capabilities: Capabilities { bounding: RIGHTS, ..Capabilities::default() },
         ..Spec::default()
     };
     let container = Container::start_beside(switch.holder, &spec)?;

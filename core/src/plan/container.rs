@@ -264,9 +264,11 @@ impl<'a> ContainerPlan<'a> {
                 oom_score_adj: self.spec.oom_score_adj,
                 capabilities: &self.spec.capabilities,
                 no_new_privs: self.spec.no_new_privs,
+                confinement: super::confine::Confinement::of_spec(self.spec),
                 credentials: &self.facts.credentials,
                 may_setgroups: self.facts.may_setgroups,
                 joined: None,
+                keyring: false,
                 is_pid_one: !self.spec.init,
             }
             .write(&mut self.b, &mut self.needs);
@@ -375,6 +377,9 @@ impl<'a> ContainerPlan<'a> {
 
     fn setup(&mut self) {
         self.b.section(section::SETUP);
+        if self.facts.keyring {
+            super::confine::keyring(&mut self.b);
+        }
         self.b.field("idmap");
         if self.facts.may_setgroups {
             self.b.op(call::SETGROUPS, [0.into(), 0.into()]);
@@ -1241,10 +1246,15 @@ impl<'a> ContainerPlan<'a> {
     /// Detached clones to put over masked directories and files: both, where only the kernel can tell what the path is.
     fn mask_sources(&mut self, scratch: u16) -> Vec<(PathBuf, Option<u16>, Option<u16>)> {
         let known = self.facts.known_paths.clone();
+        let customary = || Spec::MASKED_PATHS.iter().map(PathBuf::from);
         let masked: Vec<PathBuf> = match &self.spec.masked_paths {
+            // The customary list, and more.
+            Some(paths) if customary().all(|path| paths.contains(&path)) => {
+                paths.iter().chain(&self.facts.throttles).cloned().collect()
+            }
             Some(paths) => paths.clone(),
             None if self.spec.nesting => Vec::new(),
-            None => Spec::MASKED_PATHS.iter().map(PathBuf::from).collect(),
+            None => customary().chain(self.facts.throttles.iter().cloned()).collect(),
         };
         self.b.field("masked_paths");
         let mut made = false;

@@ -216,6 +216,10 @@ pub(crate) struct Facts {
     /// Paths to mask or make read-only that exist in a fresh proc and sysfs, and whether they are directories; others are
     /// looked up inside.
     pub known_paths: Vec<(PathBuf, Option<bool>)>,
+    /// It gets a session keyring of its own.
+    pub keyring: bool,
+    /// What is masked beside the customary paths: directories of this machine's processors.
+    pub throttles: Vec<PathBuf>,
     pub credentials: Credentials,
     pub env: Vec<Vec<u8>>,
     pub inherited: Inherited,

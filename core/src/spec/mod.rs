@@ -40,6 +40,8 @@ mod idmap;
 mod io;
 /// JSON text in, and the sentences for values of the wrong type.
 mod json;
+/// Rules of Landlock.
+mod landlock;
 /// What happens on a link.
 pub(crate) mod link_shape;
 /// Which part of a log is wanted.
@@ -68,6 +70,8 @@ mod rootfs;
 mod scheduler;
 /// The JSON schema.
 mod schema;
+/// What uid 0 is, and how capabilities pass.
+mod securebits;
 /// How fields hold their values.
 pub(crate) mod shape;
 /// Signals by name and number.
@@ -100,6 +104,7 @@ pub use file::File;
 pub use firewall::{Firewall, FirewallAction, FirewallPeer, FirewallPorts, FirewallProtocol, FirewallRule};
 pub use idmap::{IdRange, Idmap};
 pub use io::{IoMax, RdmaMax};
+pub use landlock::Landlock;
 pub use mount::{BindSource, Mount, MountKind, MountOwner};
 pub(crate) use name::name_syntax;
 pub use namespace::{NamespaceKind, NamespaceSource};
@@ -110,6 +115,7 @@ pub use rlimit::{Resource, Rlimit};
 pub use rootfs::{Rootfs, RootfsKind};
 pub use scheduler::{IoPriority, Policy, Scheduler};
 pub use schema::schema_json;
+pub use securebits::Securebits;
 pub use signal::{name as signal_name, parse as parse_signal};
 pub use size::parse as parse_size;
 pub use stdio::{Stdio, Terminal};
@@ -510,16 +516,43 @@ documented! {
         /// What a root payload may do inside. See [`Capabilities`].
         ///
         /// Default: OCI's customary list. In JSON: a list of names is the exact set; `{"add": [...], "drop": [...]}` changes the
-        /// default; `"all"`, `"none"`; `ambient` names those that a payload that is not root has too. Fixed at the start.
-        /// Source: capabilities(7).
+        /// default; `"all"`, `"none"`; `ambient` names those that a payload that is not root has too; `bounding`, `permitted`,
+        /// `effective` and `inheritable` say the others, as OCI does. Range: what the kernel has; sets that an exec would change
+        /// are refused. Fixed at the start. Source: capabilities(7).
         capabilities: Capabilities = Capabilities::default(), as One<Capabilities>;
+        /// What uid 0 means to the kernel, and how capabilities pass: `noroot`, `no_setuid_fixup`, `no_cap_ambient_raise`,
+        /// `exec_restrict_file`, `exec_deny_interactive`, each also with `_locked`, and `keep_caps_locked`. See [`Securebits`].
+        ///
+        /// Default: none. In JSON a list of names; in text names with commas between them. `exec_*` take Linux 6.14. Fixed at the
+        /// start. Source: capabilities(7), prctl(2), PR_SET_SECUREBITS.
+        securebits: Securebits = Securebits::default(), as One<Securebits>;
+        /// What files, TCP ports and processes the main process and all that it starts can reach, whoever they run as. See
+        /// [`Landlock`].
+        ///
+        /// Default: no rules. In JSON an object with `paths`, `bind`, `connect`, `scopes`, `abi`. Range: what the kernel's Landlock
+        /// can do, else the start fails and names the version that it takes. Without `no_new_privs` it takes a user namespace, or
+        /// CAP_SYS_ADMIN. Further processes have the same rules, but as ones of their own. Fixed at the start. Source: landlock(7).
+        landlock: Landlock = Landlock::default(), as One<Landlock>;
+        /// The AppArmor profile of the main process, by the name under which it is loaded.
+        ///
+        /// Default: what AppArmor makes of the caller's own. Range: up to 4,000 bytes; the kernel has to have AppArmor, and the
+        /// profile. Taken on by the exec of the program, and read back before. Fixed at the start. Source: apparmor(7),
+        /// aa_change_onexec(2).
+        apparmor: Option<String> = None, as Opt<Text>;
+        /// The SELinux label (context) of the main process: `user:role:type:level`.
+        ///
+        /// Default: what the policy makes of the caller's own. Range: up to 4,000 bytes; the kernel has to have SELinux, and its
+        /// policy the label and the transition to it. Taken on by the exec of the program, and read back before. Files of the
+        /// container get no label from it. Fixed at the start. Source: selinux(8), setexeccon(3).
+        selinux: Option<String> = None, as Opt<Text>;
         /// Whether set-user-id programs and file capabilities give nothing more than the payload has.
         ///
         /// Default: true; false is weaker. Fixed at the start. Source: prctl(2), PR_SET_NO_NEW_PRIVS.
         no_new_privs: bool = true, as One<Bool>;
         /// Paths that are hidden inside: directories are empty, files read as empty. An empty list hides nothing.
         ///
-        /// Default: OCI's list of what leaks from /proc and /sys, and nothing with `nesting`. Range: absolute paths without `..`; those that do not exist
+        /// Default: OCI's list of what leaks from /proc and /sys ([`Spec::MASKED_PATHS`]) and `thermal_throttle` of each processor
+        /// that has it, which a list with all of those hides too; nothing with `nesting`. Range: absolute paths without `..`; those that do not exist
         /// are passed over. Fixed at the start.
         masked_paths: Option<Vec<PathBuf>> = None, as ListOver<FilePath, Masked>;
         /// Paths that are read-only inside. An empty list makes nothing read-only.
@@ -529,7 +562,7 @@ documented! {
         /// Kernel parameters of the container's own namespaces: name -> value, as sysctl(8) has them.
         ///
         /// Default: the kernel's for new namespaces. Range: `net.*`; of `kernel.*` and `fs.mqueue.*` those of SysV and POSIX IPC;
-        /// `user.max_*`. The namespace (net, ipc, user) has to be new; what is the whole machine's is refused. Written before
+        /// `user.max_*`; `kernel.pid_max` (Linux 6.14). The namespace (net, ipc, user, pid) has to be new; what is the whole machine's is refused. Written before
         /// anything of the container runs, and read back. Can change while running: what is taken away gets the value back that it
         /// had before it was set. Source: sysctl(8), network_namespaces(7), ipc_namespaces(7), namespaces(7).
         sysctls: BTreeMap<String, String> = BTreeMap::new(), as Named<sysctl::Value>;

@@ -20,12 +20,11 @@
  *     --cwd PATH              changes there without a look at where that is               CVE-2024-21626
  *     --slow MICROSECONDS     dawdles before the exec, dumpable and with the host's / open    CVE-2016-9962, CVE-2019-5736
  *     --user TEXT             atoi(3)                                                     CVE-2026-30892
- *     --maps TEXT             sends maps and ids to the child, with lengths of 16 bits    CVE-2021-43784
+ *     --maps FILE             sends maps and ids to the child, with lengths of 16 bits    CVE-2021-43784
  *     --inheritable           all capabilities are inheritable                            CVE-2022-29162
  *     --same-session          no setsid(2)                                                CVE-2017-5226
  *     --same-environment      the caller's own environment
- *     --host-namespaces       none are new
- *     --bare                  no pivot_root either: chroot(2) alone
+ *     --host-processes        no pid namespace
  *     --tell-mounts           prints what is mounted before the root is changed
  *     --pid-file FILE         where the host finds the pid of the container's first process
  */
@@ -51,8 +50,8 @@
 
 extern char **environ;
 
-static const char *root = "/", *cwd = "/", *pid_file, *user, *maps;
-static int slow, leak, inheritable, same_session, same_environment, bare, host_namespaces;
+static const char *root = "/", *cwd = "/", *pid_file, *user;
+static int maps = -1, slow, leak, inheritable, same_session, same_environment, host_processes;
 static pid_t join;
 
 static void die(const char *what)
@@ -158,12 +157,13 @@ enum { MAPS = 1, UID = 2 };
 static uid_t by_message(void)
 {
     static char message[1 << 18];
-    size_t end = 0;
     struct attribute *a = (void *)message;
+    ssize_t length = read(maps, a + 1, sizeof message - 64);
+    if (length < 0)
+        die("maps");
     a->type = MAPS;
-    a->length = sizeof *a + strlen(maps);
-    memcpy(a + 1, maps, strlen(maps));
-    end += sizeof *a + strlen(maps);
+    a->length = sizeof *a + length;
+    size_t end = sizeof *a + length;
     a = (void *)(message + end);
     *a = (struct attribute){sizeof *a + 4, UID};
     memcpy(a + 1, &(uint32_t){65534}, 4);
@@ -198,11 +198,6 @@ static void new_user_namespace(void)
 
 static void change_root(void)
 {
-    if (bare) {
-        if (chroot(root) < 0)
-            die(root);
-        return;
-    }
     int old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (old < 0 || chdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 || fchdir(old) < 0 ||
         umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
@@ -224,7 +219,7 @@ static void finish(char **argv)
         usleep(slow);
     if (chdir(cwd) < 0)
         die(cwd);
-    uid_t uid = maps ? by_message() : user ? (uid_t)atoi(user) : 0;
+    uid_t uid = maps >= 0 ? by_message() : user ? (uid_t)atoi(user) : 0;
     struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
     struct __user_cap_data_struct data[2];
     if (inheritable && (syscall(SYS_capget, &header, data) < 0 ||
@@ -279,8 +274,7 @@ int main(int argc, char **argv)
                      {"--inheritable", &inheritable},
                      {"--same-session", &same_session},
                      {"--same-environment", &same_environment},
-                     {"--host-namespaces", &host_namespaces},
-                     {"--bare", &bare}};
+                     {"--host-processes", &host_processes}};
         int known = 0;
         for (unsigned i = 0; i < sizeof plain / sizeof *plain; i++)
             if (strcmp(name, plain[i].name) == 0)
@@ -298,7 +292,7 @@ int main(int argc, char **argv)
         else if (strcmp(name, "--user") == 0)
             user = argv[++at];
         else if (strcmp(name, "--maps") == 0)
-            maps = argv[++at];
+            maps = open(argv[++at], O_RDONLY | O_CLOEXEC);
         else if (strcmp(name, "--pid-file") == 0)
             pid_file = argv[++at];
         else
@@ -318,7 +312,7 @@ int main(int argc, char **argv)
         return joined(argv);
     if (geteuid() != 0)
         new_user_namespace();
-    if (!host_namespaces && unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS) < 0)
+    if (unshare(CLONE_NEWNS | CLONE_NEWUTS | (host_processes ? 0 : CLONE_NEWPID)) < 0)
         die("unshare");
     /* Before the child's pivot_root(2), which changes this process's root too. */
     int told = pid_file ? open(pid_file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644) : -1;
@@ -327,9 +321,9 @@ int main(int argc, char **argv)
     pid_t child = fork();
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (!host_namespaces && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
             die("private");
-        if (!bare && mount(root, root, NULL, MS_BIND | MS_REC, NULL) < 0)
+        if (mount(root, root, NULL, MS_BIND | MS_REC, NULL) < 0)
             die(root);
         for (int i = 0; i < count; i++) {
             const char *step = steps[i] + 2;

@@ -150,7 +150,9 @@ def test_starts_beside_each_other_hold_nothing_of_each_other(tmp_path: Path, idm
                 name = f"look-{number}-{i}"
                 file = _program(tmp_path, name)
                 if i % 8 == number:
-                    waiting.append(ringfence.popen(["/v/wait"], stdin=ringfence.PIPE, stdout=ringfence.DEVNULL, **fields))
+                    waiting.append(
+                        ringfence.popen(["/v/wait"], stdin=ringfence.PIPE, stdout=ringfence.DEVNULL, **fields)
+                    )
                 os.close(file)
                 seen = contained(f"/v/{name}", "count", timeout=60, **fields)
                 if seen.out != "0 0\n":

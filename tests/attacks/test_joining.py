@@ -6,6 +6,7 @@ tests/run: timeout=300
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import subprocess
@@ -36,15 +37,18 @@ def _runtime(directory: Path) -> Path:
     return copy
 
 
-def _attacked(root: Root, argv: list[str], idmap: str, execs: Callable[[ringfence.Container], None], **fields: Any) -> list[str]:
+def _attacked(
+    root: Root, argv: list[str], idmap: str, execs: Callable[[ringfence.Container], None], **fields: Any
+) -> list[str]:
     """What an attacker inside has printed when `execs` has run in its container."""
-    with ringfence.Container(rootfs=root, idmap=idmap, **fields) as container:
-        with container.popen(argv, stdout=ringfence.PIPE, text=True) as attacker:
-            assert attacker.stdout
-            assert attacker.stdout.readline() == "ready\n"
-            execs(container)
-            attacker.kill()
-            return attacker.stdout.read().splitlines()
+    with contextlib.ExitStack() as stack:
+        container = stack.enter_context(ringfence.Container(rootfs=root, idmap=idmap, **fields))
+        attacker = stack.enter_context(container.popen(argv, stdout=ringfence.PIPE, text=True))
+        assert attacker.stdout
+        assert attacker.stdout.readline() == "ready\n"
+        execs(container)
+        attacker.kill()
+        return attacker.stdout.read().splitlines()
 
 
 @pytest.mark.parametrize("program", ["/bin/look", "/proc/self/exe"])

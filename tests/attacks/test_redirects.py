@@ -33,7 +33,9 @@ def test_a_careless_mask_is_the_image_s(root: Root, outside: Path, target: str) 
         assert (outside / "file").read_text().startswith("pwned")
     else:
         # Seen, not written to: it is this machine's.
-        masked, pattern = careless(*words, "/bin/look", "stat", "/proc/interrupts", "/proc/sys/kernel/core_pattern").out.splitlines()
+        masked, pattern = careless(
+            *words, "/bin/look", "stat", "/proc/interrupts", "/proc/sys/kernel/core_pattern"
+        ).out.splitlines()
         assert masked == pattern
 
 
@@ -45,7 +47,9 @@ def test_masks_are_the_host_s(root: Root, outside: Path, idmap: str, target: str
     (root / "etc/hidden").mkdir()
     (root / "etc/hidden/file").write_text("secret")
     before = tree(outside)
-    files = [path for path in ("/proc/keys", "/proc/timer_list", "/proc/interrupts", "/proc/kcore") if os.path.exists(path)]
+    files = [
+        path for path in ("/proc/keys", "/proc/timer_list", "/proc/interrupts", "/proc/kcore") if os.path.exists(path)
+    ]
     fields: dict[str, Any] = {"masked_paths": ["/etc/masked", "/etc/hidden", *files]}
     with ringfence.Container(rootfs=root, idmap=idmap, **fields) as container:
         for run in ({"container": container}, {"rootfs": root, "idmap": idmap, **fields}):
@@ -166,16 +170,20 @@ def test_writes_to_proc_land(root: Root, outside: Path, tmp_path: Path, idmap: s
 def test_writes_to_a_covered_proc_land(root: Root, idmap: str, place: str) -> None:
     """Class 7 at a running container, whose root has covered its /proc."""
     fields: dict[str, Any] = {"rootfs": root, "idmap": idmap, "sysctls": {"net.ipv4.ip_default_ttl": "77"}}
-    with ringfence.Container(capabilities={"add": ["sys_admin"]}, **fields) as container:
-        with container.popen(["/bin/look", "cover", place], stdin=ringfence.PIPE, stdout=ringfence.PIPE, text=True) as covering:
-            assert covering.stdout
-            assert covering.stdout.readline() == "waiting\n"
-            container.update(sysctls={"net.ipv4.ip_default_ttl": "78"})
-            assert _ttl(container) == 78
-            with container.popen(["/bin/look", "wait"], stdin=ringfence.PIPE, oom_score_adj=600) as process:
-                assert within(10, lambda: Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "600\n")
-            with container.popen(["/bin/look", "count"], terminal=True) as process:
-                assert process.wait(10) == 0
+    with (
+        ringfence.Container(capabilities={"add": ["sys_admin"]}, **fields) as container,
+        container.popen(
+            ["/bin/look", "cover", place], stdin=ringfence.PIPE, stdout=ringfence.PIPE, text=True
+        ) as covering,
+    ):
+        assert covering.stdout
+        assert covering.stdout.readline() == "waiting\n"
+        container.update(sysctls={"net.ipv4.ip_default_ttl": "78"})
+        assert _ttl(container) == 78
+        with container.popen(["/bin/look", "wait"], stdin=ringfence.PIPE, oom_score_adj=600) as process:
+            assert within(10, lambda: Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "600\n")
+        with container.popen(["/bin/look", "count"], terminal=True) as process:
+            assert process.wait(10) == 0
 
 
 def test_a_careless_configuration_is_written_outside(root: Root, outside: Path) -> None:
@@ -185,13 +193,20 @@ def test_a_careless_configuration_is_written_outside(root: Root, outside: Path) 
     assert (outside / "file").read_text().startswith("pwned")
 
 
-@pytest.mark.parametrize("target", ["{outside}/file", "../../outside/file", "/proc/self/cwd/../outside/file", "/proc/1/root/outside/file"])
+@pytest.mark.parametrize(
+    "target", ["{outside}/file", "../../outside/file", "/proc/self/cwd/../outside/file", "/proc/1/root/outside/file"]
+)
 def test_files_are_written_inside(root: Root, outside: Path, idmap: str, target: str) -> None:
     """Class 14, CVE-2025-24965: `files`, /etc/hosts and /etc/resolv.conf, where the image has symlinks; the image stays as it is."""
     for name in ("hosts", "resolv.conf", "config", "passwd", "group"):
         (root / "etc" / name).symlink_to(target.format(outside=outside))
     before, image = tree(outside), tree(root.path)
-    for fields in ({"files": {"/etc/config": "pwned"}}, {"hosts": {"db": "10.0.0.1"}}, {"dns": ["10.0.0.1"]}, {"hostname": "box"}):
+    for fields in (
+        {"files": {"/etc/config": "pwned"}},
+        {"hosts": {"db": "10.0.0.1"}},
+        {"dns": ["10.0.0.1"]},
+        {"hostname": "box"},
+    ):
         contained("/bin/look", "cat", "/etc/config", rootfs=root, idmap=idmap, **fields)
         assert tree(outside) == before, fields
         assert set(tree(root.path)) == set(image)
@@ -204,5 +219,3 @@ def test_files_are_written_inside(root: Root, outside: Path, idmap: str, target:
             assert tree(outside) == before
         # Names are looked up inside, and there is nobody.
         assert not contained("/bin/look", "ids", container=container, user="root-of-the-host").started
-
-

@@ -206,7 +206,17 @@ def _attackers() -> None:
     directory = SUITES / "attacks"
     directory.mkdir(parents=True, exist_ok=True)
     for source in sorted((ROOT / "tests" / "attacks").glob("*.c")):
-        command = [os.environ.get("CC", "cc"), "-std=c17", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O1", "-s", "-static"]
+        command = [
+            os.environ.get("CC", "cc"),
+            "-std=c17",
+            "-D_GNU_SOURCE",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-O1",
+            "-s",
+            "-static",
+        ]
         _call([*command, "-o", str(directory / source.stem), str(source), "-pthread"])
 
 
@@ -251,6 +261,8 @@ def _interpreted(have_python: bool, prefix: Path | None) -> list[Suite]:
         source = ROOT / "tests" / area
         if source.is_dir():
             shutil.copytree(source, copies / area, ignore=shutil.ignore_patterns("__pycache__", "*.c", "*.cc", "*.rs"))
+    # What has to come of the attempts is a table that is read by people too.
+    shutil.copy(ROOT / "core" / "src" / "attacks.md", copies / "attacks")
     if have_python:
         for area in ("python", "attacks"):
             shared = directives(copies / area / "conftest.py")

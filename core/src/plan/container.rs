@@ -1210,8 +1210,8 @@ impl<'a> ContainerPlan<'a> {
         } else if let Some(text) = hosts_text(self.spec, self.is_new(Ns::Mnt)) {
             files.push(("hosts".into(), "/etc/hosts".into(), text.into_bytes(), 0o644));
         }
+        files.retain(|(_, target, _, _)| !self.spec.files.contains_key(target));
         for (path, file) in &self.spec.files {
-            files.retain(|(_, target, _, _)| target != path);
             files.push((format!("files[{:?}]", path.to_string_lossy()), path.clone(), file.data.clone(), file.mode));
         }
         for (i, (field, target, data, mode)) in files.into_iter().enumerate() {

@@ -768,7 +768,8 @@ impl<'a> ContainerPlan<'a> {
             RootfsKind::Host | RootfsKind::HostOwned => self.host_root(scratch),
             RootfsKind::Directory(path) => {
                 let root = self.tree(&path, true, true);
-                self.set_attributes(root, NOSUID * u64::from(self.is_own(Ns::User)), true);
+                // Nodes of an image, and those that root makes where its ids are the host's, are the host's devices.
+                self.set_attributes(root, NODEV | NOSUID * u64::from(self.is_own(Ns::User)), true);
                 root
             }
             RootfsKind::Layers { lower, upper } => {
@@ -792,7 +793,7 @@ impl<'a> ContainerPlan<'a> {
                 self.mkdir(Arg::Slot(base), "work", 0o755);
                 let upper = self.open_dir(Arg::Slot(base), "upper");
                 let work = self.open_dir(Arg::Slot(base), "work");
-                self.overlay(&lowers, Some((upper, work)), 0)
+                self.overlay(&lowers, Some((upper, work)), NODEV)
             }
         }
     }

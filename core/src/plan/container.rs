@@ -164,6 +164,8 @@ pub(crate) struct ContainerPlan<'a> {
     staged: usize,
     /// Overlays of single directories of the host, which are the root file system together with the root mount.
     root_parts: Vec<u16>,
+    /// A proc of the pid namespace that is joined, made before the container has a user namespace that may not.
+    joined_proc: Option<u16>,
 }
 
 /// Where programs read which name servers there are: resolv.conf(5).
@@ -207,6 +209,7 @@ impl<'a> ContainerPlan<'a> {
             formats: Vec::new(),
             staged: 0,
             root_parts: Vec::new(),
+            joined_proc: None,
         }
     }
 
@@ -221,6 +224,10 @@ impl<'a> ContainerPlan<'a> {
     /// Made for it, or for its pod: the container's root has all rights in it.
     fn is_own(&self, kind: Ns) -> bool {
         self.is_new(kind) || self.facts.shared.contains(&kind)
+    }
+
+    fn joins(&self, kind: Ns) -> bool {
+        !matches!(namespace_source(self.spec, kind), NamespaceSource::New | NamespaceSource::Host)
     }
 
     fn write(mut self) -> (Builder, Vec<Need>) {
@@ -303,6 +310,9 @@ impl<'a> ContainerPlan<'a> {
                     self.b.field(field.clone());
                     let fd = self.need(Need::Namespace { kind, field });
                     self.b.op(call::SETNS, [Arg::Slot(fd), clone_flag(kind).into()]);
+                    if kind == Ns::Pid && !self.is_own(Ns::Pid) && self.is_new(Ns::User) && self.is_new(Ns::Mnt) {
+                        self.joined_proc = Some(self.proc_of(fd));
+                    }
                 }
             }
         }
@@ -1061,8 +1071,25 @@ impl<'a> ContainerPlan<'a> {
         }
     }
 
+    /// A proc of somebody else's pid namespace, which root of a user namespace of its own may not make.
+    fn proc_of(&mut self, namespace: u16) -> u16 {
+        const SET_FD: i32 = 5;
+        let kind = "proc";
+        let (name, key) = (self.b.text(kind), self.b.text("pidns"));
+        let context = self.b.op(call::FSOPEN, [name, 1.into()]).path(kind).keep();
+        self.b
+            .op(call::FSCONFIG, [Arg::Slot(context), SET_FD.into(), key, 0.into(), Arg::Slot(namespace)])
+            .path("proc pidns")
+            .hint("the /proc of a pid namespace that is joined takes Linux 6.17; before, join its user namespace too, or share both in a pod");
+        self.finish_fs(context, kind, NOSUID | NODEV | NOEXEC)
+    }
+
     fn proc(&mut self) -> u16 {
-        if self.is_own(Ns::Pid) {
+        if let Some(proc) = self.joined_proc {
+            return proc;
+        }
+        // The host's /proc would show the host's processes, and not those that it is among.
+        if self.is_own(Ns::Pid) || self.joins(Ns::Pid) {
             return self.new_fs("proc", &[], NOSUID | NODEV | NOEXEC);
         }
         let tree = self.tree(Path::new("/proc"), true, false);
@@ -1072,7 +1099,8 @@ impl<'a> ContainerPlan<'a> {
 
     fn sysfs(&mut self, readonly: bool) -> u16 {
         let attributes = NOSUID | NODEV | NOEXEC | if readonly { RDONLY } else { 0 };
-        if self.is_own(Ns::Net) {
+        let may = self.facts.privileged && namespace_source(self.spec, Ns::User) == NamespaceSource::Host;
+        if self.is_own(Ns::Net) || (may && self.joins(Ns::Net)) {
             return self.new_fs("sysfs", &[], attributes);
         }
         // Only the network namespace's owner may mount it: the host's, without what is mounted on it (control groups, tracing).

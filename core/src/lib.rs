@@ -1,5 +1,7 @@
 //! Linux containers inside your program.
 
+#[doc = include_str!("attacks.md")]
+pub mod attacks {}
 pub mod cgroup;
 mod command;
 #[doc = include_str!("confinement.md")]

@@ -299,7 +299,8 @@ documented! {
         ///
         /// Default: `auto`: a user namespace with a disjoint range of ids, or the strongest that this machine and user can
         /// have; what was chosen is readable on the handle. `host` is weaker: root inside is then root on the host, held
-        /// back by capabilities alone. Fixed at the start. Source: user_namespaces(7).
+        /// back by capabilities alone. With CAP_SYS_PTRACE it can then trace whatever it sees: also who joins the container, which
+        /// until it executes its program has the rights of the host. Fixed at the start. Source: user_namespaces(7), ptrace(2).
         idmap: Idmap = Idmap::Auto, as One<Idmap>;
         /// The hard limit of memory of all processes together, page cache and kernel memory included. At the limit the kernel
         /// reclaims, then kills.

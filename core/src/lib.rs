@@ -30,6 +30,9 @@ mod proto;
 mod quota;
 #[doc = include_str!("resources.md")]
 pub mod resources {}
+/// What holds a payload in.
+#[allow(dead_code, reason = "the field of the spec comes next")]
+mod security;
 pub mod spec;
 pub mod state;
 mod sys;

@@ -1810,6 +1810,9 @@ impl Inner {
         let asked = [command.stdin.as_ref(), command.stdout.as_ref(), command.stderr.as_ref()];
         let streams = open_streams(asked, [Stdio::Inherit, Stdio::Inherit, Stdio::Inherit], None)?;
         let inherited = facts::inherited();
+        let seccomp = command.seccomp.as_ref().unwrap_or(&self.spec.seccomp);
+        let capabilities = command.capabilities.as_ref().unwrap_or(&self.spec.capabilities);
+        let filter = facts::filter(seccomp, capabilities, self.spec.nesting)?;
         let _joining = self.group.as_ref().map(Group::joining);
         let (compiled, needs) = crate::plan::exec::process(
             &self.joining(),
@@ -1827,8 +1830,9 @@ impl Inner {
                 scheduler: command.scheduler,
                 io_priority: command.io_priority,
                 oom_score_adj: command.oom_score_adj,
-                capabilities: command.capabilities.as_ref().unwrap_or(&self.spec.capabilities),
+                capabilities,
                 no_new_privs: command.no_new_privs.unwrap_or(self.spec.no_new_privs),
+                filter: filter.as_deref(),
                 credentials: &credentials,
                 may_setgroups: self.may_setgroups,
                 joined: Some(facts::root_ids(self.may_setgroups, self.default_ids)),

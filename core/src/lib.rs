@@ -14,6 +14,8 @@ mod events;
 pub mod files {}
 /// Several containers with an order.
 mod group;
+#[doc = include_str!("isolation.md")]
+pub mod isolation {}
 mod launch;
 mod namespace;
 /// Networks of containers.
@@ -31,7 +33,6 @@ mod quota;
 #[doc = include_str!("resources.md")]
 pub mod resources {}
 /// What holds a payload in.
-#[allow(dead_code, reason = "the field of the spec comes next")]
 mod security;
 pub mod spec;
 pub mod state;

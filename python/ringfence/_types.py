@@ -88,6 +88,8 @@ class CommandFields(TypedDict, total=False):
     oom_score_adj: int
     #: Names with or without `CAP_`; replaces the default set.
     capabilities: str | Iterable[str] | Mapping[str, Iterable[str]]
+    #: `default`, `strict`, `none`, an object with `rules`, or a profile of OCI.
+    seccomp: str | Mapping[str, Any]
     no_new_privs: bool
     #: How long a start may take.
     start_timeout: Seconds

@@ -72,7 +72,7 @@ pub(crate) mod call {
         CAPSET = SYS_capset "capset"; EXECVE = SYS_execve "execve"; WRITE = SYS_write "write";
         PREAD64 = SYS_pread64 "read";
         SCHED_SETAFFINITY = SYS_sched_setaffinity "sched_setaffinity"; SCHED_SETATTR = SYS_sched_setattr "sched_setattr";
-        IOPRIO_SET = SYS_ioprio_set "ioprio_set";
+        IOPRIO_SET = SYS_ioprio_set "ioprio_set"; SECCOMP = SYS_seccomp "seccomp";
         FSETXATTR = SYS_fsetxattr "fsetxattr"; FREMOVEXATTR = SYS_fremovexattr "fremovexattr";
     }
     /// The same number on every architecture; libc does not have it everywhere.

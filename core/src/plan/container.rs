@@ -264,6 +264,7 @@ impl<'a> ContainerPlan<'a> {
                 oom_score_adj: self.spec.oom_score_adj,
                 capabilities: &self.spec.capabilities,
                 no_new_privs: self.spec.no_new_privs,
+                filter: self.facts.filter.as_deref(),
                 credentials: &self.facts.credentials,
                 may_setgroups: self.facts.may_setgroups,
                 joined: None,

@@ -7,6 +7,7 @@ use super::attribute::{Attribute, sched_attr};
 use super::builder::{Arg, Builder, call};
 use super::facts::{Credentials, Inherited, Need, StreamFact};
 use crate::proto::{section, slot};
+use crate::security::filter::Program;
 use crate::spec::{Capabilities, IoPriority, Policy, Resource, Rlimit, Scheduler, Spec, Terminal};
 
 /// What main and exec'd processes have in common.
@@ -26,6 +27,7 @@ pub(crate) struct ProcessPlan<'a> {
     pub oom_score_adj: Option<i32>,
     pub capabilities: &'a Capabilities,
     pub no_new_privs: bool,
+    pub filter: Option<&'a Program>,
     pub credentials: &'a Credentials,
     /// setgroups(2) is denied in a user namespace with a single id; the caller's groups then show as nobody's.
     pub may_setgroups: bool,
@@ -41,6 +43,7 @@ const EXEC_PIPE: u16 = slot::INIT as u16;
 pub(crate) const TERMINAL: u32 = 1;
 
 const PR_SET_DUMPABLE: i32 = 4;
+const CAP_SYS_ADMIN: u32 = 21;
 
 impl ProcessPlan<'_> {
     pub fn write(&self, b: &mut Builder, needs: &mut Vec<Need>) {
@@ -85,6 +88,8 @@ impl ProcessPlan<'_> {
         let argv = b.pointers(&argv);
         let envp = b.pointers(self.env);
         b.op(call::SIGNALS, []);
+        self.filter(b);
+        b.field("argv[0]");
         let candidates = candidates(argv0, self.env);
         let errnos = [libc::ENOENT, libc::ENOTDIR, libc::EACCES];
         let shown = argv0.to_string_lossy().into_owned();
@@ -289,7 +294,7 @@ impl ProcessPlan<'_> {
         b.field("capabilities");
         b.op(call::BOUNDING, [bounding.into()]);
         const PR_SET_KEEPCAPS: i32 = 8;
-        if *uid != 0 && ambient != 0 {
+        if *uid != 0 && (ambient != 0 || self.needs_admin()) {
             b.op(call::PRCTL, [PR_SET_KEEPCAPS.into(), 1.into(), 0.into(), 0.into(), 0.into()]);
         }
         b.field(if groups.is_empty() { "user" } else { "groups" });
@@ -308,6 +313,8 @@ impl ProcessPlan<'_> {
         let permitted = if *uid == 0 { bounding } else { ambient };
         let header = b.words(&[u64::from(0x2008_0522u32)]);
         let half = |mask: u64, shift: u32| (mask >> shift) & 0xffff_ffff;
+        // The exec gives what the bounding and ambient sets say whatever was permitted before.
+        let permitted = if self.needs_admin() { permitted | 1 << CAP_SYS_ADMIN } else { permitted };
         let data = b.words(&[
             half(permitted, 0) | half(permitted, 0) << 32,
             half(ambient, 0) | half(permitted, 32) << 32,
@@ -322,6 +329,27 @@ impl ProcessPlan<'_> {
             const PR_SET_NO_NEW_PRIVS: i32 = 38;
             b.op(call::PRCTL, [PR_SET_NO_NEW_PRIVS.into(), 1.into(), 0.into(), 0.into(), 0.into()]);
         }
+    }
+
+    /// Without no_new_privs a filter takes CAP_SYS_ADMIN, which is kept up to the exec then.
+    fn needs_admin(&self) -> bool {
+        self.filter.is_some() && !self.no_new_privs
+    }
+
+    /// The last thing before the exec: nothing else has to be let through by it.
+    fn filter(&self, b: &mut Builder) {
+        let Some(program) = self.filter else { return };
+        b.field("seccomp");
+        const SET_MODE_FILTER: i32 = 1;
+        let bytes: Vec<u8> = program.instructions.iter().flat_map(|instruction| instruction.bytes()).collect();
+        let Arg::Data(at) = b.bytes(&bytes) else { unreachable!("bytes gives an offset") };
+        // struct sock_fprog: the length, and after padding the address, which is an offset until then.
+        let fprog = b.words(&[program.instructions.len() as u64, at]);
+        let Arg::Data(words) = fprog else { unreachable!("words gives an offset") };
+        b.op(call::RELOCATE, [(words + 8).into(), 1.into()]);
+        b.op(call::SECCOMP, [SET_MODE_FILTER.into(), program.flags.into(), fprog]).hint(
+            "it takes a kernel with CONFIG_SECCOMP_FILTER, and without no_new_privs CAP_SYS_ADMIN; seccomp \"none\" goes without",
+        );
     }
 }
 

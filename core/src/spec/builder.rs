@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{
     Capabilities, Cpuset, Device, Disk, File, IdQuota, Idmap, IoMax, IoPriority, Mount, NamespaceKind, NamespaceSource,
-    Net, Port, QuotaId, RdmaMax, Resource, Rlimit, Rootfs, Scheduler, Spec, Stdio, Terminal, TimeOffsets,
+    Net, Port, QuotaId, RdmaMax, Resource, Rlimit, Rootfs, Scheduler, Seccomp, Spec, Stdio, Terminal, TimeOffsets,
 };
 
 /// Each sets the field of the same name, where its meaning is described; those of lists and maps put the whole list or map in
@@ -411,6 +411,11 @@ impl Spec {
     /// Sets [`capabilities`](Spec#structfield.capabilities).
     pub fn capabilities(mut self, capabilities: Capabilities) -> Self {
         self.capabilities = capabilities;
+        self
+    }
+    /// Sets [`seccomp`](Spec#structfield.seccomp).
+    pub fn seccomp(mut self, seccomp: impl Into<Seccomp>) -> Self {
+        self.seccomp = seccomp.into();
         self
     }
     /// Sets [`no_new_privs`](Spec#structfield.no_new_privs).

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::at::At;
 use super::{
     BindSource, Capabilities, File, IdOrName, IdRange, Idmap, IoPriority, Mount, MountKind, NamespaceKind,
-    NamespaceSource, Net, Resource, Rlimit, RootfsKind, Scheduler, Spec, Stdio, Terminal, TimeOffsets, UserSpec, net,
-    signal, sysctl,
+    NamespaceSource, Net, Resource, Rlimit, RootfsKind, Scheduler, Seccomp, Spec, Stdio, Terminal, TimeOffsets,
+    UserSpec, net, signal, sysctl,
 };
 use crate::command::Command;
 use crate::error::{Error, Result};
@@ -567,6 +567,9 @@ impl Spec {
         let refuse = |why: String, field: &str| {
             Err(Error::spec("nesting", why).with_hint(format!("leave out nesting or {field}")))
         };
+        if self.seccomp.is_strict() {
+            return refuse("the seccomp profile \"strict\" lets nobody make namespaces".into(), "seccomp");
+        }
         if self.idmap == Idmap::Host {
             return refuse(
                 "needs a user namespace: without one root inside would have a writable /proc of the machine".into(),
@@ -634,12 +637,13 @@ struct Payload<'a> {
     io_priority: Option<IoPriority>,
     oom_score_adj: Option<i32>,
     capabilities: Option<&'a Capabilities>,
+    seccomp: Option<&'a Seccomp>,
     pass_fds: &'a BTreeMap<RawFd, RawFd>,
     start_timeout: Option<Duration>,
 }
 
 macro_rules! payload {
-    ($from:expr, $capabilities:expr) => {
+    ($from:expr, $capabilities:expr, $seccomp:expr) => {
         Payload {
             argv: &$from.argv,
             env: &$from.env,
@@ -660,6 +664,7 @@ macro_rules! payload {
             io_priority: $from.io_priority,
             oom_score_adj: $from.oom_score_adj,
             capabilities: $capabilities,
+            seccomp: $seccomp,
             pass_fds: &$from.pass_fds,
             start_timeout: $from.start_timeout,
         }
@@ -668,11 +673,11 @@ macro_rules! payload {
 
 impl<'a> Payload<'a> {
     fn of_spec(spec: &'a Spec) -> Self {
-        payload!(spec, Some(&spec.capabilities))
+        payload!(spec, Some(&spec.capabilities), Some(&spec.seccomp))
     }
 
     fn of_command(command: &'a Command) -> Self {
-        payload!(command, command.capabilities.as_ref())
+        payload!(command, command.capabilities.as_ref(), command.seccomp.as_ref())
     }
 
     fn validate(&self) -> Result<()> {
@@ -713,6 +718,9 @@ impl<'a> Payload<'a> {
                 return Err(Error::spec("start_timeout", "0 leaves no time to start"));
             }
             range("start_timeout", timeout.as_secs_f64(), 0.0, MAX_TIMEOUT.as_secs_f64())?;
+        }
+        if let Some(seccomp) = self.seccomp {
+            seccomp.validate()?;
         }
         self.validate_capabilities()
     }

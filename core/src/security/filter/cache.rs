@@ -7,6 +7,14 @@ use super::profile;
 use super::rules::{Context, Seccomp};
 use crate::error::{Error, Result};
 
+/// A program, and how it is installed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    pub instructions: Vec<Instruction>,
+    /// SECCOMP_FILTER_FLAG_*.
+    pub flags: u64,
+}
+
 /// Everything that a program depends on.
 #[derive(PartialEq, Eq)]
 struct Key {
@@ -18,13 +26,13 @@ struct Key {
 /// How many are kept; of those the one that was looked up last stands last.
 const KEPT: usize = 64;
 
-static PROGRAMS: Mutex<Vec<(Key, Arc<[Instruction]>)>> = Mutex::new(Vec::new());
+static PROGRAMS: Mutex<Vec<(Key, Arc<Program>)>> = Mutex::new(Vec::new());
 
 /// The program for a process; `None` where it may make all calls.
 ///
 /// # Errors
-/// The rules make a program that the kernel would not take.
-pub(crate) fn program(seccomp: &Seccomp, nesting: bool, context: Context) -> Result<Option<Arc<[Instruction]>>> {
+/// The rules make a program that the kernel would not take, or under which nothing can be executed.
+pub(crate) fn program(seccomp: &Seccomp, nesting: bool, context: Context) -> Result<Option<Arc<Program>>> {
     // A panic between two operations on the list leaves it whole.
     let mut programs = PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner);
     let same = |(key, _): &(Key, _)| key.nesting == nesting && key.context == context && key.seccomp == *seccomp;
@@ -34,12 +42,24 @@ pub(crate) fn program(seccomp: &Seccomp, nesting: bool, context: Context) -> Res
         return Ok(Some(programs[last].1.clone()));
     }
     let Some(filter) = profile::filter(seccomp, nesting, &context) else { return Ok(None) };
-    let program: Arc<[Instruction]> = compile::compile(&filter)
-        .map_err(|length| {
-            let detail = format!("makes a filter of {length} instructions, and the kernel takes {MOST}");
-            Error::spec("seccomp", detail).with_hint("rules of many calls with many arguments make it long")
-        })?
-        .into();
+    if !filter.may_execute() {
+        let error = Error::spec("seccomp", "does not allow execve, with which the program is started");
+        return Err(error.with_hint("give it a rule of its own"));
+    }
+    let instructions = compile::compile(&filter).map_err(|length| {
+        let detail = format!("makes a filter of {length} instructions, and the kernel takes {MOST}");
+        Error::spec("seccomp", detail).with_hint("rules of many calls with many arguments make it long")
+    })?;
+    let flags = match seccomp {
+        Seccomp::Rules(rules) => {
+            [(rules.log, libc::SECCOMP_FILTER_FLAG_LOG), (rules.spec_allow, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW)]
+                .into_iter()
+                .filter(|(set, _)| *set)
+                .fold(0, |flags, (_, flag)| flags | flag)
+        }
+        _ => 0,
+    };
+    let program = Arc::new(Program { instructions, flags });
     if programs.len() == KEPT {
         programs.remove(0);
     }

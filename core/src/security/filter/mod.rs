@@ -15,6 +15,9 @@ mod interpret;
 mod oracle;
 /// The profiles `default` and `strict`.
 mod profile;
+/// The profile beside published ones.
+#[cfg(test)]
+mod published;
 /// What a filter is to do.
 pub(crate) mod rules;
 /// The kernel's table.
@@ -24,5 +27,5 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-#[cfg(test)]
-pub(crate) use cache::program;
+pub(crate) use cache::{Program, program};
+pub(crate) use table::{kernel, known_call, known_calls};

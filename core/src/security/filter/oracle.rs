@@ -46,7 +46,7 @@ impl Library {
         // SAFETY: the library's constructors do nothing to a process that does not call it.
         let handle = unsafe { libc::dlopen(c"libseccomp.so.2".as_ptr(), libc::RTLD_NOW) };
         if handle.is_null() {
-            println!("skipped: libseccomp.so.2 is not on this machine (package libseccomp2)");
+            println!("SKIP: libseccomp.so.2 is not on this machine (package libseccomp2)");
             return None;
         }
         macro_rules! symbol {

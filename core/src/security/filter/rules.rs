@@ -224,6 +224,15 @@ pub(crate) struct Filter {
     pub rules: Vec<SeccompRule>,
 }
 
+impl Filter {
+    /// Whether there are arguments with which execve(2) is done.
+    pub fn may_execute(&self) -> bool {
+        let mut of_execve = self.rules.iter().filter(|rule| rule.names.iter().any(|name| name == "execve"));
+        let decided = of_execve.find(|rule| rule.args.is_empty() || !rule.action.refuses());
+        !decided.map_or(self.default, |rule| rule.action).refuses()
+    }
+}
+
 /// What happens to programs of other architectures: the numbers of their calls mean something else, and no answer could be
 /// right.
 pub(crate) const FOREIGN: SeccompAction = SeccompAction::KillProcess;

@@ -1,7 +1,7 @@
 //! System calls by name and number.
 
 use super::rules::SeccompArch;
-use super::syscalls::{NO, SYSCALLS};
+use super::syscalls::{LINUX, NO, SYSCALLS};
 
 /// Since this number calls have the same one on every architecture, and newer ones have higher ones (Linux 5.1 on).
 pub(super) const COMMON: u32 = 424;
@@ -14,6 +14,11 @@ fn column(arch: SeccompArch) -> usize {
     }
 }
 
+/// The kernel whose calls are known, `MAJOR.MINOR`.
+pub(crate) fn kernel() -> String {
+    format!("{}.{}", LINUX.0, LINUX.1)
+}
+
 /// The number of a call, where the architecture has it.
 pub(crate) fn number(name: &str, arch: SeccompArch) -> Option<u32> {
     let at = SYSCALLS.binary_search_by(|(known, _)| (*known).cmp(name)).ok()?;
@@ -22,12 +27,12 @@ pub(crate) fn number(name: &str, arch: SeccompArch) -> Option<u32> {
 }
 
 /// Whether any architecture has it.
-pub(crate) fn architectures_of(name: &str) -> impl Iterator<Item = SeccompArch> {
-    SeccompArch::ALL.into_iter().filter(move |&arch| number(name, arch).is_some())
+pub(crate) fn known_call(name: &str) -> bool {
+    SYSCALLS.binary_search_by(|(known, _)| (*known).cmp(name)).is_ok()
 }
 
-/// All names, to find the one that was meant.
-pub(crate) fn nearest_names() -> impl Iterator<Item = &'static str> {
+/// All names.
+pub(crate) fn known_calls() -> impl Iterator<Item = &'static str> {
     SYSCALLS.iter().map(|(name, _)| *name)
 }
 

@@ -9,7 +9,7 @@ use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Output, Process};
 use crate::spec::{
-    Capabilities, IoPriority, Landlock, Resource, Rlimit, Scheduler, Securebits, Stdio, Terminal, fields,
+    Capabilities, IoPriority, Landlock, Resource, Rlimit, Scheduler, Seccomp, Securebits, Stdio, Terminal, fields,
 };
 
 /// A program to run in a container: plain data; the fields mean what the same fields of the spec mean.
@@ -42,6 +42,8 @@ pub struct Command {
     pub apparmor: Option<String>,
     /// `None`: that of the container's spec.
     pub selinux: Option<String>,
+    /// `None`: what the container's spec says, with the capabilities of this command.
+    pub seccomp: Option<Seccomp>,
     pub no_new_privs: Option<bool>,
     pub pass_fds: std::collections::BTreeMap<RawFd, RawFd>,
     /// The container's group ([`Container::group`]) in which it runs; `None`: that of the container's own processes.

@@ -1815,6 +1815,8 @@ impl Inner {
         let asked = [command.stdin.as_ref(), command.stdout.as_ref(), command.stderr.as_ref()];
         let streams = open_streams(asked, [Stdio::Inherit, Stdio::Inherit, Stdio::Inherit], None)?;
         let inherited = facts::inherited();
+        let seccomp = command.seccomp.as_ref().unwrap_or(&self.spec.seccomp);
+        let filter = facts::filter(seccomp, capabilities, self.spec.nesting)?;
         let _joining = self.group.as_ref().map(Group::joining);
         let (compiled, needs) = crate::plan::exec::process(
             &self.joining(),
@@ -1835,6 +1837,7 @@ impl Inner {
                 capabilities,
                 no_new_privs,
                 confinement,
+                filter: filter.as_deref(),
                 credentials: &credentials,
                 may_setgroups: self.may_setgroups,
                 joined: Some(facts::root_ids(self.may_setgroups, self.default_ids)),

@@ -18,6 +18,8 @@ mod events;
 pub mod files {}
 /// Several containers with an order.
 mod group;
+#[doc = include_str!("isolation.md")]
+pub mod isolation {}
 mod launch;
 mod namespace;
 /// Networks of containers.
@@ -34,6 +36,8 @@ mod proto;
 mod quota;
 #[doc = include_str!("resources.md")]
 pub mod resources {}
+/// What holds a payload in.
+mod security;
 pub mod spec;
 pub mod state;
 mod sys;

@@ -100,6 +100,8 @@ class CommandFields(TypedDict, total=False):
     apparmor: str
     #: The SELinux label: `user:role:type:level`.
     selinux: str
+    #: `default`, `strict`, `none`, an object with `rules`, or a profile of OCI.
+    seccomp: str | Mapping[str, Any]
     no_new_privs: bool
     #: How long a start may take.
     start_timeout: Seconds

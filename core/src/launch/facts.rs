@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use once_cell::sync::OnceCell;
 
@@ -17,8 +17,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::plan::confine::Confinement;
 use crate::plan::container::{COVERED, MOST_OVERLAYS, namespace_source, overlays};
 use crate::plan::facts::{Credentials, Facts, HostEntry, IdMaps, Inherited};
+use crate::security::filter::rules::Context;
+use crate::security::filter::{self, Program};
 use crate::spec::{
-    BindSource, IdRange, Idmap, MountKind, NamespaceKind, NamespaceSource, Resource, Rlimit, Rootfs, RootfsKind, Spec,
+    BindSource, Capabilities, IdRange, Idmap, MountKind, NamespaceKind, NamespaceSource, Resource, Rlimit, Rootfs,
+    RootfsKind, Seccomp, SeccompArch, Spec,
 };
 use crate::spec::{IdOrName, UserSpec};
 use crate::state::ids::{self, IdClaim};
@@ -800,6 +803,25 @@ const RESOURCES: [Resource; 16] = [
     Resource::Stack,
 ];
 
+/// The filter of a process's system calls.
+///
+/// # Errors
+/// Rules of which none can be made.
+pub(crate) fn filter(seccomp: &Seccomp, capabilities: &Capabilities, nesting: bool) -> Result<Option<Arc<Program>>> {
+    static KERNEL: OnceLock<(u32, u32)> = OnceLock::new();
+    let kernel = *KERNEL.get_or_init(|| {
+        let release = nix::sys::utsname::uname().map(|uname| uname.release().to_string_lossy().into_owned());
+        let mut numbers =
+            release.as_deref().unwrap_or("").split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    });
+    filter::program(
+        seccomp,
+        nesting,
+        Context { native: SeccompArch::NATIVE, capabilities: capabilities.bounding, kernel },
+    )
+}
+
 pub(crate) fn inherited() -> Inherited {
     let rlimits = RESOURCES
         .iter()
@@ -924,6 +946,8 @@ pub(crate) fn gather(
     facts.keyring = super::confinement::may_take_keyring();
     facts.throttles = throttles().to_vec();
     facts.known_paths.extend(facts.throttles.iter().map(|path| (path.clone(), Some(true))));
+    // Of a container without a main process, too: what is wrong shows at the start.
+    facts.filter = filter(&spec.seccomp, &spec.capabilities, spec.nesting)?;
     let mut uid = None;
     if !spec.argv.is_empty() {
         let (credentials, home) = resolve_user(spec.user.as_deref(), &spec.groups, defaults, &SpecFiles(spec))?;

@@ -77,6 +77,7 @@ pub(crate) mod call {
         LANDLOCK_CREATE_RULESET = SYS_landlock_create_ruleset "landlock_create_ruleset";
         LANDLOCK_ADD_RULE = SYS_landlock_add_rule "landlock_add_rule";
         LANDLOCK_RESTRICT_SELF = SYS_landlock_restrict_self "landlock_restrict_self";
+        SECCOMP = SYS_seccomp "seccomp";
         FSETXATTR = SYS_fsetxattr "fsetxattr"; FREMOVEXATTR = SYS_fremovexattr "fremovexattr";
     }
     /// The same number on every architecture; libc does not have it everywhere.

@@ -272,6 +272,7 @@ impl<'a> ContainerPlan<'a> {
                 capabilities: &self.spec.capabilities,
                 no_new_privs: self.spec.no_new_privs,
                 confinement: super::confine::Confinement::of_spec(self.spec),
+                filter: self.facts.filter.as_deref(),
                 credentials: &self.facts.credentials,
                 may_setgroups: self.facts.may_setgroups,
                 joined: None,

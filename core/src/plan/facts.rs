@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::owner::OwnerMaps;
+use crate::security::filter::Program;
 use crate::spec::{NamespaceKind, Resource, Rlimit};
 
 /// A descriptor that the request must bring; the launcher opens them in this order, and the plan's slots follow it.
@@ -223,6 +224,8 @@ pub(crate) struct Facts {
     pub credentials: Credentials,
     pub env: Vec<Vec<u8>>,
     pub inherited: Inherited,
+    /// The filter of its system calls.
+    pub filter: Option<Arc<Program>>,
     /// Which streams come as descriptors; stderr may be stdout's.
     pub streams: [StreamFact; 3],
 }

@@ -8,6 +8,7 @@ use super::builder::{Arg, Builder, call};
 use super::confine::{self, Confinement};
 use super::facts::{Credentials, Inherited, Need, StreamFact};
 use crate::proto::{section, slot};
+use crate::security::filter::Program;
 use crate::spec::{Capabilities, IoPriority, Policy, Resource, Rlimit, Scheduler, Securebits, Spec, Terminal};
 
 /// What main and exec'd processes have in common.
@@ -28,6 +29,7 @@ pub(crate) struct ProcessPlan<'a> {
     pub capabilities: &'a Capabilities,
     pub no_new_privs: bool,
     pub confinement: Confinement<'a>,
+    pub filter: Option<&'a Program>,
     pub credentials: &'a Credentials,
     /// setgroups(2) is denied in a user namespace with a single id; the caller's groups then show as nobody's.
     pub may_setgroups: bool,
@@ -45,6 +47,7 @@ const EXEC_PIPE: u16 = slot::INIT as u16;
 pub(crate) const TERMINAL: u32 = 1;
 
 const PR_SET_DUMPABLE: i32 = 4;
+const CAP_SYS_ADMIN: u32 = 21;
 
 impl ProcessPlan<'_> {
     pub fn write(&self, b: &mut Builder, needs: &mut Vec<Need>) {
@@ -99,6 +102,8 @@ impl ProcessPlan<'_> {
         let argv = b.pointers(&argv);
         let envp = b.pointers(self.env);
         b.op(call::SIGNALS, []);
+        self.filter(b);
+        b.field("argv[0]");
         let candidates = candidates(argv0, self.env);
         let errnos = [libc::ENOENT, libc::ENOTDIR, libc::EACCES];
         let shown = argv0.to_string_lossy().into_owned();
@@ -305,7 +310,7 @@ impl ProcessPlan<'_> {
         b.op(call::BOUNDING, [sets.bounding.into()]);
         const PR_SET_KEEPCAPS: i32 = 8;
         let keeps = sets.permitted != 0 || sets.inheritable != 0 || securebits.0 != 0;
-        if *uid != 0 && keeps {
+        if *uid != 0 && (keeps || self.needs_admin()) {
             b.op(call::PRCTL, [PR_SET_KEEPCAPS.into(), 1.into(), 0.into(), 0.into(), 0.into()]);
         }
         b.field(if groups.is_empty() { "user" } else { "groups" });
@@ -321,8 +326,11 @@ impl ProcessPlan<'_> {
         b.field("capabilities");
         // What the exec makes of these is what was asked for: Capabilities::check_exec. Inheritable has what is ambient, which
         // the kernel demands, and is otherwise empty (CVE-2022-29162) unless the spec says more.
+        // It has what a filter takes up to the exec, which gives what the bounding and ambient sets say whatever was permitted before.
+        let admin = if self.needs_admin() { 1 << CAP_SYS_ADMIN } else { 0 };
+        let (permitted, effective) = (sets.permitted | admin, sets.effective | admin);
         if securebits.0 == 0 {
-            capset(b, sets.permitted, sets.effective, sets.inheritable);
+            capset(b, permitted, effective, sets.inheritable);
             if sets.ambient != 0 {
                 b.op(call::AMBIENT, [sets.ambient.into()]);
             }
@@ -331,7 +339,7 @@ impl ProcessPlan<'_> {
         // The bits take CAP_SETPCAP, and one of them would forbid what is ambient: they come between.
         const SETPCAP: u64 = 1 << 8;
         const PR_SET_SECUREBITS: i32 = 28;
-        let meanwhile = sets.permitted | SETPCAP;
+        let meanwhile = permitted | SETPCAP;
         capset(b, meanwhile, meanwhile, sets.inheritable);
         if sets.ambient != 0 {
             b.op(call::AMBIENT, [sets.ambient.into()]);
@@ -344,7 +352,28 @@ impl ProcessPlan<'_> {
             step.hint("it takes CAP_SETPCAP in the user namespace, and what is locked stays");
         }
         b.field("capabilities");
-        capset(b, sets.permitted, sets.effective, sets.inheritable);
+        capset(b, permitted, effective, sets.inheritable);
+    }
+
+    /// Without no_new_privs a filter takes CAP_SYS_ADMIN, which is kept up to the exec then.
+    fn needs_admin(&self) -> bool {
+        self.filter.is_some() && !self.no_new_privs
+    }
+
+    /// The last thing before the exec: nothing else has to be let through by it.
+    fn filter(&self, b: &mut Builder) {
+        let Some(program) = self.filter else { return };
+        b.field("seccomp");
+        const SET_MODE_FILTER: i32 = 1;
+        let bytes: Vec<u8> = program.instructions.iter().flat_map(|instruction| instruction.bytes()).collect();
+        let Arg::Data(at) = b.bytes(&bytes) else { unreachable!("bytes gives an offset") };
+        // struct sock_fprog: the length, and after padding the address, which is an offset until then.
+        let fprog = b.words(&[program.instructions.len() as u64, at]);
+        let Arg::Data(words) = fprog else { unreachable!("words gives an offset") };
+        b.op(call::RELOCATE, [(words + 8).into(), 1.into()]);
+        b.op(call::SECCOMP, [SET_MODE_FILTER.into(), program.flags.into(), fprog]).hint(
+            "it takes a kernel with CONFIG_SECCOMP_FILTER, and without no_new_privs CAP_SYS_ADMIN; seccomp \"none\" goes without",
+        );
     }
 }
 

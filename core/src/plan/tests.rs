@@ -2,6 +2,7 @@
 //! against what the keeper checks.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -9,11 +10,19 @@ use super::facts::{Credentials, DeviceFact, DiskFact, Facts, HostEntry, IdMaps, 
 use super::owner::OwnerMaps;
 use super::{Plan, builder, builder::Compiled};
 use crate::proto::{Header, Op, OwnerEntry, Record, Request, Span, arg, pseudo, slot};
-use crate::spec::Spec;
+use crate::security::filter::rules::Context;
+use crate::security::filter::{self, Program};
+use crate::spec::{Capabilities, Seccomp, SeccompArch, Spec};
 
 fn maps(start: u32, count: u32) -> IdMaps {
     let map = format!("0 {start} {count}\n");
     IdMaps { uid: map.clone(), gid: map, deny_setgroups: count == 1, idmapped_mounts: count > 1 }
+}
+
+fn filter() -> Option<Arc<Program>> {
+    let capabilities = Capabilities::DEFAULT;
+    let context = Context { native: SeccompArch::X86_64, capabilities, kernel: (6, 12) };
+    filter::program(&Seccomp::Default, false, context).unwrap()
 }
 
 fn root_facts() -> Facts {
@@ -40,6 +49,7 @@ fn root_facts() -> Facts {
         throttles: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
         env: vec![b"PATH=/usr/bin:/bin".to_vec(), b"HOME=/root".to_vec()],
         streams: [StreamFact::Null, StreamFact::Given, StreamFact::SameAsStdout],
+        filter: filter(),
         ..Facts::default()
     }
 }

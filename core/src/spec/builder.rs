@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::{
     Capabilities, Cpuset, Device, Disk, File, IdQuota, Idmap, IoMax, IoPriority, Landlock, Mount, NamespaceKind,
-    NamespaceSource, Net, Port, QuotaId, RdmaMax, Resource, Rlimit, Rootfs, Scheduler, Securebits, Spec, Stdio,
-    Terminal, TimeOffsets,
+    NamespaceSource, Net, Port, QuotaId, RdmaMax, Resource, Rlimit, Rootfs, Scheduler, Seccomp, Securebits, Spec,
+    Stdio, Terminal, TimeOffsets,
 };
 
 /// Each sets the field of the same name, where its meaning is described; those of lists and maps put the whole list or map in
@@ -432,6 +432,11 @@ impl Spec {
     /// Sets [`selinux`](Spec#structfield.selinux).
     pub fn selinux(mut self, label: impl Into<String>) -> Self {
         self.selinux = Some(label.into());
+        self
+    }
+    /// Sets [`seccomp`](Spec#structfield.seccomp).
+    pub fn seccomp(mut self, seccomp: impl Into<Seccomp>) -> Self {
+        self.seccomp = seccomp.into();
         self
     }
     /// Sets [`no_new_privs`](Spec#structfield.no_new_privs).

@@ -278,7 +278,7 @@ fn base(json: &Json, at: &At, expected: &str) -> Result<u64> {
     }
 }
 
-fn set(json: &Json, at: &At, expected: &str) -> Result<u64> {
+pub(super) fn set(json: &Json, at: &At, expected: &str) -> Result<u64> {
     match json {
         Json::String(text) if text == "all" => Ok(Capabilities::ALL),
         Json::Array(items) => items.iter().enumerate().try_fold(0, |set, (i, item)| {

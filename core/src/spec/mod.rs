@@ -70,6 +70,8 @@ mod rootfs;
 mod scheduler;
 /// The JSON schema.
 mod schema;
+/// The field `seccomp`.
+mod seccomp;
 /// What uid 0 is, and how capabilities pass.
 mod securebits;
 /// How fields hold their values.
@@ -95,6 +97,9 @@ mod validate;
 /// What makes a container ready.
 pub(crate) mod wait_for;
 
+pub use crate::security::filter::rules::{
+    Seccomp, SeccompAction, SeccompArch, SeccompArg, SeccompOp, SeccompProfile, SeccompRule, SeccompRules, SeccompWhen,
+};
 pub use caps::Capabilities;
 pub use cpuset::{Cpuset, Partition};
 pub use device::Device;
@@ -286,7 +291,7 @@ documented! {
         /// /sys/fs/cgroup and belong to its root, who can divide them but not change the limits of the whole (a caller who can have no
         /// groups gives none). Needs user, mnt, pid, net and cgroup namespaces of its own, without the host's id 0 in `idmap`; on
         /// cgroup v1 it excludes `io_max`, which holds for a single group there. Each level takes one pid and two user namespaces, of which the kernel
-        /// nests 32. Fixed at the start. Source: user_namespaces(7), pid_namespaces(7), cgroups(7).
+        /// nests 32. Under the `default` profile of `seccomp` it may make namespaces and mounts; it excludes `strict`. Fixed at the start. Source: user_namespaces(7), pid_namespaces(7), cgroups(7).
         nesting: bool = false, as One<Bool>;
         /// Namespaces that are not simply new: kind (`mnt pid net ipc uts user cgroup time`) -> `new`, `host`, the path of a
         /// namespace file, `fd:N`, `pid:N`, or `container:NAME`. See [`NamespaceSource`].
@@ -546,6 +551,15 @@ documented! {
         /// policy the label and the transition to it. Taken on by the exec of the program, and read back before. Files of the
         /// container get no label from it. Fixed at the start. Source: selinux(8), setexeccon(3).
         selinux: Option<String> = None, as Opt<Text>;
+        /// Which system calls the payload may make: `default`, `strict`, `none`, or rules. See [`Seccomp`].
+        ///
+        /// Default: `default`, which is in effect Docker's profile, depends on `capabilities` as that does, and lets through what a
+        /// container of containers needs with `nesting`; `none` is weaker. In JSON also `{"profile": "default", "rules":
+        /// [{"names": ["mount"], "action": "errno", "errno": "ENOSYS"}]}`, and `linux.seccomp` of OCI's config.json or a profile
+        /// of Docker as it is. What is refused fails with EPERM; what neither the profile nor this version knows, with ENOSYS.
+        /// Inherited by children, and never taken off. Fixed at the start; an exec'd process has its container's unless its
+        /// command has one. Source: seccomp(2), [`isolation`](crate::isolation).
+        seccomp: Seccomp = Seccomp::Default, as One<Seccomp>;
         /// Whether set-user-id programs and file capabilities give nothing more than the payload has.
         ///
         /// Default: true; false is weaker. Fixed at the start. Source: prctl(2), PR_SET_NO_NEW_PRIVS.

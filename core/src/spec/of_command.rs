@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::codec::{Bool, Bytes, FilePath, Int, Mode, Text, Time, User, Variable};
 use super::fields::table;
 use super::shape::{Descriptors, List, Map, Opt};
-use super::{Capabilities, IoPriority, Landlock, Resource, Rlimit, Scheduler, Securebits, Stdio, Terminal};
+use super::{Capabilities, IoPriority, Landlock, Resource, Rlimit, Scheduler, Seccomp, Securebits, Stdio, Terminal};
 use crate::command::Command;
 
 table!(Command {
@@ -33,6 +33,7 @@ table!(Command {
     landlock: Opt<Landlock>,
     apparmor: Opt<Text>,
     selinux: Opt<Text>,
+    seccomp: Opt<Seccomp>,
     no_new_privs: Opt<Bool>,
     pass_fds: Descriptors,
 });

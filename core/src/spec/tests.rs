@@ -352,6 +352,22 @@ fn cases() -> Vec<Case> {
         ),
         case("apparmor", json!("web"), |s| s.apparmor("web"), json!(1), ("apparmor", "text")),
         case("selinux", json!("u:r:t:s0"), |s| s.selinux("u:r:t:s0"), json!(["x"]), ("selinux", "text")),
+        case(
+            "seccomp",
+            json!({"default_action": "errno", "default_errno": "ENOSYS", "rules": [
+                {"names": ["read", "ioctl"], "action": "allow", "args": [{"index": 1, "op": "masked_eq", "value": 1, "mask": 255}],
+                    "when": {"capabilities": ["chown"], "kernel": "5.4"}},
+            ]}),
+            |s| {
+                let mut rule =
+                    SeccompRule::new(["read", "ioctl"], SeccompAction::Allow).arg(1, SeccompOp::MaskedEqual(255), 1);
+                rule.when = SeccompWhen { capabilities: 1, kernel: Some((5, 4)), ..SeccompWhen::default() };
+                let default_action = Some(SeccompAction::Errno(libc::ENOSYS as u16));
+                s.seccomp(SeccompRules { default_action, rules: vec![rule], ..SeccompRules::default() })
+            },
+            json!({"rules": [{"names": "read", "action": "allow", "args": [{"index": 0, "op": "=", "value": 1}]}]}),
+            ("seccomp.rules[0].args[0].op", "\"=\" is unknown; known are ne, lt"),
+        ),
         case("no_new_privs", json!(false), |s| s.no_new_privs(false), json!(0), ("no_new_privs", "true or false")),
         case(
             "masked_paths",
@@ -600,7 +616,7 @@ fn wrong_json_is_refused_with_its_place() {
         (r#"{"memroy": 1}"#, "memroy: unknown field; did you mean memory?"),
         (r#"{"Memory": 1}"#, "did you mean memory?"),
         (r#"{"secomp": 1}"#, "did you mean seccomp?"),
-        (r#"{"seccomp": {}}"#, "seccomp: not available yet"),
+        (r#"{"hooks": {}}"#, "hooks: not available yet"),
         (r#"{"memory": 18446744073709551616}"#, "memory: 1.8446744073709552e+19 is too large"),
         (r#"{"memory": 1.5}"#, "got the number 1.5"),
         (r#"{"memory": "99999999T"}"#, "too large"),
@@ -659,9 +675,9 @@ fn wrong_json_is_refused_with_its_place() {
         let error = refused(text);
         assert!(error.to_string().contains(message), "{text}: {error}");
     }
-    assert_eq!(refused(r#"{"seccomp": "default"}"#).kind(), ErrorKind::NotAvailable);
+    assert_eq!(refused(r#"{"hooks": "x"}"#).kind(), ErrorKind::NotAvailable);
     assert_eq!(refused(r#"{"devices": ["/dev/a:rwm"]}"#).kind(), ErrorKind::NotAvailable);
-    assert_eq!(Spec::from_json(r#"{"seccomp": null, "name": null}"#).unwrap(), Spec::new());
+    assert_eq!(Spec::from_json(r#"{"hooks": null, "name": null}"#).unwrap(), Spec::new());
 }
 
 #[test]

@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::at::At;
 use super::{
     BindSource, Capabilities, File, IdOrName, IdRange, Idmap, IoPriority, Landlock, Mount, MountKind, NamespaceKind,
-    NamespaceSource, Net, Resource, Rlimit, RootfsKind, Scheduler, Securebits, Spec, Stdio, Terminal, TimeOffsets,
-    UserSpec, net, signal, sysctl,
+    NamespaceSource, Net, Resource, Rlimit, RootfsKind, Scheduler, Seccomp, Securebits, Spec, Stdio, Terminal,
+    TimeOffsets, UserSpec, net, signal, sysctl,
 };
 use crate::command::Command;
 use crate::error::{Error, Result};
@@ -567,6 +567,9 @@ impl Spec {
         let refuse = |why: String, field: &str| {
             Err(Error::spec("nesting", why).with_hint(format!("leave out nesting or {field}")))
         };
+        if self.seccomp.is_strict() {
+            return refuse("the seccomp profile \"strict\" lets nobody make namespaces".into(), "seccomp");
+        }
         if self.idmap == Idmap::Host {
             return refuse(
                 "needs a user namespace: without one root inside would have a writable /proc of the machine".into(),
@@ -637,12 +640,13 @@ struct Payload<'a> {
     securebits: Option<Securebits>,
     landlock: Option<&'a Landlock>,
     labels: [(&'static str, Option<&'a str>); 2],
+    seccomp: Option<&'a Seccomp>,
     pass_fds: &'a BTreeMap<RawFd, RawFd>,
     start_timeout: Option<Duration>,
 }
 
 macro_rules! payload {
-    ($from:expr, $capabilities:expr, $securebits:expr, $landlock:expr) => {
+    ($from:expr, $capabilities:expr, $securebits:expr, $landlock:expr, $seccomp:expr) => {
         Payload {
             argv: &$from.argv,
             env: &$from.env,
@@ -666,6 +670,7 @@ macro_rules! payload {
             securebits: $securebits,
             landlock: $landlock,
             labels: [("apparmor", $from.apparmor.as_deref()), ("selinux", $from.selinux.as_deref())],
+            seccomp: $seccomp,
             pass_fds: &$from.pass_fds,
             start_timeout: $from.start_timeout,
         }
@@ -674,11 +679,13 @@ macro_rules! payload {
 
 impl<'a> Payload<'a> {
     fn of_spec(spec: &'a Spec) -> Self {
-        payload!(spec, Some(&spec.capabilities), Some(spec.securebits), Some(&spec.landlock))
+        let (capabilities, securebits) = (Some(&spec.capabilities), Some(spec.securebits));
+        payload!(spec, capabilities, securebits, Some(&spec.landlock), Some(&spec.seccomp))
     }
 
     fn of_command(command: &'a Command) -> Self {
-        payload!(command, command.capabilities.as_ref(), command.securebits, command.landlock.as_ref())
+        let (capabilities, landlock) = (command.capabilities.as_ref(), command.landlock.as_ref());
+        payload!(command, capabilities, command.securebits, landlock, command.seccomp.as_ref())
     }
 
     fn validate(&self) -> Result<()> {
@@ -728,6 +735,9 @@ impl<'a> Payload<'a> {
         }
         if let Some(rules) = self.landlock {
             rules.validate()?;
+        }
+        if let Some(seccomp) = self.seccomp {
+            seccomp.validate()?;
         }
         self.labels
             .into_iter()

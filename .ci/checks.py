@@ -216,6 +216,7 @@ def checks() -> list[tuple[str, Callable[[], Count]]]:
             "mypy of the tests' frame",
             check(str(BIN / "mypy"), "--strict", "--cache-dir", str(TARGET / "mypy"), "tests/lib"),
         ),
+        ("unsafe code", check(sys.executable, ".ci/unsafe.py")),
         ("shell scripts", shell),
         ("the leak check itself", leak_check),
         ("the second try itself", second_try),

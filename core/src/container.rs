@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -32,7 +32,7 @@ use crate::proto::{Record, record, request};
 use crate::spec::{BindSource, Landlock, MountKind, NamespaceKind, NamespaceSource, Port, Spec, Stdio};
 use crate::state::ids::IdClaim;
 use crate::state::names::{self, Life, NameClaim};
-use crate::sys::nsfs::namespace_type;
+use crate::sys::nsfs::{self, namespace_type};
 use crate::sys::pidfd::pidfd_open;
 use crate::volume;
 
@@ -712,23 +712,15 @@ fn keeper_of_joined(spec: &Spec) -> Option<Arc<Keeper>> {
             _ => None,
         };
         // Its owner, then that one's parents: a container's user namespace is a child of the keeper's.
-        const NS_GET_USERNS: libc::c_ulong = 0xb701;
-        const NS_GET_PARENT: libc::c_ulong = 0xb702;
-        let mut request = if kind == NamespaceKind::User { NS_GET_PARENT } else { NS_GET_USERNS };
+        let mut above = if kind == NamespaceKind::User { nsfs::parent } else { nsfs::owner };
         let mut at = opened;
         while let Some(fd) = at {
-            // SAFETY: no pointers; the result is a new descriptor or -1.
-            let next = unsafe { libc::ioctl(fd.as_raw_fd(), request) };
-            if next < 0 {
-                break;
-            }
-            // SAFETY: just made, nobody else's.
-            let next = unsafe { OwnedFd::from_raw_fd(next) };
+            let Ok(next) = above(fd.as_fd()) else { break };
             let found = inode(next.as_fd());
             if let Some(index) = outer.iter().position(|o| o.is_some() && *o == found) {
                 return Some(keepers[index].clone());
             }
-            request = NS_GET_PARENT;
+            above = nsfs::parent;
             at = Some(next);
         }
     }

@@ -1,15 +1,19 @@
 //! A process in a container: its pidfd, its streams, its end.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{Answer, Channel, Owner};
 use crate::proto::{Record, record};
 use crate::sys::pidfd::pidfd_send_signal;
+use crate::sys::stream;
 
 /// Why a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,19 +193,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// A descriptor that becomes readable when it is written to.
 pub(crate) fn event() -> Result<OwnedFd> {
-    // SAFETY: no pointers; the result is a new descriptor.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-    if fd < 0 {
-        return Err(Error::io("eventfd", &io::Error::last_os_error()));
-    }
-    // SAFETY: just made, nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+    event.map(OwnedFd::from).map_err(|e| Error::os("eventfd", e as i32))
 }
 
 pub(crate) fn raise(event: &OwnedFd) {
-    let one = 1u64.to_ne_bytes();
-    // SAFETY: 8 readable bytes. A full counter is readable as well.
-    unsafe { libc::write(event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    // A full counter is readable as well.
+    let _ = nix::unistd::write(event, &1u64.to_ne_bytes());
 }
 
 /// ESRCH when it has ended.
@@ -423,11 +421,7 @@ impl Process {
             Error::new(ErrorKind::InvalidArgument, "the process has no terminal").with_errno(libc::ENOTTY)
         })?;
         let size = libc::winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 };
-        // SAFETY: the kernel reads one winsize.
-        if unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) } < 0 {
-            return Err(Error::io("TIOCSWINSZ", &io::Error::last_os_error()));
-        }
-        Ok(())
+        stream::set_window_size(terminal.as_fd(), &size).map_err(|e| Error::io("TIOCSWINSZ", &e))
     }
 
     /// Writes `input` to a piped stdin and closes it, reads piped streams to their end, waits.
@@ -494,14 +488,11 @@ impl Pump {
         let timeout = deadline.map_or(-1, |at| {
             i32::try_from(at.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
         });
-        // SAFETY: three entries; negative descriptors are passed over.
-        let n = unsafe { libc::poll(list.as_mut_ptr(), 3, timeout) };
-        if n < 0 {
-            let error = io::Error::last_os_error();
-            return if error.raw_os_error() == Some(libc::EINTR) { Ok(true) } else { Err(Error::io("poll", &error)) };
-        }
-        if n == 0 {
-            return Ok(false);
+        match stream::poll(&mut list, timeout) {
+            Ok(0) => return Ok(false),
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) => return Ok(true),
+            Err(error) => return Err(Error::io("poll", &error)),
+            Ok(_) => {}
         }
         if list[0].revents != 0 && self.write(reading)? {
             self.stdin = None;
@@ -525,7 +516,7 @@ impl Pump {
         if part.is_empty() {
             return Ok(true);
         }
-        match write_quietly(fd.as_fd(), part) {
+        match stream::write_quietly(fd.as_fd(), part) {
             Ok(n) => {
                 reading.written += n;
                 Ok(reading.written >= input.len())
@@ -537,43 +528,16 @@ impl Pump {
     }
 }
 
-/// write(2) without SIGPIPE, which is the host's: blocked for this thread, and taken back if it came.
-fn write_quietly(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    // SAFETY: the sets are initialised by sigemptyset; all pointers are to locals.
-    unsafe {
-        let mut pipe: libc::sigset_t = std::mem::zeroed();
-        let mut before: libc::sigset_t = std::mem::zeroed();
-        let mut pending: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut pipe);
-        libc::sigaddset(&raw mut pipe, libc::SIGPIPE);
-        libc::sigpending(&raw mut pending);
-        let was_pending = libc::sigismember(&raw const pending, libc::SIGPIPE) == 1;
-        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const pipe, &raw mut before);
-        let n = libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len());
-        let error = io::Error::last_os_error();
-        if n < 0 && error.raw_os_error() == Some(libc::EPIPE) && !was_pending {
-            let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-            libc::sigtimedwait(&raw const pipe, std::ptr::null_mut(), &raw const zero);
-        }
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut());
-        if n < 0 { Err(error) } else { Ok(n as usize) }
-    }
-}
-
 /// True at the end.
 fn read_some(fd: &Option<OwnedFd>, into: &mut Vec<u8>) -> Result<bool> {
     let Some(fd) = fd else { return Ok(true) };
     let at = into.len();
     into.resize(at + 64 * 1024, 0);
-    // SAFETY: the buffer has that many bytes from `at`.
-    let n = unsafe { libc::read(fd.as_raw_fd(), into[at..].as_mut_ptr().cast(), into.len() - at) };
-    into.truncate(at + n.max(0) as usize);
-    if n < 0 {
-        let error = io::Error::last_os_error();
-        return match error.raw_os_error() {
-            Some(libc::EINTR | libc::EAGAIN) => Ok(false),
-            _ => Err(Error::io("read stream", &error)),
-        };
+    let read = nix::unistd::read(fd, &mut into[at..]);
+    into.truncate(at + read.unwrap_or(0));
+    match read {
+        Ok(n) => Ok(n == 0),
+        Err(Errno::EINTR | Errno::EAGAIN) => Ok(false),
+        Err(errno) => Err(Error::os("read stream", errno as i32)),
     }
-    Ok(n == 0)
 }

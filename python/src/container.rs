@@ -7,6 +7,7 @@ use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use ringfence::spec::NamespaceKind;
+use send_wrapper::SendWrapper;
 
 use crate::call::{detached, to_python};
 use crate::events::Events;
@@ -24,17 +25,10 @@ pub struct Lent(Option<ringfence::Lent>);
 #[pymethods]
 impl Lent {
     fn give_back(&mut self, py: Python<'_>) {
-        struct Here(Option<ringfence::Lent>);
-        // SAFETY: `detach` asks for what can be sent to tell apart what belongs to the interpreter; it runs the closure on this thread.
-        unsafe impl Send for Here {}
-        impl Here {
-            fn leave(&mut self) {
-                self.0 = None;
-            }
-        }
-        let mut here = Here(self.0.take());
+        // `detach` asks for what can be sent to tell apart what belongs to the interpreter; it runs this on this thread.
+        let lent = SendWrapper::new(self.0.take());
         // Without the interpreter's lock: a thread that cannot be given back ends in this.
-        py.detach(move || here.leave());
+        py.detach(move || drop(lent.take()));
     }
 }
 

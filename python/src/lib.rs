@@ -51,8 +51,6 @@ mod _ringfence {
     #[pymodule_export]
     use crate::ready::Readiness;
     #[pymodule_export]
-    use crate::wait::wait_readable;
-
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "the name that Python packages give their version")]
     const __version__: &str = ringfence::VERSION;

@@ -1,8 +1,11 @@
 //! Waiting for a descriptor: without the interpreter's lock, and Ctrl-C ends it.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
@@ -29,19 +32,11 @@ pub fn readable(py: Python<'_>, fd: BorrowedFd<'_>, deadline: Option<Instant>) -
             Some(end) => end.saturating_duration_since(Instant::now()).min(SLICE),
             None => SLICE,
         };
-        let wanted =
-            libc::timespec { tv_sec: slice.as_secs() as libc::time_t, tv_nsec: slice.subsec_nanos() as libc::c_long };
-        let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        let (count, errno) = py.detach(|| {
-            // SAFETY: one pollfd and one timespec, both live on this stack for the whole call; no signal mask is given.
-            let count = unsafe { libc::ppoll(&mut poll, 1, &wanted, std::ptr::null()) };
-            (count, std::io::Error::last_os_error())
-        });
-        if count > 0 {
-            return Ok(true);
-        }
-        if count < 0 && errno.raw_os_error() != Some(libc::EINTR) {
-            return Err(PyOSError::new_err((errno.raw_os_error(), errno.to_string())));
+        let mut list = [PollFd::new(fd, PollFlags::POLLIN)];
+        match py.detach(|| ppoll(&mut list, Some(TimeSpec::from_duration(slice)), None)) {
+            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) => return Ok(true),
+            Err(errno) => return Err(PyOSError::new_err((errno as i32, errno.desc()))),
         }
         py.check_signals()?;
         if deadline.is_some_and(|end| Instant::now() >= end) {
@@ -70,15 +65,4 @@ pub fn ended(
             return Ok(false);
         }
     }
-}
-
-/// `readable` for a descriptor number.
-#[pyfunction]
-#[pyo3(signature = (fd, timeout=None))]
-pub fn wait_readable(py: Python<'_>, fd: i32, timeout: Option<f64>) -> PyResult<bool> {
-    if fd < 0 {
-        return Err(PyValueError::new_err("fd is negative"));
-    }
-    // SAFETY: only polled; a number that is not open makes poll answer POLLNVAL, which is no memory error.
-    readable(py, unsafe { BorrowedFd::borrow_raw(fd) }, deadline(timeout)?)
 }

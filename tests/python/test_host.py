@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import ringfence
-from ringfence import _host, _ringfence
+from ringfence import _host
 
 
 def python(script: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -39,7 +39,6 @@ WAITS: dict[str, Callable[[ringfence.Process[Any]], Any]] = {
     "wait with a timeout": lambda p: p.wait(60),
     "communicate": lambda p: p.communicate(),
     "the container's wait": lambda p: p.container.wait(),
-    "wait_readable": lambda p: _ringfence.wait_readable(p.status_fd),
 }
 
 

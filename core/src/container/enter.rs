@@ -1,7 +1,7 @@
 //! Threads of the host inside the namespaces of a container.
 
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -10,6 +10,8 @@ use super::{Container, process_runs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::container::{clone_flag, namespace_source};
 use crate::spec::{NamespaceKind, NamespaceSource};
+use crate::sys::pidfd::join;
+use crate::sys::task::end_thread;
 
 /// What a thread may join while its process has others: setns(2).
 const JOINABLE: [NamespaceKind; 5] =
@@ -40,8 +42,7 @@ impl Drop for Lent {
         for (kind, namespace) in &self.from {
             let Err(errno) = setns(namespace, flag(*kind)) else { continue };
             log::error!("a thread cannot leave the {} namespace of a container: {errno}; it ends", kind.name());
-            // SAFETY: no pointers. Only this thread ends; what it holds stays held, as with any thread that hangs.
-            unsafe { libc::syscall(libc::SYS_exit, 70) };
+            end_thread(70);
         }
     }
 }
@@ -143,10 +144,7 @@ impl Container {
     /// All of them or, with an error, none.
     fn join_at_once(&self, flags: CloneFlags) -> Result<()> {
         let inner = self.open()?;
-        // nix's function takes descriptors of namespaces; by pidfd the kernel joins several at once, Linux 5.8.
-        // SAFETY: no pointers.
-        let joined = Errno::result(unsafe { libc::setns(inner.pidfd.as_raw_fd(), flags.bits()) });
-        joined.map(drop).map_err(|errno| match errno {
+        join(inner.pidfd.as_fd(), flags).map_err(|errno| match errno {
             Errno::ESRCH => ended(),
             Errno::EPERM => Error::os("setns", errno as i32).with_field("kinds").with_hint(
                 "a thread joins with CAP_SYS_ADMIN in its own user namespace and in that of the container (mnt: and CAP_SYS_CHROOT); \

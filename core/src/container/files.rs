@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -92,7 +92,7 @@ impl Container {
         let open = p.op(REOPEN, [file.fd.into(), flags.into()]);
         let read = p.op(READ_ALL, [Arg::Result(open), Arg::Fd(0), limit.into()]);
         p.close(Arg::Result(open));
-        let outcome = there.run(&p, &[content.as_fd()])?;
+        let outcome = there.run(&p, &[content.as_raw_fd()])?;
         outcome.check(path)?;
         let length = outcome.result(read) as u64;
         if length > limit {
@@ -331,7 +331,7 @@ impl Side<'_> {
         filled.map_err(|e| Error::io("write", &e))?;
         p.op(READ_ALL, [Arg::Fd(0), Arg::Result(open), (i64::MAX as u64 - 1).into()]);
         rest(p);
-        self.run(p, &[content.as_fd()])
+        self.run(p, &[content.as_raw_fd()])
     }
 
     /// A new file in the place of the old one. False: that one is a mount.

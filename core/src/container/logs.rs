@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::Mode;
 use nix::sys::time::{TimeSpec, TimeValLike};
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::unistd::Whence;
 use once_cell::sync::OnceCell;
 
 use super::{Container, Inner, SHORT};
@@ -59,11 +60,8 @@ pub(super) fn new_log(max: u64) -> Result<OwnedFd> {
     // In whole pages, which is what it takes.
     let size = max.next_multiple_of(PAGE);
     nix::unistd::ftruncate(&fd, size as i64).map_err(|e| Error::os("ftruncate", e as i32).with_field("log_max"))?;
-    let seals = libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
-    // SAFETY: no pointers.
-    if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) } < 0 {
-        return Err(Error::io("seal", &io::Error::last_os_error()).with_field("log_max"));
-    }
+    let seals = SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+    fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).map_err(|e| Error::os("seal", e as i32).with_field("log_max"))?;
     // Where there is no /proc, readers have a clock.
     Ok(nix::fcntl::open(&*own_path(fd.as_fd()), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).unwrap_or(fd))
 }
@@ -73,10 +71,8 @@ fn own_path(fd: BorrowedFd<'_>) -> String {
 }
 
 fn is_live(log: BorrowedFd<'_>) -> bool {
-    // SAFETY: no pointers.
-    let seals = unsafe { libc::fcntl(log.as_raw_fd(), libc::F_GET_SEALS) };
     // Files of any tmpfs have seals: F_SEAL_SEAL alone.
-    seals > 0 && seals & libc::F_SEAL_GROW != 0
+    fcntl(log, FcntlArg::F_GET_SEALS).is_ok_and(|seals| seals & libc::F_SEAL_GROW != 0)
 }
 
 /// (what was written, what fits): a live log's shared offset, a kept one's size. The offset is the program's to move.
@@ -85,8 +81,7 @@ pub(super) fn log_length(log: BorrowedFd<'_>) -> (u64, Option<u64>) {
     if !is_live(log) {
         return (size, None);
     }
-    // SAFETY: no pointers.
-    let offset = unsafe { libc::lseek(log.as_raw_fd(), 0, libc::SEEK_CUR) };
+    let offset = nix::unistd::lseek(log, 0, Whence::SeekCur).unwrap_or(0);
     ((offset.max(0) as u64).min(size), Some(size))
 }
 

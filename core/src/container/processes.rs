@@ -201,8 +201,7 @@ fn own_group(text: &str) -> Option<String> {
 }
 
 fn ticks() -> u64 {
-    // SAFETY: no pointers.
-    unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64
+    nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(1).max(1) as u64
 }
 
 #[cfg(test)]

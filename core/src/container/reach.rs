@@ -18,6 +18,7 @@ use crate::plan::builder::Compiled;
 use crate::plan::facts::Need;
 use crate::plan::reach::{self, Then};
 use crate::proto::{record, request};
+use crate::sys::socket::address_bytes;
 
 /// As long as the keeper can be told, more than a month.
 const FOREVER: Duration = Duration::from_millis(u32::MAX as u64 - 1);
@@ -60,12 +61,10 @@ impl Address {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let (at, length) = match self {
-            Self::Ip(address) => (address.as_ptr().cast::<u8>(), address.len()),
-            Self::Unix(address) => (address.as_ptr().cast(), address.len()),
-        };
-        // SAFETY: nix says that the address is that long, and `self` lives.
-        unsafe { std::slice::from_raw_parts(at, length as usize) }.to_vec()
+        match self {
+            Self::Ip(address) => address_bytes(address),
+            Self::Unix(address) => address_bytes(address),
+        }
     }
 }
 

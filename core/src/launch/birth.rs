@@ -11,9 +11,10 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use once_cell::sync::OnceCell;
 
 use super::channel::{Answer, Channel, deadline};
-use super::keeper::{Detached, Keeper, Outer, bytes_of};
+use super::keeper::{Detached, Keeper, Outer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::{self, MAGIC, Record, Request, hello, keeper_step, record, request};
+use crate::sys::plain::bytes_of;
 use crate::sys::rights;
 use crate::sys::task::{self, call};
 
@@ -21,13 +22,6 @@ use crate::sys::task::{self, call};
 static KEEPER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/keeper"));
 
 const TEXT: usize = 2048;
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Hello {
-    request: Request,
-    text: [u8; TEXT],
-}
 
 pub(super) struct Born {
     pub outer: Option<Outer>,
@@ -398,22 +392,19 @@ fn greet(
         detached_or_null(|d| d.log.as_fd()),
         detached_or_null(|d| d.log_file.as_fd()),
     ];
-    let message = Hello {
-        request: Request {
-            magic: MAGIC,
-            kind: request::HELLO,
-            tid: nix::unistd::gettid().as_raw(),
-            nfds: fds.len() as u32,
-            flags,
-            value: pid,
-            key: crate::state::pid_namespace(),
-            ..Request::default()
-        },
-        text,
+    let request = Request {
+        magic: MAGIC,
+        kind: request::HELLO,
+        tid: nix::unistd::gettid().as_raw(),
+        nfds: fds.len() as u32,
+        flags,
+        value: pid,
+        key: crate::state::pid_namespace(),
+        ..Request::default()
     };
     let born = Born { outer, middle, claims: None };
     let mut keeper = Keeper::new(control, 0, born);
-    if !keeper.send_bytes(bytes_of(&message), &fds)? {
+    if !keeper.send_bytes(&[bytes_of(&request), &text[..]].concat(), &fds)? {
         return Err(Error::new(ErrorKind::KeeperDied, "the keeper ended before it was greeted"));
     }
     drop(there);

@@ -15,6 +15,7 @@ use super::fork::{HostOnly, Owner};
 use crate::cgroup::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::proto::{self, MAGIC, record, request};
+use crate::sys::plain::bytes_of;
 
 /// What an ordinary user's keeper could map in its outer user namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -285,9 +286,4 @@ impl Keeper {
             Err(TryLockError::WouldBlock) => true,
         }
     }
-}
-
-pub(super) fn bytes_of<T: Copy>(value: &T) -> &[u8] {
-    // SAFETY: only used for proto's repr(C) structs, whose padding is explicit.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
 }

@@ -1,7 +1,7 @@
 //! Requests over netlink(7): several messages in one datagram, the answer waited for, the kernel's own words in errors.
 
 use std::io::IoSliceMut;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use netlink_packet_core::{
@@ -190,38 +190,21 @@ impl Answer<'_> {
 impl Socket {
     /// `fd`: a socket of family AF_NETLINK.
     pub fn new(fd: OwnedFd) -> Self {
-        let one = 1i32;
+        // A kernel without one of them does without: fewer words, more bytes, other checks.
         for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK, libc::NETLINK_GET_STRICT_CHK] {
-            // SAFETY: an int of its size. A kernel without one of them does without: fewer words, more bytes, other checks.
-            unsafe {
-                let size = size_of_val(&one) as libc::socklen_t;
-                libc::setsockopt(fd.as_raw_fd(), libc::SOL_NETLINK, option, (&raw const one).cast(), size);
-            }
+            let _ = rtnl::netlink_option(fd.as_fd(), option);
         }
         Self { fd: HostOnly::new(fd), sequence: Mutex::new(1) }
     }
 
     /// A socket of the calling thread's network namespace.
     pub fn open(protocol: i32) -> Result<Self> {
-        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-        // SAFETY: no pointers.
-        let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, protocol) };
-        if fd < 0 {
-            return Err(Error::io("socket AF_NETLINK", &std::io::Error::last_os_error()));
-        }
-        // SAFETY: just made, nobody else's.
-        Ok(Self::new(unsafe { OwnedFd::from_raw_fd(fd) }))
+        rtnl::netlink_socket(protocol).map(Self::new).map_err(|e| Error::io("socket AF_NETLINK", &e))
     }
 
     /// Its network namespace.
     pub fn namespace(&self) -> Result<OwnedFd> {
-        // SAFETY: no pointers.
-        let fd = unsafe { libc::ioctl(self.fd.as_fd().as_raw_fd(), libc::SIOCGSKNS as _) };
-        if fd < 0 {
-            return Err(Error::io("ioctl SIOCGSKNS", &std::io::Error::last_os_error()));
-        }
-        // SAFETY: just made, nobody else's.
-        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+        rtnl::namespace_of(self.fd.as_fd()).map_err(|e| Error::io("ioctl SIOCGSKNS", &e))
     }
 
     /// The number of a device of its namespace.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::attribute::Attribute;
 use super::owner::OwnerMaps;
 use crate::proto::{self, Header, Op, Span, arg, pseudo, section, slot};
+use crate::sys::plain::bytes_of;
 
 /// What an operation is for: the front of an error message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -353,7 +354,7 @@ impl Builder {
         self.align(8);
         header.idmaps = Span { off: self.data.len() as u32, len: self.idmaps.len() as u32 };
         for entry in &self.idmaps {
-            self.data.extend_from_slice(as_bytes(entry));
+            self.data.extend_from_slice(bytes_of(entry));
         }
         let mut entries = Vec::with_capacity(self.owners.len());
         for owned in &self.owners {
@@ -368,7 +369,7 @@ impl Builder {
             self.data.extend_from_slice(&(entries.len() as u32).to_ne_bytes());
         }
         for entry in &entries {
-            self.data.extend_from_slice(as_bytes(entry));
+            self.data.extend_from_slice(bytes_of(entry));
         }
         for (index, ops) in self.ops.iter().enumerate() {
             while !self.data.len().is_multiple_of(8) {
@@ -376,14 +377,14 @@ impl Builder {
             }
             header.sections[index] = Span { off: self.data.len() as u32, len: ops.len() as u32 };
             for (op, _) in ops {
-                self.data.extend_from_slice(as_bytes(op));
+                self.data.extend_from_slice(bytes_of(op));
             }
         }
         self.align(8);
         header.slots = self.data.len() as u32;
         self.data.resize(self.data.len() + self.nslots as usize * 8, 0);
         header.total = self.data.len() as u32;
-        self.data[..size_of::<Header>()].copy_from_slice(as_bytes(&header));
+        self.data[..size_of::<Header>()].copy_from_slice(bytes_of(&header));
         Compiled {
             buffer: self.data,
             ops: self.ops,
@@ -394,11 +395,6 @@ impl Builder {
             set_tid: self.set_tid,
         }
     }
-}
-
-fn as_bytes<T: Copy>(value: &T) -> &[u8] {
-    // SAFETY: T is one of proto's repr(C) structs, which have explicit padding fields only: every byte is initialised.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
 }
 
 /// The buffer for the keeper, and the tags that stay here.

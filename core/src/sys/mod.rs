@@ -14,6 +14,8 @@ pub(crate) mod loopdev;
 pub(crate) mod nsfs;
 /// Process descriptors.
 pub(crate) mod pidfd;
+/// Structs that are passed as they lie in memory.
+pub(crate) mod plain;
 /// Whether the kernel does something, found by trying.
 pub(crate) mod probe;
 /// Disk quota and project ids.
@@ -22,8 +24,12 @@ pub(crate) mod quota;
 pub(crate) mod raw;
 /// Capabilities, and the user namespace in which they count.
 pub(crate) mod rights;
-/// Network devices.
+/// Network devices and sockets of netlink.
 pub(crate) mod rtnl;
+/// Addresses and messages of sockets.
+pub(crate) mod socket;
+/// Reading, writing and waiting.
+pub(crate) mod stream;
 /// A task that shares the host's memory.
 pub(crate) mod task;
 /// Extended attributes of open files.

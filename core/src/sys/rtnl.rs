@@ -15,6 +15,30 @@ fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
     }
 }
 
+/// A socket that speaks a protocol of netlink(7).
+pub(crate) fn netlink_socket(protocol: i32) -> io::Result<OwnedFd> {
+    socket(libc::AF_NETLINK, libc::SOCK_RAW, protocol)
+}
+
+/// Turns an option of SOL_NETLINK on.
+pub(crate) fn netlink_option(socket: BorrowedFd<'_>, option: i32) -> io::Result<()> {
+    let (one, size) = (1i32, size_of::<i32>() as libc::socklen_t);
+    // SAFETY: the kernel reads one int, of that size.
+    unsafe {
+        let value = (&raw const one).cast();
+        checked(libc::setsockopt(socket.as_raw_fd(), libc::SOL_NETLINK, option, value, size)).map(drop)
+    }
+}
+
+/// The network namespace of a socket (Linux 4.10).
+pub(crate) fn namespace_of(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers; the answer is a new descriptor, close-on-exec, which nobody else owns.
+    unsafe {
+        let fd = checked(libc::ioctl(socket.as_raw_fd(), libc::SIOCGSKNS as _))?;
+        Ok(OwnedFd::from_raw_fd(fd))
+    }
+}
+
 /// The number of a device. ENODEV: there is none of that name.
 pub(crate) fn index(name: &str) -> io::Result<u32> {
     Ok(nix::net::if_::if_nametoindex(name)?)

@@ -26,6 +26,12 @@ extern "C" fn enter(job: *mut c_void) {
     job.result = Some((job.run)(job.arg));
 }
 
+/// Ends this thread alone, without unwinding: what it holds stays held, as with any thread that hangs.
+pub(crate) fn end_thread(status: i32) {
+    // SAFETY: no pointers.
+    unsafe { libc::syscall(libc::SYS_exit, status) };
+}
+
 /// A system call without errno; unused arguments are 0.
 ///
 /// # Safety
@@ -195,8 +201,8 @@ impl Stack {
             return Err(Error::io("mmap", &std::io::Error::last_os_error()));
         }
         let stack = Self(base);
-        // SAFETY: the upper part of the mapping just made.
         let rw = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the upper part of the mapping just made.
         if unsafe { libc::mprotect(base.byte_add(Self::GUARD), STACK, rw) } < 0 {
             return Err(Error::io("mprotect", &std::io::Error::last_os_error()));
         }

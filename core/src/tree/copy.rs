@@ -5,7 +5,7 @@
 //! again; what keeps changing is an error.
 
 use std::collections::{HashMap, HashSet};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 
 use super::side::{
     Arg, CHMOD, CHOWN, COPY, Held, IS, LINK, MKDIR, OPENAT, OPENAT2, Outcome, Program, READ_ALL, READLINK, REOPEN,
@@ -300,14 +300,7 @@ impl<'c, 'a, 'w> Copy<'c, 'a, 'w> {
     }
 
     /// Runs what makes a name, once more when something with that name was in the way. What failed otherwise comes back.
-    fn make(
-        &self,
-        p: &Program,
-        fds: &[BorrowedFd<'_>],
-        at: (RawFd, &[u8]),
-        target: &[u8],
-        source: &Stat,
-    ) -> Result<Outcome> {
+    fn make(&self, p: &Program, fds: &[RawFd], at: (RawFd, &[u8]), target: &[u8], source: &Stat) -> Result<Outcome> {
         for _ in 0..TRIES {
             let outcome = self.to.run(p, fds)?;
             match outcome.failed() {
@@ -355,7 +348,7 @@ impl<'c, 'a, 'w> Copy<'c, 'a, 'w> {
             if !more {
                 p.close(file);
             }
-            let outcome = self.from.run(&p, &[to.borrow()])?;
+            let outcome = self.from.run(&p, &[to.raw()])?;
             match outcome.failed() {
                 Some((index, errno)) if index < copied && is_change(errno) => Done::Changed,
                 Some((index, errno)) => {
@@ -372,7 +365,7 @@ impl<'c, 'a, 'w> Copy<'c, 'a, 'w> {
                         let rest = |offset: u64| {
                             let mut p = Program::new();
                             p.op(COPY, [file.fd.into(), Arg::Fd(0), offset.into(), stat.size.into()]);
-                            let outcome = self.from.run(&p, &[to.borrow()])?;
+                            let outcome = self.from.run(&p, &[to.raw()])?;
                             outcome.check(source_path)?;
                             Ok(outcome.result(0) as u64)
                         };
@@ -457,7 +450,7 @@ impl<'c, 'a, 'w> Copy<'c, 'a, 'w> {
             self.dress(&mut p, Arg::Result(0), &now);
             p.close(Arg::Result(0));
         }
-        let outcome = self.make(&p, &[file.borrow()], at, target, &now)?;
+        let outcome = self.make(&p, &[file.raw()], at, target, &now)?;
         let undo = |e: Error| {
             let _ = self.clear(at, target);
             e
@@ -472,7 +465,7 @@ impl<'c, 'a, 'w> Copy<'c, 'a, 'w> {
             let rest = |offset: u64| {
                 let mut p = Program::new();
                 p.op(COPY, [Arg::Fd(0), to.fd.into(), offset.into(), now.size.into()]);
-                let outcome = self.to.run(&p, &[file.borrow()])?;
+                let outcome = self.to.run(&p, &[file.raw()])?;
                 outcome.check(target).map_err(|e| e.with_field("target"))?;
                 Ok(outcome.result(0) as u64)
             };

@@ -66,7 +66,7 @@ pub fn remove_tree(path: impl AsRef<Path>, options: RemoveOptions<'_>) -> Result
     let mut p = Program::new();
     const DUPFD: i32 = libc::F_DUPFD_CLOEXEC;
     p.op((libc::SYS_fcntl, "dup"), [Arg::Fd(0), DUPFD.into(), 3.into()]);
-    let outcome = there.run(&p, &[dir.borrow()])?;
+    let outcome = there.run(&p, &[dir.raw()])?;
     outcome.check(path)?;
     let dir = there.hold(outcome.result(0) as RawFd);
     (Remove { side: &there, work: &work }).top(dir.fd, name, path)

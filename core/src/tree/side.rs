@@ -3,15 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::CString;
 use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{self, Answer, Channel, HostOnly};
 use crate::proto::Record;
 use crate::sys::calls::{self, FileOp, Head, Place, ROOM, kind};
+use crate::sys::socket::receive;
 use crate::sys::task::file_call;
 
 /// How long nothing is said before it is asked whether to go on.
@@ -253,23 +254,13 @@ impl Session {
                 watch.go_on()?;
                 continue;
             }
-            let mut space = nix::cmsg_space!([RawFd; 1]);
-            let mut iov = [std::io::IoSliceMut::new(&mut answer)];
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-            let (len, fd) = match recvmsg::<()>(socket, &mut iov, Some(&mut space), flags) {
-                Ok(message) => {
-                    let mut fd = None;
-                    for control in message.cmsgs().into_iter().flatten() {
-                        if let ControlMessageOwned::ScmRights(got) = control {
-                            // SAFETY: SCM_RIGHTS gave this process new descriptors, which nobody else owns.
-                            fd = got.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }).next();
-                        }
-                    }
-                    (message.bytes, fd)
-                }
-                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => continue,
-                Err(nix::errno::Errno::ECONNRESET) => return Err(self.lost()),
-                Err(errno) => return Err(Error::os("recvmsg", errno as i32)),
+            let (len, fd) = match receive(self.socket.as_fd(), &mut answer) {
+                Ok(received) => received,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EAGAIN | libc::EINTR) => continue,
+                    Some(libc::ECONNRESET) => return Err(self.lost()),
+                    _ => return Err(Error::io("recvmsg", &error)),
+                },
             };
             if len == 0 {
                 return Err(self.lost());
@@ -370,8 +361,7 @@ impl<'a> Side<'a> {
     }
 
     /// Runs a program there.
-    pub fn run(&self, program: &Program, fds: &[BorrowedFd<'_>]) -> Result<Outcome> {
-        let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    pub fn run(&self, program: &Program, fds: &[RawFd]) -> Result<Outcome> {
         let names = program.ops.iter().map(|(op, name)| (*name, op.flags)).collect();
         let request = program.encode();
         let len = program.ops.len() * 8 + program.room;
@@ -383,11 +373,11 @@ impl<'a> Side<'a> {
                 let mut answer = vec![0; len];
                 let mut buffer = [0u8; 0];
                 let mut place = Place { call: file_call, proc: proc.as_raw_fd(), buffer: &mut buffer };
-                let ran = place.run(&request, &raw, &mut answer);
+                let ran = place.run(&request, fds, &mut answer);
                 ran.ok_or_else(|| Error::new(ErrorKind::Internal, "a program of file operations is wrong"))?;
                 answer
             }
-            Via::There(session) => session.exchange(&request, &raw, len, self.watch)?.0,
+            Via::There(session) => session.exchange(&request, fds, len, self.watch)?.0,
         };
         if answer.len() != len {
             return Err(Error::new(ErrorKind::Internal, "the answer has another length than what was asked for"));
@@ -546,10 +536,9 @@ pub(crate) struct Held<'s, 'a> {
 
 impl Held<'_, '_> {
     /// Of the host's side.
-    pub fn borrow(&self) -> BorrowedFd<'_> {
+    pub fn raw(&self) -> RawFd {
         debug_assert!(self.side.is_here());
-        // SAFETY: open until this is dropped.
-        unsafe { BorrowedFd::borrow_raw(self.fd) }
+        self.fd
     }
 }
 

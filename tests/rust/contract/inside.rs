@@ -21,6 +21,7 @@ fn no_page_tables_copied() {
         libc::madvise(memory.cast(), SIZE, libc::MADV_NOHUGEPAGE);
         memory
     };
+    // SAFETY: within the mapping, which is writable.
     let touch = || (0..SIZE).step_by(4096).for_each(|at| unsafe { memory.add(at).write_volatile(1) });
     let faults = || {
         // SAFETY: the kernel fills the struct.

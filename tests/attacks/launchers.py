@@ -23,7 +23,7 @@ IN_GUEST = os.environ.get("RINGFENCE_TEST_TIER") == "vm"
 IDMAPS = ["auto", "host"] if IS_ROOT else ["auto"]
 
 #: How often a race is run against ringfence: `make attacks` says 1000.
-ROUNDS = int(os.environ.get("RINGFENCE_ATTACK_ROUNDS") or (8 if IN_GUEST else 60))
+ROUNDS = int(os.environ.get("RINGFENCE_ATTACK_ROUNDS") or (4 if IN_GUEST else 20))
 
 #: How often it may be run against the careless launcher until it is won. It loses sooner.
 PATIENCE = 400

@@ -169,7 +169,7 @@ int main(int argc, char **argv)
         return failed(argv[3]);
     }
     if (!strcmp(what, "wait") || !strcmp(what, "cover")) {
-        for (int i = 2; i < argc; i++)
+        for (int i = 2; i < argc && *what == 'c'; i++)
             if (mount("none", argv[i], "tmpfs", 0, NULL) < 0)
                 return failed(argv[i]);
         puts("waiting");

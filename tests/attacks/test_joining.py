@@ -1,7 +1,7 @@
 """Who joins a container is, until it has become the program that was asked for, a process of the host's that the container sees:
 its program, its descriptors, its memory.
 
-tests/run: timeout=300
+tests/run: as=root,delegated timeout=300
 """
 
 from __future__ import annotations
@@ -143,4 +143,27 @@ def test_nobody_is_looked_into(root: Root, outside: Path, idmap: str, capabiliti
 
     said = _attacked(root, ["/bin/peek", str(outside / "file")], idmap, execs, capabilities=added)
     assert "looked 8" in said, said
+    assert not [line for line in said if not line.startswith("looked ")], said
+
+
+@pytest.mark.parametrize(("idmap", "capabilities"), [case for case in LOOKING if case[0] in IDMAPS])
+@pytest.mark.parametrize("attack", ["peek", "overwrite"])
+def test_nobody_is_looked_into_while_a_container_starts(
+    root: Root, outside: Path, idmap: str, capabilities: str, attack: str
+) -> None:
+    """Classes 1 and 3 at start: in a pod that shares process ids, from a container that is there already."""
+    added = {"add": [] if capabilities == "default" else [capabilities]}
+    argv = ["/bin/peek", str(outside / "file")] if attack == "peek" else ["/bin/overwrite", MARK]
+    fields: dict[str, Any] = {"rootfs": root, "mounts": [f"{outside}:/tmp"], "stdout": "null", "stderr": "null"}
+    with contextlib.ExitStack() as stack:
+        pod = stack.enter_context(ringfence.Pod(share="net,ipc,uts,pid", idmap=idmap))
+        first = stack.enter_context(pod.container(rootfs=root, capabilities=added))
+        attacker = stack.enter_context(first.popen(argv, stdout=ringfence.PIPE, text=True))
+        assert attacker.stdout
+        assert attacker.stdout.readline() == "ready\n"
+        for _ in range(ROUNDS):
+            with pod.container(["/bin/look", "count"], **fields) as second:
+                assert second.wait(30) == 0
+        attacker.kill()
+        said = attacker.stdout.read().splitlines()
     assert not [line for line in said if not line.startswith("looked ")], said

@@ -108,19 +108,15 @@ def _compare(seen: dict[str, str], profile: str, side: int, idmap: str) -> None:
 CASES = [("default", idmap) for idmap in IDMAPS] + [("all", "auto")]
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+# A library that does not know the field does without a filter. In the guest, where all takes ten times as long, once.
+@pytest.mark.parametrize("profile", [name for name in PROFILES if name == "none" or _has("seccomp", name)])
 @pytest.mark.parametrize(("capabilities", "idmap"), CASES)
-@pytest.mark.parametrize("how", ["start", "exec", "host"])
+@pytest.mark.parametrize("how", ["exec", "host"] if IN_GUEST else ["start", "exec", "host"])
 def test_what_root_tries(trying: Root, words: list[str], how: str, capabilities: str, idmap: str, profile: str) -> None:
     """All rows, as the main process and as one that joins a directory, and in the host's own tree."""
     fields: dict[str, Any] = {"rootfs": trying, "idmap": idmap, "capabilities": capabilities}
     if _has("seccomp", profile):
         fields["seccomp"] = profile
-    elif profile != "none":
-        # A library without it has nothing to try, and does without a filter.
-        return
-    if IN_GUEST and how == "start":
-        return
     program = "/bin/tries"
     if how == "host":
         fields |= {"rootfs": "host", "mounts": [f"{trying / 'bin'}:/attack"]}

@@ -194,14 +194,13 @@ fn unordered(library: &Library) -> impl Strategy<Value = Filter> {
 #[test]
 fn a_million_calls_as_libseccomp_has_them() {
     let Some(library) = Library::open() else { return };
-    const SETS: u32 = 1000;
     const CALLS: u32 = 1000;
     let seed = *b"ringfence and libseccomp agree!!";
     let mut runner =
         TestRunner::new_with_rng(ProptestConfig::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let strategy = unordered(&library);
     let mut dice = Dice(0x1234_5678_9abc_def1);
-    for _ in 0..SETS {
+    for _ in 0..tests::times(1000) {
         let filter = strategy.new_tree(&mut runner).unwrap().current();
         let (ours, theirs) = (tests::compiled(&filter), library.compile(&filter));
         for _ in 0..CALLS {

@@ -142,6 +142,12 @@ fn any_filter() -> impl Strategy<Value = Filter> {
         .prop_map(|(default, unknown, architectures, rules)| Filter { default, unknown, architectures, rules })
 }
 
+/// How often a pure function is tried: in full once, by root on the machine itself, and a little elsewhere.
+pub(super) fn times(n: u32) -> u32 {
+    let is = |name, value| std::env::var(name).map_or(true, |text| text == value);
+    if is("RINGFENCE_TEST_AS", "root") && is("RINGFENCE_TEST_TIER", "machine") { n } else { n / 20 }
+}
+
 /// Numbers that come out the same on every machine.
 pub(super) struct Dice(pub u64);
 
@@ -196,7 +202,7 @@ pub(super) fn call(filter: &Filter, dice: &mut Dice) -> Call {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: times(400), ..ProptestConfig::default() })]
 
     #[test]
     fn the_program_does_what_the_rules_say(filter in any_filter(), seed in 1u64..) {

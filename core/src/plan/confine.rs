@@ -62,16 +62,18 @@ pub(super) fn labels(b: &mut Builder, confinement: &Confinement<'_>) {
                     the change";
         // The kernel shows a name with a namespace, or a stack of names, in a form of its own.
         let shown = (!profile.starts_with([':', '&']) && !profile.contains("//&")).then_some(profile);
-        attribute(b, "self/attr/apparmor/exec", &format!("exec {profile}"), shown, hint);
+        let other = "the kernel made another of it";
+        attribute(b, "self/attr/apparmor/exec", &format!("exec {profile}"), shown, [hint, other]);
     }
     if let Some(label) = confinement.selinux {
         b.field("selinux");
         let hint = "the policy has to know the label, and to allow the change to it (process: setexec, transition)";
-        attribute(b, "self/attr/exec", label, Some(label), hint);
+        let other = "no policy is loaded, or it has the label in another form";
+        attribute(b, "self/attr/exec", label, Some(label), [hint, other]);
     }
 }
 
-fn attribute(b: &mut Builder, path: &str, text: &str, shown: Option<&str>, hint: &'static str) {
+fn attribute(b: &mut Builder, path: &str, text: &str, shown: Option<&str>, [hint, other]: [&'static str; 2]) {
     let resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS;
     let how = b.words(&[(libc::O_RDWR | libc::O_CLOEXEC) as u64, 0, resolve]);
     let file_path = b.text(path);
@@ -86,7 +88,7 @@ fn attribute(b: &mut Builder, path: &str, text: &str, shown: Option<&str>, hint:
             let data = b.text(shown);
             let begins = 1;
             let args = [Arg::Slot(file), data, (shown.len() as u64).into(), begins.into()];
-            b.op(call::COMPARE, args).path(&*in_proc).hint("the kernel made another of it");
+            b.op(call::COMPARE, args).path(&*in_proc).hint(other);
         }
         None => {
             let room = b.bytes(&[0; 8]);

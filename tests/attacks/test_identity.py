@@ -9,15 +9,25 @@ import os
 import random
 import re
 import struct
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from launchers import IS_ROOT, ROUNDS, Root, careless, contained
+from launchers import IN_GUEST, IS_ROOT, ROUNDS, Root, careless, contained
 
 import ringfence
 
 NET_RAW = 1 << 13
+
+
+@pytest.fixture
+def root() -> Iterator[Root]:
+    """As everywhere, where files may add capabilities: /tmp is often mounted nosuid."""
+    with tempfile.TemporaryDirectory(prefix="ringfence-attacks-", dir="/var/tmp") as directory:
+        Path(directory).chmod(0o755)
+        yield Root(Path(directory, "root"))
 
 
 def _ids(seen: str) -> dict[str, str]:
@@ -102,7 +112,7 @@ def test_texts_are_users_or_errors() -> None:
     """Class 13 as a property: of texts that are nearly numbers, only numbers are taken."""
     chance = random.Random(7)
     taken = 0
-    for _ in range(ROUNDS * 3):
+    for _ in range(max(ROUNDS * 3, 100)):
         text = "".join(chance.choices("0012345679:+- x\t\n_a.", k=chance.randrange(1, 12)))
         try:
             ringfence.plan(["true"], user=text)
@@ -142,7 +152,9 @@ def test_a_careless_message_has_two_meanings(root: Root, tmp_path: Path) -> None
     assert _ids(seen.out)["Uid"].split()[0] == "0"
 
 
-LENGTHS = [65_535, 65_536, 65_544, 131_072]
+LENGTHS = [65_536, 131_072] if IN_GUEST else [65_535, 65_536, 65_544, 131_072]
+#: How many of what there can be no thousands of.
+MANY = 200 if IN_GUEST else 2_000
 if ROUNDS >= 1000:
     LENGTHS += [65_530, 65_537, 70_000, 131_071, 1 << 20]
 
@@ -165,24 +177,24 @@ def test_long_values_are_whole_or_refused(root: Root, idmap: str) -> None:
                 )
                 seen = contained("/bin/look", "ids", user="0:0", extra_groups=range(1, length // 64), **run)
                 assert not seen.started or _ids(seen.out)["Uid"].split()[0] == "0", seen
-    for length in (341, 5000, 70_000):
+    for length in (341, 5000, MANY * 35):
         ranges = [[i * 2, 100_000 + i * 2, 1] for i in range(length)]
         seen = contained("/bin/look", "ids", rootfs=root, idmap={"uid": ranges, "gid": ranges})
         assert not seen.started and "idmap" in seen.error and "340" in seen.error, seen.error[:300]
-    many = {f"net.ipv4.conf.{'x' * 200}{i}.forwarding": "1" for i in range(2_000)}
+    many = {f"net.ipv4.conf.{'x' * 200}{i}.forwarding": "1" for i in range(MANY)}
     wrong: list[dict[str, Any]] = [
-        {"namespaces": {f"kind{i}": "new" for i in range(10_000)}},
+        {"namespaces": {f"kind{i}": "new" for i in range(MANY * 5)}},
         {"sysctls": many},
         {"sysctls": {"net.ipv4.ip_default_ttl": "7" * 70_000}},
         {"hostname": "x" * 70_000},
         {"rootfs": "/" + "x" * 70_000},
         {"mounts": [f"/{'x' * 5000}:/tmp/x"]},
-        {"files": {f"/tmp/{'y' * 300}{i}": "x" for i in range(1_000)}},
+        {"files": {f"/tmp/{'y' * 300}{i}": "x" for i in range(MANY // 2)}},
     ]
     for more in wrong:
         seen = contained("/bin/look", "ids", **{"rootfs": root, **more})
         assert not seen.started and seen.error, more.keys()
-    mounts = [f"{root / 'etc'}:/tmp/{i}" for i in range(400)]
+    mounts = [f"{root / 'etc'}:/tmp/{i}" for i in range(MANY // 5)]
     seen = contained("/bin/look", "cat", "/proc/self/mountinfo", rootfs=root, mounts=mounts)
     points = [line.split(" ")[4] for line in seen.out.splitlines()]
     assert sum(point.startswith("/tmp/") for point in points) == len(mounts) or (

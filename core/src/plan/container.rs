@@ -1081,12 +1081,12 @@ impl<'a> ContainerPlan<'a> {
     fn proc_of(&mut self, namespace: u16) -> u16 {
         const SET_FD: i32 = 5;
         let kind = "proc";
+        let hint = "the /proc of a pid namespace that is joined takes root and Linux 6.17; else join its user namespace too, or share both \
+                    in a pod";
         let (name, key) = (self.b.text(kind), self.b.text("pidns"));
-        let context = self.b.op(call::FSOPEN, [name, 1.into()]).path(kind).keep();
-        self.b
-            .op(call::FSCONFIG, [Arg::Slot(context), SET_FD.into(), key, 0.into(), Arg::Slot(namespace)])
-            .path("proc pidns")
-            .hint("the /proc of a pid namespace that is joined takes Linux 6.17; before, join its user namespace too, or share both in a pod");
+        let context = self.b.op(call::FSOPEN, [name, 1.into()]).path(kind).hint(hint).keep();
+        let args = [Arg::Slot(context), SET_FD.into(), key, 0.into(), Arg::Slot(namespace)];
+        self.b.op(call::FSCONFIG, args).path("proc pidns").hint(hint);
         self.finish_fs(context, kind, NOSUID | NODEV | NOEXEC)
     }
 

@@ -217,6 +217,7 @@ def checks() -> list[tuple[str, Callable[[], Count]]]:
             check(str(BIN / "mypy"), "--strict", "--cache-dir", str(TARGET / "mypy"), "tests/lib"),
         ),
         ("unsafe code", check(sys.executable, ".ci/unsafe.py")),
+        ("licences and origins of dependencies", check(sys.executable, ".ci/dependencies.py")),
         ("shell scripts", shell),
         ("the leak check itself", leak_check),
         ("the second try itself", second_try),

@@ -22,7 +22,7 @@ pub fn serve(socket: i32, proc: i32) -> i64 {
             core::slice::from_raw_parts_mut(base.add(2 * ROOM), 4 * ROOM),
         )
     };
-    let mut place = Place { call: sys::call, proc, buffer };
+    let mut place = Place { call: sys::call_of_plan, proc, buffer };
     loop {
         if !wait(socket, nr::POLLIN) {
             return 0;

@@ -3,7 +3,9 @@
 use crate::files;
 use crate::groups;
 use crate::nr;
-use crate::proto::{ANY, Header, Op, OwnerEntry, Record, RelayEntry, Span, arg, pseudo, record, section, slot};
+use crate::proto::{
+    ANY, Header, IdmapEntry, Op, OwnerEntry, Record, RelayEntry, Span, arg, pseudo, record, section, slot,
+};
 use crate::relay;
 use crate::sys::{self, sc};
 
@@ -78,12 +80,32 @@ impl Plan {
             || !self.fits(h.owners.into(), 1, 4)
             || !self.fits(u64::from(h.owners) + 4, self.owners().into(), core::mem::size_of::<OwnerEntry>() as u64)
             || !(0..self.owners()).all(|i| self.is_sound_owner(&self.owner(i), h.nslots))
+            || !(0..h.idmaps.len).all(|i| self.idmap(i).slot < h.nslots)
             || (h.cgroup_slot != u32::MAX && h.cgroup_slot >= h.nslots)
         {
             return false;
         }
-        h.sections.iter().all(|s| s.off % 8 == 0 && self.fits(s.off.into(), s.len.into(), op_size))
-            && h.sections.iter().all(|s| (0..s.len).all(|i| self.is_sound_op(&self.op(*s, i), h.nslots)))
+        // What is written to while it runs (slots, and the words of RELOCATE) is not what was looked at here: slots are last, data
+        // first.
+        let front = core::mem::size_of::<Header>() as u64;
+        let ends = |off: u32, len: u32, size: u64| (u64::from(off), u64::from(off) + u64::from(len) * size);
+        let owners = if h.owners == 0 { 0 } else { 1 };
+        let looked_at = [
+            ends(h.idmaps.off, h.idmaps.len, core::mem::size_of::<IdmapEntry>() as u64),
+            ends(h.owners, owners, 4 + u64::from(self.owners()) * core::mem::size_of::<OwnerEntry>() as u64),
+        ];
+        let mut data_end = u64::from(h.slots);
+        for (off, end) in looked_at.into_iter().chain(h.sections.iter().map(|s| ends(s.off, s.len, op_size))) {
+            if off != end {
+                if off < front || end > h.slots.into() {
+                    return false;
+                }
+                data_end = data_end.min(off);
+            }
+        }
+        data_end >= front
+            && h.sections.iter().all(|s| s.off % 8 == 0 && self.fits(s.off.into(), s.len.into(), op_size))
+            && h.sections.iter().all(|s| (0..s.len).all(|i| self.is_sound_op(&self.op(*s, i), h.nslots, data_end)))
     }
 
     fn is_sound_owner(&self, entry: &OwnerEntry, nslots: u32) -> bool {
@@ -91,20 +113,24 @@ impl Plan {
         entry.slot < nslots && maps.iter().all(|map| self.fits(map.off.into(), map.len.into(), 1))
     }
 
-    fn is_sound_op(&self, op: &Op, nslots: u32) -> bool {
+    /// `data_end`: where the data end that an operation may write to.
+    fn is_sound_op(&self, op: &Op, nslots: u32, data_end: u64) -> bool {
         let args = op.kinds.iter().zip(op.args).all(|(&kind, value)| match kind {
             arg::IMM => true,
             arg::DATA => value < self.len as u64,
             arg::SLOT => value < nslots.into(),
             _ => false,
         });
+        let of = |data: usize, count: usize| op.kinds[data] == arg::DATA && op.kinds[count] == arg::IMM;
         let data = match op.nr {
-            pseudo::RELOCATE => op.args[0] % 8 == 0 && self.fits(op.args[0], op.args[1], 8),
-            pseudo::CLOSE_OTHERS => {
-                op.kinds[0] == arg::DATA && op.args[0] % 4 == 0 && self.fits(op.args[0], op.args[1], 4)
+            pseudo::RELOCATE => {
+                let words = op.kinds[0] == arg::IMM && op.kinds[1] == arg::IMM && op.args[0] % 8 == 0;
+                let end = op.args[1].checked_mul(8).and_then(|n| n.checked_add(op.args[0]));
+                words && op.args[0] >= core::mem::size_of::<Header>() as u64 && end.is_some_and(|end| end <= data_end)
             }
+            pseudo::CLOSE_OTHERS => of(0, 1) && op.args[0] % 4 == 0 && self.fits(op.args[0], op.args[1], 4),
             pseudo::RELAY => {
-                let listed = op.kinds[0] == arg::DATA && op.args[0] % 8 == 0 && self.fits(op.args[0], op.args[1], 8);
+                let listed = of(0, 1) && op.args[0] % 8 == 0 && self.fits(op.args[0], op.args[1], 8);
                 listed
                     && (0..op.args[1]).all(|i| {
                         // SAFETY: just seen to lie within the mapping, and aligned.
@@ -112,10 +138,17 @@ impl Plan {
                         entry.slot < nslots
                     })
             }
-            pseudo::WRITE_ALL | pseudo::COMPARE => op.kinds[1] == arg::DATA && self.fits(op.args[1], op.args[2], 1),
+            pseudo::WRITE_ALL | pseudo::COMPARE => of(1, 2) && self.fits(op.args[1], op.args[2], 1),
+            pseudo::REMOVE_GROUP => op.kinds[1] == arg::DATA && self.is_text(op.args[1]),
             _ => true,
         };
         args && data && (op.out == slot::NONE || u32::from(op.out) < nslots)
+    }
+
+    /// Whether a NUL comes.
+    fn is_text(&self, at: u64) -> bool {
+        // SAFETY: within the mapping.
+        (at..self.len as u64).any(|at| unsafe { *self.base.add(at as usize) } == 0)
     }
 
     /// How many there are.
@@ -131,6 +164,11 @@ impl Plan {
         let first = self.header().owners as usize + 4;
         // SAFETY: they were checked to lie within the mapping, 4-aligned; callers keep index < owners().
         unsafe { *self.base.add(first).cast::<OwnerEntry>().add(index as usize) }
+    }
+
+    pub fn idmap(&self, index: u32) -> IdmapEntry {
+        // SAFETY: they were checked to lie within the mapping, 4-aligned; callers keep index < idmaps.len.
+        unsafe { *self.base.add(self.header().idmaps.off as usize).cast::<IdmapEntry>().add(index as usize) }
     }
 
     pub fn op(&self, span: Span, index: u32) -> Op {
@@ -204,7 +242,7 @@ impl Plan {
                     self.set_slot(op.out.into(), result);
                 }
                 let extra = if op.nr == pseudo::SKIP_IF_NEGATIVE && result == 1 { op.args[1] as u32 } else { 0 };
-                index += 1 + u32::from(op.skip_success) + extra;
+                index = (index + 1 + u32::from(op.skip_success)).saturating_add(extra);
             }
         }
         whole
@@ -222,7 +260,7 @@ impl Plan {
         }
         if op.nr < pseudo::BASE {
             loop {
-                let r = sys::call(op.nr, &args);
+                let r = sys::call_of_plan(op.nr, &args);
                 if r != -nr::EINTR as i64 {
                     return r;
                 }
@@ -235,7 +273,7 @@ impl Plan {
                     // SAFETY: is_sound_op checked offset and count.
                     let word = unsafe { &mut *self.base.add(args[0] as usize).cast::<u64>().add(i) };
                     if *word != 0 {
-                        *word += self.base as u64;
+                        *word = word.wrapping_add(self.base as u64);
                     }
                 }
                 0

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use crate::confine;
 use crate::interp::{NO_SECTION, Plan, check_lifeline, send_record};
 use crate::nr;
-use crate::proto::{IdmapEntry, MAGIC, MAX_FDS, Record, keeper_step, plan_flag, record, section, slot};
+use crate::proto::{MAGIC, MAX_FDS, Record, keeper_step, plan_flag, record, section, slot};
 use crate::sys::{self, PollFd, sc};
 
 /// Closes all descriptors but those in the plan's slots: otherwise one container would hold another's channel or lifeline.
@@ -172,8 +172,7 @@ fn idmap(plan: &Plan, proc: i32, pid: i32) -> bool {
     }
     let mut fine = true;
     for i in 0..span.len {
-        // SAFETY: the span was checked to lie within the mapping, 4-aligned.
-        let entry = unsafe { *plan.bytes(span).0.cast::<IdmapEntry>().add(i as usize) };
+        let entry = plan.idmap(i);
         // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
         let attr = [nr::MOUNT_ATTR_IDMAP, 0, 0, userns as u64];
         let recursive = if entry.recursive != 0 { nr::AT_RECURSIVE } else { 0 };

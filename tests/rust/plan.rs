@@ -151,6 +151,51 @@ fn nothing_points_outside() {
     }
 }
 
+/// What is written to while a plan runs is nothing that was looked at, and what was looked at is what is used.
+#[test]
+fn a_plan_that_would_change_itself_is_refused() {
+    let whole = plan();
+    // SAFETY: the buffer begins with a header of integers.
+    let header: Header = unsafe { whole.as_ptr().cast::<Header>().read_unaligned() };
+    let with_header = |header: Header| [bytes(&header), &whole[size_of::<Header>()..]].concat();
+    let first = header.sections[0].off;
+    let with_op = |op: Op| [&whole[..first as usize], bytes(&op), &whole[first as usize + size_of::<Op>()..]].concat();
+    let op = |nr, kinds: [u8; 3], args: [u64; 3]| {
+        let (mut all, mut values) = ([arg::IMM; 6], [0; 6]);
+        all[..3].copy_from_slice(&kinds);
+        values[..3].copy_from_slice(&args);
+        Op { nr, out: slot::NONE, kinds: all, args: values, ..Op::default() }
+    };
+    let data = size_of::<Header>() as u64;
+    use arg::{DATA, IMM, SLOT};
+    for (what, hostile) in [
+        ("slots over the header", with_header(Header { slots: 0, ..header })),
+        ("slots over operations", with_header(Header { slots: first, ..header })),
+        ("addresses over the header", with_op(op(pseudo::RELOCATE, [IMM; 3], [0, 2, 0]))),
+        ("addresses over operations", with_op(op(pseudo::RELOCATE, [IMM; 3], [first.into(), 1, 0]))),
+        ("addresses anywhere", with_op(op(pseudo::RELOCATE, [DATA, IMM, IMM], [data, 2, 0]))),
+        ("as many addresses as a slot says", with_op(op(pseudo::RELOCATE, [IMM, SLOT, IMM], [data, 2, 0]))),
+        ("as many bytes as a slot says", with_op(op(pseudo::WRITE_ALL, [SLOT, DATA, SLOT], [5, data, 6]))),
+        ("as many words as a slot says", with_op(op(pseudo::COMPARE, [SLOT, DATA, SLOT], [5, data, 6]))),
+        ("as many numbers as a slot says", with_op(op(pseudo::CLOSE_OTHERS, [DATA, SLOT, IMM], [data, 3, 0]))),
+        ("as many ports as a slot says", with_op(op(pseudo::RELAY, [DATA, SLOT, IMM], [data, 2, 0]))),
+        ("a name anywhere", with_op(op(pseudo::REMOVE_GROUP, [SLOT, IMM, IMM], [5, data, 0]))),
+        ("a name without an end", {
+            let last = whole.len() as u64 - 1;
+            let mut hostile = with_op(op(pseudo::REMOVE_GROUP, [SLOT, DATA, IMM], [5, last, 0]));
+            hostile[last as usize] = b'x';
+            hostile
+        }),
+        ("a mount in a slot that is none", {
+            let mut hostile = with_header(Header { idmaps: Span { off: data as u32, len: 1 }, ..header });
+            hostile[data as usize..data as usize + 4].copy_from_slice(&header.nslots.to_ne_bytes());
+            hostile
+        }),
+    ] {
+        assert!(map(&hostile).is_err(), "{what}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""The crates that are compiled into ringfence or into its tests: their licences, where they come from, which are there twice.
+
+What a database of flaws would tell takes the network (cargo audit); this does not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+# Each may be given on with "MIT OR Apache-2.0": they ask for their notice, and for nothing of who links with them.
+ACCEPTED = {
+    "MIT",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "Unicode-3.0",
+    "Unlicense",
+}
+REGISTRY = "registry+https://github.com/rust-lang/crates.io-index"
+# A crate in several versions is code twice. These are, until who asks for the older one goes on:
+TWICE = {
+    "bit-vec": "of proptest, for tests",
+    "bitflags": "cgroups-rs 0.5 has nix 0.25, which has bitflags 1",
+    "nix": "cgroups-rs 0.5 has nix 0.25",
+    "syn": "macros at build time, of zbus and of others",
+}
+
+
+def accepted(expression: str) -> bool:
+    """Whether an SPDX expression can be fulfilled by what is accepted."""
+    # An older way to write OR.
+    words = re.findall(r"\(|\)|[^()\s]+", expression.replace("/", " OR "))
+
+    def one() -> bool:
+        word = words.pop(0)
+        if word == "(":
+            value = either()
+            words.pop(0)
+            return value
+        if words[:1] == ["WITH"]:
+            word = f"{word} WITH {words[1]}"
+            del words[:2]
+        return word in ACCEPTED
+
+    def both() -> bool:
+        value = one()
+        while words[:1] == ["AND"]:
+            words.pop(0)
+            value &= one()
+        return value
+
+    def either() -> bool:
+        value = both()
+        while words[:1] == ["OR"]:
+            words.pop(0)
+            value |= both()
+        return value
+
+    return either()
+
+
+def main() -> int:
+    for expression, fine in [
+        ("MIT", True),
+        ("GPL-3.0 OR MIT", True),
+        ("MIT AND GPL-3.0", False),
+        ("(MIT OR X) AND Y", False),
+    ]:
+        assert accepted(expression) == fine, expression
+    command = ["cargo", "metadata", "--locked", "--format-version", "1"]
+    packages = json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)["packages"]
+    problems, versions = [], defaultdict[str, set[str]](set)
+    for package in packages:
+        name = f"{package['name']} {package['version']}"
+        versions[package["name"]].add(package["version"])
+        if not package["license"] or not accepted(package["license"]):
+            problems.append(f"{name}: licence {package['license']}")
+        ours = package["source"] is None and Path(package["manifest_path"]).is_relative_to(ROOT)
+        if package["source"] != REGISTRY and not ours:
+            problems.append(f"{name}: comes from {package['source'] or package['manifest_path']}")
+    for name, seen in sorted(versions.items()):
+        if len(seen) > 1 and name not in TWICE:
+            problems.append(
+                f"{name}: in versions {', '.join(sorted(seen))}; if that cannot be helped, say why in TWICE"
+            )
+    problems += [f"{name}: no longer there twice" for name in TWICE if len(versions[name]) < 2]
+    print("\n".join([*problems, f"{len(packages)} crates"]))
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -45,6 +45,8 @@ mod sys;
 mod systemd;
 #[doc = include_str!("testing.md")]
 pub mod testing {}
+#[doc = include_str!("threats.md")]
+pub mod threats {}
 mod tree;
 /// Directories that are made for containers.
 mod volume;

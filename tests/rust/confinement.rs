@@ -1,6 +1,6 @@
 //! What confines a program beside its credentials: rules of Landlock, profiles and labels, keyrings, securebits.
 //!
-//! tests/run: timeout=300 vm=root,delegated threads=1
+//! tests/run: timeout=300 vm=root threads=1
 
 use std::fs;
 

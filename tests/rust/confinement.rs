@@ -224,7 +224,8 @@ fn the_host_s_keys_are_out_of_reach() {
     let careless = std::process::Command::new(argv[0]).args(&argv[1..]).output().expect("python3").stdout;
     let careless = String::from_utf8(careless).expect("text");
     assert_eq!(careless, format!("found read added\n{own}\n"), "a child of the host has its keys");
-    let container = start(json!({}));
+    // The filter by default refuses the calls with which one would look.
+    let container = start(json!({"seccomp": "none"}));
     let mut command = Command::new("python3");
     command.args(&argv[1..]);
     let mut seen = vec![exec_in(&container, &command), exec_in(&container, &command)];
@@ -232,7 +233,7 @@ fn the_host_s_keys_are_out_of_reach() {
     for init in [true, false] {
         for idmap in ["auto", "host"] {
             if is_root() || idmap == "auto" {
-                seen.push(run(json!({"argv": argv, "init": init, "idmap": idmap})));
+                seen.push(run(json!({"argv": argv, "init": init, "idmap": idmap, "seccomp": "none"})));
             }
         }
     }

@@ -115,9 +115,16 @@ fn no_namespaces(rules: &mut Vec<SeccompRule>) {
     rules.push(SeccompRule::new(["clone3"], errno(libc::ENOSYS)));
 }
 
+/// What types into a terminal for somebody else, and what copies from a console and pastes into it.
+fn no_typing() -> Vec<SeccompRule> {
+    let refuse = |request| SeccompRule::new(["ioctl"], errno(libc::EPERM)).arg(1, INT, request);
+    vec![refuse(libc::TIOCSTI), refuse(libc::TIOCLINUX)]
+}
+
 fn default_rules(nesting: bool, context: &Context) -> Vec<SeccompRule> {
     let capabilities = context.capabilities | if nesting { 1 << SYS_ADMIN } else { 0 };
-    let mut rules = vec![allow(DEFAULT)];
+    let mut rules = no_typing();
+    rules.push(allow(DEFAULT));
     for (capability, names) in WITH_CAPABILITY {
         if capabilities & 1 << capability != 0 {
             rules.push(allow(names));
@@ -141,12 +148,8 @@ fn default_rules(nesting: bool, context: &Context) -> Vec<SeccompRule> {
 
 fn strict_rules() -> Vec<SeccompRule> {
     let names = words(DEFAULT).filter(|name| !words(NOT_STRICT).any(|not| not == *name));
-    let mut rules = vec![
-        // What is typed for somebody else, and what copies from a console.
-        SeccompRule::new(["ioctl"], errno(libc::EPERM)).arg(1, INT, libc::TIOCSTI),
-        SeccompRule::new(["ioctl"], errno(libc::EPERM)).arg(1, INT, libc::TIOCLINUX),
-        SeccompRule::new(names, SeccompAction::Allow),
-    ];
+    let mut rules = no_typing();
+    rules.push(SeccompRule::new(names, SeccompAction::Allow));
     // Files and fifos; devices and sockets come from others.
     for (name, mode) in [("mknod", 1), ("mknodat", 2)] {
         for kind in [0, libc::S_IFREG, libc::S_IFIFO] {

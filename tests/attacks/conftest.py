@@ -6,6 +6,7 @@ tests/run: as=root,user vm=root timeout=300
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,15 +19,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Root:
-    """A root file system with the attackers and nothing else."""
-    return Root(tmp_path / "root")
+def on_disk() -> Iterator[Path]:
+    """A directory where files are devices and add capabilities: /tmp is often mounted so that they do not."""
+    with tempfile.TemporaryDirectory(prefix="ringfence-attacks-", dir="/var/tmp") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
 
 
 @pytest.fixture
-def outside(tmp_path: Path) -> Path:
+def root(on_disk: Path) -> Root:
+    """A root file system with the attackers and nothing else."""
+    return Root(on_disk / "root")
+
+
+@pytest.fixture
+def outside(on_disk: Path) -> Path:
     """A directory of the host's, which nobody shares, with a file."""
-    directory = tmp_path / "outside"
+    directory = on_disk / "outside"
     directory.mkdir()
     (directory / "file").write_text("untouched\n")
     return directory

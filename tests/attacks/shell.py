@@ -1,13 +1,15 @@
-"""A session leader on a terminal, its standard input, that starts an attacker there as an interactive shell does.
+"""A session leader on a terminal, its standard input, that starts attackers there one after the other, as an interactive shell does.
 
-    shell.py LAUNCHER ROOT ARGUMENT...       LAUNCHER: careless, start:IDMAP, exec:IDMAP, terminal:IDMAP
+    shell.py LAUNCHER ROOT ATTACKS       LAUNCHER: careless, start:IDMAP, exec:IDMAP, terminal:IDMAP
 
-It prints what of itself was reached: `signalled`, `background` (it is no more the terminal's foreground), `typed TEXT`.
+ATTACKS is an object in JSON: name -> arguments. It prints one: name -> what of itself was reached: `signalled`, `background` (it is no
+more the terminal's foreground), `typed TEXT`.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import select
 import signal
@@ -37,23 +39,26 @@ def _launch(launcher: str, root: str, argv: list[str]) -> None:
                 process.wait(30)
 
 
-def main(launcher: str, root: str, argv: list[str]) -> None:
+def main(launcher: str, root: str, attacks: dict[str, list[str]]) -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     settings = termios.tcgetattr(0)
     settings[3] &= ~termios.ECHO
     termios.tcsetattr(0, termios.TCSANOW, settings)
-    found = []
-    signal.signal(signal.SIGUSR1, lambda number, frame: found.append("signalled"))
-    _launch(launcher, root, argv)
-    time.sleep(0.05)
-    if os.tcgetpgrp(0) != os.getpgrp():
-        found.append("background")
-        signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        os.tcsetpgrp(0, os.getpgrp())
-    if select.select([0], [], [], 0)[0]:
-        found.append("typed " + os.read(0, 100).decode().rstrip())
-    print(" ".join(found))
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    results = {}
+    for name, argv in attacks.items():
+        found = []
+        signal.signal(signal.SIGUSR1, lambda number, frame, found=found: found.append("signalled"))
+        _launch(launcher, root, argv)
+        time.sleep(0.05)
+        if os.tcgetpgrp(0) != os.getpgrp():
+            found.append("background")
+            os.tcsetpgrp(0, os.getpgrp())
+        if select.select([0], [], [], 0)[0]:
+            found.append("typed " + os.read(0, 100).decode().rstrip())
+        results[name] = " ".join(found)
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))

@@ -9,8 +9,6 @@ import os
 import random
 import re
 import struct
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +18,6 @@ from launchers import IN_GUEST, IS_ROOT, ROUNDS, Root, careless, contained
 import ringfence
 
 NET_RAW = 1 << 13
-
-
-@pytest.fixture
-def root() -> Iterator[Root]:
-    """As everywhere, where files may add capabilities: /tmp is often mounted nosuid."""
-    with tempfile.TemporaryDirectory(prefix="ringfence-attacks-", dir="/var/tmp") as directory:
-        Path(directory).chmod(0o755)
-        yield Root(Path(directory, "root"))
 
 
 def _ids(seen: str) -> dict[str, str]:

@@ -144,19 +144,18 @@ def test_a_careless_file_system_follows_the_image(root: Root, outside: Path, nam
 
 
 @pytest.mark.parametrize("name", ["proc", "sys", "dev"])
-@pytest.mark.parametrize("target", ["{outside}", "../outside", "/tmp", "bin", "/proc/self/root"])
 @pytest.mark.parametrize("layers", [False, True])
-def test_file_systems_do_not_follow_the_image(
-    root: Root, outside: Path, idmap: str, name: str, target: str, layers: bool
-) -> None:
+def test_file_systems_do_not_follow_the_image(root: Root, outside: Path, idmap: str, name: str, layers: bool) -> None:
     """Classes 8 and 9: where a directory of the container has to be, a symlink is refused, wherever it leads."""
     (root / name).rmdir()
-    (root / name).symlink_to(target.format(outside=outside))
-    before, image = tree(outside), tree(root.path)
-    rootfs: Any = {"lower": [str(root)]} if layers else root
-    seen = contained("/bin/look", "count", rootfs=rootfs, idmap=idmap)
-    assert not seen.started and "symlink" in seen.error and f"/{name}" in seen.error, seen
-    assert tree(outside) == before and set(tree(root.path)) == set(image)
+    for target in (outside, "../outside", "/tmp", "bin", "/proc/self/root"):
+        (root / name).symlink_to(target)
+        before, image = tree(outside), tree(root.path)
+        rootfs: Any = {"lower": [str(root)]} if layers else root
+        seen = contained("/bin/look", "count", rootfs=rootfs, idmap=idmap)
+        assert not seen.started and "symlink" in seen.error and f"/{name}" in seen.error, seen
+        assert tree(outside) == before and set(tree(root.path)) == set(image)
+        (root / name).unlink()
 
 
 @pytest.mark.parametrize("name", ["proc", "sys", "dev"])

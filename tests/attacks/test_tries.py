@@ -79,8 +79,8 @@ def words() -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def trying(tmp_path: Path) -> Root:
-    made = Root(tmp_path / "root", "tries")
+def trying(on_disk: Path) -> Root:
+    made = Root(on_disk / "root", "tries")
     (made / "tmp").chmod(0o1777)
     return made
 

@@ -785,7 +785,7 @@ impl<'a> ContainerPlan<'a> {
             RootfsKind::Directory(path) => {
                 let root = self.tree(&path, true, true);
                 // Nodes of an image, and those that root makes where its ids are the host's, are the host's devices.
-                self.set_attributes(root, NODEV | NOSUID * u64::from(self.is_own(Ns::User)), true);
+                self.set_attributes(root, NODEV | (NOSUID * u64::from(self.is_own(Ns::User))), true);
                 root
             }
             RootfsKind::Layers { lower, upper } => {

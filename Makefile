@@ -3,7 +3,7 @@
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: demo test test-vm bench install clean
+.PHONY: demo test test-vm bench fuzz install clean
 
 demo:
 	@tests/setup --for demo
@@ -20,6 +20,10 @@ test-vm:
 bench:
 	@tests/setup --for bench
 	@tests/bench/run
+
+fuzz:
+	@tests/setup --for demo
+	@tests/fuzz/run
 
 install:
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' capi/install.sh

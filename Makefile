@@ -3,7 +3,7 @@
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: demo test test-vm attacks bench install clean
+.PHONY: demo test test-vm attacks bench fuzz install clean
 
 demo:
 	@tests/setup --for demo
@@ -24,6 +24,10 @@ attacks:
 bench:
 	@tests/setup --for bench
 	@tests/bench/run
+
+fuzz:
+	@tests/setup --for demo
+	@tests/fuzz/run
 
 install:
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' capi/install.sh

@@ -2133,3 +2133,15 @@ pub fn run(spec: &Spec, input: Option<&[u8]>, timeout: Option<Duration>) -> Resu
     closed?;
     Ok(output)
 }
+
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(text: &str) {
+    ready::fuzz(text);
+    net_usage::fuzz(text);
+    processes::fuzz(text);
+    beancounters::fuzz(text);
+    reach::fuzz(text);
+    let _ = Pod::parse_share(text);
+    let _ = LogOptions::from_json(text);
+    let _ = EventOptions::from_json(text);
+}

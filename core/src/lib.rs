@@ -14,6 +14,10 @@ pub mod doctor;
 pub mod entering {}
 mod error;
 mod events;
+/// What fuzzers feed.
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzz;
 #[doc = include_str!("files.md")]
 pub mod files {}
 /// Several containers with an order.

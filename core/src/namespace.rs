@@ -20,7 +20,7 @@ use crate::spec::{NamespaceKind, NamespaceSource};
 use crate::sys::nsfs;
 
 /// All namespaces of the machine.
-mod list;
+pub(crate) mod list;
 /// Process ids where the kernel has no call for it.
 mod translate;
 

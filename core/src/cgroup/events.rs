@@ -568,6 +568,20 @@ fn kernel_marks_triggers() -> bool {
     (numbers.next(), numbers.next()) >= (Some(6), Some(6))
 }
 
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(text: &str, later: &str) {
+    for (key, kind) in [
+        ("oom_kill", EventKind::OomKill),
+        ("populated", EventKind::Empty),
+        ("frozen", EventKind::Frozen),
+        ("", EventKind::OomKill),
+    ] {
+        if let Some(mut line) = Line::new(key, kind, text) {
+            line.update(later, &mut Vec::new());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -352,6 +352,17 @@ pub(super) fn absence(layout: &Layout, controller: Controller) -> (String, &'sta
     }
 }
 
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(mountinfo: &[u8], memberships: &[u8]) {
+    let layout = Layout::parse(mountinfo, memberships);
+    layout.kind();
+    for hierarchy in &layout.hierarchies {
+        if let Some(own) = &hierarchy.own {
+            assert!(own.components().all(|part| !matches!(part, Component::ParentDir)), "{own:?}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

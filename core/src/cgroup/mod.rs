@@ -28,11 +28,11 @@ use v1::V1Group;
 /// What limits name: block devices, huge pages.
 mod devices;
 /// What a group tells of itself.
-mod events;
+pub(crate) mod events;
 /// Control files and directories.
 mod file;
 /// Which hierarchies there are, and where the caller is in them.
-mod layout;
+pub(crate) mod layout;
 /// Limits as the kernel takes them.
 mod limits;
 /// The directories in which groups are made.
@@ -54,7 +54,7 @@ mod tests;
 /// Changes of a group that is in use.
 mod update;
 /// What a group uses and used.
-mod usage;
+pub(crate) mod usage;
 /// cgroup v1, through cgroups-rs.
 mod v1;
 /// cgroup v2.

@@ -1019,6 +1019,19 @@ impl Group {
     }
 }
 
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(text: &str) {
+    let mut usage = Usage::default();
+    let tables = [V2_MEMORY, V2_CPU, V2_IO, PRESSURE, PIDS, V1_MEMORY, V1_CPU, V1_CPUACCT, V1_IO];
+    for (_, parse) in tables.into_iter().flatten() {
+        parse(text, &mut usage);
+    }
+    for (_, parse) in [V2_HUGEPAGES, V1_HUGEPAGES].into_iter().flatten() {
+        parse(text, &mut HugePageUsage::default());
+    }
+    let _ = usage.to_json();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -426,6 +426,14 @@ fn table(
     ]
 }
 
+#[cfg(any(fuzzing, test))]
+pub(super) fn fuzz(text: &str) {
+    locks(text, &[1, 2]);
+    figure(text, "TCP:", "inuse");
+    queued(text);
+    pty_mount(text);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -94,6 +94,11 @@ fn parse(text: &str) -> Devices {
     text.lines().filter_map(device).collect()
 }
 
+#[cfg(any(fuzzing, test))]
+pub(super) fn fuzz(text: &str) {
+    parse(text);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

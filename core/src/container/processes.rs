@@ -204,6 +204,15 @@ fn ticks() -> u64 {
     nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(1).max(1) as u64
 }
 
+#[cfg(any(fuzzing, test))]
+pub(super) fn fuzz(text: &str) {
+    if let Some((_, fields)) = stat_fields(text) {
+        fields.for_each(drop);
+    }
+    status_field::<u32>(text, "Uid:", 1);
+    own_group(text);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -220,6 +220,14 @@ fn set_blocking(fd: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
+#[cfg(any(fuzzing, test))]
+pub(super) fn fuzz(text: &str) {
+    if let Ok(address) = Address::parse(text) {
+        assert!((2..=128).contains(&address.bytes().len()));
+        address.domain();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -780,14 +780,8 @@ fn go_on(asking: &mut Asking, to: &Target) -> std::result::Result<Option<u16>, S
     asking.sent = usize::MAX;
     let mut file = std::fs::File::from(asking.socket.try_clone().map_err(|e| e.to_string())?);
     loop {
-        if let Some(end) = asking.head.iter().position(|byte| *byte == b'\n') {
-            let line = String::from_utf8_lossy(&asking.head[..end]);
-            let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split_ascii_whitespace().nth(1));
-            let status = status.and_then(|status| status.parse().ok()).filter(|status| (100..=599).contains(status));
-            return status.map(Some).ok_or_else(|| "it does not speak HTTP/1".to_owned());
-        }
-        if asking.head.len() >= HTTP_HEAD {
-            return Err("it does not speak HTTP/1".to_owned());
+        if let Some(status) = status_of(&asking.head)? {
+            return Ok(Some(status));
         }
         let mut block = [0; 512];
         match file.read(&mut block) {
@@ -800,8 +794,36 @@ fn go_on(asking: &mut Asking, to: &Target) -> std::result::Result<Option<u16>, S
     }
 }
 
+/// Of the first line of an answer, as soon as it is whole.
+fn status_of(head: &[u8]) -> std::result::Result<Option<u16>, String> {
+    let no_http = || "it does not speak HTTP/1".to_owned();
+    let Some(end) = head.iter().position(|byte| *byte == b'\n') else {
+        return if head.len() < HTTP_HEAD { Ok(None) } else { Err(no_http()) };
+    };
+    let line = String::from_utf8_lossy(&head[..end]);
+    let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split_ascii_whitespace().nth(1));
+    let status = status.and_then(|status| status.parse().ok()).filter(|status| (100..=599).contains(status));
+    status.map(Some).ok_or_else(no_http)
+}
+
 fn is_ready(fd: BorrowedFd<'_>, events: PollFlags) -> bool {
     poll(&mut [PollFd::new(fd, events)], PollTimeout::ZERO).is_ok_and(|n| n > 0)
+}
+
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(text: &str) {
+    let http = HttpCheck { url: text.to_owned(), status: None };
+    if let Ok(target) = Target::parse(&http) {
+        // One request, whatever the address says.
+        assert_eq!(target.request.matches("\r\n\r\n").count(), 1, "{:?}", target.request);
+        assert!(target.request.ends_with("\r\n\r\n") && target.request.starts_with("GET /"), "{:?}", target.request);
+        assert_eq!(target.request.lines().count(), 6, "{:?}", target.request);
+    }
+    if let Ok(Some(status)) = status_of(text.as_bytes()) {
+        assert!((100..=599).contains(&status));
+    }
+    has_port(text, 80, Some("0A"));
+    let _ = WaitFor::from_json(text);
 }
 
 #[cfg(test)]

@@ -192,6 +192,13 @@ pub(super) fn user_name(uid: u32) -> Option<String> {
     })
 }
 
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(text: &str) {
+    chrooted(text);
+    version(text);
+    sub_ids(text, 1000, Some("user"));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

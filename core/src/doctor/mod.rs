@@ -3,7 +3,7 @@
 //! What can be tried is tried, in short-lived tasks of their own; files are asked only for the reasons. Nothing is changed.
 
 mod explain;
-mod facts;
+pub(crate) mod facts;
 
 use std::fmt;
 use std::fs;

@@ -76,7 +76,10 @@ fn others(file: &str, own: u32) -> Vec<(u32, u32)> {
 }
 
 fn user_name(uid: u32) -> Option<String> {
-    let passwd = fs::read_to_string("/etc/passwd").ok()?;
+    name_of(&fs::read_to_string("/etc/passwd").ok()?, uid)
+}
+
+fn name_of(passwd: &str, uid: u32) -> Option<String> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
@@ -85,7 +88,10 @@ fn user_name(uid: u32) -> Option<String> {
 }
 
 fn sub_ids(file: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
-    let Ok(text) = fs::read_to_string(file) else { return Vec::new() };
+    fs::read_to_string(file).map_or(Vec::new(), |text| sub_ids_of(&text, uid, name))
+}
+
+fn sub_ids_of(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
     text.lines()
         .filter_map(|line| {
             let mut fields = line.trim().split(':');
@@ -1020,6 +1026,15 @@ fn fd_is_dir(fd: RawFd) -> Result<bool> {
         return Err(Error::io("fstat", &std::io::Error::last_os_error()).with_kind(ErrorKind::InvalidArgument));
     }
     Ok(stat.st_mode & libc::S_IFMT == libc::S_IFDIR)
+}
+
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(text: &str) {
+    for point in parse_mountinfo(text) {
+        let _ = mount_of(&parse_mountinfo(text), &point.path);
+    }
+    let name = name_of(text, 1000);
+    sub_ids_of(text, 1000, name.as_deref());
 }
 
 #[cfg(test)]

@@ -372,6 +372,13 @@ fn command(pid: i32) -> Option<String> {
     Some(format!("[{}]", String::from_utf8_lossy(name.strip_suffix(b"\n").unwrap_or(&name))))
 }
 
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    parse(bytes);
+    bytes.split(|&byte| byte == b'\n').for_each(|line| drop(mounted(line)));
+    unescape(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -99,3 +99,10 @@ pub(super) fn forget(socket: &Socket, ports: &[Published]) {
         }
     }
 }
+
+#[cfg(any(fuzzing, test))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let answers = Answers { address: [10, 0, 0, 2].into(), ports: BTreeSet::from([(6, [0, 80])]) };
+    answers.are_of(bytes);
+    find(bytes, ZONE);
+}

@@ -6,6 +6,9 @@ mod attach;
 mod connections;
 /// What a filter of nftables says between two sides of a bridge.
 mod firewall;
+/// What fuzzers feed.
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 /// Devices, addresses, routes: the messages.
 mod link;
 /// Masquerade, and ports that lead to containers.

@@ -397,19 +397,22 @@ impl Socket {
         const GETCHAIN: u16 = 4;
         let question = Message::of_nftables(0, GETCHAIN, |_| {});
         let chains = self.ask(NLM_F_DUMP, question, "list chains of nftables", "").ok()?;
-        chains.iter().find_map(|chain| {
-            let family = match *chain.first()? {
-                NFPROTO_INET => "inet",
-                NFPROTO_IPV4 if !ipv6 => "ip",
-                NFPROTO_IPV6 if ipv6 => "ip6",
-                _ => return None,
-            };
-            let value = |kind: u16| attributes_of(chain.get(4..)?).find(|one| one.0 == kind).map(|one| one.1);
-            let hook = attributes_of(value(4)?).find(|one| one.0 == 1)?.1;
-            let drops = hook == number(FORWARD) && value(5)? == number(NF_DROP);
-            drops.then_some(format!("{family} {} {}", text_of(value(1)?), text_of(value(3)?)))
-        })
+        chains.iter().find_map(|chain| closed(chain, ipv6))
     }
+}
+
+/// Of a chain that drops what is forwarded and that no rule lets through.
+pub(super) fn closed(chain: &[u8], ipv6: bool) -> Option<String> {
+    let family = match *chain.first()? {
+        NFPROTO_INET => "inet",
+        NFPROTO_IPV4 if !ipv6 => "ip",
+        NFPROTO_IPV6 if ipv6 => "ip6",
+        _ => return None,
+    };
+    let value = |kind: u16| attributes_of(chain.get(4..)?).find(|one| one.0 == kind).map(|one| one.1);
+    let hook = attributes_of(value(4)?).find(|one| one.0 == 1)?.1;
+    let drops = hook == number(FORWARD) && value(5)? == number(NF_DROP);
+    drops.then_some(format!("{family} {} {}", text_of(value(1)?), text_of(value(3)?)))
 }
 
 #[cfg(test)]

@@ -339,6 +339,65 @@ impl Batch {
     }
 }
 
+#[cfg(any(fuzzing, test))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    fn all(bytes: &[u8], depth: usize) {
+        for (_, value) in attributes_of(bytes) {
+            text_of(value);
+            if depth < 4 {
+                all(value, depth + 1);
+            }
+        }
+    }
+    for answer in answers(bytes) {
+        answer.errno();
+        answer.words();
+        all(answer.payload, 0);
+    }
+    kinds(bytes).for_each(drop);
+}
+
+/// What is encoded: whole messages, one behind the other, of attributes that fill them.
+#[cfg(any(fuzzing, test))]
+impl Batch {
+    /// `attributes`: where those of a message of this kind begin, or nothing is known of it.
+    pub(super) fn assert_sound(mut self, attributes: impl Fn(u16) -> Option<usize>) {
+        let (count, starts) = (self.tags.len(), self.starts.clone());
+        let bytes = self.seal(7).to_owned();
+        let found: Vec<Answer<'_>> = answers(&bytes).collect();
+        assert_eq!((found.len(), starts.len()), (count, count));
+        let mut end = 0;
+        for (number, (start, answer)) in starts.into_iter().zip(&found).enumerate() {
+            assert_eq!((start, start % 4), (end, 0));
+            end = start + (HEADER + answer.payload.len()).next_multiple_of(4);
+            assert_eq!((answer.sequence, answer.flags & NLM_F_REQUEST), (7 + number as u32, NLM_F_REQUEST));
+            if let Some(front) = attributes(answer.kind) {
+                assert_filled(&answer.payload[front..]);
+            }
+        }
+        assert_eq!(end, bytes.len());
+        let asked: Vec<_> = found.iter().enumerate().filter(|(_, one)| one.flags & NLM_F_ACK != 0).collect();
+        assert!(count == 0 || asked.iter().any(|(number, _)| *number == self.last));
+    }
+}
+
+/// Attributes to the last byte, and so are those in them that say that they have some.
+#[cfg(any(fuzzing, test))]
+pub(super) fn assert_filled(bytes: &[u8]) {
+    let mut at = 0;
+    for (kind, value) in attributes_of(bytes) {
+        let word = u16::from_ne_bytes([bytes[at + 2], bytes[at + 3]]);
+        assert_eq!(word & 0x3fff, kind);
+        if word & NLA_F_NESTED != 0 {
+            assert_filled(value);
+        }
+        let end = at + 4 + value.len();
+        at = end.next_multiple_of(4);
+        assert!(bytes[end..at.min(bytes.len())].iter().all(|byte| *byte == 0), "the padding is zero");
+    }
+    assert_eq!(at, bytes.len());
+}
+
 #[cfg(test)]
 mod tests {
     use netlink_packet_route::RouteNetlinkMessage;

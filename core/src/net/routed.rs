@@ -273,13 +273,16 @@ fn found(socket: &Socket, address: IpAddr) -> Result<Option<(Option<u32>, bool)>
         }
         Err(e) => return Err(e),
     };
-    let mut routes = answers.iter().filter_map(|bytes| RouteMessage::parse(bytes).ok());
-    let Some(route) = routes.find(|route| route.header.destination_prefix_length == bits) else { return Ok(None) };
+    Ok(answers.iter().find_map(|bytes| route_of(bytes, bits)))
+}
+
+fn route_of(bytes: &[u8], bits: u8) -> Option<(Option<u32>, bool)> {
+    let route = RouteMessage::parse(bytes).ok().filter(|route| route.header.destination_prefix_length == bits)?;
     let device = route.attributes.iter().find_map(|one| match one {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,
     });
-    Ok(Some((device, route.header.kind == RouteType::Local)))
+    Some((device, route.header.kind == RouteType::Local))
 }
 
 /// That the host answers for an address on a device.
@@ -295,7 +298,11 @@ fn entries(socket: &Socket) -> Result<Vec<Entry>> {
     question.header.flags = NeighbourFlags::Proxy;
     let question = RouteNetlinkMessage::GetNeighbour(question);
     let all = socket.ask(NLM_F_DUMP, question, "list answers for addresses", "")?;
-    let read = |bytes: &Vec<u8>| {
+    Ok(all.iter().filter_map(|bytes| Entry::parse(bytes)).collect())
+}
+
+impl Entry {
+    fn parse(bytes: &[u8]) -> Option<Self> {
         let entry = NeighbourMessage::parse(bytes).ok()?;
         let address = entry.attributes.iter().find_map(|one| match one {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::from(*address)),
@@ -303,9 +310,8 @@ fn entries(socket: &Socket) -> Result<Vec<Entry>> {
             _ => None,
         })?;
         let is_ours = entry.attributes.contains(&NeighbourAttribute::Protocol(RouteProtocol::Other(PROTOCOL)));
-        Some(Entry { device: entry.header.ifindex, address, is_ours })
-    };
-    Ok(all.iter().filter_map(read).collect())
+        Some(Self { device: entry.header.ifindex, address, is_ours })
+    }
 }
 
 /// Removes entries of containers whose program and keeper were killed: those of this library whose address has no route any more.
@@ -401,6 +407,22 @@ fn neighbour_advertisement(mac: [u8; 6], address: Ipv6Addr) -> Vec<u8> {
     let ethernet = [&[0x33, 0x33, 0, 0, 0, 1][..], &mac, &[0x86, 0xdd]].concat();
     let ip = [&[0x60, 0, 0, 0, 0, length, ICMPV6, 255][..], &from, &to].concat();
     [ethernet, ip, icmp].concat()
+}
+
+#[cfg(any(fuzzing, test))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    Entry::parse(bytes);
+    route_of(bytes, 32);
+}
+
+#[cfg(any(fuzzing, test))]
+impl Batch {
+    pub(super) fn fuzz_sources(&mut self, table: &str, device: &str, addresses: &[IpAddr]) {
+        self.transaction(|batch| {
+            batch.owned_table(table);
+            batch.sources_of(table, device, addresses);
+        });
+    }
 }
 
 #[cfg(test)]

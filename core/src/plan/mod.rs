@@ -36,10 +36,10 @@ use serde_json::{Value, json};
 
 use self::builder::{Compiled, Tag};
 use crate::error::Result;
-use crate::proto::{Op, arg, pseudo, slot};
+use crate::proto::{Op, arg, pseudo, section, slot};
 use crate::spec::Spec;
 
-const SECTIONS: [&str; 5] = ["prepare", "setup", "payload", "undo", "lift"];
+const SECTIONS: [&str; section::COUNT] = ["prepare", "setup", "payload", "undo", "lift", "end"];
 
 /// What a start would do, step by step. `Display` is for people.
 #[derive(Clone)]
@@ -65,6 +65,11 @@ impl Plan {
             .map(crate::spec::NamespaceKind::name)
             .collect();
         Self { compiled, needs, clone_flags, maps: facts.idmaps.clone() }
+    }
+
+    #[cfg(any(fuzzing, test))]
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.compiled.buffer
     }
 
     fn argument(&self, op: &Op, index: usize) -> Value {
@@ -108,7 +113,7 @@ impl Plan {
     }
 
     /// `{"namespaces": [...], "uid_map", "gid_map", "owners": [{"field", "uid_map", "gid_map"}...], "steps": [{"section", "index", "field", "call", "path", "args",
-    /// "result", "may_fail_with"}...]}`; the sections `lift` and `undo` are what happens after the end.
+    /// "result", "may_fail_with"}...]}`; the sections `end`, `lift` and `undo` are what happens after the end.
     pub fn to_json(&self) -> String {
         let steps: Vec<Value> = self
             .steps()

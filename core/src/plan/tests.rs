@@ -237,6 +237,15 @@ fn read<T: Copy>(buffer: &[u8], at: usize) -> T {
     unsafe { buffer.as_ptr().add(at).cast::<T>().read_unaligned() }
 }
 
+#[test]
+fn every_section_has_a_name() {
+    let facts = Facts { kill_group: Some((0, "rf-1-2-3".into())), ..root_facts() };
+    let plan = Plan::compile(&spec("{}"), &facts);
+    let shown = plan.to_string();
+    assert!(shown.contains("\nend:\n"), "{shown}");
+    assert!(plan.to_json().contains(r#""section":"end""#));
+}
+
 /// What the keeper looks at before it runs a plan.
 fn assert_sound(compiled: &Compiled) {
     let buffer = &compiled.buffer;

@@ -253,6 +253,13 @@ fn end(process: Identity, still: impl Fn(Identity) -> bool, report: &mut GcRepor
     }
 }
 
+#[cfg(any(fuzzing, test))]
+pub(super) fn fuzz(text: &str) {
+    if let Some(status) = Status::parse(text) {
+        status.confined();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

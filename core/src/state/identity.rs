@@ -108,6 +108,13 @@ pub(super) fn pid_namespace() -> u64 {
     fs::metadata("/proc/self/ns/pid").map_or(0, |m| m.ino())
 }
 
+#[cfg(any(fuzzing, test))]
+pub(super) fn fuzz(text: &str) {
+    if let Some(stat) = Stat::parse(text) {
+        stat.runs();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -427,6 +427,12 @@ impl Bits {
     }
 }
 
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(text: &str) {
+    denied(&sub_ids(text), &[]);
+    assert!(mapped(text).windows(2).all(|pair| pair[0].end < pair[1].start), "{:?}", mapped(text));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

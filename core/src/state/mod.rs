@@ -192,6 +192,15 @@ fn exit_code(status: i32) -> Option<i32> {
     }
 }
 
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    ids::fuzz(&text);
+    identity::fuzz(&text);
+    gc::fuzz(&text);
+    names::fuzz(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

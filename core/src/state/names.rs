@@ -586,6 +586,15 @@ fn parse_status(bytes: &[u8]) -> Status {
     found
 }
 
+#[cfg(any(fuzzing, test))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    parse_status(bytes);
+    if let Ok(record) = serde_json::from_slice::<OnDisk>(bytes) {
+        let text = serde_json::to_vec(&record).expect("what was read can be written");
+        serde_json::from_slice::<OnDisk>(&text).expect("and read again");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::Process;

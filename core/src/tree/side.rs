@@ -669,6 +669,16 @@ pub(crate) fn checked<'p>(path: &'p [u8], field: &str) -> Result<&'p [u8]> {
     Err(Error::new(ErrorKind::InvalidArgument, why).with_field(field))
 }
 
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    for name in names(bytes).unwrap_or_default() {
+        assert!(!name.is_empty() && !name.contains(&b'/') && !name.contains(&0) && name != b".." && name != b".");
+    }
+    if bytes.len() >= Stat::LEN {
+        Stat::parse(bytes).what();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -624,30 +624,36 @@ impl Filter {
         let mut found = BTreeMap::new();
         let step = "read counters of nftables";
         for payload in socket.ask(NLM_F_DUMP, message, step, TABLE)? {
-            let (mut name, mut count) = (String::new(), FirewallCount::default());
-            // Behind struct nfgenmsg.
-            for (kind, value) in attributes_of(payload.get(4..).unwrap_or_default()) {
-                match kind {
-                    2 => name = text_of(value),
-                    4 => {
-                        for (kind, value) in attributes_of(value) {
-                            let figure = value.try_into().map(u64::from_be_bytes).unwrap_or_default();
-                            match kind {
-                                1 => count.bytes = figure,
-                                2 => count.packets = figure,
-                                _ => {}
-                            }
-                        }
-                    }
-                    _ => {}
-                }
-            }
+            let (name, count) = count_of(&payload);
             found.insert(name, count);
         }
         let of = |what: &str| found.get(&counter(port, kept.generation, what)).copied().unwrap_or_default();
         let rules = (0..kept.firewall.rules.len()).map(|i| of(&i.to_string())).collect();
         Ok((rules, DEFAULTS.map(|(_, what)| of(what))))
     }
+}
+
+/// A counter of nftables: its name, and what it counted.
+pub(in super::super) fn count_of(payload: &[u8]) -> (String, FirewallCount) {
+    let (mut name, mut count) = (String::new(), FirewallCount::default());
+    // Behind struct nfgenmsg.
+    for (kind, value) in attributes_of(payload.get(4..).unwrap_or_default()) {
+        match kind {
+            2 => name = text_of(value),
+            4 => {
+                for (kind, value) in attributes_of(value) {
+                    let figure = value.try_into().map(u64::from_be_bytes).unwrap_or_default();
+                    match kind {
+                        1 => count.bytes = figure,
+                        2 => count.packets = figure,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    (name, count)
 }
 
 impl Batch {
@@ -1067,5 +1073,31 @@ fn families(rule: &FirewallRule) -> Vec<Option<Family>> {
         (Some(FirewallPeer::Net(net)), _) => vec![Some(Family::of(net.addr()))],
         (Some(FirewallPeer::Name(_)), _) | (None, Some(FirewallProtocol::Icmp)) => FAMILIES.map(Some).into(),
         (None, _) => vec![None],
+    }
+}
+
+#[cfg(any(fuzzing, test))]
+impl Batch {
+    /// All that a firewall has the kernel do, from the first port of a network that has one to the last.
+    pub(in super::super) fn fuzz_filter(&mut self, member: &Member<'_>, firewall: &Firewall, broadcasts: &[Ipv4Addr]) {
+        let kept = Kept { firewall: firewall.clone(), generation: member.port };
+        let names: BTreeMap<String, u32> = names_of(firewall).zip(1..).collect();
+        self.transaction(|batch| {
+            batch.filter(broadcasts);
+            for number in names.values() {
+                FAMILIES.into_iter().for_each(|family| batch.set(&peer(*number, family)));
+                batch.addresses(NEWSETELEM, *number, member);
+            }
+            batch.flows(BEGAN, NOTE, member.port);
+            batch.flows(ASKED, ASK, member.port);
+            batch.counters(NEWOBJ, member.port, &kept);
+            for (chain, direction, reversed) in
+                [(OUTGOING, Direction::Out, false), (INCOMING_REVERSED, Direction::In, true)]
+            {
+                batch.list(member.port, chain, &kept, direction, reversed, &names);
+            }
+            batch.map_port(ABOUT, member.port);
+            batch.unmap_port(ABOUT, member.port);
+        });
     }
 }

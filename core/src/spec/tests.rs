@@ -1007,6 +1007,62 @@ fn port() -> impl Strategy<Value = Port> {
     })
 }
 
+fn seccomp() -> impl Strategy<Value = Seccomp> {
+    let action = || {
+        prop_oneof![
+            Just(SeccompAction::Allow),
+            (0..4096u16).prop_map(SeccompAction::Errno),
+            any::<u16>().prop_map(SeccompAction::Trace),
+            Just(SeccompAction::KillProcess),
+            Just(SeccompAction::KillThread),
+            Just(SeccompAction::Trap),
+            Just(SeccompAction::Log),
+        ]
+    };
+    let op = prop_oneof![Just(SeccompOp::Less), Just(SeccompOp::Equal), any::<u64>().prop_map(SeccompOp::MaskedEqual)];
+    let arg = (0..6u8, op, any::<u64>()).prop_map(|(index, op, value)| SeccompArg { index, op, value });
+    let caps = || 0..=Capabilities::ALL;
+    let kernel = || option::of(any::<(u32, u32)>());
+    let machines = || collection::vec(text(), 0..2);
+    let when = (caps(), caps(), machines(), machines(), kernel(), kernel()).prop_map(|w| SeccompWhen {
+        capabilities: w.0,
+        without_capabilities: w.1,
+        architectures: w.2,
+        without_architectures: w.3,
+        kernel: w.4,
+        before_kernel: w.5,
+    });
+    let rule = (collection::vec(text(), 0..3), action(), collection::vec(arg, 0..3), when)
+        .prop_map(|(names, action, args, when)| SeccompRule { names, action, args, when });
+    let profile = option::of(prop::sample::select(&SeccompProfile::ALL[..]));
+    let rules = (
+        profile,
+        option::of(action()),
+        collection::vec(prop::sample::select(&SeccompArch::ALL[..]), 0..2),
+        collection::vec(rule, 0..3),
+        any::<(bool, bool)>(),
+    );
+    let rules = rules.prop_map(|(profile, default_action, architectures, rules, (log, spec_allow))| {
+        Seccomp::Rules(SeccompRules { profile, default_action, architectures, rules, log, spec_allow })
+    });
+    prop_oneof![4 => Just(Seccomp::Default), 1 => Just(Seccomp::Strict), 1 => Just(Seccomp::Unconfined), 4 => rules]
+}
+
+proptest! {
+    /// Apart from the others, because the trees of values of a whole spec fill a stack already.
+    #[test]
+    fn filters_are_read_as_they_are_written(seccomp in seccomp()) {
+        let spec = Spec::new().seccomp(seccomp);
+        prop_assert_eq!(&Spec::from_json(&spec.to_json()).unwrap(), &spec);
+        let mut set = Spec::new();
+        if let Some(text) = spec.get("seccomp").unwrap() {
+            set.set("seccomp", text.as_bytes()).unwrap();
+        }
+        prop_assert_eq!(&set, &spec);
+        let _ = spec.validate();
+    }
+}
+
 prop_compose! {
     fn spec()(
         // Boxed: a value of so many parts is moved about on the stack.

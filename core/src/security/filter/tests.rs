@@ -208,7 +208,7 @@ proptest! {
     fn the_program_does_what_the_rules_say(filter in any_filter(), seed in 1u64..) {
         let (program, naive) = (compiled(&filter), Naive::new(&filter));
         let mut dice = Dice(seed);
-        for _ in 0..200 {
+        for _ in 0..100 {
             let call = call(&filter, &mut dice);
             prop_assert_eq!(run(&program, &call), naive.run(&call), "{:?}", call);
         }

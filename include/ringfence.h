@@ -1842,15 +1842,17 @@ int ringfence_namespace_unpin(const char *path,
 /**
  * Makes a network. `options` is JSON, or NULL for the defaults:
  *
- *   {"name": "shop", "subnets": ["10.1.2.0/24", "fd00:1::/64"], "mtu": 1500, "internal": false}
+ *   {"name": "shop", "subnets": ["10.1.2.0/24", "fd00:1::/64"], "mtu": 1500, "internal": false, "way_out": "auto"}
  *
  * "name": by which containers name it; one that no other has by default. "subnets": at most one of IPv4 and one of IPv6; by default
  * 10.89.0.0/16 and fd4f:9a1c:77e2::/64 (networks do not see each other, so that they can have the same). "internal":
  * whether nothing leads out of it, the default; without, by the kernel for root where net.ipv4.ip_forward is set, else by pasta or
- * slirp4netns. `*result` is for ringfence_network_free().
+ * slirp4netns. "way_out": which it is to be, "kernel", "pasta", "slirp4netns", or "auto". `*result` is for
+ * ringfence_network_free().
  *
  * Fails with RINGFENCE_KIND_INVALID_SPEC, with RINGFENCE_KIND_ALREADY_EXISTS for a name that is taken, with
- * RINGFENCE_KIND_UNSUPPORTED for a kernel without bridges and their filters, and with field "internal" where nothing can lead out.
+ * RINGFENCE_KIND_UNSUPPORTED for a kernel without bridges and their filters, and with field "internal" (or "way_out", where that is given) where
+ * nothing can lead out.
  */
 int ringfence_network_start(const char *options,
                             ringfence_network **result,

@@ -16,13 +16,15 @@ from ._types import Address
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ._types import Args, Firewall, FirewallUsage, Seconds, Size
+    from ._types import Args, Firewall, FirewallUsage, Seconds, Size, WayOut
 
 
-def options_of(name: str | None, subnets: str | Iterable[str] | None, mtu: int | None, internal: bool) -> str:
+def options_of(
+    name: str | None, subnets: str | Iterable[str] | None, mtu: int | None, internal: bool, way_out: WayOut | None
+) -> str:
     """JSON for the core, which checks it."""
     listed = subnets if subnets is None or isinstance(subnets, str) else list(subnets)
-    given = {"name": name, "subnets": listed, "mtu": mtu, "internal": internal}
+    given = {"name": name, "subnets": listed, "mtu": mtu, "internal": internal, "way_out": way_out}
     return json.dumps({key: value for key, value in given.items() if value is not None})
 
 
@@ -48,6 +50,7 @@ class Network:
     mtu: the largest packet in bytes.
     internal: whether nothing leads out of it, the default. Without, its containers reach what this program reaches: by the kernel, for root
     where net.ipv4.ip_forward is set; else by pasta (package passt) or slirp4netns. `info["way_out"]` says which.
+    way_out: which it is to be: "kernel", "pasta", "slirp4netns", or "auto".
 
     It ends at the end of the block, by `close`, when it is forgotten (with a ResourceWarning), with this process; so do the
     containers that `container` started.
@@ -60,11 +63,12 @@ class Network:
         subnets: str | Iterable[str] | None = None,
         mtu: int | None = None,
         internal: bool = True,
+        way_out: WayOut | None = None,
     ) -> None:
         # Set first: the finalizer also sees a network that could not be started.
         self._closed = True
         _host.sync_log_level()
-        self._raw = _ringfence.Network.start(options_of(name, subnets, mtu, internal))
+        self._raw = _ringfence.Network.start(options_of(name, subnets, mtu, internal, way_out))
         self._generation = _host.generation
         self._closed = False
         _host.attached.add(self)

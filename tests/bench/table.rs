@@ -82,7 +82,7 @@ const NETWORK: &[Subject] = &[
 ];
 
 /// Ways between two programs, of which one at least is in a container. All but the first are in a network namespace of the worker's own.
-const WIRES: [&[Subject]; 2] = [
+const WIRES: [&[Subject]; 3] = [
     &[
         Subject { name: "wire-echo-floor", label: "floor: 64 bytes there and back, loopback", every: 1 },
         Subject { name: "wire-echo-network", label: "ringfence: two containers on a network", every: 1 },
@@ -102,6 +102,16 @@ const WIRES: [&[Subject]; 2] = [
         Subject { name: "wire-stream-netkit", label: "ringfence: the same over netkit", every: 10 },
         Subject { name: "wire-stream-macvlan", label: "ringfence: two macvlans on one device", every: 10 },
         Subject { name: "wire-stream-ipvlan", label: "ringfence: two ipvlans on one device", every: 10 },
+    ],
+    &[
+        Subject { name: "wire-iperf3-floor", label: "floor: 256 MiB by iperf3, loopback", every: 20 },
+        Subject { name: "wire-iperf3-network", label: "ringfence: two containers on a network", every: 20 },
+        Subject { name: "wire-iperf3-firewall", label: "ringfence: the same, with a firewall", every: 20 },
+        Subject { name: "wire-iperf3-nat", label: "ringfence: the host and a port by the kernel", every: 20 },
+        Subject { name: "wire-iperf3-routed", label: "ringfence: the host and a routed address", every: 20 },
+        Subject { name: "wire-iperf3-netkit", label: "ringfence: the same over netkit", every: 20 },
+        Subject { name: "wire-iperf3-macvlan", label: "ringfence: two macvlans on one device", every: 20 },
+        Subject { name: "wire-iperf3-ipvlan", label: "ringfence: two ipvlans on one device", every: 20 },
     ],
 ];
 
@@ -456,7 +466,10 @@ struct Wire {
     /// Who connects: the worker, or a container.
     client: Option<Container>,
     kept: Option<TcpStream>,
-    _server: Option<Container>,
+    /// Who listens.
+    server: Option<Container>,
+    /// For iperf3.
+    port: u16,
     _network: Option<Network>,
 }
 
@@ -473,6 +486,56 @@ impl Wire {
     }
 }
 
+/// Where iperf3 listens, unless a port leads there.
+const IPERF3: u16 = 5201;
+
+impl Wire {
+    /// For 256 MiB, as iperf3 says.
+    fn iperf3(&self) -> Result<Duration, String> {
+        const BYTES: u64 = 256 << 20;
+        let text = |e: std::io::Error| format!("iperf3: {e}");
+        let serve = format!("--server --one-off --idle-timeout 10 --port {IPERF3}");
+        let serve = serve.split(' ');
+        // Dropped at the end of this function, when it has ended.
+        let (mut own, mut inside) = (None, None);
+        match &self.server {
+            None => own = Some(Command::new("iperf3").args(serve).stdout(Stdio::null()).spawn().map_err(text)?),
+            Some(server) => {
+                let command = server.command("iperf3").args(serve).stdout(ringfence::spec::Stdio::Null).spawn();
+                inside = Some(command.map_err(|e| e.to_string())?);
+            }
+        }
+        let (address, port) = (self.service.ip(), self.port);
+        let ask = format!("--client {address} --port {port} --bytes {BYTES} --connect-timeout 2000 --json");
+        let ask = ask.split(' ');
+        let patience = Instant::now() + Duration::from_secs(5);
+        let mut answer = Vec::new();
+        while Instant::now() < patience {
+            let output = match &self.client {
+                None => Command::new("iperf3").args(ask.clone()).output().map_err(text)?.stdout,
+                Some(client) => client.command("iperf3").args(ask.clone()).output().map_err(|e| e.to_string())?.stdout,
+            };
+            answer = output;
+            // The server may not listen yet.
+            if !String::from_utf8_lossy(&answer).contains("Connection refused") {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if let Some(mut own) = own {
+            own.wait().map_err(text)?;
+        }
+        if let Some(inside) = inside {
+            inside.wait(Some(Duration::from_secs(20))).map_err(|e| e.to_string())?;
+        }
+        let answer: serde_json::Value = serde_json::from_slice(&answer).map_err(|e| format!("iperf3: {e}"))?;
+        match answer["end"]["sum_received"]["bits_per_second"].as_f64() {
+            Some(bits) if bits > 0.0 => Ok(Duration::from_secs_f64(BYTES as f64 * 8.0 / bits)),
+            _ => Err(format!("iperf3: {}", answer["error"])),
+        }
+    }
+}
+
 impl Wires {
     fn measure(&mut self, name: &str) -> Result<Duration, String> {
         let (what, way) = name.trim_start_matches("wire-").split_once('-').ok_or("no way")?;
@@ -483,8 +546,10 @@ impl Wires {
             self.ends.push((way.to_owned(), wire(way)?));
         }
         let (_, wire) = self.ends.iter_mut().find(|(made, _)| made == way).expect("just made");
-        if what == "stream" {
-            return streamed(wire.connect()?);
+        match what {
+            "stream" => return streamed(wire.connect()?),
+            "iperf3" => return wire.iperf3(),
+            _ => {}
         }
         if wire.kept.is_none() {
             wire.kept = Some(wire.connect()?);
@@ -531,7 +596,8 @@ fn wire(way: &str) -> Result<Wire, String> {
         }
         "nat" => {
             let made = Network::start(&NetworkSpec::new().internal(false)).map_err(text)?;
-            let server = made.container(&Spec::new().port(Port::new(80).nat())).map_err(text)?;
+            let server = made.container(&Spec::new().port(Port::new(80).nat()).port(Port::new(IPERF3).nat()));
+            let server = server.map_err(text)?;
             network = Some(made);
             (Some(server), Some(Ipv4Addr::LOCALHOST.into()))
         }
@@ -559,13 +625,13 @@ fn wire(way: &str) -> Result<Wire, String> {
         Some(server) => TcpListener::from(server.listen("0.0.0.0:80", 64).map_err(text)?),
     };
     let own = service.local_addr().map_err(|e| e.to_string())?;
-    let port = match &server {
-        Some(server) if way == "nat" => server.port(80).map_err(text)?,
-        _ => own.port(),
+    let (http, port) = match &server {
+        Some(server) if way == "nat" => (server.port(80).map_err(text)?, server.port(IPERF3).map_err(text)?),
+        _ => (own.port(), IPERF3),
     };
     serve(service);
-    let service = SocketAddr::new(at.unwrap_or(own.ip()), port);
-    Ok(Wire { service, client, kept: None, _server: server, _network: network })
+    let service = SocketAddr::new(at.unwrap_or(own.ip()), http);
+    Ok(Wire { service, client, kept: None, server, port, _network: network })
 }
 
 /// Sends back what is short, and takes the rest.
@@ -894,7 +960,7 @@ fn coordinate(options: &Options) {
     for rows in port_rows.iter().chain([&network_rows]).chain(&wire_rows).chain(&filter_rows) {
         print!("\n{}", fine_table(rows));
     }
-    print!("{}", goals(&rows, &heavy_rows, &usage_rows, memory));
+    print!("{}", goals(&rows, &heavy_rows, &usage_rows, &network_rows, memory));
 }
 
 /// Measures subjects that take microseconds.
@@ -965,7 +1031,13 @@ fn fine_table(rows: &[Series]) -> String {
     out
 }
 
-fn goals(rows: &[Series], heavy: &[Series], usage: &[Series], memory: Result<String, String>) -> String {
+fn goals(
+    rows: &[Series],
+    heavy: &[Series],
+    usage: &[Series],
+    network: &[Series],
+    memory: Result<String, String>,
+) -> String {
     let mut out = String::from("\n");
     let mut goal = |what: &str, value: Option<f64>, limit: f64, unit: &str| {
         let _ = match value {
@@ -1007,6 +1079,14 @@ fn goals(rows: &[Series], heavy: &[Series], usage: &[Series], memory: Result<Str
         1.2,
         "x",
     );
+    let networks: Vec<&str> = NETWORK.iter().map(|s| s.name).collect();
+    let of_network = |name: &str| find(network, &networks, name).map(|row| row.quantile(0.5));
+    let added = of_network("network-1").zip(of_network("network-floor")).map(|(with, without)| with - without);
+    goal("what a network adds to a run, p50", added, 1.0, " ms");
+    for (name, what) in [("network-100", "a run beside 100 on the network"), ("network-1000", "a run beside 1,000")] {
+        let what = format!("{what} against beside one, p50");
+        goal(&what, ratio(of_network(name), of_network("network-1")), 1.5, "x");
+    }
     if let Err(reason) = memory {
         let _ = writeln!(out, "memory not measured: {reason}");
     }

@@ -406,6 +406,9 @@ fn what_a_routed_address_needs_and_whose_it_is() {
     }
     assert!(ip("route add 10.7.0.9/32 dev near"));
     refused(other("10.7.0.9"), ErrorKind::AlreadyExists, "net.addresses");
+    assert!(ip("neigh add proxy 10.7.0.10 dev near"));
+    refused(other("10.7.0.10"), ErrorKind::AlreadyExists, "net.addresses");
+    assert!(ip("neigh del proxy 10.7.0.10 dev near"));
     refused(with(Attachment::routed("nothing").address(cidr("10.7.0.6"))), ErrorKind::NotFound, "net.routed");
     // What was refused has taken nothing away.
     assert!(shown("neigh show proxy").contains("10.7.0.5") && shown("-6 neigh show proxy").contains("fd07::5"));

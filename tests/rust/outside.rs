@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::*;
 use nix::sched::{CloneFlags, unshare};
-use ringfence::spec::{Attachment, Firewall, FirewallRule, Net, NetworkSpec, Port};
+use ringfence::spec::{Attachment, Firewall, FirewallRule, Net, NetworkSpec, Port, WayOut};
 use ringfence::{Container, Error, ErrorKind, Network, Spec};
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
@@ -120,6 +120,18 @@ for mac, to, port in zip(*[iter(sys.argv[1:])] * 3):
     ip[10:12] = struct.pack(">H", ~((total & 0xffff) + (total >> 16)) & 0xffff)
     raw.sendto(bytes(ip) + udp, ("eth0", 0x800, 0, 0, bytes.fromhex(mac.replace(":", ""))))
 "#;
+
+/// Programs in this thread's network that lead out of another.
+fn of_network() -> Vec<String> {
+    let own = std::fs::read_link("/proc/thread-self/ns/net").expect("a link");
+    let all = std::fs::read_dir("/proc").expect("processes").flatten().map(|entry| entry.path());
+    let leads = |path: &std::path::PathBuf| {
+        std::fs::read_link(path.join("ns/net")).is_ok_and(|net| net == own)
+            && std::fs::read(path.join("cmdline"))
+                .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == b"uplink"))
+    };
+    all.filter(leads).map(|path| path.file_name().expect("a name").to_string_lossy().into_owned()).collect()
+}
 
 /// Devices of networks and tables of the library's, in this thread's network.
 fn left() -> String {
@@ -254,7 +266,16 @@ fn ports_by_the_kernel() {
     let internal = Network::start(&NetworkSpec::new()).expect("a network");
     refused(internal.container(&Spec::new().port(Port::new(80).nat())), ErrorKind::InvalidSpec, "ports[0].nat");
 
+    // Who was led on once is not led on any more: not to another container that has the address next.
+    let [address, _] = inside[..] else { panic!("one address of each family") };
     server.close(PATIENCE).expect("closed");
+    let next = Attachment::network(network.name()).address(address);
+    let next = network.container(&Spec::new().net(Net::Attached(vec![next]))).expect("a container");
+    let deaf = udp(&next, "0.0.0.0", 53);
+    client.send_to(b"?", at(HOST[0], 53)).expect("sent");
+    deaf.set_read_timeout(MOMENT).expect("a timeout");
+    assert!(deaf.recv_from(&mut bytes).is_err(), "what was sent to the one before came");
+    next.close(PATIENCE).expect("closed");
     assert!(TcpStream::connect(at(HOST[0], 8080)).is_err());
     assert!(outside.connect(&at(HOST[0], 8080), PATIENCE).is_err());
     let again = network.container(&spec).expect("the same ports again");
@@ -262,6 +283,24 @@ fn ports_by_the_kernel() {
     talk(outside.connect(&at(HOST[0], 8080), PATIENCE).expect("a connection"), &listener);
     network.close(PATIENCE).expect("closed");
     assert_eq!(left(), "");
+}
+
+#[test]
+fn not_by_a_kernel_that_drops_what_it_forwards() {
+    let outside = outside(true);
+    run("nft add table ip filter");
+    run("nft add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
+    let network = leads_out();
+    assert_eq!(way_out(&network), "pasta");
+    run("nft add rule ip filter FORWARD iifname rf* accept");
+    run("nft add rule ip filter FORWARD oifname rf* accept");
+    let forced = Network::start(&NetworkSpec::new().internal(false).way_out(WayOut::Kernel)).expect("a network");
+    assert_eq!(way_out(&forced), "kernel");
+    let listener = listen(&outside, OUTSIDE[0], 80);
+    for network in [&network, &forced] {
+        let container = network.container(&Spec::new()).expect("a container");
+        talk(container.connect(&at(OUTSIDE[0], 80), PATIENCE).expect("a connection"), &listener);
+    }
 }
 
 #[test]
@@ -280,7 +319,11 @@ fn by_a_program_where_the_host_does_not_forward() {
         std::os::unix::fs::symlink(found, directory.path().join(program)).expect("a link");
         // SAFETY: tests of this program run one after the other, and it has no other threads that read the environment.
         unsafe { std::env::set_var("PATH", directory.path()) };
-        let network = Network::start(&NetworkSpec::new().internal(false));
+        let spec = NetworkSpec::new().internal(false);
+        let network = Network::start(&spec);
+        let other = if program == "pasta" { WayOut::Slirp4netns } else { WayOut::Pasta };
+        let error = refused(Network::start(&spec.way_out(other)), ErrorKind::Unsupported, "way_out");
+        assert!(error.to_string().contains("install the package"), "{error}");
         // SAFETY: as before.
         unsafe { std::env::set_var("PATH", &path) };
         let network = network.expect("a network");
@@ -299,6 +342,18 @@ fn by_a_program_where_the_host_does_not_forward() {
         let nat = Spec::new().port(Port::new(80).nat());
         let error = refused(network.container(&nat), ErrorKind::Unsupported, "ports[0].nat");
         assert!(error.to_string().contains(program), "{error}");
+        // One that has ended leads out again for who comes then, and for the others.
+        let pids = of_network();
+        assert!(!pids.is_empty());
+        pids.iter().for_each(|pid| drop(run(&format!("kill {pid}"))));
+        while !way_out(&network).is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        network.container(&Spec::new()).expect("a container");
+        assert_eq!(way_out(&network), program);
+        let listener = listen(&outside, OUTSIDE[0], 80);
+        let client = container.connect(&at(OUTSIDE[0], 80), PATIENCE).expect("a connection");
+        assert_eq!(talk(client, &listener), ip(HOST[0]));
         network.close(PATIENCE).expect("closed");
         std::fs::remove_file(directory.path().join(program)).expect("removed");
     }
@@ -307,6 +362,9 @@ fn by_a_program_where_the_host_does_not_forward() {
     let none = Network::start(&NetworkSpec::new().internal(false));
     // SAFETY: as before.
     unsafe { std::env::set_var("PATH", &path) };
+    let kernel = Network::start(&NetworkSpec::new().internal(false).way_out(WayOut::Kernel));
+    let error = refused(kernel, ErrorKind::Unsupported, "way_out");
+    assert!(error.to_string().contains("net.ipv4.ip_forward") && !error.to_string().contains("passt"), "{error}");
     let error = refused(none, ErrorKind::Unsupported, "internal");
     assert!(error.to_string().contains("net.ipv4.ip_forward") && error.to_string().contains("passt"), "{error}");
 }

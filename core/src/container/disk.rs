@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fstat};
@@ -273,7 +274,15 @@ pub(crate) fn prospect(spec: &Spec) -> Result<(DiskFact, Option<QuotaCalls>)> {
 
 /// One container at a time limits a directory, or the first that ends would free the others. The lock goes with the keeper.
 fn take(dir: &File, path: &Path) -> Result<()> {
-    match dir.try_lock() {
+    /// A child of this program that has yet to exec still has what its parent has just closed.
+    const A_CHILD_S: Duration = Duration::from_millis(500);
+    let deadline = Instant::now() + A_CHILD_S;
+    let mut result = dir.try_lock();
+    while matches!(result, Err(TryLockError::WouldBlock)) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+        result = dir.try_lock();
+    }
+    match result {
         Ok(()) => Ok(()),
         Err(TryLockError::WouldBlock) => Err(Error::os("flock", libc::EWOULDBLOCK)
             .with_path(path.to_string_lossy())

@@ -50,6 +50,7 @@ const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;
 
 pub(super) const NEWTABLE: u16 = 0;
+pub(super) const DELTABLE: u16 = 2;
 pub(super) const NEWCHAIN: u16 = 3;
 pub(super) const NEWRULE: u16 = 6;
 const DELRULE: u16 = 8;
@@ -69,9 +70,14 @@ pub(super) struct Message {
 impl Message {
     /// One of nf_tables, for tables of a family.
     pub fn of_nftables(family: u8, kind: u16, build: impl FnOnce(&mut Attributes)) -> Self {
+        Self::of_subsystem(NFNL_SUBSYS_NFTABLES, family, kind, build)
+    }
+
+    /// One of another subsystem.
+    pub fn of_subsystem(subsystem: u16, family: u8, kind: u16, build: impl FnOnce(&mut Attributes)) -> Self {
         let mut attributes = Attributes::default();
         build(&mut attributes);
-        Self { kind: NFNL_SUBSYS_NFTABLES << 8 | kind, family, resource: 0, attributes: attributes.into() }
+        Self { kind: subsystem << 8 | kind, family, resource: 0, attributes: attributes.into() }
     }
 }
 

@@ -2,6 +2,8 @@
 
 /// Devices on those of the host.
 mod attach;
+/// What the kernel remembers of connections that it leads on.
+mod connections;
 /// What a filter of nftables says between two sides of a bridge.
 mod firewall;
 /// Devices, addresses, routes: the messages.

@@ -13,13 +13,13 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP};
 
 use super::firewall::{
-    DELSETELEM, Message, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM, NEWTABLE, NF_ACCEPT, NF_DROP, NFT_META_IIF,
+    DELSETELEM, DELTABLE, Message, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM, NEWTABLE, NF_ACCEPT, NF_DROP, NFT_META_IIF,
     NFT_META_L4PROTO, NFT_META_OIF, NFT_TABLE_F_OWNER, REGISTER, Rule, number, octets, text,
 };
-use super::netlink::{Attributes, Batch};
+use super::netlink::{Attributes, Batch, Socket, attributes_of, text_of};
 use crate::spec::Protocol;
 
 const NFPROTO_INET: u8 = 1;
@@ -106,12 +106,8 @@ pub(super) struct Published {
 impl Published {
     /// Each part begins in a register of its own.
     fn key(&self) -> Vec<u8> {
-        let protocol = match self.protocol {
-            Protocol::Tcp => libc::IPPROTO_TCP,
-            Protocol::Udp => libc::IPPROTO_UDP,
-        };
         let [high, low] = self.port.to_be_bytes();
-        let mut key = vec![protocol as u8, 0, 0, 0, high, low, 0, 0];
+        let mut key = vec![self.protocol.number(), 0, 0, 0, high, low, 0, 0];
         if !self.at.is_unspecified() {
             key.extend(octets(self.at));
         }
@@ -344,6 +340,14 @@ impl Batch {
         });
     }
 
+    /// In the switch's namespace: takes back what [`way_out`](Self::way_out) has made.
+    pub(super) fn no_way_out(&mut self) {
+        self.table(WAY_OUT, |table| {
+            let name = text(table.name);
+            table.change(DELTABLE, 0, "remove table of nftables", |attributes| attributes.put(1, &name));
+        });
+    }
+
     /// In the host's namespace: what comes from these addresses on the device has the host's address outside, and nobody reaches them
     /// but by ports that are published.
     pub(super) fn gateway(&mut self, name: &str, device: u32, uplink: &[IpAddr]) {
@@ -383,6 +387,28 @@ impl Batch {
     /// In the host's namespace: ports of the host that lead to the uplink's.
     pub(super) fn lead_on(&mut self, name: &str, ports: &[Published], is_there: bool) {
         self.table(name, |table| table.publish(ports, is_there));
+    }
+}
+
+impl Socket {
+    /// A chain of its namespace, of nftables or of iptables over nftables, that drops what is forwarded when no rule lets it through,
+    /// whatever other chains say: as `FAMILY TABLE CHAIN`. What cannot be asked has none.
+    pub(super) fn closed_chain(&self, ipv6: bool) -> Option<String> {
+        const GETCHAIN: u16 = 4;
+        let question = Message::of_nftables(0, GETCHAIN, |_| {});
+        let chains = self.ask(NLM_F_DUMP, question, "list chains of nftables", "").ok()?;
+        chains.iter().find_map(|chain| {
+            let family = match *chain.first()? {
+                NFPROTO_INET => "inet",
+                NFPROTO_IPV4 if !ipv6 => "ip",
+                NFPROTO_IPV6 if ipv6 => "ip6",
+                _ => return None,
+            };
+            let value = |kind: u16| attributes_of(chain.get(4..)?).find(|one| one.0 == kind).map(|one| one.1);
+            let hook = attributes_of(value(4)?).find(|one| one.0 == 1)?.1;
+            let drops = hook == number(FORWARD) && value(5)? == number(NF_DROP);
+            drops.then_some(format!("{family} {} {}", text_of(value(1)?), text_of(value(3)?)))
+        })
     }
 }
 

@@ -78,6 +78,9 @@ impl Batch {
     }
 }
 
+/// Of the kind of an attribute that has attributes itself.
+pub(super) const NLA_F_NESTED: u16 = 1 << 15;
+
 /// Attributes as nlattr(3) has them: length, kind, value, padding.
 #[derive(Debug, Default)]
 pub(crate) struct Attributes(Vec<u8>);
@@ -107,7 +110,6 @@ impl Attributes {
 
     /// Adds one that has attributes itself.
     pub fn nested(&mut self, kind: u16, build: impl FnOnce(&mut Self)) {
-        const NLA_F_NESTED: u16 = 1 << 15;
         let mut inside = Self::default();
         build(&mut inside);
         self.put(NLA_F_NESTED | kind, &inside.0);

@@ -31,7 +31,7 @@ use crate::plan::container::{LOCALHOST, hosts_text};
 use crate::spec;
 use crate::spec::net::{interfaces, show_mac};
 use crate::spec::{
-    Attachment, AttachmentKind, Firewall, Idmap, NamespaceKind, NamespaceSource, Net, NetworkSpec, Spec,
+    Attachment, AttachmentKind, Firewall, Idmap, NamespaceKind, NamespaceSource, Net, NetworkSpec, Spec, WayOut,
 };
 
 /// The devices of a switch's namespace are the library's alone, and so are their numbers; but for the first, which modules of the
@@ -455,9 +455,8 @@ impl Network {
                     .map(|subnet| IpNet::new(gateway_of(subnet), subnet.prefix_len()).expect("its own prefix"))
                     .collect();
                 let (route, firewall) = (&sockets.route, &sockets.firewall);
-                let switch = Switch { holder: &holder, route, firewall, bridge: &BRIDGE, mtu, gateways: &gateways };
-                let uplink = Uplink::open(&switch);
-                Some(uplink.map_err(|e| if e.field().is_some() { e } else { e.with_field("internal") })?)
+                let (holder, gateways, wanted) = (&holder, &gateways[..], spec.way_out);
+                Some(Uplink::open(&Switch { holder, route, firewall, bridge: &BRIDGE, mtu, gateways, wanted })?)
             }
         };
         let (path, hosts) = switch.hosts;
@@ -857,6 +856,25 @@ impl Shared {
     /// A port for a container that is being started: its addresses are taken, its names are known.
     ///
     /// Errors are at `net`, which the caller knows better.
+    /// Who joins a network that is not internal reaches what is outside: a program that led there and has ended is started again.
+    fn reopen(&self, state: &mut State) -> Result<()> {
+        let (Some(uplink), Some(sockets)) = (state.uplink.as_mut(), state.sockets.clone()) else { return Ok(()) };
+        if uplink.is_open() {
+            return Ok(());
+        }
+        let (route, firewall) = (&sockets.route, &sockets.firewall);
+        let switch = Switch {
+            holder: &self.holder,
+            route,
+            firewall,
+            bridge: &BRIDGE,
+            mtu: self.mtu,
+            gateways: &[],
+            wanted: WayOut::Auto,
+        };
+        uplink.reopen(&switch).map_err(|e| if e.field().is_some() { e } else { e.with_field("net") })
+    }
+
     fn enter(self: &Arc<Self>, one: &Attachment, names: &[String], interface: &str, inside: u32) -> Result<Link> {
         let link = self.try_enter(one, names, interface, inside);
         match link {
@@ -873,6 +891,7 @@ impl Shared {
         if state.sockets.is_none() {
             return Err(closed().with_field("net"));
         }
+        self.reopen(&mut state)?;
         if state.ports.len() >= MAX_PORTS {
             let error = Error::new(ErrorKind::Exhausted, format!("a bridge has {MAX_PORTS} ports, and all are taken"));
             return Err(error.with_field("net").with_errno(libc::EXFULL));

@@ -137,6 +137,14 @@ impl Routed {
                 None => {}
             }
         }
+        if let Some(entry) =
+            entries(&route)?.iter().find(|e| e.device == outer && !e.is_ours && addresses.contains(&e.address))
+        {
+            return Err(taken(
+                entry.address,
+                format!("answered for on {outer_name} already (ip neighbour show proxy)"),
+            ));
+        }
         let here = new_index();
         let firewall = Socket::open(libc::NETLINK_NETFILTER)?;
         let mut batch = Batch::default();
@@ -274,29 +282,42 @@ fn found(socket: &Socket, address: IpAddr) -> Result<Option<(Option<u32>, bool)>
     Ok(Some((device, route.header.kind == RouteType::Local)))
 }
 
+/// That the host answers for an address on a device.
+struct Entry {
+    device: u32,
+    address: IpAddr,
+    /// This library's: of this program, of another, or of one that was killed.
+    is_ours: bool,
+}
+
+fn entries(socket: &Socket) -> Result<Vec<Entry>> {
+    let mut question = NeighbourMessage::default();
+    question.header.flags = NeighbourFlags::Proxy;
+    let question = RouteNetlinkMessage::GetNeighbour(question);
+    let all = socket.ask(NLM_F_DUMP, question, "list answers for addresses", "")?;
+    let read = |bytes: &Vec<u8>| {
+        let entry = NeighbourMessage::parse(bytes).ok()?;
+        let address = entry.attributes.iter().find_map(|one| match one {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::from(*address)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(IpAddr::from(*address)),
+            _ => None,
+        })?;
+        let is_ours = entry.attributes.contains(&NeighbourAttribute::Protocol(RouteProtocol::Other(PROTOCOL)));
+        Some(Entry { device: entry.header.ifindex, address, is_ours })
+    };
+    Ok(all.iter().filter_map(read).collect())
+}
+
 /// Removes entries of containers whose program and keeper were killed: those of this library whose address has no route any more.
 ///
 /// # Errors
 /// Of a question to the kernel; what it does not let go is somebody else's by now.
 pub(crate) fn sweep() -> Result<()> {
     let socket = Socket::open(libc::NETLINK_ROUTE)?;
-    let mut question = NeighbourMessage::default();
-    question.header.flags = NeighbourFlags::Proxy;
-    let question = RouteNetlinkMessage::GetNeighbour(question);
-    for bytes in socket.ask(NLM_F_DUMP, question, "list answers for addresses", "")? {
-        let Ok(entry) = NeighbourMessage::parse(&bytes) else { continue };
-        if !entry.attributes.contains(&NeighbourAttribute::Protocol(RouteProtocol::Other(PROTOCOL))) {
-            continue;
-        }
-        let address = entry.attributes.iter().find_map(|one| match one {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::from(*address)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(IpAddr::from(*address)),
-            _ => None,
-        });
-        let Some(address) = address else { continue };
-        if found(&socket, address)?.is_none() {
+    for entry in entries(&socket)?.into_iter().filter(|entry| entry.is_ours) {
+        if found(&socket, entry.address)?.is_none() {
             let mut batch = Batch::default();
-            batch.proxy(entry.header.ifindex, address, false);
+            batch.proxy(entry.device, entry.address, false);
             let _ = socket.request(batch);
         }
     }

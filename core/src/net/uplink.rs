@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::attach::everywhere;
+use super::connections;
 use super::link::{End, Remote};
 use super::nat::Published;
 use super::netlink::{Batch, Socket};
@@ -23,7 +24,7 @@ use crate::launch;
 use crate::plan::container::RESOLV_CONF;
 use crate::spec::{
     Capabilities, Device, Idmap, NamespaceKind, NamespaceSource, Net, Port, Protocol, RootfsKind, SeccompAction,
-    SeccompProfile, SeccompRule, SeccompRules, Spec, Stdio,
+    SeccompProfile, SeccompRule, SeccompRules, Spec, Stdio, WayOut,
 };
 
 /// In the switch's namespace.
@@ -85,6 +86,7 @@ pub(super) struct Switch<'a> {
     pub mtu: u32,
     /// The gateway of each subnet, with its prefix.
     pub gateways: &'a [IpNet],
+    pub wanted: WayOut,
 }
 
 /// Programs that make a way out, in the order in which they are looked for, and the packages that have them.
@@ -109,32 +111,18 @@ fn is_set(parameter: &str) -> bool {
     std::fs::read_to_string(Path::new("/proc/sys/net").join(parameter)).is_ok_and(|value| value.trim() == "1")
 }
 
+/// One of the programs, by its name.
+fn program(wanted: WayOut) -> Option<(&'static str, PathBuf)> {
+    let names = PROGRAMS.into_iter().filter(|name| wanted == WayOut::Auto || *name == wanted.as_str());
+    names.filter_map(|name| Some((name, find(name)?))).next()
+}
+
 impl Uplink {
     /// # Errors
-    /// Unsupported (`internal`), with what is missing as hint.
+    /// Unsupported, with what is missing as hint: `internal`, or `way_out` when it says which it is to be.
     pub fn open(switch: &Switch<'_>) -> Result<Self> {
-        let privileged = switch.holder.keeper().outer.is_none();
-        let program = || PROGRAMS.into_iter().find_map(|name| Some((name, find(name)?)));
-        let forwards = is_set("ipv4/ip_forward");
-        let way = if privileged && forwards {
-            match Kernel::open(switch) {
-                Ok(kernel) => Way::Kernel(kernel),
-                // A root without the right to change its network or its settings; a kernel that cannot do it.
-                Err(error)
-                    if matches!(error.errno(), libc::EPERM | libc::EROFS | libc::EACCES)
-                        || error.kind() == ErrorKind::Unsupported =>
-                {
-                    match program() {
-                        Some((name, path)) => run(switch, name, &path)?,
-                        None => return Err(error.with_hint(format!("it takes CAP_NET_ADMIN, or {PACKAGES}"))),
-                    }
-                }
-                Err(error) => return Err(error),
-            }
-        } else {
-            let (name, path) = program().ok_or_else(|| missing(privileged))?;
-            run(switch, name, &path)?
-        };
+        let field = if switch.wanted == WayOut::Auto { "internal" } else { "way_out" };
+        let way = Way::open(switch).map_err(|e| if e.field().is_some() { e } else { e.with_field(field) })?;
         let out = way.addresses();
         let gateways = switch.gateways.iter().filter(|net| out.iter().any(|a| a.is_ipv4() == net.addr().is_ipv4()));
         let gateways: Vec<IpNet> = gateways.copied().collect();
@@ -149,6 +137,24 @@ impl Uplink {
         }
         switch.route.request(batch)?;
         Ok(Self { way, gateways: gateways.iter().map(IpNet::addr).collect() })
+    }
+
+    /// A program that has ended is started again.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn reopen(&mut self, switch: &Switch<'_>) -> Result<()> {
+        let Way::Program { name, .. } = &self.way else { return Ok(()) };
+        let path = find(name).ok_or_else(|| missing(&format!("install {PACKAGES}")))?;
+        // Its rules are for a device that is gone.
+        let mut batch = Batch::default();
+        batch.no_way_out();
+        match switch.firewall.request(batch) {
+            Err(e) if e.errno() != libc::ENOENT => return Err(e),
+            _ => {}
+        }
+        self.way = run(switch, name, &path)?;
+        Ok(())
     }
 
     /// Where containers send what is for outside: at most one of IPv4, and one of IPv6.
@@ -234,6 +240,9 @@ impl Uplink {
         let mut batch = Batch::default();
         batch.lead_in(&lead.inner, false);
         let _ = switch.request(batch);
+        // Whom the kernel has led on once, it leads on without asking the maps: to whoever has the address next.
+        connections::forget(&kernel.firewall, &lead.outer);
+        connections::forget(switch, &lead.inner);
         for inner in &lead.inner {
             kernel.taken.remove(&(inner.to.is_ipv6(), inner.protocol, inner.port));
         }
@@ -249,14 +258,10 @@ pub(super) struct Lead {
 
 const PACKAGES: &str = "pasta (package passt) or slirp4netns";
 
-fn missing(privileged: bool) -> Error {
-    let what = "there is no way out of a network here";
-    let hint = if privileged {
-        format!("set net.ipv4.ip_forward to 1 (sysctl -w net.ipv4.ip_forward=1), or install {PACKAGES}")
-    } else {
-        format!("install {PACKAGES}")
-    };
-    Error::new(ErrorKind::Unsupported, what).with_errno(libc::ENOENT).with_hint(hint)
+fn missing(hint: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, "there is no way out of a network here")
+        .with_errno(libc::ENOENT)
+        .with_hint(hint.to_owned())
 }
 
 /// Who forwards asks for neighbours of IPv6 from such an address; without one he does not ask.
@@ -265,6 +270,49 @@ fn link_local() -> IpNet {
 }
 
 impl Way {
+    fn open(switch: &Switch<'_>) -> Result<Self> {
+        let program = || program(switch.wanted).map(|(name, path)| run(switch, name, &path));
+        match switch.wanted {
+            WayOut::Kernel => Self::by_kernel(switch),
+            WayOut::Pasta => program().unwrap_or_else(|| Err(missing("install the package passt"))),
+            WayOut::Slirp4netns => program().unwrap_or_else(|| Err(missing("install the package slirp4netns"))),
+            WayOut::Auto => Self::by_kernel(switch).or_else(|error| {
+                // A root without the right to change its network or its settings; a kernel that cannot do it.
+                let is_reason = matches!(error.errno(), libc::EPERM | libc::EROFS | libc::EACCES)
+                    || error.kind() == ErrorKind::Unsupported;
+                if !is_reason {
+                    return Err(error);
+                }
+                program().unwrap_or_else(|| match switch.holder.keeper().outer {
+                    Some(_) => Err(missing(&format!("install {PACKAGES}"))),
+                    None => {
+                        let hint = error.hint().map_or("it takes CAP_NET_ADMIN".to_owned(), str::to_owned);
+                        Err(error.with_hint(format!("{hint}, or install {PACKAGES}")))
+                    }
+                })
+            }),
+        }
+    }
+
+    fn by_kernel(switch: &Switch<'_>) -> Result<Self> {
+        if switch.holder.keeper().outer.is_some() {
+            let error = Error::new(ErrorKind::PermissionDenied, "the kernel leads out of the networks of root alone");
+            return Err(error.with_errno(libc::EPERM).with_hint(format!("for others there are {PACKAGES}")));
+        }
+        if !is_set("ipv4/ip_forward") {
+            return Err(missing("set net.ipv4.ip_forward to 1 (sysctl -w net.ipv4.ip_forward=1)"));
+        }
+        let firewall = Socket::open(libc::NETLINK_NETFILTER)?;
+        if switch.wanted == WayOut::Auto
+            && let Some(chain) = firewall.closed_chain(false)
+        {
+            let what = format!("chain {chain} drops what this machine forwards, unless a rule is for it");
+            let error = Error::new(ErrorKind::Unsupported, what).with_errno(libc::EPERM);
+            return Err(error.with_hint("where it has a rule for devices called rf*, ask for way_out: kernel"));
+        }
+        Kernel::open(switch, firewall).map(Self::Kernel)
+    }
+
     /// Those of the uplink.
     fn addresses(&self) -> Vec<IpAddr> {
         match self {
@@ -278,8 +326,8 @@ impl Way {
 }
 
 impl Kernel {
-    fn open(switch: &Switch<'_>) -> Result<Self> {
-        let (route, firewall) = (Socket::open(libc::NETLINK_ROUTE)?, Socket::open(libc::NETLINK_NETFILTER)?);
+    fn open(switch: &Switch<'_>, firewall: Socket) -> Result<Self> {
+        let route = Socket::open(libc::NETLINK_ROUTE)?;
         let device = new_index();
         let kernel = Self {
             table: format!("ringfence-{device}"),
@@ -296,6 +344,10 @@ impl Kernel {
             batch.delete(&End { index: device, name: "" });
             let _ = Socket::open(libc::NETLINK_ROUTE).and_then(|route| route.request(batch));
         })
+    }
+
+    fn may_forward_ipv6(&self, wanted: WayOut) -> bool {
+        wanted == WayOut::Kernel || self.firewall.closed_chain(true).is_none()
     }
 
     fn connect(mut self, switch: &Switch<'_>) -> Result<Self> {
@@ -325,7 +377,7 @@ impl Kernel {
         let (low, high) =
             (BETWEEN_IPV6 + (u128::from(self.device) << 1), BETWEEN_IPV6 + (u128::from(self.device) << 1) + 1);
         let mut pairs: Vec<(IpAddr, IpAddr)> = vec![(Ipv4Addr::from(ipv4).into(), Ipv4Addr::from(ipv4 + 1).into())];
-        if super::has_ipv6() && is_set("ipv6/conf/all/forwarding") {
+        if super::has_ipv6() && is_set("ipv6/conf/all/forwarding") && self.may_forward_ipv6(switch.wanted) {
             pairs.push((Ipv6Addr::from(low).into(), Ipv6Addr::from(high).into()));
         }
         let (mut near, mut far) = (Batch::default(), Batch::default());

@@ -8,8 +8,37 @@ use super::at::At;
 use super::json::{self, Json, json, wrong_type};
 use crate::error::{Error, Result};
 
+/// What leads out of a network that is not internal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WayOut {
+    /// The kernel where it can, else a program: the default.
+    #[default]
+    Auto,
+    /// The kernel's masquerade. It takes CAP_NET_ADMIN, and `net.ipv4.ip_forward`. That a chain of nftables drops what it has no rule for
+    /// is no reason against it, as it is for [`Auto`](Self::Auto): its rules may be for this.
+    Kernel,
+    /// pasta, of the package passt.
+    Pasta,
+    /// slirp4netns, of the package of that name. IPv4 only.
+    Slirp4netns,
+}
+
+impl WayOut {
+    pub(crate) const ALL: [Self; 4] = [Self::Auto, Self::Kernel, Self::Pasta, Self::Slirp4netns];
+
+    /// `auto`, `kernel`, `pasta`, `slirp4netns`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Kernel => "kernel",
+            Self::Pasta => "pasta",
+            Self::Slirp4netns => "slirp4netns",
+        }
+    }
+}
+
 /// What a [`Network`](crate::Network) is to be. As JSON `{"name": "shop", "subnets": ["10.1.2.0/24", "fd00:1::/64"], "mtu": 1500,
-/// "internal": false}`.
+/// "internal": false, "way_out": "kernel"}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkSpec {
     /// By which containers name it. Default: one that no other has. 1 to 48 letters, digits, `_`, `.` and `-`.
@@ -22,17 +51,19 @@ pub struct NetworkSpec {
     pub mtu: Option<u32>,
     /// Whether nothing leads out of it: the default. Without, its containers reach what this program reaches, and what is open on this
     /// machine but not on 127.0.0.1 alone, as if they were this program: by the kernel's masquerade, with CAP_NET_ADMIN and where `net.ipv4.ip_forward` is
-    /// set; else by `pasta` (package passt) or `slirp4netns`.
+    /// set; else by `pasta` (package passt) or `slirp4netns`. See `way_out`.
     pub internal: bool,
+    /// What leads out of a network that is not internal. Default: [`WayOut::Auto`].
+    pub way_out: WayOut,
 }
 
 impl Default for NetworkSpec {
     fn default() -> Self {
-        Self { name: None, subnets: Vec::new(), mtu: None, internal: true }
+        Self { name: None, subnets: Vec::new(), mtu: None, internal: true, way_out: WayOut::Auto }
     }
 }
 
-const KEYS: [&str; 4] = ["name", "subnets", "mtu", "internal"];
+const KEYS: [&str; 5] = ["name", "subnets", "mtu", "internal", "way_out"];
 
 impl NetworkSpec {
     /// What a network has unless something else is asked for.
@@ -66,6 +97,12 @@ impl NetworkSpec {
     /// Sets [`internal`](Self#structfield.internal).
     pub fn internal(mut self, internal: bool) -> Self {
         self.internal = internal;
+        self
+    }
+
+    /// Sets [`way_out`](Self#structfield.way_out).
+    pub fn way_out(mut self, way_out: WayOut) -> Self {
+        self.way_out = way_out;
         self
     }
 
@@ -109,7 +146,12 @@ impl NetworkSpec {
             Some(Json::Bool(internal)) => *internal,
             Some(other) => return Err(wrong_type(&At::Field("internal"), "true or false", other)),
         };
-        let spec = Self { name, subnets, mtu, internal };
+        let way_out = match json::member(members, "way_out") {
+            None => WayOut::Auto,
+            Some(Json::String(text)) => read_way_out(text)?,
+            Some(other) => return Err(wrong_type(&At::Field("way_out"), "a word", other)),
+        };
+        let spec = Self { name, subnets, mtu, internal, way_out };
         spec.validate()?;
         Ok(spec)
     }
@@ -129,6 +171,9 @@ impl NetworkSpec {
         if !self.internal {
             json["internal"] = false.into();
         }
+        if self.way_out != WayOut::Auto {
+            json["way_out"] = self.way_out.as_str().into();
+        }
         json.to_string()
     }
 
@@ -146,6 +191,9 @@ impl NetworkSpec {
         if let Some(mtu) = self.mtu.filter(|mtu| !(1280..=65535).contains(mtu)) {
             return Err(Error::spec("mtu", format!("{mtu} is not in the range 1280 to 65535")));
         }
+        if self.internal && self.way_out != WayOut::Auto {
+            return Err(Error::spec("way_out", "an internal network has none").with_hint("internal: false"));
+        }
         let field = At::Field("subnets");
         let mut found: Vec<IpNet> = Vec::new();
         for (i, text) in self.subnets.iter().enumerate() {
@@ -158,6 +206,13 @@ impl NetworkSpec {
         }
         Ok(found)
     }
+}
+
+fn read_way_out(text: &str) -> Result<WayOut> {
+    WayOut::ALL.into_iter().find(|way| way.as_str() == text).ok_or_else(|| {
+        let known = WayOut::ALL.map(WayOut::as_str);
+        At::Field("way_out").error(format!("{text:?} is none of {}", known.join(", ")))
+    })
 }
 
 fn read_subnet(text: &str) -> std::result::Result<IpNet, String> {
@@ -194,11 +249,15 @@ mod tests {
 
     #[test]
     fn json_there_and_back() {
-        for text in ["{}", r#"{"internal":false,"mtu":9000,"name":"shop","subnets":["10.1.2.0/24","fd00:1::/64"]}"#] {
+        for text in [
+            "{}",
+            r#"{"internal":false,"mtu":9000,"name":"shop","subnets":["10.1.2.0/24","fd00:1::/64"],"way_out":"pasta"}"#,
+        ] {
             let spec = NetworkSpec::from_json(text).unwrap();
             assert_eq!(spec.to_json(), text);
         }
-        let spec = NetworkSpec::new().name("shop").subnet("10.1.2.0/24").mtu(1400).internal(false);
+        let spec =
+            NetworkSpec::new().name("shop").subnet("10.1.2.0/24").mtu(1400).internal(false).way_out(WayOut::Kernel);
         assert_eq!(NetworkSpec::from_json(&spec.to_json()).unwrap(), spec);
         assert_eq!(NetworkSpec::from_json(r#"{"subnets": "10.1.2.0/24"}"#).unwrap().subnets, ["10.1.2.0/24"]);
         NetworkSpec::SUBNETS.iter().fold(NetworkSpec::new(), |spec, subnet| spec.subnet(*subnet)).validate().unwrap();
@@ -214,6 +273,9 @@ mod tests {
             (r#"{"name": "a/b"}"#, Some("name"), "not a name"),
             (r#"{"name": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}"#, Some("name"), "48"),
             (r#"{"internal": "no"}"#, Some("internal"), "true or false"),
+            (r#"{"internal": false, "way_out": "pastor"}"#, Some("way_out"), "slirp4netns"),
+            (r#"{"way_out": true}"#, Some("way_out"), "a word"),
+            (r#"{"way_out": "kernel"}"#, Some("way_out"), "an internal network"),
             (r#"{"mtu": "big"}"#, Some("mtu"), "bytes"),
             (r#"{"mtu": 100}"#, Some("mtu"), "1280"),
             (r#"{"mtu": 99999999999}"#, Some("mtu"), "65535"),

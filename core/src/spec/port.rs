@@ -23,6 +23,15 @@ impl Protocol {
     /// All of them.
     pub const ALL: [Self; 2] = [Self::Tcp, Self::Udp];
 
+    /// Its number in a header of IP.
+    pub(crate) fn number(self) -> u8 {
+        let number = match self {
+            Self::Tcp => libc::IPPROTO_TCP,
+            Self::Udp => libc::IPPROTO_UDP,
+        };
+        number as u8
+    }
+
     /// `tcp` or `udp`.
     pub fn name(self) -> &'static str {
         match self {

@@ -527,7 +527,7 @@ fn translate(ranges: &[IdRange], field: &str, own: u32, sub: &[(u32, u32)]) -> R
             out.push((range.inside, 0, 1));
             continue;
         }
-        let mut inside_outer = 1;
+        let mut inside_outer = 1u32;
         let found = sub.iter().find_map(|&(start, count)| {
             let fits = range.outside >= start
                 && u64::from(range.outside) + u64::from(range.count) <= u64::from(start) + u64::from(count);

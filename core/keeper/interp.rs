@@ -329,18 +329,8 @@ impl Plan {
             pseudo::CLOSE_OTHERS => {
                 // SAFETY: is_sound_op checked offset, alignment and count.
                 let list = unsafe { core::slice::from_raw_parts(args[0] as *const u32, args[1] as usize) };
-                let next = |from: u32| {
-                    let more = if args[2] as i32 >= 0 { Some(args[2] as u32) } else { None };
-                    list.iter().copied().chain(more).filter(|&fd| fd >= from).min()
-                };
-                let mut from = 0;
-                while let Some(keep) = next(from) {
-                    if keep > from {
-                        sys::close_range(from, keep - 1);
-                    }
-                    from = keep.saturating_add(1);
-                }
-                sys::close_range(from, u32::MAX);
+                let more = if args[2] as i32 >= 0 { Some(args[2] as u32) } else { None };
+                each_gap(list, more, sys::close_range);
                 0
             }
             pseudo::CHECK_CWD => {
@@ -383,6 +373,19 @@ impl Plan {
             u32::from_ne_bytes(mode) & 0o170000 == format && (rdev == u64::MAX || u64::from_ne_bytes(device) == rdev);
         if same { 0 } else { -nr::ELOOP as i64 }
     }
+}
+
+/// Calls `gap` with the first and the last of the numbers between those that are kept.
+pub fn each_gap(kept: &[u32], more: Option<u32>, mut gap: impl FnMut(u32, u32)) {
+    let mut from = 0;
+    while let Some(keep) = kept.iter().copied().chain(more).filter(|&number| number >= from).min() {
+        if keep > from {
+            gap(from, keep - 1);
+        }
+        let Some(next) = keep.checked_add(1) else { return };
+        from = next;
+    }
+    gap(from, u32::MAX);
 }
 
 pub fn send_record(channel: i32, record: &Record, pass: i32) -> i64 {

@@ -196,6 +196,18 @@ fn a_plan_that_would_change_itself_is_refused() {
     }
 }
 
+#[test]
+fn all_numbers_but_those_that_are_kept() {
+    let gaps = |kept: &[u32], more| {
+        let mut gaps = Vec::new();
+        interp::each_gap(kept, more, |first, last| gaps.push((first, last)));
+        gaps
+    };
+    assert_eq!(gaps(&[], None), [(0, u32::MAX)]);
+    assert_eq!(gaps(&[4, 0, 1, 4], Some(7)), [(2, 3), (5, 6), (8, u32::MAX)]);
+    assert_eq!(gaps(&[u32::MAX, 3], None), [(0, 2), (4, u32::MAX - 1)]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -600,7 +600,7 @@ const V1_MEMORY: &[(&str, Parse)] = &[
     ("memory.failcnt", |text, usage| usage.memory_limit_hits = number(text)),
     ("memory.memsw.failcnt", |text, usage| {
         usage.memory_limit_hits =
-            usage.memory_limit_hits.zip(number(text)).map(|(a, b)| a + b).or(usage.memory_limit_hits);
+            usage.memory_limit_hits.zip(number(text)).map(|(a, b)| a.saturating_add(b)).or(usage.memory_limit_hits);
     }),
     ("memory.kmem.usage_in_bytes", |text, usage| usage.memory_kernel = number(text)),
     ("memory.kmem.tcp.usage_in_bytes", |text, usage| usage.memory_sock = number(text)),
@@ -1146,6 +1146,9 @@ mod tests {
         assert_eq!(parsed(V2_MEMORY, "memory.max", "max\n").memory_max, None);
         assert_eq!(parsed(V1_MEMORY, "memory.limit_in_bytes", "9223372036854771712\n").memory_max, None);
         assert_eq!(parsed(V1_MEMORY, "memory.limit_in_bytes", "67108864\n").memory_max, Some(64 << 20));
+        let mut u = parsed(V1_MEMORY, "memory.failcnt", "18446744073709551615\n");
+        V1_MEMORY.iter().find(|(name, _)| *name == "memory.memsw.failcnt").unwrap().1("2\n", &mut u);
+        assert_eq!(u.memory_limit_hits, Some(u64::MAX));
         let u = parsed(V1_MEMORY, OOM_V1, "oom_kill_disable 0\nunder_oom 0\noom_kill 5\n");
         assert_eq!(u.memory_oom_kills, Some(5));
         // Before 4.13 there is no such line.

@@ -171,7 +171,8 @@ pub(super) fn kinds(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
 impl Answer<'_> {
     /// Of an error, or an acknowledgement.
     fn errno(&self) -> i32 {
-        self.payload.get(..4).map_or(libc::EBADMSG, |b| -i32::from_ne_bytes([b[0], b[1], b[2], b[3]]))
+        let number = self.payload.get(..4).map(|b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+        number.and_then(i32::checked_neg).unwrap_or(libc::EBADMSG)
     }
 
     /// What the kernel says about it.
@@ -451,6 +452,13 @@ mod tests {
         message.extend_from_slice(&[7, 0, 0, 0, 0, 0, 0, 0]);
         message.extend(payload);
         message
+    }
+
+    #[test]
+    fn a_number_that_is_no_errno() {
+        let mut bytes = error(true, b"words");
+        bytes[HEADER..HEADER + 4].copy_from_slice(&i32::MIN.to_ne_bytes());
+        assert_eq!(answers(&bytes).next().unwrap().errno(), libc::EBADMSG);
     }
 
     #[test]

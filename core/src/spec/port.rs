@@ -356,7 +356,9 @@ impl Ports {
             Some(other) => other.to_string(),
         };
         let text = format!("{}:{}", shown("host_port"), shown("port"));
-        let texts = spread(&text).expect("it has a row").map_err(wrong)?;
+        // A hyphen behind a slash is no row's.
+        let Some(texts) = spread(&text) else { return Ok(vec![Port::read(json, at)?]) };
+        let texts = texts.map_err(wrong)?;
         let one = |text: &String| {
             let Port { port, host_port, .. } = Port::parse(text).map_err(wrong)?;
             let mut json = json.clone();
@@ -475,6 +477,8 @@ mod tests {
             json!("65535-65536"),
             json!({"port": 80, "host_port": "90-91"}),
             json!({"port": "80-81", "host_port": 90}),
+            json!({"port": "4/-82", "nat": true}),
+            json!({"port": "4:x", "host_port": "1/a-b"}),
         ] {
             assert!(read(json.clone()).is_err(), "{json}");
         }

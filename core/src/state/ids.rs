@@ -354,7 +354,7 @@ fn mapped(text: &str) -> Vec<Range<u64>> {
     let line = |line: &str| {
         let mut fields = line.split_ascii_whitespace().map(|f| f.parse::<u64>());
         let (start, _, count) = (fields.next()?.ok()?, fields.next()?.ok()?, fields.next()?.ok()?);
-        Some(start..start + count)
+        Some(start..start.saturating_add(count))
     };
     let mut ranges: Vec<Range<u64>> = text.lines().filter_map(line).collect();
     ranges.sort_by_key(|r| r.start);
@@ -580,6 +580,7 @@ mod tests {
             (0..RANGES).filter(|i| !d.get(*i)).collect()
         };
         assert_eq!(left, [0, 1]);
+        assert_eq!(mapped("7 0 18446744073709551615\n"), [7..u64::MAX]);
         let garbage = mapped("a b c\n\n1 2\n");
         assert!(garbage.is_empty());
     }

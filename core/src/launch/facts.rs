@@ -95,7 +95,8 @@ fn sub_ids_of(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
             let range = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
             (who == uid.to_string() || Some(who) == name).then_some(range)
         })
-        .filter(|&(_, count)| count > 0)
+        // newuidmap(1) gives none that go past the last id.
+        .filter(|&(start, count): &(u32, u32)| count > 0 && start.checked_add(count).is_some())
         .take(16)
         .collect()
 }
@@ -526,12 +527,12 @@ fn translate(ranges: &[IdRange], field: &str, own: u32, sub: &[(u32, u32)]) -> R
             out.push((range.inside, 0, 1));
             continue;
         }
-        let mut inside_outer = 1;
+        let mut inside_outer = 1u32;
         let found = sub.iter().find_map(|&(start, count)| {
             let fits = range.outside >= start
                 && u64::from(range.outside) + u64::from(range.count) <= u64::from(start) + u64::from(count);
-            let here = inside_outer + range.outside.wrapping_sub(start);
-            inside_outer += count;
+            let here = inside_outer.wrapping_add(range.outside.wrapping_sub(start));
+            inside_outer = inside_outer.saturating_add(count);
             fits.then_some(here)
         });
         match found {
@@ -984,7 +985,12 @@ pub(crate) fn fuzz(text: &str) {
         let _ = mount_of(&parse_mountinfo(text), &point.path);
     }
     let name = name_of(text, 1000);
-    sub_ids_of(text, 1000, name.as_deref());
+    let ids = sub_ids_of(text, 1000, name.as_deref());
+    for &(start, count) in &ids {
+        with_nobody(start, count);
+        let range = IdRange { inside: 0, outside: start, count };
+        let _ = translate(&[range], "idmap.uid", 1000, &ids);
+    }
 }
 
 #[cfg(test)]
@@ -1027,12 +1033,15 @@ mod tests {
         let range = |inside, outside, count| IdRange { inside, outside, count };
         assert_eq!(translate(&[range(0, 1000, 1)], "idmap.uid", 1000, &sub).unwrap(), "0 0 1\n");
         assert_eq!(translate(&[range(5, 300_002, 3)], "idmap.uid", 1000, &sub).unwrap(), "5 65539 3\n");
+        assert!(translate(&[range(0, 299_999, 1)], "idmap.uid", 1000, &sub).is_err());
         let error = translate(&[range(0, 165_530, 10)], "idmap.uid", 1000, &sub).unwrap_err();
         assert_eq!(error.field(), Some("idmap.uid[0]"));
     }
 
     #[test]
     fn nobody_is_mapped_in_small_ranges_too() {
+        let text = "one:4294967295:65536\none:100000:65536\n1000:7:1\ntwo:9:9\n";
+        assert_eq!(sub_ids_of(text, 1000, Some("one")), [(100_000, 65_536), (7, 1)]);
         assert_eq!(with_nobody(1, 1024), [(0, 0, 1), (1, 1, 1023), (65_534, 1024, 1)]);
         assert_eq!(with_nobody(1, 65_535), [(0, 0, 1), (1, 1, 65_535)]);
     }

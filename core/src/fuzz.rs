@@ -127,9 +127,12 @@ pub fn plan(bytes: &[u8]) -> Option<Vec<u8>> {
     let spec = Spec::from_json(std::str::from_utf8(text).ok()?).ok()?;
     spec.validate().ok()?;
     let plan = Plan::compile(&spec, &facts(&spec, machine));
-    let shown = plan.to_string();
-    assert!(shown.starts_with("clone3"));
-    let _: serde_json::Value = serde_json::from_str(&plan.to_json()).expect("a plan is JSON");
+    // What people are shown takes longer than the plan.
+    if machine & 0x40 != 0 {
+        let shown = plan.to_string();
+        assert!(shown.starts_with("clone3"));
+        let _: serde_json::Value = serde_json::from_str(&plan.to_json()).expect("a plan is JSON");
+    }
     Some(plan.into_buffer())
 }
 

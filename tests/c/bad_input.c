@@ -171,6 +171,12 @@ static void nulls(void)
     ringfence_command_free(command);
 }
 
+/* tests/sanitize: what is done here on purpose (reading freed objects, filling memory) is what it looks for. */
+static int sanitized(void)
+{
+    return getenv("RINGFENCE_TEST_SANITIZED") != NULL;
+}
+
 static void wrong_objects(void)
 {
     ringfence_spec *spec = ringfence_spec_new();
@@ -187,9 +193,11 @@ static void wrong_objects(void)
     ok(ringfence_command_arg(command, "x", NULL) == 0, "free of an object of another type does nothing");
 
     ringfence_command_free(command);
-    refuses(ringfence_command_arg(command, "x", place));
-    ringfence_command_free(command);
-    ok(1, "a second free is recognised");
+    if (!sanitized()) {
+        refuses(ringfence_command_arg(command, "x", place));
+        ringfence_command_free(command);
+        ok(1, "a second free is recognised");
+    }
 
     ok(ringfence_spec_set(spec, "argv", "true", NULL) == 0, "a spec");
     if (!ok(ringfence_container_start(spec, &container, &err) == 0, "a container: %s", ringfence_error_message(err)))
@@ -200,9 +208,11 @@ static void wrong_objects(void)
     int fd = ringfence_container_ns_fd(container, "net", &err);
     ok(is(fd == -1, RINGFENCE_KIND_CLOSED), "a namespace after close");
     ringfence_container_free(container);
-    refuses(ringfence_container_kill(container, place));
-    ringfence_container_free(container);
-    ok(1, "a second free of a container is recognised");
+    if (!sanitized()) {
+        refuses(ringfence_container_kill(container, place));
+        ringfence_container_free(container);
+        ok(1, "a second free of a container is recognised");
+    }
     ringfence_spec_free(spec);
 }
 
@@ -356,7 +366,8 @@ int main(void)
     nulls();
     wrong_objects();
     texts();
-    memory();
+    if (!sanitized())
+        memory();
     after_fork();
     return done();
 }

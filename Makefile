@@ -3,7 +3,7 @@
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: demo test test-vm bench fuzz install clean
+.PHONY: demo test test-vm attacks bench fuzz install clean
 
 demo:
 	@tests/setup --for demo
@@ -16,6 +16,10 @@ test:
 test-vm:
 	@tests/setup --for test
 	@tests/vm/run
+
+attacks:
+	@tests/setup --for test
+	@RINGFENCE_ATTACK_ROUNDS=$${RINGFENCE_ATTACK_ROUNDS:-1000} tests/run --tier machine --suite attacks
 
 bench:
 	@tests/setup --for bench

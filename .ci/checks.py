@@ -232,6 +232,7 @@ def checks() -> list[tuple[str, Callable[[], Count]]]:
             ("header compiles as C99, C17 and C++17", header_compiles),
             ("exported symbols", symbols),
             ("C interface as recorded", check(sys.executable, ".ci/abi.py")),
+            ("table of system calls", check(sys.executable, ".ci/syscalls.py")),
         ]
     if (ROOT / "python" / "pyproject.toml").exists():
         path = {"MYPYPATH": str(SUITES / "python"), "PYTHONPATH": str(SUITES / "python")}

@@ -87,7 +87,7 @@ pub unsafe extern "C" fn ringfence_command_env(
 
 /// Sets a field by name from text, by the rules of ringfence_spec_set(): "argv", "env", "env_inherit", "cwd", "user", "groups",
 /// "umask", "stdin", "stdout", "stderr", "terminal", "rlimits", "nice", "scheduler", "io_priority", "oom_score_adj",
-/// "capabilities", "no_new_privs", "start_timeout", "cgroup" (a group inside), "set_tid" (the pid that it is to have inside). What is
+/// "capabilities", "securebits", "landlock", "apparmor", "selinux", "seccomp", "no_new_privs", "start_timeout", "cgroup" (a group inside), "set_tid" (the pid that it is to have inside). What is
 /// not set is as the container's spec says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_command_set(

@@ -101,6 +101,9 @@ pub fn born(inside: bool) -> Keeper {
     let hello = if inside { again() } else { receive_hello() };
     // Told only now, because now there is somebody to tell. What cannot be closed would be in every container.
     check(keeper_step::CLOSE_RANGE, closed);
+    if !inside {
+        leave_keyring();
+    }
     let flags = hello.request.flags;
     if flags & hello::PRIVILEGED == 0 && !inside {
         enter_user_namespace(&hello);
@@ -138,6 +141,30 @@ fn move_to(from: i64, to: i32) -> i64 {
     let r = sc!(nr::DUP3, from, to, nr::O_CLOEXEC);
     sys::close(from as i32);
     r
+}
+
+/// The host's session keyring, which is inherited, gives whoever has it the host's keys. Its place takes a new one, and that is
+/// revoked: it holds nothing, and containers that have no other cannot use it to tell each other something. Where a filter or the
+/// kernel has no keyctl(2), nobody in a container has it.
+fn leave_keyring() {
+    const JOIN_SESSION_KEYRING: i32 = 1;
+    const REVOKE: i32 = 3;
+    const SESSION_KEYRING: i32 = -3;
+    // The quota of a user counts those of processes that have just ended until RCU has seen it.
+    const ATTEMPTS: usize = 100;
+    let mut joined = 0;
+    for _ in 0..ATTEMPTS {
+        joined = sc!(nr::KEYCTL, JOIN_SESSION_KEYRING, 0);
+        if joined != -nr::EDQUOT as i64 {
+            break;
+        }
+        sys::poll(&mut [], 10);
+    }
+    if joined == -nr::ENOSYS as i64 || joined == -nr::EPERM as i64 {
+        return;
+    }
+    check(keeper_step::KEYRING, joined);
+    check(keeper_step::KEYRING, sc!(nr::KEYCTL, REVOKE, SESSION_KEYRING));
 }
 
 /// Many containers are many channels. Payloads get the asking thread's limits from their plans.

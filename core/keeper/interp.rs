@@ -343,8 +343,9 @@ impl Plan {
             pseudo::COMPARE => {
                 // SAFETY: is_sound_op checked offset and length.
                 let wanted = unsafe { core::slice::from_raw_parts(args[1] as *const u8, args[2] as usize) };
-                compare(args[0] as i32, wanted)
+                compare(args[0] as i32, wanted, args[3] != 0)
             }
+            pseudo::LANDLOCK_PATH => landlock_path(args[0] as i32, args[1] as i32, args[2]),
             pseudo::RELAY => relay::run(self, args[0] as *const RelayEntry, args[1] as usize),
             pseudo::FILES => {
                 // From here on it takes as long as whoever asks.
@@ -415,13 +416,29 @@ fn ask(channel: i32, attribute: u32) -> i64 {
 }
 
 /// Whether a file has these words: the kernel puts tabs and a newline between and after them.
-fn compare(fd: i32, wanted: &[u8]) -> i64 {
-    let mut text = [0u8; 1024];
+/// `begins`: with more behind them, as the mode of a profile is behind its name.
+fn compare(fd: i32, wanted: &[u8], begins: bool) -> i64 {
+    let mut text = [0u8; 4096];
     let n = sc!(nr::PREAD64, fd, text.as_mut_ptr(), text.len(), 0);
     if n < 0 {
         return n;
     }
-    if words(&text[..n as usize]).eq(words(wanted)) { 0 } else { -nr::ERANGE as i64 }
+    let text = &text[..n as usize];
+    let same = match text.strip_prefix(wanted) {
+        Some(rest) if begins => rest.first().is_none_or(|&byte| byte == 0 || byte.is_ascii_whitespace()),
+        _ => !begins && words(text).eq(words(wanted)),
+    };
+    if same { 0 } else { -nr::ERANGE as i64 }
+}
+
+/// The kernel reads the descriptor from memory, where a plan has only what was known before.
+fn landlock_path(ruleset: i32, path: i32, access: u64) -> i64 {
+    const RULE_PATH_BENEATH: i32 = 1;
+    // struct landlock_path_beneath_attr: packed, the rights, then the descriptor.
+    let mut attr = [0u8; 12];
+    attr[..8].copy_from_slice(&access.to_ne_bytes());
+    attr[8..].copy_from_slice(&path.to_ne_bytes());
+    sc!(nr::LANDLOCK_ADD_RULE, ruleset, RULE_PATH_BENEATH, attr.as_ptr(), 0)
 }
 
 fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {

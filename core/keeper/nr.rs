@@ -71,6 +71,8 @@ mod table {
     pub const SPLICE: u32 = 275;
     pub const EPOLL_PWAIT: u32 = 281;
     pub const EPOLL_CREATE1: u32 = 291;
+    pub const KEYCTL: u32 = 250;
+    pub const LANDLOCK_ADD_RULE: u32 = 445;
     pub const SECCOMP_ARCH: u32 = 0xc000_003e;
     /// struct stat: offsets of st_mode (u32), st_rdev (u64) and st_size (i64).
     pub const STAT_MODE: usize = 24;
@@ -149,6 +151,8 @@ mod table {
     pub const SPLICE: u32 = 76;
     pub const EPOLL_PWAIT: u32 = 22;
     pub const EPOLL_CREATE1: u32 = 20;
+    pub const KEYCTL: u32 = 219;
+    pub const LANDLOCK_ADD_RULE: u32 = 445;
     pub const SECCOMP_ARCH: u32 = 0xc000_00b7;
     pub const STAT_MODE: usize = 16;
     pub const STAT_RDEV: usize = 32;
@@ -157,6 +161,8 @@ mod table {
 
 pub use table::*;
 
+pub const ENOSYS: i32 = 38;
+pub const EDQUOT: i32 = 122;
 pub const EPERM: i32 = 1;
 pub const ENOENT: i32 = 2;
 pub const EINTR: i32 = 4;

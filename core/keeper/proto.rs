@@ -152,6 +152,8 @@ pub mod keeper_step {
     /// The user namespace for the ids of a mount, and its use. The index of the entry is in the bits from 8 on.
     pub const OWNER_MAP: u32 = 23;
     pub const OWNER: u32 = 24;
+    /// The keeper's own session keyring.
+    pub const KEYRING: u32 = 40;
 }
 
 #[repr(C)]
@@ -374,8 +376,11 @@ pub mod pseudo {
     pub const ASK: u32 = BASE + 17;
     /// (list of `RelayEntry`, count): serves a container's ports; returns only when it cannot begin.
     pub const RELAY: u32 = BASE + 19;
-    /// (fd, data, len): fails with ERANGE when the file does not have these words.
+    /// (fd, data, len, begins): fails with ERANGE when the file does not have these words, or, with `begins`, does not begin with
+    /// this text and the end of a word.
     pub const COMPARE: u32 = BASE + 18;
+    /// (ruleset, fd of the path, access): landlock_add_rule(2) with a struct landlock_path_beneath_attr.
+    pub const LANDLOCK_PATH: u32 = BASE + 40;
     /// (socket): runs what comes on it, see `calls.rs`, until its other end is closed.
     pub const FILES: u32 = BASE + 24;
 }

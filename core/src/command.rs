@@ -8,7 +8,9 @@ use std::time::Duration;
 use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::process::{Output, Process};
-use crate::spec::{Capabilities, IoPriority, Resource, Rlimit, Scheduler, Stdio, Terminal, fields};
+use crate::spec::{
+    Capabilities, IoPriority, Landlock, Resource, Rlimit, Scheduler, Seccomp, Securebits, Stdio, Terminal, fields,
+};
 
 /// A program to run in a container: plain data; the fields mean what the same fields of the spec mean.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +34,16 @@ pub struct Command {
     pub oom_score_adj: Option<i32>,
     /// `None`: what the container's spec says.
     pub capabilities: Option<Capabilities>,
+    /// `None`: those of the container's spec.
+    pub securebits: Option<Securebits>,
+    /// `None`: the rules of the container's spec; rules that are empty restrict nothing.
+    pub landlock: Option<Landlock>,
+    /// `None`: that of the container's spec.
+    pub apparmor: Option<String>,
+    /// `None`: that of the container's spec.
+    pub selinux: Option<String>,
+    /// `None`: what the container's spec says, with the capabilities of this command.
+    pub seccomp: Option<Seccomp>,
     pub no_new_privs: Option<bool>,
     pub pass_fds: std::collections::BTreeMap<RawFd, RawFd>,
     /// The container's group ([`Container::group`]) in which it runs; `None`: that of the container's own processes.

@@ -21,6 +21,7 @@ use crate::launch::{self, Answer, Channel, Keeper, Outcome, Owner, Request, Time
 use crate::namespace::Namespace;
 use crate::net;
 use crate::plan::attribute::Attribute;
+use crate::plan::confine::Confinement;
 use crate::plan::container::{DISK, HOSTS, NETLINK, clone_flag, namespace_source};
 use crate::plan::exec::Joining;
 use crate::plan::facts::{DiskFact, GroupMount, StreamFact, TapsFact};
@@ -28,7 +29,7 @@ use crate::plan::process::{ProcessPlan, TERMINAL};
 use crate::process::{self, ExitStatus, OomCount, Output, Process, Source, Streams};
 use crate::proto::section::LIFT;
 use crate::proto::{Record, record, request};
-use crate::spec::{BindSource, MountKind, NamespaceKind, NamespaceSource, Port, Spec, Stdio};
+use crate::spec::{BindSource, Landlock, MountKind, NamespaceKind, NamespaceSource, Port, Spec, Stdio};
 use crate::state::ids::IdClaim;
 use crate::state::names::{self, Life, NameClaim};
 use crate::sys::nsfs::{self, namespace_type};
@@ -1791,6 +1792,10 @@ impl Inner {
         let files = InsideFiles(self);
         let (credentials, home) =
             facts::resolve_user(command.user.as_deref(), &command.groups, self.default_ids, &files)?;
+        let capabilities = command.capabilities.as_ref().unwrap_or(&self.spec.capabilities);
+        let no_new_privs = command.no_new_privs.unwrap_or(self.spec.no_new_privs);
+        let confinement = Confinement::of_command(command, &self.spec);
+        launch::confinement::check(&confinement, capabilities, no_new_privs, Some(credentials.uid))?;
         let mut caller = || std::env::vars_os().collect();
         let env = crate::plan::env::environment(
             &home,
@@ -1802,6 +1807,8 @@ impl Inner {
         let asked = [command.stdin.as_ref(), command.stdout.as_ref(), command.stderr.as_ref()];
         let streams = open_streams(asked, [Stdio::Inherit, Stdio::Inherit, Stdio::Inherit], None)?;
         let inherited = facts::inherited();
+        let seccomp = command.seccomp.as_ref().unwrap_or(&self.spec.seccomp);
+        let filter = facts::filter(seccomp, capabilities, self.spec.nesting)?;
         let _joining = self.group.as_ref().map(Group::joining);
         let (compiled, needs) = crate::plan::exec::process(
             &self.joining(),
@@ -1819,11 +1826,14 @@ impl Inner {
                 scheduler: command.scheduler,
                 io_priority: command.io_priority,
                 oom_score_adj: command.oom_score_adj,
-                capabilities: command.capabilities.as_ref().unwrap_or(&self.spec.capabilities),
-                no_new_privs: command.no_new_privs.unwrap_or(self.spec.no_new_privs),
+                capabilities,
+                no_new_privs,
+                confinement,
+                filter: filter.as_deref(),
                 credentials: &credentials,
                 may_setgroups: self.may_setgroups,
                 joined: Some(facts::root_ids(self.may_setgroups, self.default_ids)),
+                keyring: launch::confinement::may_take_keyring(),
                 is_pid_one: false,
             },
             command.set_tid,
@@ -1838,7 +1848,7 @@ impl Inner {
             self.ask(request::EXEC, command.start_timeout, (&compiled, &needs), given, sub.as_deref(), record::STARTED)
                 .map_err(|e| {
                     let program = command.argv.first().map(std::path::Path::new);
-                    with_program_hint(e, program, &self.spec)
+                    with_rules_hint(with_program_hint(e, program, &self.spec), confinement.landlock)
                 })?
         };
         let pidfd = pidfd.ok_or_else(|| Error::new(ErrorKind::Internal, "the keeper gave no pidfd"))?;
@@ -2019,7 +2029,7 @@ fn explain(failed: &Record, compiled: &crate::plan::builder::Compiled, spec: &Sp
         );
     }
     let program = spec.argv.first().map(std::path::Path::new);
-    with_program_hint(error, program, spec)
+    with_rules_hint(with_program_hint(error, program, spec), &spec.landlock)
 }
 
 /// A program that the host has, but below a directory that containers do not see.
@@ -2035,6 +2045,14 @@ fn with_program_hint(error: Error, program: Option<&std::path::Path>, spec: &Spe
         Some(hint) => error.with_hint(hint),
         None => error,
     }
+}
+
+/// The program is a file that rules may not let it execute.
+fn with_rules_hint(error: Error, rules: &Landlock) -> Error {
+    if error.field() != Some("argv[0]") || error.errno() != libc::EACCES || rules.paths.is_empty() {
+        return error;
+    }
+    error.with_hint("landlock.paths has to allow to execute it and to read it, and what interprets it")
 }
 
 /// What was chosen at the start.

@@ -1,7 +1,11 @@
 //! Linux containers inside your program.
 
+#[doc = include_str!("attacks.md")]
+pub mod attacks {}
 pub mod cgroup;
 mod command;
+#[doc = include_str!("confinement.md")]
+pub mod confinement {}
 mod container;
 #[doc = include_str!("docker.md")]
 pub mod docker {}
@@ -18,6 +22,8 @@ pub mod fuzz;
 pub mod files {}
 /// Several containers with an order.
 mod group;
+#[doc = include_str!("isolation.md")]
+pub mod isolation {}
 mod launch;
 mod namespace;
 /// Networks of containers.
@@ -34,6 +40,8 @@ mod proto;
 mod quota;
 #[doc = include_str!("resources.md")]
 pub mod resources {}
+/// What holds a payload in.
+mod security;
 pub mod spec;
 pub mod state;
 mod sys;
@@ -41,6 +49,8 @@ mod sys;
 mod systemd;
 #[doc = include_str!("testing.md")]
 pub mod testing {}
+#[doc = include_str!("threats.md")]
+pub mod threats {}
 mod tree;
 /// Directories that are made for containers.
 mod volume;

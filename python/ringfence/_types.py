@@ -88,8 +88,20 @@ class CommandFields(TypedDict, total=False):
     io_priority: str
     #: -1000..1000.
     oom_score_adj: int
-    #: Names with or without `CAP_`; replaces the default set.
-    capabilities: str | Iterable[str] | Mapping[str, Iterable[str]]
+    #: Names with or without `CAP_`: the exact set; or `add`, `drop`, and the five sets: `bounding`, `permitted`, `effective`,
+    #: `inheritable`, `ambient`.
+    capabilities: str | Iterable[str] | Mapping[str, str | Iterable[str]]
+    #: `noroot`, `no_setuid_fixup`, `no_cap_ambient_raise`, `exec_restrict_file`, `exec_deny_interactive`, each also with `_locked`.
+    securebits: str | Iterable[str]
+    #: What files, TCP ports and processes it can reach: `paths` (path inside -> `read`, `execute`, `write`, `create`, `remove`,
+    #: `all`, or the kernel's names), `bind`, `connect` (ports), `scopes` (`signal`, `abstract_unix_socket`), `abi`.
+    landlock: Mapping[str, Any]
+    #: The AppArmor profile, by name.
+    apparmor: str
+    #: The SELinux label: `user:role:type:level`.
+    selinux: str
+    #: `default`, `strict`, `none`, an object with `rules`, or a profile of OCI.
+    seccomp: str | Mapping[str, Any]
     no_new_privs: bool
     #: How long a start may take.
     start_timeout: Seconds

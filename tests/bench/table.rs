@@ -1,6 +1,7 @@
 //! The tables of `make bench`: starts of ringfence beside the kernel's floor, bwrap and runc; snapshots of usage beside plain
 //! reads; sockets inside beside setns(2) by hand, fork and nsenter; published ports beside loopback without a container;
-//! starts on a network beside starts without; what the ways between containers carry beside loopback.
+//! starts on a network beside starts without; what the ways between containers carry beside loopback; starts and system calls under a
+//! filter beside those without.
 //!
 //! A worker process per host size (an empty one, one with much touched heap) makes one measurement per request; the
 //! coordinator asks for one of each subject in turn, so that whatever else the machine does meets all of them alike.
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use ringfence::spec::{
     Attachment, AttachmentKind, Firewall, FirewallRule, InterfaceAddress, IpvlanMode, NamespaceKind, Net, NetworkSpec,
-    Port, RoutedPair,
+    Port, RoutedPair, Seccomp,
 };
 use ringfence::{Container, Network, Spec};
 
@@ -111,6 +112,27 @@ const WIRES: [&[Subject]; 3] = [
         Subject { name: "wire-iperf3-netkit", label: "ringfence: the same over netkit", every: 20 },
         Subject { name: "wire-iperf3-macvlan", label: "ringfence: two macvlans on one device", every: 20 },
         Subject { name: "wire-iperf3-ipvlan", label: "ringfence: two ipvlans on one device", every: 20 },
+    ],
+];
+
+/// Filters of system calls: what they add to a start, and to a thousand calls.
+const FILTERS: [&[Subject]; 4] = [
+    &[
+        Subject { name: "filter-start-floor", label: "ringfence: start + true + wait + close, no filter", every: 1 },
+        Subject { name: "filter-start-default", label: "the same under the default profile", every: 1 },
+        Subject { name: "filter-start-strict", label: "the same under the strict profile", every: 1 },
+    ],
+    &[
+        Subject { name: "filter-getppid-floor", label: "1,000 times getppid, no filter", every: 4 },
+        Subject { name: "filter-getppid-default", label: "the same under the default profile", every: 4 },
+    ],
+    &[
+        Subject { name: "filter-read-floor", label: "1,000 times read of a byte, no filter", every: 4 },
+        Subject { name: "filter-read-default", label: "the same under the default profile", every: 4 },
+    ],
+    &[
+        Subject { name: "filter-openat-floor", label: "1,000 times openat and close, no filter", every: 4 },
+        Subject { name: "filter-openat-default", label: "the same under the default profile", every: 4 },
     ],
 ];
 
@@ -239,9 +261,40 @@ fn measure(name: &str, payload: &str, running: &mut Option<Container>) -> Result
             let id = format!("ringfence-bench-{}", std::process::id());
             timed(|| peer(Command::new("runc").args(["run", "--bundle", &bundle, &id])))
         }
+        _ if name.starts_with("filter-start") => {
+            let spec = Spec { seccomp: filter(name), ..limited(payload) };
+            timed(|| whole(&spec))
+        }
+        _ if name.starts_with("filter") => calls(name, payload, &resident(running)?),
         _ if name.starts_with("enter") => enter(name, &resident(running)?),
         _ => Err(format!("unknown subject {name}")),
     }
+}
+
+fn filter(name: &str) -> Seccomp {
+    match name.rsplit('-').next() {
+        Some("default") => Seccomp::Default,
+        Some("strict") => Seccomp::Strict,
+        _ => Seccomp::Unconfined,
+    }
+}
+
+/// A thousand calls, of many more that a program beside the payload makes.
+fn calls(name: &str, payload: &str, container: &Container) -> Result<Duration, String> {
+    const COUNT: u32 = 50_000;
+    let program = Path::new(payload).with_file_name("calls");
+    if !program.exists() {
+        return Err(format!("{} is not there", program.display()));
+    }
+    let call = name.split('-').nth(1).ok_or("no call")?;
+    let mut command = ringfence::Command::new(&program);
+    command.args([call, &COUNT.to_string()]).stdin(ringfence::spec::Stdio::Null).stdout(ringfence::spec::Stdio::Pipe);
+    command.seccomp = Some(filter(name));
+    let process = container.spawn(&command).map_err(|e| e.to_string())?;
+    let output = process.communicate(None, None).map_err(|e| e.to_string())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let nanoseconds: u64 = text.trim().parse().map_err(|_| format!("{:?}: {text:?}", output.status))?;
+    Ok(Duration::from_nanos(nanoseconds) / (COUNT / 1000))
 }
 
 /// A container from its start to its end.
@@ -887,6 +940,7 @@ fn coordinate(options: &Options) {
     let rounds = options.rounds.min(400);
     let enter_rows = series(&mut empty, ENTER, rounds, warm_up, options);
     let port_rows = PORTS.map(|subjects| series(&mut empty, subjects, rounds, warm_up, options));
+    let filter_rows = FILTERS.map(|subjects| series(&mut empty, subjects, rounds, warm_up, options));
     let memory = if options.wants("exec") { empty.ask("memory") } else { Err("needs the container of `exec`".into()) };
     empty.end();
     heavy.end();
@@ -903,7 +957,7 @@ fn coordinate(options: &Options) {
     print!("{}", table(&rows, &heavy_rows));
     print!("\n{}", fine_table(&usage_rows));
     print!("\n{}", fine_table(&enter_rows));
-    for rows in port_rows.iter().chain([&network_rows]).chain(&wire_rows) {
+    for rows in port_rows.iter().chain([&network_rows]).chain(&wire_rows).chain(&filter_rows) {
         print!("\n{}", fine_table(rows));
     }
     print!("{}", goals(&rows, &heavy_rows, &usage_rows, &network_rows, memory));

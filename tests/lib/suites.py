@@ -5,6 +5,7 @@
     target/suites/rust/           test binaries, examples
     target/suites/prefix/         the C library as `make install` installs it
     target/suites/c/              C programs, linked to it
+    target/suites/attacks/        attackers, and the launcher that they succeed against: static, so that they run in any root
     target/suites/python/         the unpacked wheel
     target/suites/pydeps/         pytest
     target/suites/tests/          tests that are interpreted, and the language-neutral cases
@@ -199,6 +200,26 @@ def _c(prefix: Path | None, area: str) -> list[Suite]:
     return suites
 
 
+def _attackers() -> None:
+    """What the tests of tests/attacks run inside."""
+    _say("attackers")
+    directory = SUITES / "attacks"
+    directory.mkdir(parents=True, exist_ok=True)
+    for source in sorted((ROOT / "tests" / "attacks").glob("*.c")):
+        command = [
+            os.environ.get("CC", "cc"),
+            "-std=c17",
+            "-D_GNU_SOURCE",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-O1",
+            "-s",
+            "-static",
+        ]
+        _call([*command, "-o", str(directory / source.stem), str(source), "-pthread"])
+
+
 def _wheel() -> bool:
     """Builds the wheel and unpacks it, as an installer would."""
     if not (ROOT / "python" / "pyproject.toml").exists():
@@ -240,6 +261,8 @@ def _interpreted(have_python: bool, prefix: Path | None) -> list[Suite]:
         source = ROOT / "tests" / area
         if source.is_dir():
             shutil.copytree(source, copies / area, ignore=shutil.ignore_patterns("__pycache__", "*.c", "*.cc", "*.rs"))
+    # What has to come of the attempts is a table that is read by people too.
+    shutil.copy(ROOT / "core" / "src" / "attacks.md", copies / "attacks")
     if have_python:
         for area in ("python", "attacks"):
             shared = directives(copies / area / "conftest.py")
@@ -337,7 +360,7 @@ def build() -> list[Suite]:
             old.unlink()
     prefix = _library()
     suites += _c(prefix, "c")
-    suites += _c(prefix, "attacks")
+    _attackers()
     have_python = _wheel()
     suites += _interpreted(have_python, prefix)
     suites += _readme(rlib, prefix, have_python)

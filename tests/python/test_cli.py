@@ -138,7 +138,7 @@ def test_wrong_usage_is_125(arguments: list[str]) -> None:
         ["--cpus", "-1"],
         ["--set", "memroy=1"],
         ["--set", "hostname="],
-        ["--set", "seccomp=default"],
+        ["--set", "hooks=x"],
         ["--spec", "/no/such/file"],
         ["--name", "a/b"],
     ],

@@ -91,9 +91,9 @@ def test_an_unknown_field_is_a_type_error_with_a_suggestion() -> None:
 
 def test_a_later_field_is_known_but_not_available() -> None:
     with pytest.raises(ringfence.SpecError) as caught:
-        ringfence.run(["true"], seccomp="default")
+        ringfence.run(["true"], hooks="x")
     assert caught.value.kind == "not_available"
-    assert caught.value.field == "seccomp"
+    assert caught.value.field == "hooks"
 
 
 def test_a_field_of_the_container_is_none_of_a_command(container: ringfence.Container) -> None:

@@ -1,6 +1,6 @@
 //! Threads of the host inside the namespaces of a container.
 //!
-//! tests/run: vm=root,delegated
+//! tests/run: vm=root
 
 use std::collections::BTreeMap;
 use std::fs;

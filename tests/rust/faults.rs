@@ -1,6 +1,6 @@
 //! What others do to a container's control groups, and processors that go away: clear errors, and nothing half done.
 //!
-//! tests/run: timeout=300 vm=root,delegated threads=1
+//! tests/run: timeout=300 threads=1 vm=root
 
 use std::fs;
 use std::path::{Path, PathBuf};

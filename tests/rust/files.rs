@@ -1,6 +1,6 @@
 //! Files of a container, for every kind of caller: what is read, written, copied and removed, and how fast what is large goes.
 //!
-//! tests/run: vm=root,delegated
+//! tests/run: vm=delegated
 
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};

@@ -1,6 +1,6 @@
 //! Limits and guarantees of memory against real loads, and against what the kernel counted.
 //!
-//! tests/run: timeout=600 vm=root,delegated
+//! tests/run: timeout=600 vm=root
 
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;

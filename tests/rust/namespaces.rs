@@ -147,21 +147,37 @@ fn joined_in_each_way() {
     first.close(None).expect("close");
 }
 
+/// Also its /proc is that namespace's: the host's would show all of the host's processes.
 #[test]
 fn a_pid_namespace_is_joined() {
     let name = format!("pids-{}", std::process::id());
-    let first = start(json!({"name": name, "argv": ["sleep", "1000"]}));
-    let namespaces = json!({"pid": format!("container:{name}")});
-    match try_run(
-        json!({"argv": ["sh", "-c", "readlink /proc/self/ns/pid; cat /proc/1/comm; ps -e -o comm= 2>/dev/null"], "namespaces": namespaces}),
-    ) {
-        Ok(ran) => {
-            assert_eq!(ran.out.lines().next(), Some(inside(&first, "pid").as_str()), "{}{}", ran.out, ran.err);
+    let ids: &[&str] = if is_root() { &["auto", "host"] } else { &["auto"] };
+    for (first_ids, ids) in ids.iter().flat_map(|first| ids.iter().map(move |second| (*first, *second))) {
+        let first = start(json!({"name": name, "argv": ["sleep", "1000"], "idmap": first_ids}));
+        let wanted = inside(&first, "pid");
+        let script = "readlink /proc/self/ns/pid; cat /proc/1/comm; cat /proc/[0-9]*/comm 2>/dev/null | sort | uniq | tr '\\n' ' '";
+        let mut ways = vec![json!({"namespaces": {"pid": format!("container:{name}")}, "idmap": ids})];
+        if (first_ids, ids) == ("auto", "auto") {
+            ways.push(json!({"namespaces": {"pid": format!("container:{name}"), "user": format!("container:{name}")}}));
         }
-        Err(error) => assert_eq!(error.field(), Some("namespaces.pid"), "{error}"),
+        for way in ways {
+            match try_run(with(json!({"argv": ["sh", "-c", script]}), way.clone())) {
+                Ok(ran) => {
+                    let lines: Vec<_> = ran.out.lines().collect();
+                    assert_eq!(lines[..2], [wanted.as_str(), "ringfence"], "{first_ids} {way} {}{}", ran.out, ran.err);
+                    let seen: Vec<_> = lines[2]
+                        .split_whitespace()
+                        .filter(|comm| !matches!(*comm, "ls" | "cat" | "sort" | "uniq" | "tr"))
+                        .collect();
+                    assert_eq!(seen, ["ringfence", "sh", "sleep"], "{first_ids} {way}");
+                }
+                // Without control groups, or before Linux 6.17.
+                Err(error) => assert_eq!(error.field(), Some("namespaces.pid"), "{error}"),
+            }
+        }
+        assert!(first.is_running(), "the end of the second is not the end of the first");
+        first.close(None).expect("close");
     }
-    assert!(first.is_running(), "the end of the second is not the end of the first");
-    first.close(None).expect("close");
 }
 
 /// A user namespace that exists already: its ids and the rights over what it owns.

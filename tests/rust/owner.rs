@@ -1,6 +1,6 @@
 //! `owner: payload` of `mounts`: whose a file is outside and inside, for every kind of payload and source.
 //!
-//! tests/run: vm=root,delegated
+//! tests/run: vm=root
 
 use std::fs;
 use std::os::fd::AsRawFd;

@@ -552,7 +552,7 @@ fn bad_pods() {
         (json!({"namespaces": {"pid": "new"}}), "namespaces.pid"),
         (json!({"hostname": "x".repeat(65)}), "hostname"),
         (json!({"net": "host", "namespaces": {"net": "new"}}), "net"),
-        (json!({"sysctls": {"kernel.pid_max": "3"}}), "sysctls[\"kernel.pid_max\"]"),
+        (json!({"sysctls": {"kernel.threads-max": "3"}}), "sysctls[\"kernel.threads-max\"]"),
     ] {
         let error = refused(fields.clone(), Pod::SHARE);
         assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidSpec, Some(field)), "{fields}: {error}");

@@ -1,6 +1,6 @@
 //! Published ports: what the relay between the host and a container carries, and what becomes of it.
 //!
-//! tests/run: timeout=300
+//! tests/run: timeout=300 vm=root,delegated
 
 use std::fs;
 use std::io::{ErrorKind as Io, Read, Write};

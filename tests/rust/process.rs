@@ -182,6 +182,13 @@ fn capability_cases() -> Vec<(Value, [u64; 5])> {
         (json!({"capabilities": ["chown", "net_raw"]}), [0, 0x2001, 0x2001, 0x2001, 0]),
         (json!({"capabilities": {"drop": ["chown"]}}), [0, default & !CHOWN, default & !CHOWN, default & !CHOWN, 0]),
         (json!({"capabilities": {"ambient": ["net_raw"]}}), [NET_RAW, default, default, default, NET_RAW]),
+        // As OCI says it; what may be inherited from files is no more than asked for.
+        (
+            json!({"capabilities": {"bounding": ["CAP_CHOWN", "CAP_NET_RAW"], "permitted": ["CAP_CHOWN"],
+                                    "effective": ["CAP_CHOWN"], "inheritable": ["CAP_NET_RAW"], "ambient": []}}),
+            [NET_RAW, CHOWN, CHOWN, CHOWN | NET_RAW, 0],
+        ),
+        (json!({"capabilities": {"permitted": "none"}}), [0, 0, 0, default, 0]),
     ];
     if is_root() {
         cases.push((json!({"user": "1000"}), [0, 0, 0, default, 0]));
@@ -190,6 +197,12 @@ fn capability_cases() -> Vec<(Value, [u64; 5])> {
             [NET_RAW, NET_RAW, NET_RAW, default, NET_RAW],
         ));
         cases.push((json!({"user": "1000", "capabilities": "none"}), [0; 5]));
+        let inheritable =
+            json!({"ambient": ["net_raw"], "inheritable": ["chown", "net_raw"], "permitted": ["net_raw"]});
+        cases.push((
+            json!({"user": "1000", "capabilities": inheritable}),
+            [CHOWN | NET_RAW, NET_RAW, NET_RAW, default, NET_RAW],
+        ));
     }
     cases
 }
@@ -214,6 +227,29 @@ fn all_five_sets_of_a_joined_process() {
         command.merge_json(&fields.to_string()).unwrap_or_else(|e| panic!("{e}"));
         let ran = exec_in(&container, &command);
         assert_eq!(capability_sets(&ran.out), expected, "{fields}");
+        container.close(None).expect("close");
+    }
+}
+
+/// The kernel makes the sets of a program at its exec; it would make others of these.
+#[test]
+fn sets_that_an_exec_would_change_are_refused() {
+    let user = if is_root() { "1000" } else { "0" };
+    for (fields, field) in [
+        (json!({"capabilities": {"permitted": ["chown"]}, "no_new_privs": false}), "capabilities.permitted"),
+        (
+            json!({"capabilities": {"permitted": ["chown"]}, "user": user, "securebits": "noroot"}),
+            "capabilities.permitted",
+        ),
+        (json!({"capabilities": {"effective": ["chown"]}}), "capabilities.effective"),
+    ] {
+        let error = refused(with(json!({"argv": ["true"]}), fields.clone()));
+        assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidSpec, Some(field)), "{error}");
+        let container = start(json!({}));
+        let mut command = Command::new("true");
+        command.merge_json(&fields.to_string()).expect("fields");
+        let error = container.spawn(&command).expect_err("sets");
+        assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidSpec, Some(field)), "{error}");
         container.close(None).expect("close");
     }
 }

@@ -1,6 +1,6 @@
 //! Limits of the writable layer on real file systems, against what the kernel itself counted.
 //!
-//! tests/run: timeout=900 vm=root,delegated
+//! tests/run: timeout=900 vm=root
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};

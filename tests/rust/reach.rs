@@ -1,6 +1,6 @@
 //! Sockets and files of a container for the host, for every kind of caller.
 //!
-//! tests/run: vm=root,delegated
+//! tests/run: vm=delegated
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -1,6 +1,6 @@
 //! Figures of usage against independent readings: control files, /proc, what a device and a network carried.
 //!
-//! tests/run: timeout=600
+//! tests/run: timeout=600 vm=root,delegated
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};

@@ -199,6 +199,7 @@ impl Inner {
         if changes.is_empty() {
             return Ok(());
         }
+        crate::launch::confinement::check_sysctls(changes.iter().map(|(name, _, _)| name.as_str()))?;
         let (compiled, needs) = exec::set_sysctls(&self.outside_of_groups(), self.may_setgroups, &changes);
         let (done, found) = self.call((&compiled, &needs))?;
         // All are opened before the first is written.

@@ -159,8 +159,12 @@ fn executable() -> Result<OwnedFd> {
     let mut file = std::fs::File::from(fd);
     file.write_all(KEEPER).map_err(|e| Error::io("write the keeper", &e))?;
     let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    // Its owner could take everybody the right to execute it: inside that is root, where the container's ids are the host's, and
+    // it has the file when it makes who joins execute itself (CVE-2019-5736). As old as MFD_EXEC.
+    const F_SEAL_EXEC: libc::c_int = 0x20;
     // SAFETY: no pointers.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) } < 0 {
+    let seal = |seals: libc::c_int| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) };
+    if seal(seals | F_SEAL_EXEC) < 0 && seal(seals) < 0 {
         return Err(Error::io("seal the keeper", &std::io::Error::last_os_error()));
     }
     Ok(file.into())
@@ -432,10 +436,16 @@ fn birth_error(failed: &Record) -> Error {
         keeper_step::SETGROUPS => ("idmap", "write setgroups"),
         keeper_step::MAPPER => ("idmap", "newuidmap"),
         keeper_step::CLOSE_RANGE => ("keeper", "close_range"),
+        keeper_step::KEYRING => ("keyring", "keyctl"),
         keeper_step::REEXEC => ("keeper", "execute the keeper in its user namespace"),
         _ => ("keeper", "start the keeper"),
     };
     let error = Error::os(step, errno).with_field(field);
+    if failed.op == keeper_step::KEYRING && errno == libc::EDQUOT {
+        return error.with_hint(
+            "the caller has as many keys as one user may have: see kernel.keys.maxkeys, and /proc/key-users for who has them",
+        );
+    }
     match crate::doctor::explain(step, errno) {
         Some(hint) => error.with_hint(hint),
         None => error,

@@ -7,17 +7,21 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use once_cell::sync::OnceCell;
 
 use super::keeper::Outer;
 use crate::cgroup::Heir;
 use crate::error::{Error, ErrorKind, Result};
+use crate::plan::confine::Confinement;
 use crate::plan::container::{COVERED, MOST_OVERLAYS, namespace_source, overlays};
 use crate::plan::facts::{Credentials, Facts, HostEntry, IdMaps, Inherited};
+use crate::security::filter::rules::Context;
+use crate::security::filter::{self, Program};
 use crate::spec::{
-    BindSource, IdRange, Idmap, MountKind, NamespaceKind, NamespaceSource, Resource, Rlimit, Rootfs, RootfsKind, Spec,
+    BindSource, Capabilities, IdRange, Idmap, MountKind, NamespaceKind, NamespaceSource, Resource, Rlimit, Rootfs,
+    RootfsKind, Seccomp, SeccompArch, Spec,
 };
 use crate::spec::{IdOrName, UserSpec};
 use crate::state::ids::{self, IdClaim};
@@ -369,6 +373,24 @@ fn known_paths() -> &'static [(PathBuf, Option<bool>)] {
             .map(|path| (PathBuf::from(path), fs::metadata(path).ok().map(|m| m.is_dir())))
             .filter(|(path, directory)| directory.is_some() || path.starts_with("/proc"))
             .collect()
+    })
+}
+
+/// Counters of when each processor was too hot, which tell what others compute (GHSA-6fw5-f8r9-fgfm). Intel's processors have
+/// them, virtual ones do not.
+fn throttles() -> &'static [PathBuf] {
+    static FOUND: OnceCell<Vec<PathBuf>> = OnceCell::new();
+    FOUND.get_or_init(|| {
+        let processors = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+        let numbered = processors.filter(|entry| {
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix("cpu"));
+            number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+        });
+        let mut found: Vec<_> =
+            numbered.map(|entry| entry.path().join("thermal_throttle")).filter(|path| path.is_dir()).collect();
+        found.sort();
+        found
     })
 }
 
@@ -788,6 +810,25 @@ const RESOURCES: [Resource; 16] = [
     Resource::Stack,
 ];
 
+/// The filter of a process's system calls.
+///
+/// # Errors
+/// Rules of which none can be made.
+pub(crate) fn filter(seccomp: &Seccomp, capabilities: &Capabilities, nesting: bool) -> Result<Option<Arc<Program>>> {
+    static KERNEL: OnceLock<(u32, u32)> = OnceLock::new();
+    let kernel = *KERNEL.get_or_init(|| {
+        let release = nix::sys::utsname::uname().map(|uname| uname.release().to_string_lossy().into_owned());
+        let mut numbers =
+            release.as_deref().unwrap_or("").split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    });
+    filter::program(
+        seccomp,
+        nesting,
+        Context { native: SeccompArch::NATIVE, capabilities: capabilities.bounding, kernel },
+    )
+}
+
 pub(crate) fn inherited() -> Inherited {
     let rlimits = RESOURCES
         .iter()
@@ -909,17 +950,26 @@ pub(crate) fn gather(
         let absent: Vec<_> = absent.map(|path| (path, None)).collect();
         facts.known_paths.extend(absent);
     }
+    facts.keyring = super::confinement::may_take_keyring();
+    facts.throttles = throttles().to_vec();
+    facts.known_paths.extend(facts.throttles.iter().map(|path| (path.clone(), Some(true))));
+    // Of a container without a main process, too: what is wrong shows at the start.
+    facts.filter = filter(&spec.seccomp, &spec.capabilities, spec.nesting)?;
+    let mut uid = None;
     if !spec.argv.is_empty() {
         let (credentials, home) = resolve_user(spec.user.as_deref(), &spec.groups, defaults, &SpecFiles(spec))?;
         if let Some(maps) = &facts.idmaps {
             check_mapped(&credentials, maps, outer.and_then(|outer| outer.why.as_deref()))?;
         }
+        uid = Some(credentials.uid);
         facts.credentials = credentials;
         let mut caller = || std::env::vars_os().collect();
         facts.env =
             crate::plan::env::environment(&home, spec.terminal.is_some(), &spec.env_inherit, &mut caller, &spec.env);
         facts.inherited = inherited();
     }
+    super::confinement::check_sysctls(spec.sysctls.keys().map(String::as_str))?;
+    super::confinement::check(&Confinement::of_spec(spec), &spec.capabilities, spec.no_new_privs, uid)?;
     if own_root && spec.mounts.iter().any(|mount| mount.owner.is_some()) {
         // Of one without a main process: whoever `user` says.
         if spec.argv.is_empty() {

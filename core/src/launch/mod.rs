@@ -3,6 +3,8 @@
 mod attribute;
 mod birth;
 mod channel;
+/// Whether the kernel has what programs are to be confined by.
+pub(crate) mod confinement;
 pub(crate) mod facts;
 mod fork;
 mod keeper;

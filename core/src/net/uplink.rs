@@ -23,7 +23,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::launch;
 use crate::plan::container::RESOLV_CONF;
 use crate::spec::{
-    Capabilities, Device, Idmap, NamespaceKind, NamespaceSource, Net, Port, Protocol, RootfsKind, Spec, Stdio, WayOut,
+    Capabilities, Device, Idmap, NamespaceKind, NamespaceSource, Net, Port, Protocol, RootfsKind, SeccompAction,
+    SeccompProfile, SeccompRule, SeccompRules, Spec, Stdio, WayOut,
 };
 
 /// In the switch's namespace.
@@ -519,7 +520,14 @@ fn run(switch: &Switch<'_>, name: &'static str, path: &Path) -> Result<Way> {
         stdin: Some(Stdio::Fd(namespace.as_raw_fd())),
         namespaces,
         devices,
-        capabilities: Capabilities { bounding: RIGHTS, ambient: 0 },
+        capabilities: Capabilities { bounding: RIGHTS, ..Capabilities::default() },
+        // With CAP_SYS_ADMIN the profile has all else that they need to shut themselves in.
+        seccomp: SeccompRules {
+            profile: Some(SeccompProfile::Default),
+            rules: vec![SeccompRule::new(["pivot_root"], SeccompAction::Allow)],
+            ..SeccompRules::default()
+        }
+        .into(),
         ..Spec::default()
     };
     let container = Container::start_beside(switch.holder, &spec)?;

@@ -74,6 +74,11 @@ pub(crate) mod call {
         PREAD64 = SYS_pread64 "read";
         SCHED_SETAFFINITY = SYS_sched_setaffinity "sched_setaffinity"; SCHED_SETATTR = SYS_sched_setattr "sched_setattr";
         IOPRIO_SET = SYS_ioprio_set "ioprio_set";
+        KEYCTL = SYS_keyctl "keyctl";
+        LANDLOCK_CREATE_RULESET = SYS_landlock_create_ruleset "landlock_create_ruleset";
+        LANDLOCK_ADD_RULE = SYS_landlock_add_rule "landlock_add_rule";
+        LANDLOCK_RESTRICT_SELF = SYS_landlock_restrict_self "landlock_restrict_self";
+        SECCOMP = SYS_seccomp "seccomp";
         FSETXATTR = SYS_fsetxattr "fsetxattr"; FREMOVEXATTR = SYS_fremovexattr "fremovexattr";
     }
     /// The same number on every architecture; libc does not have it everywhere.
@@ -90,6 +95,7 @@ pub(crate) mod call {
     pub(crate) const RELAY: Call = Call(pseudo::RELAY, "relay");
     pub(crate) const REMOVE_GROUP: Call = Call(pseudo::REMOVE_GROUP, "rmdir");
     pub(crate) const COMPARE: Call = Call(pseudo::COMPARE, "read back");
+    pub(crate) const LANDLOCK_PATH: Call = Call(pseudo::LANDLOCK_PATH, "landlock_add_rule");
     pub(crate) const FILES: Call = Call(pseudo::FILES, "serve files");
     pub(crate) const EXEC_FAILED: Call = Call(pseudo::EXEC_FAILED, "exec");
     pub(crate) const LIFELINE: Call = Call(pseudo::LIFELINE, "lifeline");

@@ -164,6 +164,8 @@ pub(crate) struct ContainerPlan<'a> {
     staged: usize,
     /// Overlays of single directories of the host, which are the root file system together with the root mount.
     root_parts: Vec<u16>,
+    /// A proc of the pid namespace that is joined, made before the container has a user namespace that may not.
+    joined_proc: Option<u16>,
 }
 
 /// Where programs read which name servers there are: resolv.conf(5).
@@ -207,6 +209,7 @@ impl<'a> ContainerPlan<'a> {
             formats: Vec::new(),
             staged: 0,
             root_parts: Vec::new(),
+            joined_proc: None,
         }
     }
 
@@ -221,6 +224,10 @@ impl<'a> ContainerPlan<'a> {
     /// Made for it, or for its pod: the container's root has all rights in it.
     fn is_own(&self, kind: Ns) -> bool {
         self.is_new(kind) || self.facts.shared.contains(&kind)
+    }
+
+    fn joins(&self, kind: Ns) -> bool {
+        !matches!(namespace_source(self.spec, kind), NamespaceSource::New | NamespaceSource::Host)
     }
 
     fn write(mut self) -> (Builder, Vec<Need>) {
@@ -264,9 +271,12 @@ impl<'a> ContainerPlan<'a> {
                 oom_score_adj: self.spec.oom_score_adj,
                 capabilities: &self.spec.capabilities,
                 no_new_privs: self.spec.no_new_privs,
+                confinement: super::confine::Confinement::of_spec(self.spec),
+                filter: self.facts.filter.as_deref(),
                 credentials: &self.facts.credentials,
                 may_setgroups: self.facts.may_setgroups,
                 joined: None,
+                keyring: false,
                 is_pid_one: !self.spec.init,
             }
             .write(&mut self.b, &mut self.needs);
@@ -303,6 +313,9 @@ impl<'a> ContainerPlan<'a> {
                     self.b.field(field.clone());
                     let fd = self.need(Need::Namespace { kind, field });
                     self.b.op(call::SETNS, [Arg::Slot(fd), clone_flag(kind).into()]);
+                    if kind == Ns::Pid && !self.is_own(Ns::Pid) && self.is_new(Ns::User) && self.is_new(Ns::Mnt) {
+                        self.joined_proc = Some(self.proc_of(fd));
+                    }
                 }
             }
         }
@@ -375,6 +388,9 @@ impl<'a> ContainerPlan<'a> {
 
     fn setup(&mut self) {
         self.b.section(section::SETUP);
+        if self.facts.keyring {
+            super::confine::keyring(&mut self.b);
+        }
         self.b.field("idmap");
         if self.facts.may_setgroups {
             self.b.op(call::SETGROUPS, [0.into(), 0.into()]);
@@ -768,7 +784,8 @@ impl<'a> ContainerPlan<'a> {
             RootfsKind::Host | RootfsKind::HostOwned => self.host_root(scratch),
             RootfsKind::Directory(path) => {
                 let root = self.tree(&path, true, true);
-                self.set_attributes(root, NOSUID * u64::from(self.is_own(Ns::User)), true);
+                // Nodes of an image, and those that root makes where its ids are the host's, are the host's devices.
+                self.set_attributes(root, NODEV | (NOSUID * u64::from(self.is_own(Ns::User))), true);
                 root
             }
             RootfsKind::Layers { lower, upper } => {
@@ -792,7 +809,7 @@ impl<'a> ContainerPlan<'a> {
                 self.mkdir(Arg::Slot(base), "work", 0o755);
                 let upper = self.open_dir(Arg::Slot(base), "upper");
                 let work = self.open_dir(Arg::Slot(base), "work");
-                self.overlay(&lowers, Some((upper, work)), 0)
+                self.overlay(&lowers, Some((upper, work)), NODEV)
             }
         }
     }
@@ -1060,8 +1077,25 @@ impl<'a> ContainerPlan<'a> {
         }
     }
 
+    /// A proc of somebody else's pid namespace, which root of a user namespace of its own may not make.
+    fn proc_of(&mut self, namespace: u16) -> u16 {
+        const SET_FD: i32 = 5;
+        let kind = "proc";
+        let hint = "the /proc of a pid namespace that is joined takes root and Linux 6.17; else join its user namespace too, or share both \
+                    in a pod";
+        let (name, key) = (self.b.text(kind), self.b.text("pidns"));
+        let context = self.b.op(call::FSOPEN, [name, 1.into()]).path(kind).hint(hint).keep();
+        let args = [Arg::Slot(context), SET_FD.into(), key, 0.into(), Arg::Slot(namespace)];
+        self.b.op(call::FSCONFIG, args).path("proc pidns").hint(hint);
+        self.finish_fs(context, kind, NOSUID | NODEV | NOEXEC)
+    }
+
     fn proc(&mut self) -> u16 {
-        if self.is_own(Ns::Pid) {
+        if let Some(proc) = self.joined_proc {
+            return proc;
+        }
+        // The host's /proc would show the host's processes, and not those that it is among.
+        if self.is_own(Ns::Pid) || self.joins(Ns::Pid) {
             return self.new_fs("proc", &[], NOSUID | NODEV | NOEXEC);
         }
         let tree = self.tree(Path::new("/proc"), true, false);
@@ -1071,7 +1105,8 @@ impl<'a> ContainerPlan<'a> {
 
     fn sysfs(&mut self, readonly: bool) -> u16 {
         let attributes = NOSUID | NODEV | NOEXEC | if readonly { RDONLY } else { 0 };
-        if self.is_own(Ns::Net) {
+        let may = self.facts.privileged && namespace_source(self.spec, Ns::User) == NamespaceSource::Host;
+        if self.is_own(Ns::Net) || (may && self.joins(Ns::Net)) {
             return self.new_fs("sysfs", &[], attributes);
         }
         // Only the network namespace's owner may mount it: the host's, without what is mounted on it (control groups, tracing).
@@ -1210,8 +1245,8 @@ impl<'a> ContainerPlan<'a> {
         } else if let Some(text) = hosts_text(self.spec, self.is_new(Ns::Mnt)) {
             files.push(("hosts".into(), "/etc/hosts".into(), text.into_bytes(), 0o644));
         }
+        files.retain(|(_, target, _, _)| !self.spec.files.contains_key(target));
         for (path, file) in &self.spec.files {
-            files.retain(|(_, target, _, _)| target != path);
             files.push((format!("files[{:?}]", path.to_string_lossy()), path.clone(), file.data.clone(), file.mode));
         }
         for (i, (field, target, data, mode)) in files.into_iter().enumerate() {
@@ -1241,10 +1276,15 @@ impl<'a> ContainerPlan<'a> {
     /// Detached clones to put over masked directories and files: both, where only the kernel can tell what the path is.
     fn mask_sources(&mut self, scratch: u16) -> Vec<(PathBuf, Option<u16>, Option<u16>)> {
         let known = self.facts.known_paths.clone();
+        let customary = || Spec::MASKED_PATHS.iter().map(PathBuf::from);
         let masked: Vec<PathBuf> = match &self.spec.masked_paths {
+            // The customary list, and more.
+            Some(paths) if customary().all(|path| paths.contains(&path)) => {
+                paths.iter().chain(&self.facts.throttles).cloned().collect()
+            }
             Some(paths) => paths.clone(),
             None if self.spec.nesting => Vec::new(),
-            None => Spec::MASKED_PATHS.iter().map(PathBuf::from).collect(),
+            None => customary().chain(self.facts.throttles.iter().cloned()).collect(),
         };
         self.b.field("masked_paths");
         let mut made = false;

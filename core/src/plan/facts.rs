@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::owner::OwnerMaps;
+use crate::security::filter::Program;
 use crate::spec::{NamespaceKind, Resource, Rlimit};
 
 /// A descriptor that the request must bring; the launcher opens them in this order, and the plan's slots follow it.
@@ -216,9 +217,15 @@ pub(crate) struct Facts {
     /// Paths to mask or make read-only that exist in a fresh proc and sysfs, and whether they are directories; others are
     /// looked up inside.
     pub known_paths: Vec<(PathBuf, Option<bool>)>,
+    /// It gets a session keyring of its own.
+    pub keyring: bool,
+    /// What is masked beside the customary paths: directories of this machine's processors.
+    pub throttles: Vec<PathBuf>,
     pub credentials: Credentials,
     pub env: Vec<Vec<u8>>,
     pub inherited: Inherited,
+    /// The filter of its system calls.
+    pub filter: Option<Arc<Program>>,
     /// Which streams come as descriptors; stderr may be stdout's.
     pub streams: [StreamFact; 3],
 }

@@ -7,6 +7,8 @@
 pub(crate) mod attribute;
 /// Puts operations and data into one buffer.
 pub(crate) mod builder;
+/// What confines a program beside its credentials.
+pub(crate) mod confine;
 /// The sections of a container's start and end.
 pub(crate) mod container;
 /// The environment of a payload.

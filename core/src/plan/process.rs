@@ -5,9 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::attribute::{Attribute, sched_attr};
 use super::builder::{Arg, Builder, call};
+use super::confine::{self, Confinement};
 use super::facts::{Credentials, Inherited, Need, StreamFact};
 use crate::proto::{section, slot};
-use crate::spec::{Capabilities, IoPriority, Policy, Resource, Rlimit, Scheduler, Spec, Terminal};
+use crate::security::filter::Program;
+use crate::spec::{Capabilities, IoPriority, Policy, Resource, Rlimit, Scheduler, Securebits, Spec, Terminal};
 
 /// What main and exec'd processes have in common.
 pub(crate) struct ProcessPlan<'a> {
@@ -26,11 +28,15 @@ pub(crate) struct ProcessPlan<'a> {
     pub oom_score_adj: Option<i32>,
     pub capabilities: &'a Capabilities,
     pub no_new_privs: bool,
+    pub confinement: Confinement<'a>,
+    pub filter: Option<&'a Program>,
     pub credentials: &'a Credentials,
     /// setgroups(2) is denied in a user namespace with a single id; the caller's groups then show as nobody's.
     pub may_setgroups: bool,
     /// A joining process has the keeper's ids until it takes these.
     pub joined: Option<(u32, u32)>,
+    /// It gets a session keyring of its own; the main process has its container's.
+    pub keyring: bool,
     /// `init: false`: it is pid 1 itself, and holds the pipe by which the stage learns of its exec.
     pub is_pid_one: bool,
 }
@@ -41,12 +47,16 @@ const EXEC_PIPE: u16 = slot::INIT as u16;
 pub(crate) const TERMINAL: u32 = 1;
 
 const PR_SET_DUMPABLE: i32 = 4;
+const CAP_SYS_ADMIN: u32 = 21;
 
 impl ProcessPlan<'_> {
     pub fn write(&self, b: &mut Builder, needs: &mut Vec<Need>) {
         b.section(section::PAYLOAD);
         let argv0 = self.argv.first().map_or(OsStr::new(""), OsString::as_os_str);
 
+        if self.keyring {
+            confine::keyring(b);
+        }
         if self.joined.is_some() {
             self.oom_score_adj(b);
         }
@@ -67,11 +77,18 @@ impl ProcessPlan<'_> {
         }
         self.scheduling(b);
         self.raised_limits(b);
+        confine::labels(b, &self.confinement);
         self.streams(b, needs);
 
         b.field("umask");
         b.op(call::UMASK, [self.umask.unwrap_or(Spec::UMASK).into()]);
         self.limits(b);
+        if self.no_new_privs {
+            b.field("no_new_privs");
+            const PR_SET_NO_NEW_PRIVS: i32 = 38;
+            b.op(call::PRCTL, [PR_SET_NO_NEW_PRIVS.into(), 1.into(), 0.into(), 0.into(), 0.into()]);
+        }
+        confine::landlock(b, self.confinement.landlock);
         self.credentials(b);
 
         b.field("cwd");
@@ -85,6 +102,8 @@ impl ProcessPlan<'_> {
         let argv = b.pointers(&argv);
         let envp = b.pointers(self.env);
         b.op(call::SIGNALS, []);
+        self.filter(b);
+        b.field("argv[0]");
         let candidates = candidates(argv0, self.env);
         let errnos = [libc::ENOENT, libc::ENOTDIR, libc::EACCES];
         let shown = argv0.to_string_lossy().into_owned();
@@ -284,12 +303,14 @@ impl ProcessPlan<'_> {
 
     fn credentials(&self, b: &mut Builder) {
         let Credentials { uid, gid, groups } = self.credentials;
-        let bounding = self.capabilities.bounding;
-        let ambient = self.capabilities.ambient & bounding;
+        let securebits = self.confinement.securebits;
+        let mut sets = self.capabilities.sets(*uid == 0 && !securebits.has(Securebits::NOROOT));
+        sets.ambient &= sets.bounding;
         b.field("capabilities");
-        b.op(call::BOUNDING, [bounding.into()]);
+        b.op(call::BOUNDING, [sets.bounding.into()]);
         const PR_SET_KEEPCAPS: i32 = 8;
-        if *uid != 0 && ambient != 0 {
+        let keeps = sets.permitted != 0 || sets.inheritable != 0 || securebits.0 != 0;
+        if *uid != 0 && (keeps || self.needs_admin()) {
             b.op(call::PRCTL, [PR_SET_KEEPCAPS.into(), 1.into(), 0.into(), 0.into(), 0.into()]);
         }
         b.field(if groups.is_empty() { "user" } else { "groups" });
@@ -303,26 +324,68 @@ impl ProcessPlan<'_> {
         b.op(call::SETRESGID, [(*gid).into(), (*gid).into(), (*gid).into()]).hint(id_hint);
         b.op(call::SETRESUID, [(*uid).into(), (*uid).into(), (*uid).into()]).hint(id_hint);
         b.field("capabilities");
-        // A root payload has all of the bounding set after its exec; another one only what is ambient. Inheritable equals
-        // ambient, which the kernel demands, and is otherwise empty (CVE-2022-29162).
-        let permitted = if *uid == 0 { bounding } else { ambient };
-        let header = b.words(&[u64::from(0x2008_0522u32)]);
-        let half = |mask: u64, shift: u32| (mask >> shift) & 0xffff_ffff;
-        let data = b.words(&[
-            half(permitted, 0) | half(permitted, 0) << 32,
-            half(ambient, 0) | half(permitted, 32) << 32,
-            half(permitted, 32) | half(ambient, 32) << 32,
-        ]);
-        b.op(call::CAPSET, [header, data]).hint("a capability that the caller does not have cannot be given");
-        if ambient != 0 {
-            b.op(call::AMBIENT, [ambient.into()]);
+        // What the exec makes of these is what was asked for: Capabilities::check_exec. Inheritable has what is ambient, which
+        // the kernel demands, and is otherwise empty (CVE-2022-29162) unless the spec says more.
+        // It has what a filter takes up to the exec, which gives what the bounding and ambient sets say whatever was permitted before.
+        let admin = if self.needs_admin() { 1 << CAP_SYS_ADMIN } else { 0 };
+        let (permitted, effective) = (sets.permitted | admin, sets.effective | admin);
+        if securebits.0 == 0 {
+            capset(b, permitted, effective, sets.inheritable);
+            if sets.ambient != 0 {
+                b.op(call::AMBIENT, [sets.ambient.into()]);
+            }
+            return;
         }
-        if self.no_new_privs {
-            b.field("no_new_privs");
-            const PR_SET_NO_NEW_PRIVS: i32 = 38;
-            b.op(call::PRCTL, [PR_SET_NO_NEW_PRIVS.into(), 1.into(), 0.into(), 0.into(), 0.into()]);
+        // The bits take CAP_SETPCAP, and one of them would forbid what is ambient: they come between.
+        const SETPCAP: u64 = 1 << 8;
+        const PR_SET_SECUREBITS: i32 = 28;
+        let meanwhile = permitted | SETPCAP;
+        capset(b, meanwhile, meanwhile, sets.inheritable);
+        if sets.ambient != 0 {
+            b.op(call::AMBIENT, [sets.ambient.into()]);
         }
+        b.field("securebits");
+        let step = b.op(call::PRCTL, [PR_SET_SECUREBITS.into(), securebits.0.into(), 0.into(), 0.into(), 0.into()]);
+        if securebits.0 & Securebits::OF_INTERPRETERS != 0 {
+            step.hint("exec_restrict_file and exec_deny_interactive take Linux 6.14");
+        } else {
+            step.hint("it takes CAP_SETPCAP in the user namespace, and what is locked stays");
+        }
+        b.field("capabilities");
+        capset(b, permitted, effective, sets.inheritable);
     }
+
+    /// Without no_new_privs a filter takes CAP_SYS_ADMIN, which is kept up to the exec then.
+    fn needs_admin(&self) -> bool {
+        self.filter.is_some() && !self.no_new_privs
+    }
+
+    /// The last thing before the exec: nothing else has to be let through by it.
+    fn filter(&self, b: &mut Builder) {
+        let Some(program) = self.filter else { return };
+        b.field("seccomp");
+        const SET_MODE_FILTER: i32 = 1;
+        let bytes: Vec<u8> = program.instructions.iter().flat_map(|instruction| instruction.bytes()).collect();
+        let Arg::Data(at) = b.bytes(&bytes) else { unreachable!("bytes gives an offset") };
+        // struct sock_fprog: the length, and after padding the address, which is an offset until then.
+        let fprog = b.words(&[program.instructions.len() as u64, at]);
+        let Arg::Data(words) = fprog else { unreachable!("words gives an offset") };
+        b.op(call::RELOCATE, [(words + 8).into(), 1.into()]);
+        b.op(call::SECCOMP, [SET_MODE_FILTER.into(), program.flags.into(), fprog]).hint(
+            "it takes a kernel with CONFIG_SECCOMP_FILTER, and without no_new_privs CAP_SYS_ADMIN; seccomp \"none\" goes without",
+        );
+    }
+}
+
+fn capset(b: &mut Builder, permitted: u64, effective: u64, inheritable: u64) {
+    let header = b.words(&[u64::from(0x2008_0522u32)]);
+    let half = |mask: u64, shift: u32| (mask >> shift) & 0xffff_ffff;
+    let data = b.words(&[
+        half(effective, 0) | half(permitted, 0) << 32,
+        half(inheritable, 0) | half(effective, 32) << 32,
+        half(permitted, 32) | half(inheritable, 32) << 32,
+    ]);
+    b.op(call::CAPSET, [header, data]).hint("a capability that the caller does not have cannot be given");
 }
 
 /// Notes a need once; its slot.

@@ -2,6 +2,7 @@
 //! against what the keeper checks.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -9,11 +10,19 @@ use super::facts::{Credentials, DeviceFact, DiskFact, Facts, HostEntry, IdMaps, 
 use super::owner::OwnerMaps;
 use super::{Plan, builder, builder::Compiled};
 use crate::proto::{Header, Op, OwnerEntry, Record, Request, Span, arg, pseudo, slot};
-use crate::spec::Spec;
+use crate::security::filter::rules::Context;
+use crate::security::filter::{self, Program};
+use crate::spec::{Capabilities, Seccomp, SeccompArch, Spec};
 
 fn maps(start: u32, count: u32) -> IdMaps {
     let map = format!("0 {start} {count}\n");
     IdMaps { uid: map.clone(), gid: map, deny_setgroups: count == 1, idmapped_mounts: count > 1 }
+}
+
+fn filter() -> Option<Arc<Program>> {
+    let capabilities = Capabilities::DEFAULT;
+    let context = Context { native: SeccompArch::X86_64, capabilities, kernel: (6, 12) };
+    filter::program(&Seccomp::Default, false, context).unwrap()
 }
 
 fn root_facts() -> Facts {
@@ -34,9 +43,13 @@ fn root_facts() -> Facts {
             ("/proc/acpi".into(), Some(true)),
             ("/proc/scsi".into(), None),
             ("/proc/sys".into(), Some(true)),
+            ("/sys/devices/system/cpu/cpu0/thermal_throttle".into(), Some(true)),
         ],
+        keyring: true,
+        throttles: vec!["/sys/devices/system/cpu/cpu0/thermal_throttle".into()],
         env: vec![b"PATH=/usr/bin:/bin".to_vec(), b"HOME=/root".to_vec()],
         streams: [StreamFact::Null, StreamFact::Given, StreamFact::SameAsStdout],
+        filter: filter(),
         ..Facts::default()
     }
 }
@@ -91,6 +104,19 @@ fn golden_host_tree_of_a_root_caller() {
     let spec = spec(r#"{"argv": ["sh", "-c", "id"], "hostname": "db", "memory": "64M", "user": "1000"}"#);
     let facts = Facts { credentials: Credentials { uid: 1000, gid: 1000, groups: vec![7] }, ..root_facts() };
     check("host-as-root", &Plan::compile(&spec, &facts));
+}
+
+#[test]
+fn golden_confined_program() {
+    let spec = spec(
+        r#"{"argv": ["/bin/app"], "rootfs": "/srv/image", "user": "1000", "securebits": ["noroot", "noroot_locked"],
+            "capabilities": {"bounding": ["net_raw", "setpcap"], "ambient": ["net_raw"], "inheritable": ["net_raw", "setpcap"]},
+            "landlock": {"paths": {"/srv": ["read", "create"], "/usr": "read,execute"}, "bind": [80], "connect": [],
+                         "scopes": ["signal"]},
+            "apparmor": "web", "selinux": "u:r:t:s0"}"#,
+    );
+    let facts = Facts { credentials: Credentials { uid: 1000, gid: 1000, groups: Vec::new() }, ..root_facts() };
+    check("confined-as-root", &Plan::compile(&spec, &facts));
 }
 
 #[test]

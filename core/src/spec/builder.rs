@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Capabilities, Cpuset, Device, Disk, File, IdQuota, Idmap, IoMax, IoPriority, Mount, NamespaceKind, NamespaceSource,
-    Net, Port, QuotaId, RdmaMax, Resource, Rlimit, Rootfs, Scheduler, Spec, Stdio, Terminal, TimeOffsets,
+    Capabilities, Cpuset, Device, Disk, File, IdQuota, Idmap, IoMax, IoPriority, Landlock, Mount, NamespaceKind,
+    NamespaceSource, Net, Port, QuotaId, RdmaMax, Resource, Rlimit, Rootfs, Scheduler, Seccomp, Securebits, Spec,
+    Stdio, Terminal, TimeOffsets,
 };
 
 /// Each sets the field of the same name, where its meaning is described; those of lists and maps put the whole list or map in
@@ -411,6 +412,31 @@ impl Spec {
     /// Sets [`capabilities`](Spec#structfield.capabilities).
     pub fn capabilities(mut self, capabilities: Capabilities) -> Self {
         self.capabilities = capabilities;
+        self
+    }
+    /// Sets [`securebits`](Spec#structfield.securebits): bits of [`Securebits`].
+    pub fn securebits(mut self, bits: u32) -> Self {
+        self.securebits = Securebits(bits);
+        self
+    }
+    /// Sets [`landlock`](Spec#structfield.landlock).
+    pub fn landlock(mut self, rules: Landlock) -> Self {
+        self.landlock = rules;
+        self
+    }
+    /// Sets [`apparmor`](Spec#structfield.apparmor).
+    pub fn apparmor(mut self, profile: impl Into<String>) -> Self {
+        self.apparmor = Some(profile.into());
+        self
+    }
+    /// Sets [`selinux`](Spec#structfield.selinux).
+    pub fn selinux(mut self, label: impl Into<String>) -> Self {
+        self.selinux = Some(label.into());
+        self
+    }
+    /// Sets [`seccomp`](Spec#structfield.seccomp).
+    pub fn seccomp(mut self, seccomp: impl Into<Seccomp>) -> Self {
+        self.seccomp = seccomp.into();
         self
     }
     /// Sets [`no_new_privs`](Spec#structfield.no_new_privs).

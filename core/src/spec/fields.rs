@@ -72,7 +72,7 @@ macro_rules! documented {
 pub(super) use documented;
 
 /// Fields of the vocabulary that this version knows but cannot do yet.
-pub(super) const LATER: [&str; 5] = ["seccomp", "landlock", "apparmor", "selinux", "hooks"];
+pub(super) const LATER: [&str; 1] = ["hooks"];
 
 /// What other container programs call it, and what to write here.
 const FOREIGN: [(&str, &str); 77] = [

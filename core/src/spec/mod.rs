@@ -40,6 +40,8 @@ mod idmap;
 mod io;
 /// JSON text in, and the sentences for values of the wrong type.
 mod json;
+/// Rules of Landlock.
+mod landlock;
 /// What happens on a link.
 pub(crate) mod link_shape;
 /// Which part of a log is wanted.
@@ -68,6 +70,10 @@ mod rootfs;
 mod scheduler;
 /// The JSON schema.
 mod schema;
+/// The field `seccomp`.
+mod seccomp;
+/// What uid 0 is, and how capabilities pass.
+mod securebits;
 /// How fields hold their values.
 pub(crate) mod shape;
 /// Signals by name and number.
@@ -91,6 +97,9 @@ mod validate;
 /// What makes a container ready.
 pub(crate) mod wait_for;
 
+pub use crate::security::filter::rules::{
+    Seccomp, SeccompAction, SeccompArch, SeccompArg, SeccompOp, SeccompProfile, SeccompRule, SeccompRules, SeccompWhen,
+};
 pub use caps::Capabilities;
 pub use cpuset::{Cpuset, Partition};
 pub use device::Device;
@@ -100,6 +109,7 @@ pub use file::File;
 pub use firewall::{Firewall, FirewallAction, FirewallPeer, FirewallPorts, FirewallProtocol, FirewallRule};
 pub use idmap::{IdRange, Idmap};
 pub use io::{IoMax, RdmaMax};
+pub use landlock::Landlock;
 pub use mount::{BindSource, Mount, MountKind, MountOwner};
 pub(crate) use name::name_syntax;
 pub use namespace::{NamespaceKind, NamespaceSource};
@@ -110,6 +120,7 @@ pub use rlimit::{Resource, Rlimit};
 pub use rootfs::{Rootfs, RootfsKind};
 pub use scheduler::{IoPriority, Policy, Scheduler};
 pub use schema::schema_json;
+pub use securebits::Securebits;
 pub use signal::{name as signal_name, parse as parse_signal};
 pub use size::parse as parse_size;
 pub use stdio::{Stdio, Terminal};
@@ -280,20 +291,22 @@ documented! {
         /// /sys/fs/cgroup and belong to its root, who can divide them but not change the limits of the whole (a caller who can have no
         /// groups gives none). Needs user, mnt, pid, net and cgroup namespaces of its own, without the host's id 0 in `idmap`; on
         /// cgroup v1 it excludes `io_max`, which holds for a single group there. Each level takes one pid and two user namespaces, of which the kernel
-        /// nests 32. Fixed at the start. Source: user_namespaces(7), pid_namespaces(7), cgroups(7).
+        /// nests 32. Under the `default` profile of `seccomp` it may make namespaces and mounts; it excludes `strict`. Fixed at the start. Source: user_namespaces(7), pid_namespaces(7), cgroups(7).
         nesting: bool = false, as One<Bool>;
         /// Namespaces that are not simply new: kind (`mnt pid net ipc uts user cgroup time`) -> `new`, `host`, the path of a
         /// namespace file, `fd:N`, `pid:N`, or `container:NAME`. See [`NamespaceSource`].
         ///
         /// Default: all new. `net` here excludes another `net`; the user namespace is decided by `idmap` unless one is joined;
-        /// a namespace that is not new excludes the fields that would change it (`hostname` with a host's `uts`, ...). Fixed
-        /// at the start. Source: namespaces(7).
+        /// a namespace that is not new excludes the fields that would change it (`hostname` with a host's `uts`, ...). /proc shows the
+        /// pid namespace that is joined, which without its user namespace takes root, and Linux 6.17 where `idmap` is not `host`.
+        /// Fixed at the start. Source: namespaces(7), the kernel's filesystems/proc, pidns.
         namespaces: BTreeMap<NamespaceKind, NamespaceSource> = BTreeMap::new(), as Map<NamespaceKind, NamespaceSource>;
         /// How ids inside are ids of the host. See [`Idmap`].
         ///
         /// Default: `auto`: a user namespace with a disjoint range of ids, or the strongest that this machine and user can
         /// have; what was chosen is readable on the handle. `host` is weaker: root inside is then root on the host, held
-        /// back by capabilities alone. Fixed at the start. Source: user_namespaces(7).
+        /// back by capabilities alone. With CAP_SYS_PTRACE it can then trace whatever it sees: also who joins the container, which
+        /// until it executes its program has the rights of the host. Fixed at the start. Source: user_namespaces(7), ptrace(2).
         idmap: Idmap = Idmap::Auto, as One<Idmap>;
         /// The hard limit of memory of all processes together, page cache and kernel memory included. At the limit the kernel
         /// reclaims, then kills.
@@ -510,16 +523,52 @@ documented! {
         /// What a root payload may do inside. See [`Capabilities`].
         ///
         /// Default: OCI's customary list. In JSON: a list of names is the exact set; `{"add": [...], "drop": [...]}` changes the
-        /// default; `"all"`, `"none"`; `ambient` names those that a payload that is not root has too. Fixed at the start.
-        /// Source: capabilities(7).
+        /// default; `"all"`, `"none"`; `ambient` names those that a payload that is not root has too; `bounding`, `permitted`,
+        /// `effective` and `inheritable` say the others, as OCI does. Range: what the kernel has; sets that an exec would change
+        /// are refused. Fixed at the start. Source: capabilities(7).
         capabilities: Capabilities = Capabilities::default(), as One<Capabilities>;
+        /// What uid 0 means to the kernel, and how capabilities pass: `noroot`, `no_setuid_fixup`, `no_cap_ambient_raise`,
+        /// `exec_restrict_file`, `exec_deny_interactive`, each also with `_locked`, and `keep_caps_locked`. See [`Securebits`].
+        ///
+        /// Default: none. In JSON a list of names; in text names with commas between them. `exec_*` take Linux 6.14. Fixed at the
+        /// start. Source: capabilities(7), prctl(2), PR_SET_SECUREBITS.
+        securebits: Securebits = Securebits::default(), as One<Securebits>;
+        /// What files, TCP ports and processes the main process and all that it starts can reach, whoever they run as. See
+        /// [`Landlock`].
+        ///
+        /// Default: no rules. In JSON an object with `paths`, `bind`, `connect`, `scopes`, `abi`. Range: what the kernel's Landlock
+        /// can do, else the start fails and names the version that it takes. Without `no_new_privs` it takes a user namespace, or
+        /// CAP_SYS_ADMIN. Further processes have the same rules, but as ones of their own. Fixed at the start. Source: landlock(7).
+        landlock: Landlock = Landlock::default(), as One<Landlock>;
+        /// The AppArmor profile of the main process, by the name under which it is loaded.
+        ///
+        /// Default: what AppArmor makes of the caller's own. Range: up to 4,000 bytes; the kernel has to have AppArmor, and the
+        /// profile. Taken on by the exec of the program, and read back before. Fixed at the start. Source: apparmor(7),
+        /// aa_change_onexec(2).
+        apparmor: Option<String> = None, as Opt<Text>;
+        /// The SELinux label (context) of the main process: `user:role:type:level`.
+        ///
+        /// Default: what the policy makes of the caller's own. Range: up to 4,000 bytes; the kernel has to have SELinux, and its
+        /// policy the label and the transition to it. Taken on by the exec of the program, and read back before. Files of the
+        /// container get no label from it. Fixed at the start. Source: selinux(8), setexeccon(3).
+        selinux: Option<String> = None, as Opt<Text>;
+        /// Which system calls the payload may make: `default`, `strict`, `none`, or rules. See [`Seccomp`].
+        ///
+        /// Default: `default`, which is in effect Docker's profile, depends on `capabilities` as that does, and lets through what a
+        /// container of containers needs with `nesting`; `none` is weaker. In JSON also `{"profile": "default", "rules":
+        /// [{"names": ["mount"], "action": "errno", "errno": "ENOSYS"}]}`, and `linux.seccomp` of OCI's config.json or a profile
+        /// of Docker as it is. What is refused fails with EPERM; what neither the profile nor this version knows, with ENOSYS.
+        /// Inherited by children, and never taken off. Fixed at the start; an exec'd process has its container's unless its
+        /// command has one. Source: seccomp(2), [`isolation`](crate::isolation).
+        seccomp: Seccomp = Seccomp::Default, as One<Seccomp>;
         /// Whether set-user-id programs and file capabilities give nothing more than the payload has.
         ///
         /// Default: true; false is weaker. Fixed at the start. Source: prctl(2), PR_SET_NO_NEW_PRIVS.
         no_new_privs: bool = true, as One<Bool>;
         /// Paths that are hidden inside: directories are empty, files read as empty. An empty list hides nothing.
         ///
-        /// Default: OCI's list of what leaks from /proc and /sys, and nothing with `nesting`. Range: absolute paths without `..`; those that do not exist
+        /// Default: OCI's list of what leaks from /proc and /sys ([`Spec::MASKED_PATHS`]) and `thermal_throttle` of each processor
+        /// that has it, which a list with all of those hides too; nothing with `nesting`. Range: absolute paths without `..`; those that do not exist
         /// are passed over. Fixed at the start.
         masked_paths: Option<Vec<PathBuf>> = None, as ListOver<FilePath, Masked>;
         /// Paths that are read-only inside. An empty list makes nothing read-only.
@@ -529,7 +578,7 @@ documented! {
         /// Kernel parameters of the container's own namespaces: name -> value, as sysctl(8) has them.
         ///
         /// Default: the kernel's for new namespaces. Range: `net.*`; of `kernel.*` and `fs.mqueue.*` those of SysV and POSIX IPC;
-        /// `user.max_*`. The namespace (net, ipc, user) has to be new; what is the whole machine's is refused. Written before
+        /// `user.max_*`; `kernel.pid_max` (Linux 6.14). The namespace (net, ipc, user, pid) has to be new; what is the whole machine's is refused. Written before
         /// anything of the container runs, and read back. Can change while running: what is taken away gets the value back that it
         /// had before it was set. Source: sysctl(8), network_namespaces(7), ipc_namespaces(7), namespaces(7).
         sysctls: BTreeMap<String, String> = BTreeMap::new(), as Named<sysctl::Value>;

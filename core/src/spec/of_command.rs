@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use super::codec::{Bool, Bytes, FilePath, Int, Mode, Text, Time, User, Variable};
 use super::fields::table;
 use super::shape::{Descriptors, List, Map, Opt};
-use super::{Capabilities, IoPriority, Resource, Rlimit, Scheduler, Stdio, Terminal};
+use super::{Capabilities, IoPriority, Landlock, Resource, Rlimit, Scheduler, Seccomp, Securebits, Stdio, Terminal};
 use crate::command::Command;
 
 table!(Command {
@@ -29,6 +29,11 @@ table!(Command {
     set_tid: Opt<Int>,
     start_timeout: Opt<Time>,
     capabilities: Opt<Capabilities>,
+    securebits: Opt<Securebits>,
+    landlock: Opt<Landlock>,
+    apparmor: Opt<Text>,
+    selinux: Opt<Text>,
+    seccomp: Opt<Seccomp>,
     no_new_privs: Opt<Bool>,
     pass_fds: Descriptors,
 });

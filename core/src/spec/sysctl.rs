@@ -42,6 +42,9 @@ const USER: [&str; 12] = [
     "user.max_uts_namespaces",
 ];
 
+/// Of a pid namespace since Linux 6.14, before of the whole machine: pid_namespaces(7).
+pub(crate) const PID_MAX: &str = "kernel/pid_max";
+
 /// The longest value: more than any of them has.
 const MAX_VALUE: usize = 255;
 
@@ -88,6 +91,9 @@ pub(super) fn namespace(at: &At, name: &str) -> Result<NamespaceKind> {
     if path.starts_with("net/") {
         return Ok(NamespaceKind::Net);
     }
+    if path == PID_MAX {
+        return Ok(NamespaceKind::Pid);
+    }
     let whole = |hint: &str| {
         let error = at.error("is the whole machine's: no namespace has its own of it");
         Err(if hint.is_empty() { error } else { error.with_hint(hint) })
@@ -96,7 +102,7 @@ pub(super) fn namespace(at: &At, name: &str) -> Result<NamespaceKind> {
         "kernel/hostname" => Err(at.error("is a field of its own").with_hint("set hostname")),
         "kernel/domainname" => Err(at.error("is a field of its own").with_hint("set domainname")),
         "kernel/pty/max" | "kernel/pty/reserve" | "kernel/pty/nr" => whole("the container's own number is ptys"),
-        "kernel/pid_max" | "kernel/threads-max" => whole("the container's own number is pids"),
+        "kernel/threads-max" => whole("the container's own number is pids"),
         "fs/file-max" | "fs/nr_open" => whole("the number of a process is rlimits, nofile"),
         _ if path.starts_with("user/") => {
             Err(at.error("is not known").with_hint(format!("one of {}", USER.join(", "))))

@@ -322,9 +322,51 @@ fn cases() -> Vec<Case> {
         case(
             "capabilities",
             json!({"bounding": ["chown", "net_raw"], "ambient": ["net_raw"]}),
-            |s| s.capabilities(Capabilities { bounding: 1 | 1 << 13, ambient: 1 << 13 }),
+            |s| s.capabilities(Capabilities { bounding: 1 | 1 << 13, ambient: 1 << 13, ..Capabilities::default() }),
             json!(["CAP_NET_ADMINN"]),
             ("capabilities[0]", "did you mean \"net_admin\"?"),
+        ),
+        case(
+            "securebits",
+            json!(["noroot", "no_cap_ambient_raise_locked"]),
+            |s| s.securebits(Securebits::NOROOT | Securebits::NO_CAP_AMBIENT_RAISE_LOCKED),
+            json!(["no_root"]),
+            ("securebits[0]", "did you mean \"noroot\"?"),
+        ),
+        case(
+            "landlock",
+            json!({"paths": {"/dev": "all", "/usr": ["read", "execute", "refer"]}, "bind": [0, 80], "connect": [],
+                   "scopes": ["signal"], "abi": 6}),
+            |s| {
+                let read = Landlock::READ | Landlock::EXECUTE | Landlock::access("refer").unwrap();
+                s.landlock(Landlock {
+                    paths: [("/dev".into(), Landlock::ALL), ("/usr".into(), read)].into(),
+                    bind: Some(vec![0, 80]),
+                    connect: Some(Vec::new()),
+                    scopes: Landlock::SIGNAL,
+                    abi: Some(6),
+                })
+            },
+            json!({"paths": {"/usr": ["reed"]}}),
+            ("landlock.paths[\"/usr\"][0]", "did you mean \"read\"?"),
+        ),
+        case("apparmor", json!("web"), |s| s.apparmor("web"), json!(1), ("apparmor", "text")),
+        case("selinux", json!("u:r:t:s0"), |s| s.selinux("u:r:t:s0"), json!(["x"]), ("selinux", "text")),
+        case(
+            "seccomp",
+            json!({"default_action": "errno", "default_errno": "ENOSYS", "rules": [
+                {"names": ["read", "ioctl"], "action": "allow", "args": [{"index": 1, "op": "masked_eq", "value": 1, "mask": 255}],
+                    "when": {"capabilities": ["chown"], "kernel": "5.4"}},
+            ]}),
+            |s| {
+                let mut rule =
+                    SeccompRule::new(["read", "ioctl"], SeccompAction::Allow).arg(1, SeccompOp::MaskedEqual(255), 1);
+                rule.when = SeccompWhen { capabilities: 1, kernel: Some((5, 4)), ..SeccompWhen::default() };
+                let default_action = Some(SeccompAction::Errno(libc::ENOSYS as u16));
+                s.seccomp(SeccompRules { default_action, rules: vec![rule], ..SeccompRules::default() })
+            },
+            json!({"rules": [{"names": "read", "action": "allow", "args": [{"index": 0, "op": "=", "value": 1}]}]}),
+            ("seccomp.rules[0].args[0].op", "\"=\" is unknown; known are ne, lt"),
         ),
         case("no_new_privs", json!(false), |s| s.no_new_privs(false), json!(0), ("no_new_privs", "true or false")),
         case(
@@ -574,7 +616,7 @@ fn wrong_json_is_refused_with_its_place() {
         (r#"{"memroy": 1}"#, "memroy: unknown field; did you mean memory?"),
         (r#"{"Memory": 1}"#, "did you mean memory?"),
         (r#"{"secomp": 1}"#, "did you mean seccomp?"),
-        (r#"{"seccomp": {}}"#, "seccomp: not available yet"),
+        (r#"{"hooks": {}}"#, "hooks: not available yet"),
         (r#"{"memory": 18446744073709551616}"#, "memory: 1.8446744073709552e+19 is too large"),
         (r#"{"memory": 1.5}"#, "got the number 1.5"),
         (r#"{"memory": "99999999T"}"#, "too large"),
@@ -633,9 +675,9 @@ fn wrong_json_is_refused_with_its_place() {
         let error = refused(text);
         assert!(error.to_string().contains(message), "{text}: {error}");
     }
-    assert_eq!(refused(r#"{"seccomp": "default"}"#).kind(), ErrorKind::NotAvailable);
+    assert_eq!(refused(r#"{"hooks": "x"}"#).kind(), ErrorKind::NotAvailable);
     assert_eq!(refused(r#"{"devices": ["/dev/a:rwm"]}"#).kind(), ErrorKind::NotAvailable);
-    assert_eq!(Spec::from_json(r#"{"seccomp": null, "name": null}"#).unwrap(), Spec::new());
+    assert_eq!(Spec::from_json(r#"{"hooks": null, "name": null}"#).unwrap(), Spec::new());
 }
 
 #[test]
@@ -734,7 +776,7 @@ fn text_as_c_gives_it() {
         .file("/etc/x", "{}\n")
         .rlimit(Resource::Nofile, Rlimit { soft: 1024, hard: 2048 })
         .namespace(NamespaceKind::Net, NamespaceSource::Fd(7))
-        .capabilities(Capabilities { bounding: 1, ambient: 0 })
+        .capabilities(Capabilities { bounding: 1, ..Capabilities::default() })
         .terminal(Terminal::default())
         .time_offsets(TimeOffsets { monotonic: 1_000_000_000, boottime: 0 })
         .pass_fds([(5, 5), (6, 7)])
@@ -760,7 +802,9 @@ fn text_as_c_gives_it() {
         ("devices", "/dev/a:w", "devices[2]: \"/dev/a:w\" is not path"),
         ("mem_limit", "1", "did you mean memory?"),
         ("cpuset", "3-1", "cpuset: 3-1 ends before it begins"),
-        ("landlock", "0", "landlock: not available yet"),
+        ("hooks", "0", "hooks: not available yet"),
+        ("landlock", "0", "landlock: expected an object with paths, bind, connect, scopes and abi, got the text"),
+        ("securebits", "noroot,keep_cap", "securebits: \"keep_cap\" is not a securebit"),
         ("pass_fds", "5=x", "pass_fds: expected"),
     ] {
         let before = spec.clone();
@@ -800,7 +844,7 @@ fn commands_have_the_fields_of_a_process() {
     command.merge_json(r#"{"env": {"A": null}, "user": 5}"#).unwrap();
     assert_eq!(command.argv, ["sh", "-c"]);
     assert_eq!(command.no_new_privs, Some(false));
-    assert_eq!(command.capabilities, Some(Capabilities { bounding: Capabilities::ALL, ambient: 0 }));
+    assert_eq!(command.capabilities, Some(Capabilities { bounding: Capabilities::ALL, ..Capabilities::default() }));
     assert_eq!(command.user.as_deref(), Some("5"));
     let error = command.set("memory", b"1M").unwrap_err();
     assert_eq!(error.to_string(), "memory: unknown field; it belongs to the container, not to one process in it");
@@ -963,14 +1007,71 @@ fn port() -> impl Strategy<Value = Port> {
     })
 }
 
+fn seccomp() -> impl Strategy<Value = Seccomp> {
+    let action = || {
+        prop_oneof![
+            Just(SeccompAction::Allow),
+            (0..4096u16).prop_map(SeccompAction::Errno),
+            any::<u16>().prop_map(SeccompAction::Trace),
+            Just(SeccompAction::KillProcess),
+            Just(SeccompAction::KillThread),
+            Just(SeccompAction::Trap),
+            Just(SeccompAction::Log),
+        ]
+    };
+    let op = prop_oneof![Just(SeccompOp::Less), Just(SeccompOp::Equal), any::<u64>().prop_map(SeccompOp::MaskedEqual)];
+    let arg = (0..6u8, op, any::<u64>()).prop_map(|(index, op, value)| SeccompArg { index, op, value });
+    let caps = || 0..=Capabilities::ALL;
+    let kernel = || option::of(any::<(u32, u32)>());
+    let machines = || collection::vec(text(), 0..2);
+    let when = (caps(), caps(), machines(), machines(), kernel(), kernel()).prop_map(|w| SeccompWhen {
+        capabilities: w.0,
+        without_capabilities: w.1,
+        architectures: w.2,
+        without_architectures: w.3,
+        kernel: w.4,
+        before_kernel: w.5,
+    });
+    let rule = (collection::vec(text(), 0..3), action(), collection::vec(arg, 0..3), when)
+        .prop_map(|(names, action, args, when)| SeccompRule { names, action, args, when });
+    let profile = option::of(prop::sample::select(&SeccompProfile::ALL[..]));
+    let rules = (
+        profile,
+        option::of(action()),
+        collection::vec(prop::sample::select(&SeccompArch::ALL[..]), 0..2),
+        collection::vec(rule, 0..3),
+        any::<(bool, bool)>(),
+    );
+    let rules = rules.prop_map(|(profile, default_action, architectures, rules, (log, spec_allow))| {
+        Seccomp::Rules(SeccompRules { profile, default_action, architectures, rules, log, spec_allow })
+    });
+    prop_oneof![4 => Just(Seccomp::Default), 1 => Just(Seccomp::Strict), 1 => Just(Seccomp::Unconfined), 4 => rules]
+}
+
+proptest! {
+    /// Apart from the others, because the trees of values of a whole spec fill a stack already.
+    #[test]
+    fn filters_are_read_as_they_are_written(seccomp in seccomp()) {
+        let spec = Spec::new().seccomp(seccomp);
+        prop_assert_eq!(&Spec::from_json(&spec.to_json()).unwrap(), &spec);
+        let mut set = Spec::new();
+        if let Some(text) = spec.get("seccomp").unwrap() {
+            set.set("seccomp", text.as_bytes()).unwrap();
+        }
+        prop_assert_eq!(&set, &spec);
+        let _ = spec.validate();
+    }
+}
+
 prop_compose! {
     fn spec()(
-        payload in payload_fields(),
+        // Boxed: a value of so many parts is moved about on the stack.
+        payload in payload_fields().boxed(),
         names in (option::of(text()), option::of(text()), option::of(text())),
         dns in collection::vec(text(), 0..3),
         hosts in collection::btree_map(text(), text(), 0..3),
         rootfs in rootfs(),
-        mounts in collection::vec(mount(), 0..4),
+        mounts in collection::vec(mount(), 0..4).boxed(),
         devices in collection::vec((path(), path()).prop_map(|(path, target)| Device { path, target }), 0..3),
         ports in collection::vec(port(), 0..3),
         files in collection::btree_map(
@@ -986,7 +1087,7 @@ prop_compose! {
         times in (option::of(any::<u64>()), option::of(0..1u64 << 40)),
         stop_signal in option::of(1..=64i32),
         net in prop_oneof![Just(Net::Loopback), Just(Net::None), Just(Net::Host)],
-        caps in (0..=Capabilities::ALL, 0..=Capabilities::ALL),
+        caps in capability_sets().boxed(),
         lists in (option::of(collection::vec(path(), 0..3)), option::of(collection::vec(path(), 0..3))),
         offsets in any::<(i64, i64)>(),
         rest in (option::of(path()), collection::btree_map(text(), text(), 0..3)),
@@ -1000,13 +1101,26 @@ prop_compose! {
             start_timeout: times.0.map(Duration::from_nanos),
             stop_timeout: times.1.map(Duration::from_secs),
             stop_signal, net,
-            capabilities: Capabilities { bounding: caps.0, ambient: caps.1 },
+            capabilities: Capabilities { bounding: caps.0, ambient: caps.1, permitted: caps.2, effective: caps.3, inheritable: caps.4 },
             masked_paths: lists.0, readonly_paths: lists.1,
             time_offsets: TimeOffsets { monotonic: offsets.0, boottime: offsets.1 },
             cgroup_parent: rest.0, annotations: rest.1,
             ..payload
         }
     }
+}
+
+#[allow(clippy::type_complexity)]
+fn capability_sets() -> impl Strategy<Value = (u64, u64, Option<u64>, Option<u64>, Option<u64>)> {
+    let set = || 0..=Capabilities::ALL;
+    (set(), set(), option::of(set()), option::of(set()), option::of(set()))
+}
+
+fn landlock() -> impl Strategy<Value = Landlock> {
+    let ports = || option::of(collection::vec(any::<u16>(), 0..3));
+    let paths = collection::btree_map(path(), 1..=Landlock::ALL, 0..3);
+    (paths, ports(), ports(), 0..4u64, option::of(any::<u32>()))
+        .prop_map(|(paths, bind, connect, scopes, abi)| Landlock { paths, bind, connect, scopes, abi })
 }
 
 /// Any JSON, with the words of specs in it.
@@ -1042,6 +1156,14 @@ proptest! {
     #[test]
     fn limits_of_the_layer_are_read_back(disk in disk(), inodes in option::of(any::<u64>()), quota in quota()) {
         let spec = Spec { disk, inodes, quota, ..Spec::new() };
+        let json = spec.to_json();
+        prop_assert_eq!(Spec::from_json(&json).map_err(|error| error.to_string()), Ok(spec.clone()), "{}", json);
+        let _ = spec.validate();
+    }
+
+    #[test]
+    fn what_confines_is_read_back(landlock in landlock(), bits in 0..0x1000u32, labels in (option::of(text()), option::of(text()))) {
+        let spec = Spec { landlock, securebits: Securebits(bits), apparmor: labels.0, selinux: labels.1, ..Spec::new() };
         let json = spec.to_json();
         prop_assert_eq!(Spec::from_json(&json).map_err(|error| error.to_string()), Ok(spec.clone()), "{}", json);
         let _ = spec.validate();

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::at::At;
 use super::{
-    BindSource, Capabilities, File, IdOrName, IdRange, Idmap, IoPriority, Mount, MountKind, NamespaceKind,
-    NamespaceSource, Net, Resource, Rlimit, RootfsKind, Scheduler, Spec, Stdio, Terminal, TimeOffsets, UserSpec, net,
-    signal, sysctl,
+    BindSource, Capabilities, File, IdOrName, IdRange, Idmap, IoPriority, Landlock, Mount, MountKind, NamespaceKind,
+    NamespaceSource, Net, Resource, Rlimit, RootfsKind, Scheduler, Seccomp, Securebits, Spec, Stdio, Terminal,
+    TimeOffsets, UserSpec, net, signal, sysctl,
 };
 use crate::command::Command;
 use crate::error::{Error, Result};
@@ -567,6 +567,9 @@ impl Spec {
         let refuse = |why: String, field: &str| {
             Err(Error::spec("nesting", why).with_hint(format!("leave out nesting or {field}")))
         };
+        if self.seccomp.is_strict() {
+            return refuse("the seccomp profile \"strict\" lets nobody make namespaces".into(), "seccomp");
+        }
         if self.idmap == Idmap::Host {
             return refuse(
                 "needs a user namespace: without one root inside would have a writable /proc of the machine".into(),
@@ -634,12 +637,16 @@ struct Payload<'a> {
     io_priority: Option<IoPriority>,
     oom_score_adj: Option<i32>,
     capabilities: Option<&'a Capabilities>,
+    securebits: Option<Securebits>,
+    landlock: Option<&'a Landlock>,
+    labels: [(&'static str, Option<&'a str>); 2],
+    seccomp: Option<&'a Seccomp>,
     pass_fds: &'a BTreeMap<RawFd, RawFd>,
     start_timeout: Option<Duration>,
 }
 
 macro_rules! payload {
-    ($from:expr, $capabilities:expr) => {
+    ($from:expr, $capabilities:expr, $securebits:expr, $landlock:expr, $seccomp:expr) => {
         Payload {
             argv: &$from.argv,
             env: &$from.env,
@@ -660,6 +667,10 @@ macro_rules! payload {
             io_priority: $from.io_priority,
             oom_score_adj: $from.oom_score_adj,
             capabilities: $capabilities,
+            securebits: $securebits,
+            landlock: $landlock,
+            labels: [("apparmor", $from.apparmor.as_deref()), ("selinux", $from.selinux.as_deref())],
+            seccomp: $seccomp,
             pass_fds: &$from.pass_fds,
             start_timeout: $from.start_timeout,
         }
@@ -668,11 +679,13 @@ macro_rules! payload {
 
 impl<'a> Payload<'a> {
     fn of_spec(spec: &'a Spec) -> Self {
-        payload!(spec, Some(&spec.capabilities))
+        let (capabilities, securebits) = (Some(&spec.capabilities), Some(spec.securebits));
+        payload!(spec, capabilities, securebits, Some(&spec.landlock), Some(&spec.seccomp))
     }
 
     fn of_command(command: &'a Command) -> Self {
-        payload!(command, command.capabilities.as_ref())
+        let (capabilities, landlock) = (command.capabilities.as_ref(), command.landlock.as_ref());
+        payload!(command, capabilities, command.securebits, landlock, command.seccomp.as_ref())
     }
 
     fn validate(&self) -> Result<()> {
@@ -714,7 +727,21 @@ impl<'a> Payload<'a> {
             }
             range("start_timeout", timeout.as_secs_f64(), 0.0, MAX_TIMEOUT.as_secs_f64())?;
         }
-        self.validate_capabilities()
+        if let Some(capabilities) = self.capabilities {
+            capabilities.validate()?;
+        }
+        if let Some(securebits) = self.securebits {
+            securebits.validate()?;
+        }
+        if let Some(rules) = self.landlock {
+            rules.validate()?;
+        }
+        if let Some(seccomp) = self.seccomp {
+            seccomp.validate()?;
+        }
+        self.labels
+            .into_iter()
+            .try_for_each(|(field, label)| label.map_or(Ok(()), |label| security_label(field, label)))
     }
 
     fn validate_argv(&self) -> Result<()> {
@@ -810,19 +837,24 @@ impl<'a> Payload<'a> {
         }
         Ok(())
     }
+}
 
-    fn validate_capabilities(&self) -> Result<()> {
-        let Some(Capabilities { bounding, ambient }) = self.capabilities else { return Ok(()) };
-        let at = At::Field("capabilities");
-        let unknown = (bounding | ambient) & !Capabilities::ALL;
-        if unknown != 0 {
-            return Err(at.error(format!("{} is not the number of a capability", unknown.trailing_zeros())));
-        }
-        match Capabilities::names(ambient & !bounding).next() {
-            Some(name) => Err(at.key("ambient").error(format!("{name} is not in the bounding set"))),
-            None => Ok(()),
-        }
+/// The kernel takes a page at most, in one write, with a word before it.
+const MAX_LABEL: usize = 4000;
+
+/// The name of a profile or a label: what the kernel is told in one line.
+fn security_label(field: &str, label: &str) -> Result<()> {
+    let at = At::Field(field);
+    if label.is_empty() {
+        return Err(at.error("is empty"));
     }
+    if label.len() > MAX_LABEL {
+        return Err(at.error(format!("has {} bytes; at most {MAX_LABEL}", label.len())));
+    }
+    if label.bytes().any(|b| b.is_ascii_control()) || label.trim() != label {
+        return Err(at.error(format!("{label:?} has a control character in it, or a space at its end")));
+    }
+    Ok(())
 }
 
 fn validate_mounts(mounts: &[Mount]) -> Result<()> {
@@ -1325,9 +1357,58 @@ mod tests {
         refused(spec().time_offsets(TimeOffsets { monotonic: i64::MIN, boottime: 0 }), "time_offsets.monotonic", "");
         refused(spec().rlimit(Resource::Core, Rlimit { soft: 2, hard: 1 }), "rlimits.core", "above the hard limit");
         refused(spec().terminal(Terminal { rows: 0, cols: 80 }), "terminal.rows", "is 0");
-        let caps = |bounding, ambient| spec().capabilities(Capabilities { bounding, ambient });
+        let caps =
+            |bounding, ambient| spec().capabilities(Capabilities { bounding, ambient, ..Capabilities::default() });
         refused(caps(1 << 41, 0), "capabilities", "41");
         refused(caps(1, 3), "capabilities.ambient", "dac_override is not in the bounding set");
+        let sets = |permitted, effective, inheritable| {
+            spec().capabilities(Capabilities { bounding: 7, ambient: 1, permitted, effective, inheritable })
+        };
+        assert!(sets(Some(3), Some(1), Some(5)).validate().is_ok());
+        refused(sets(Some(9), None, None), "capabilities.permitted", "fowner is not in the bounding set");
+        refused(sets(Some(2), None, None), "capabilities.permitted", "chown is ambient");
+        refused(sets(None, None, Some(4)), "capabilities.inheritable", "chown is ambient");
+        refused(sets(Some(3), Some(7), None), "capabilities.effective", "dac_read_search is not in the permitted set");
+        refused(spec().securebits(Securebits::KEEP_CAPS), "securebits", "cleared by the exec");
+        refused(spec().securebits(1 << 12), "securebits", "0x1000");
+    }
+
+    #[test]
+    fn rules_and_labels() {
+        let rules = |path: &str, access| Landlock { paths: [(path.into(), access)].into(), ..Landlock::default() };
+        refused(spec().landlock(rules("usr", 1)), "landlock.paths.usr", "not an absolute path");
+        refused(spec().landlock(rules("/usr", 0)), "landlock.paths[\"/usr\"]", "not a set of rights");
+        refused(spec().landlock(rules("/usr", 1 << 16)), "landlock.paths[\"/usr\"]", "not a set of rights");
+        let of = |abi| Landlock { abi: Some(abi), ..rules("/usr", Landlock::WRITE) };
+        assert!(spec().landlock(of(1)).validate().is_ok());
+        refused(spec().landlock(of(0)), "landlock.abi", "begin with 1");
+        let refer = Landlock { abi: Some(1), ..rules("/usr", 1 << 13 | Landlock::READ) };
+        refused(spec().landlock(refer), "landlock.paths[\"/usr\"]", "refer is newer than abi 1");
+        let tcp = Landlock { bind: Some(vec![80]), abi: Some(3), ..Landlock::default() };
+        refused(spec().landlock(tcp), "landlock.bind", "version 4");
+        let scopes = Landlock { scopes: 3, abi: Some(5), ..Landlock::default() };
+        refused(spec().landlock(scopes), "landlock.scopes", "version 6");
+        refused(spec().landlock(Landlock { scopes: 4, ..Landlock::default() }), "landlock.scopes", "0x4");
+        let connect = Landlock { connect: Some(vec![80, 0]), ..Landlock::default() };
+        refused(spec().landlock(connect), "landlock.connect[1]", "no port");
+        let many = Landlock { bind: Some(vec![1; 1025]), ..Landlock::default() };
+        refused(spec().landlock(many), "landlock.bind", "at most 1024");
+        assert_eq!(rules("/usr", 1).needs(), (5, "paths"));
+        assert_eq!(Landlock { abi: Some(2), ..rules("/usr", 1) }.needs(), (2, "paths"));
+        assert_eq!(Landlock { connect: Some(Vec::new()), ..Landlock::default() }.needs(), (4, "connect"));
+        for field in ["apparmor", "selinux"] {
+            for (text, why) in
+                [(" a", "a space at its end"), ("a\nb", "control character"), ("a\0", "control character")]
+            {
+                let mut labelled = spec();
+                labelled.set(field, text.as_bytes()).unwrap();
+                refused(labelled, field, why);
+            }
+            let mut long = spec();
+            long.set(field, &[b'a'; 4001]).unwrap();
+            refused(long, field, "at most 4000");
+        }
+        refused(spec().apparmor(""), "apparmor", "is empty");
     }
 
     #[test]
@@ -1336,7 +1417,7 @@ mod tests {
         for (name, words) in [
             ("kernel.hostname", "set hostname"),
             ("kernel/domainname", "set domainname"),
-            ("kernel.pid_max", "pids"),
+            ("kernel.threads-max", "pids"),
             ("kernel.core_pattern", "whole machine's"),
             ("vm.swappiness", "memory"),
             ("fs.file-max", "nofile"),
@@ -1347,6 +1428,9 @@ mod tests {
         ] {
             refused(spec().sysctl(name, "1"), &field(name), words);
         }
+        assert!(spec().sysctl("kernel.pid_max", "400").validate().is_ok());
+        let joined = spec().sysctl("kernel.pid_max", "400").namespace(NamespaceKind::Pid, NamespaceSource::Host);
+        refused(joined, &field("kernel.pid_max"), "not the container's own");
         refused(spec().sysctl("net", "1"), "sysctls.net", "not the name");
         for (value, words) in [("", "empty"), (" ", "empty"), ("1\n2", "one line"), ("1\0", "one line")] {
             refused(spec().sysctl("kernel.shmmax", value), &field("kernel.shmmax"), words);

@@ -580,7 +580,7 @@ mod tests {
             (0..RANGES).filter(|i| !d.get(*i)).collect()
         };
         assert_eq!(left, [0, 1]);
-        assert_eq!(mapped("7 0 18446744073709551615\n"), [7..u64::MAX]);
+        assert_eq!(mapped("7 0 18446744073709551615\n"), vec![Range { start: 7, end: u64::MAX }]);
         let garbage = mapped("a b c\n\n1 2\n");
         assert!(garbage.is_empty());
     }

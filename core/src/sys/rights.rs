@@ -2,6 +2,8 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use once_cell::sync::OnceCell;
+
 pub(crate) const CAP_SETGID: u32 = 6;
 pub(crate) const CAP_SETUID: u32 = 7;
 pub(crate) const CAP_SYS_ADMIN: u32 = 21;
@@ -15,6 +17,23 @@ pub(crate) fn capabilities() -> u64 {
     // SAFETY: header and data have the layout of version 3; 0 is this thread.
     let r = unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), data.as_mut_ptr()) };
     if r == 0 { u64::from(data[0]) | u64::from(data[3]) << 32 } else { 0 }
+}
+
+/// The number of the last capability that the kernel has: 40 since Linux 5.9.
+pub(crate) fn last_capability() -> u32 {
+    static LAST: OnceCell<u32> = OnceCell::new();
+    // SAFETY: no pointers; EINVAL for a number that is none.
+    let known =
+        |number: &u32| unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(*number), 0, 0, 0) } >= 0;
+    *LAST.get_or_init(|| (1..64).take_while(known).last().unwrap_or(0))
+}
+
+/// Major and minor number of the running kernel's version; 0 where it is in no such form.
+pub(crate) fn kernel_version() -> (u32, u32) {
+    let name = nix::sys::utsname::uname();
+    let release = name.as_ref().map(|name| name.release().to_string_lossy()).unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// Is this the machine's first user namespace, of which capabilities hold for all that the kernel has? (Without /proc, where

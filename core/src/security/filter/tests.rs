@@ -1,0 +1,369 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::compile::{Instruction, MOST, RETURN, compile};
+use super::interpret::{Call, run};
+use super::rules::*;
+use super::table::{self, COMMON};
+use super::{profile, syscalls};
+use crate::spec::Capabilities;
+use SeccompAction::{Allow, Errno, KillProcess, KillThread, Log, Notify, Trace, Trap};
+
+pub(super) fn context(native: SeccompArch, capabilities: u64) -> Context {
+    Context { native, capabilities, kernel: (6, 12) }
+}
+
+pub(super) fn compiled(filter: &Filter) -> Vec<Instruction> {
+    let program = compile(filter).unwrap();
+    sound(&program);
+    program
+}
+
+/// What the kernel checks of a program before it takes it (seccomp_check_filter, bpf_check_classic).
+fn sound(program: &[Instruction]) {
+    assert!(!program.is_empty() && program.len() <= MOST);
+    for (at, i) in program.iter().enumerate() {
+        let reach = match i.code {
+            0x05 => i.k as usize,
+            0x15 | 0x25 | 0x35 => i.jt.max(i.jf).into(),
+            0x20 => {
+                assert!(i.k < 64 && i.k.is_multiple_of(4));
+                0
+            }
+            0x54 | RETURN => 0,
+            other => panic!("instruction {other:#x}"),
+        };
+        assert!(at + reach + 1 < program.len() || i.code == RETURN, "at {at} of {}", program.len());
+    }
+}
+
+/// The rules read one by one, without any of the compiler's ways.
+pub(super) struct Naive<'a> {
+    filter: &'a Filter,
+    architectures: Vec<NaiveArch<'a>>,
+}
+
+struct NaiveArch<'a> {
+    arch: SeccompArch,
+    known: BTreeSet<u32>,
+    rules: Vec<(Vec<u32>, &'a SeccompRule)>,
+}
+
+impl<'a> Naive<'a> {
+    pub fn new(filter: &'a Filter) -> Self {
+        let numbers = |rule: &SeccompRule, arch| rule.names.iter().filter_map(|n| table::number(n, arch)).collect();
+        let of_arch = |&arch: &SeccompArch| NaiveArch {
+            arch,
+            known: table::numbers(arch).into_iter().collect(),
+            rules: filter.rules.iter().map(|rule| (numbers(rule, arch), rule)).collect(),
+        };
+        Self { filter, architectures: filter.architectures.iter().map(of_arch).collect() }
+    }
+
+    pub fn run(&self, call: &Call) -> u32 {
+        let Some(of) = self.architectures.iter().find(|of| super::compile::audit(of.arch) == call.arch) else {
+            return FOREIGN.code();
+        };
+        if of.arch == SeccompArch::X86_64 && call.number >= X32_BIT {
+            return X32.code();
+        }
+        let of_call = of.rules.iter().filter(|(numbers, _)| numbers.contains(&call.number)).map(|(_, rule)| rule);
+        let holds =
+            |rule: &&&SeccompRule| rule.args.iter().all(|a| a.op.holds(call.args[usize::from(a.index)], a.value));
+        if let Some(rule) = of_call.clone().find(holds) {
+            return rule.action.code();
+        }
+        let newest = of.rules.iter().flat_map(|(numbers, _)| numbers).max().map_or(0, |&newest| newest).max(COMMON - 1);
+        let known = of.known.contains(&call.number) && (of_call.count() > 0 || call.number <= newest);
+        if known { self.filter.default } else { self.filter.unknown.unwrap_or(self.filter.default) }.code()
+    }
+}
+
+fn names() -> Vec<&'static str> {
+    syscalls::SYSCALLS.iter().map(|(name, _)| *name).collect()
+}
+
+pub(super) fn action() -> impl Strategy<Value = SeccompAction> {
+    prop_oneof![
+        3 => Just(Allow),
+        3 => (0u16..200).prop_map(Errno),
+        1 => Just(KillProcess),
+        1 => Just(KillThread),
+        1 => Just(Trap),
+        1 => (0u16..9).prop_map(Trace),
+        1 => Just(Log),
+        1 => Just(Notify),
+    ]
+}
+
+/// Values near each other, so that comparisons come out both ways, and some with an upper half.
+pub(super) fn value() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        4 => 0u64..6,
+        1 => Just(0xffff_ffff),
+        1 => Just(0x8000_0000),
+        2 => (0u64..3, 0u64..4).prop_map(|(high, low)| high << 32 | low),
+        1 => any::<u64>(),
+        1 => Just(u64::MAX),
+    ]
+}
+
+pub(super) fn arg() -> impl Strategy<Value = SeccompArg> {
+    let mask = prop_oneof![0u64..8, Just(0xffff_ffff), Just(!0), Just(0x1_0000_0003), any::<u64>()];
+    let op = prop_oneof![
+        Just(SeccompOp::NotEqual),
+        Just(SeccompOp::Less),
+        Just(SeccompOp::LessOrEqual),
+        Just(SeccompOp::Equal),
+        Just(SeccompOp::GreaterOrEqual),
+        Just(SeccompOp::Greater),
+        mask.prop_map(SeccompOp::MaskedEqual),
+    ];
+    (0u8..6, op, value()).prop_map(|(index, op, value)| SeccompArg { index, op, value })
+}
+
+fn rule() -> impl Strategy<Value = SeccompRule> {
+    let names = prop::collection::vec(prop::sample::select(names()), 1..8);
+    (names, action(), prop::collection::vec(arg(), 0..4))
+        .prop_map(|(names, action, args)| SeccompRule { args, ..SeccompRule::new(names, action) })
+}
+
+fn architectures() -> impl Strategy<Value = Vec<SeccompArch>> {
+    prop::sample::select(vec![
+        vec![SeccompArch::X86_64],
+        vec![SeccompArch::X86_64, SeccompArch::I386],
+        vec![SeccompArch::Aarch64],
+    ])
+}
+
+fn any_filter() -> impl Strategy<Value = Filter> {
+    (action(), prop::option::of(action()), architectures(), prop::collection::vec(rule(), 0..24))
+        .prop_map(|(default, unknown, architectures, rules)| Filter { default, unknown, architectures, rules })
+}
+
+/// How often a pure function is tried: in full once, by root on the machine itself, and a little elsewhere.
+pub(super) fn times(n: u32) -> u32 {
+    let is = |name, value| std::env::var(name).map_or(true, |text| text == value);
+    if is("RINGFENCE_TEST_AS", "root") && is("RINGFENCE_TEST_TIER", "machine") { n } else { n / 20 }
+}
+
+/// Numbers that come out the same on every machine.
+pub(super) struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 8) % sides.min(1 << 40)
+    }
+
+    pub fn word(&mut self) -> u64 {
+        self.roll(1 << 32) << 32 | self.roll(1 << 32)
+    }
+}
+
+/// A call near what the rules are about.
+pub(super) fn call(filter: &Filter, dice: &mut Dice) -> Call {
+    let arch = filter.architectures[dice.roll(filter.architectures.len() as u64) as usize];
+    let mut args = [0; 6];
+    let mut number = None;
+    if !filter.rules.is_empty() && dice.roll(8) != 0 {
+        let rule = &filter.rules[dice.roll(filter.rules.len() as u64) as usize];
+        let name = &rule.names[dice.roll(rule.names.len() as u64) as usize];
+        number = table::number(name, arch);
+        for given in &rule.args {
+            let mask = if let SeccompOp::MaskedEqual(mask) = given.op { mask } else { u64::MAX };
+            let near = given.value.wrapping_add(dice.roll(3)).wrapping_sub(1);
+            args[usize::from(given.index)] = match dice.roll(6) {
+                0 => near,
+                1 => near ^ 1 << 32,
+                2 => near & 0xffff_ffff,
+                3 => given.value | !mask & dice.word(),
+                _ => given.value,
+            };
+        }
+    }
+    for arg in &mut args {
+        if dice.roll(3) == 0 {
+            *arg = [dice.roll(6), dice.word(), 1 << 32, u64::MAX, 0xffff_ffff][dice.roll(5) as usize];
+        }
+    }
+    if arch == SeccompArch::I386 {
+        args = args.map(|arg| arg & 0xffff_ffff);
+    }
+    let number = number.unwrap_or_else(|| match dice.roll(10) {
+        0 => dice.roll(1 << 32) as u32,
+        1 => dice.roll(u64::from(X32_BIT)) as u32,
+        _ => dice.roll(600) as u32,
+    });
+    Call::new(number, arch, args)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: times(400), ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_program_does_what_the_rules_say(filter in any_filter(), seed in 1u64..) {
+        let (program, naive) = (compiled(&filter), Naive::new(&filter));
+        let mut dice = Dice(seed);
+        for _ in 0..100 {
+            let call = call(&filter, &mut dice);
+            prop_assert_eq!(run(&program, &call), naive.run(&call), "{:?}", call);
+        }
+        let mut foreign = Call::new(0, SeccompArch::X86_64, [0; 6]);
+        foreign.arch = 0xc000_00f3;
+        prop_assert_eq!(run(&program, &foreign), FOREIGN.code());
+        prop_assert_eq!(compile(&filter).unwrap(), program);
+    }
+}
+
+/// What a process may do under a profile: `None` is allowed, else the errno.
+fn answers(
+    profile: &Seccomp,
+    nesting: bool,
+    capabilities: u64,
+    native: SeccompArch,
+) -> impl Fn(&str, [u64; 6]) -> Option<u32> {
+    let filter = profile::filter(profile, nesting, &context(native, capabilities)).unwrap();
+    let program = compiled(&filter);
+    move |name, args| match run(&program, &Call::new(table::number(name, native).expect(name), native, args)) {
+        libc::SECCOMP_RET_ALLOW => None,
+        other => Some(other & 0xffff),
+    }
+}
+
+const EPERM: Option<u32> = Some(libc::EPERM as u32);
+const ENOSYS: Option<u32> = Some(libc::ENOSYS as u32);
+
+#[test]
+fn tables_have_every_name_of_the_profiles() {
+    let known: BTreeSet<&str> = names().into_iter().collect();
+    assert_eq!(known.len(), syscalls::SYSCALLS.len());
+    assert!(syscalls::LINUX >= (6, 17));
+    for native in [SeccompArch::X86_64, SeccompArch::Aarch64] {
+        for profile in [Seccomp::Default, Seccomp::Strict] {
+            let filter = profile::filter(&profile, true, &context(native, Capabilities::ALL)).unwrap();
+            for name in filter.rules.iter().flat_map(|rule| &rule.names) {
+                assert!(known.contains(&**name), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn profiles() {
+    for native in [SeccompArch::X86_64, SeccompArch::Aarch64] {
+        let default = answers(&Seccomp::Default, false, Capabilities::DEFAULT, native);
+        let admin = answers(&Seccomp::Default, false, Capabilities::ALL, native);
+        let nesting = answers(&Seccomp::Default, true, Capabilities::DEFAULT, native);
+        let strict = answers(&Seccomp::Strict, false, Capabilities::ALL, native);
+        let args = |first: u64| [first, 0, 0, 0, 0, 0];
+        for name in ["read", "openat", "execve", "futex", "statx", "rseq", "landlock_restrict_self"] {
+            for answer in [&default as &dyn Fn(&str, [u64; 6]) -> Option<u32>, &admin, &nesting, &strict] {
+                assert_eq!(answer(name, [0; 6]), None, "{name}");
+            }
+        }
+        for name in ["mount", "unshare", "setns", "bpf", "perf_event_open", "move_mount", "quotactl", "sethostname"] {
+            assert_eq!((default(name, [0; 6]), admin(name, [0; 6])), (EPERM, None), "{name}");
+            assert_eq!((nesting(name, [0; 6]), strict(name, [0; 6])), (None, EPERM), "{name}");
+        }
+        for name in ["keyctl", "add_key", "io_uring_setup", "userfaultfd", "kexec_load", "swapon", "nfsservctl"] {
+            for answer in [&default as &dyn Fn(&str, [u64; 6]) -> Option<u32>, &admin, &nesting, &strict] {
+                assert_eq!(answer(name, [0; 6]), EPERM, "{name}");
+            }
+        }
+        assert_eq!((default("pivot_root", [0; 6]), nesting("pivot_root", [0; 6])), (EPERM, None));
+        for (answer, clone3) in
+            [(&default as &dyn Fn(&str, [u64; 6]) -> Option<u32>, ENOSYS), (&strict, ENOSYS), (&admin, None)]
+        {
+            assert_eq!(answer("clone3", [0; 6]), clone3);
+            assert_eq!(answer("clone", args(libc::CLONE_VM as u64 | 17)), None);
+            let refused = if clone3.is_some() { EPERM } else { None };
+            assert_eq!(answer("clone", args(libc::CLONE_NEWUSER as u64 | 17)), refused);
+        }
+        for (family, here) in [(1, None), (2, None), (16, None), (38, EPERM), (40, EPERM), (41, None)] {
+            assert_eq!(default("socket", args(family)), here);
+            // The kernel takes an int: the upper half is nothing.
+            assert_eq!(default("socket", args(family | 1 << 32)), here);
+            let unknown_family = (family != 1).then_some(libc::EAFNOSUPPORT as u32);
+            assert_eq!(strict("socket", args(family)), unknown_family);
+        }
+        assert_eq!((default("ptrace", [0; 6]), strict("ptrace", [0; 6])), (None, EPERM));
+        let typed = [0, libc::TIOCSTI | 7 << 32, 0, 0, 0, 0];
+        for answer in [&default as &dyn Fn(&str, [u64; 6]) -> Option<u32>, &admin, &nesting, &strict] {
+            assert_eq!((answer("ioctl", typed), answer("ioctl", args(0))), (EPERM, None));
+        }
+        assert_eq!(strict("mknodat", [0, 0, libc::S_IFIFO as u64 | 0o600, 0, 0, 0]), None);
+        assert_eq!(strict("mknodat", [0, 0, libc::S_IFCHR as u64 | 0o600, 0, 0, 0]), EPERM);
+    }
+}
+
+#[test]
+fn calls_that_nobody_knew_are_not_there() {
+    let filter = profile::filter(&Seccomp::Default, false, &context(SeccompArch::X86_64, 0)).unwrap();
+    let program = compiled(&filter);
+    let answer = |number, arch| run(&program, &Call::new(number, arch, [0; 6]));
+    let enosys = Errno(libc::ENOSYS as u16).code();
+    for arch in [SeccompArch::X86_64, SeccompArch::I386] {
+        for number in [390, 470, 471, 600, 0x3fff_ffff] {
+            assert_eq!(answer(number, arch), enosys, "{number}");
+        }
+        assert_eq!(answer(467, arch), Errno(1).code());
+    }
+    // x32: of getpid, and of anything.
+    assert_eq!(answer(X32_BIT | 39, SeccompArch::X86_64), enosys);
+    assert_eq!(answer(u32::MAX, SeccompArch::X86_64), enosys);
+    assert_eq!(answer(0, SeccompArch::Aarch64), KillProcess.code());
+    // Rules from the time before clone3.
+    let old = SeccompRules {
+        default_action: Some(KillProcess),
+        rules: vec![SeccompRule::new(["pidfd_send_signal", "execve"], Allow)],
+        ..SeccompRules::default()
+    };
+    let filter = profile::filter(&old.into(), false, &context(SeccompArch::X86_64, 0)).unwrap();
+    let program = compiled(&filter);
+    let answer = |number| run(&program, &Call::new(number, SeccompArch::X86_64, [0; 6]));
+    assert_eq!([answer(0), answer(424), answer(425), answer(435)], [KillProcess.code(), Allow.code(), enosys, enosys]);
+}
+
+#[test]
+fn too_long_is_an_error() {
+    let mut rules = Vec::new();
+    for (i, name) in names().into_iter().enumerate() {
+        for arg in 0..6 {
+            rules.push(SeccompRule::new([name], Log).arg(arg, SeccompOp::Greater, (i as u64) << 33 | u64::from(arg)));
+        }
+    }
+    let filter = Filter { default: Allow, unknown: None, architectures: vec![SeccompArch::X86_64], rules };
+    assert!(compile(&filter).unwrap_err() > MOST);
+    let rules: SeccompRules =
+        SeccompRules { default_action: Some(Allow), rules: filter.rules, ..SeccompRules::default() };
+    let context = context(SeccompArch::NATIVE, 0);
+    let error = super::program(&rules.into(), false, context).unwrap_err();
+    assert!(error.to_string().contains("the kernel takes 4096"), "{error}");
+}
+
+#[test]
+fn programs_are_compiled_once() {
+    let context = context(SeccompArch::NATIVE, Capabilities::DEFAULT);
+    let program = |seccomp: &Seccomp| super::program(seccomp, false, context).unwrap();
+    let (first, second) = (program(&Seccomp::Default).unwrap(), program(&Seccomp::Default).unwrap());
+    assert!(std::sync::Arc::ptr_eq(&first, &second));
+    assert_ne!(first, program(&Seccomp::Strict).unwrap());
+    assert!(program(&Seccomp::Unconfined).is_none());
+}
+
+/// Their sizes, which a change of the compiler should not let grow unseen.
+#[test]
+fn profiles_are_short() {
+    for (native, default, strict) in [(SeccompArch::X86_64, 320, 170), (SeccompArch::Aarch64, 170, 170)] {
+        for (profile, most) in [(Seccomp::Default, default), (Seccomp::Strict, strict)] {
+            let filter = profile::filter(&profile, false, &context(native, Capabilities::DEFAULT)).unwrap();
+            let length = compiled(&filter).len();
+            println!("{native:?} {profile:?}: {length} instructions");
+            assert!(length <= most, "{native:?} {profile:?}: {length}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+/*
+ * What a program inside sees and can do, one question each. It is static, so that it runs in any root.
+ *
+ *     look fds                     open descriptors, and where they lead
+ *     look cat PATH...             contents
+ *     look write PATH TEXT         writes without creating
+ *     look stat PATH...            device, inode, mode, number, owner; PATH may be fd:N
+ *     look list PATH               names
+ *     look open-for-writing DIR    every file below DIR that can be opened for writing
+ *     look ids                     uid, gid, and capability sets
+ *     look count ARGUMENT...       how many there are, and how long they are together
+ *     look environment
+ *     look run-as UID PROGRAM...   becomes UID, runs it
+ *     look wait                    until standard input ends
+ *     look cover PATH...           mounts a tmpfs over each, then waits
+ */
+
+#define _XOPEN_SOURCE 700
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static int failed(const char *what)
+{
+    printf("%s: %s\n", what, strerrorname_np(errno));
+    return 1;
+}
+
+static int fds(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    if (!dir)
+        return failed("/proc/self/fd");
+    for (struct dirent *entry; (entry = readdir(dir));) {
+        char target[4096] = "";
+        if (*entry->d_name == '.' || atoi(entry->d_name) == dirfd(dir))
+            continue;
+        if (readlinkat(dirfd(dir), entry->d_name, target, sizeof target - 1) >= 0)
+            printf("%s %s\n", entry->d_name, target);
+    }
+    return 0;
+}
+
+static int cat(const char *path)
+{
+    static char data[1 << 16];
+    int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (file < 0)
+        return failed(path);
+    for (ssize_t n; (n = read(file, data, sizeof data)) != 0;) {
+        if (n < 0)
+            return failed(path);
+        fwrite(data, 1, n, stdout);
+    }
+    close(file);
+    return 0;
+}
+
+static int put(const char *path, const char *text)
+{
+    int file = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    if (file < 0 || write(file, text, strlen(text)) < 0)
+        return failed(path);
+    puts("written");
+    return 0;
+}
+
+static int status(const char *path)
+{
+    struct stat seen;
+    int fd;
+    if ((sscanf(path, "fd:%d", &fd) == 1 ? fstat(fd, &seen) : stat(path, &seen)) < 0)
+        return failed(path);
+    printf("%u:%u %lu %o %u:%u %u:%u\n", major(seen.st_dev), minor(seen.st_dev), (unsigned long)seen.st_ino, seen.st_mode,
+           major(seen.st_rdev), minor(seen.st_rdev), seen.st_uid, seen.st_gid);
+    return 0;
+}
+
+static int list(const char *path)
+{
+    DIR *dir = opendir(path);
+    if (!dir)
+        return failed(path);
+    for (struct dirent *entry; (entry = readdir(dir));)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            puts(entry->d_name);
+    closedir(dir);
+    return 0;
+}
+
+static unsigned files_seen;
+
+static int open_for_writing(const char *path, const struct stat *seen, int type, struct FTW *where)
+{
+    (void)where;
+    if (type == FTW_F && S_ISREG(seen->st_mode)) {
+        files_seen++;
+        int file = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+        if (file >= 0) {
+            puts(path);
+            close(file);
+        }
+    }
+    return 0;
+}
+
+static int ids(void)
+{
+    char line[256];
+    FILE *file = fopen("/proc/self/status", "re");
+    if (!file)
+        return failed("/proc/self/status");
+    while (fgets(line, sizeof line, file))
+        if (!strncmp(line, "Uid:", 4) || !strncmp(line, "Gid:", 4) || !strncmp(line, "Cap", 3))
+            fputs(line, stdout);
+    fclose(file);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *what = argc > 1 ? argv[1] : "";
+    int result = 0;
+    if (!strcmp(what, "fds"))
+        return fds();
+    if (!strcmp(what, "cat") || !strcmp(what, "stat")) {
+        for (int i = 2; i < argc; i++)
+            result |= *what == 'c' ? cat(argv[i]) : status(argv[i]);
+        return result;
+    }
+    if (!strcmp(what, "write") && argc == 4)
+        return put(argv[2], argv[3]);
+    if (!strcmp(what, "list") && argc == 3)
+        return list(argv[2]);
+    if (!strcmp(what, "open-for-writing") && argc == 3) {
+        nftw(argv[2], open_for_writing, 64, FTW_PHYS);
+        printf("of %u\n", files_seen);
+        return 0;
+    }
+    if (!strcmp(what, "ids"))
+        return ids();
+    if (!strcmp(what, "count")) {
+        size_t length = 0;
+        for (int i = 2; i < argc; i++)
+            length += strlen(argv[i]);
+        printf("%d %zu\n", argc - 2, length);
+        return 0;
+    }
+    if (!strcmp(what, "environment")) {
+        for (char **at = environ; *at; at++)
+            puts(*at);
+        return 0;
+    }
+    if (!strcmp(what, "run-as") && argc > 3) {
+        uid_t uid = atoi(argv[2]);
+        if (setresuid(uid, uid, uid) < 0)
+            return failed("setresuid");
+        execv(argv[3], argv + 3);
+        return failed(argv[3]);
+    }
+    if (!strcmp(what, "wait") || !strcmp(what, "cover")) {
+        for (int i = 2; i < argc && *what == 'c'; i++)
+            if (mount("none", argv[i], "tmpfs", 0, NULL) < 0)
+                return failed(argv[i]);
+        puts("waiting");
+        fflush(stdout);
+        char byte;
+        while (read(0, &byte, 1) > 0)
+            ;
+        return 0;
+    }
+    fprintf(stderr, "look: what is %s?\n", what);
+    return 2;
+}

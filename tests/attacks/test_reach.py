@@ -1,0 +1,72 @@
+"""Sockets, FIFOs and devices of the host's mounts, from a root file system that is the host's own.
+
+tests/run: timeout=120
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launchers import IS_ROOT, Root, careless, contained
+
+
+@pytest.fixture
+def top() -> Iterator[Path]:
+    """A directory that is not hidden, on which the host process mounts where nobody else sees it."""
+    if not IS_ROOT:
+        yield Path("/srv")
+        return
+    made = Path("/srv", f"ringfence-attacks-{os.getpid()}")
+    made.mkdir()
+    yield made
+    made.rmdir()
+
+
+def _reached(launcher: str, idmap: str, top: Path) -> list[str]:
+    script = Path(__file__).with_name("reach_host.py")
+    command = [sys.executable, str(script), launcher, idmap, str(top)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_read_only_bind_is_reached_through(top: Path) -> None:
+    """Extra: read-only mounts do not keep anybody from connecting, from writing to a FIFO, from opening a device."""
+    said = _reached("bind", "host", top)
+    assert said.count("socket: reached") == said.count("fifo: reached") == said.count("device: reached") == 2, said
+    assert said.count("accepted") == said.count("read") == 2, said
+
+
+@pytest.mark.parametrize("rootfs", ["ringfence", "owned"])
+def test_nothing_of_the_host_is_reached(top: Path, idmap: str, rootfs: str) -> None:
+    """Extra: through the overlays of `rootfs: host` a socket is nobody's, a FIFO has no reader, and a device is none."""
+    if rootfs == "owned" and not IS_ROOT:
+        rootfs = "ringfence"
+    said = _reached(rootfs, idmap, top)
+    assert len([line for line in said if line.startswith("socket: ")]) == 2, said
+    assert not [line for line in said if line.endswith("reached") or line in ("accepted", "read")], said
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="an ordinary user has no devices to put into an image")
+@pytest.mark.parametrize("layers", [False, True])
+def test_devices_of_an_image_are_none(root: Root, idmap: str, layers: bool) -> None:
+    """Extra: a node that is in an image, or in a volume, is not that device, whoever it belongs to; those of /dev are."""
+    for place in ("etc", "dev"):
+        os.mknod(root / place / "zero", stat.S_IFCHR | 0o666, os.makedev(1, 5))
+        (root / place / "zero").chmod(0o666)
+    assert careless("--root", root, "--", "/bin/look", "write", "/etc/zero", "x").out == "written\n"
+    fields: dict[str, Any] = {
+        "rootfs": {"lower": [str(root)]} if layers else root,
+        "idmap": idmap,
+        "mounts": [f"{root / 'etc'}:/vol:rw"],
+    }
+    for path in ("/etc/zero", "/vol/zero"):
+        assert contained("/bin/look", "write", path, "x", **fields).out == f"{path}: EACCES\n"
+    assert contained("/bin/look", "write", "/dev/zero", "x", **fields).out == "written\n"

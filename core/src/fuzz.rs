@@ -180,6 +180,17 @@ fn facts(spec: &Spec, machine: u8) -> Facts {
     }
 }
 
+/// Sixty bytes about a machine and calls, then JSON of `seccomp`, of ours or of OCI: the program answers as the rules do.
+pub fn seccomp(bytes: &[u8]) {
+    let (numbers, text) = bytes.split_at(bytes.len().min(60));
+    let text = format!("{{\"seccomp\": {}}}", String::from_utf8_lossy(text));
+    let Ok(spec) = Spec::from_json(&text) else { return };
+    again(&spec);
+    if spec.validate().is_ok() {
+        crate::security::filter::fuzz(&spec.seccomp, &mut Input::new(numbers));
+    }
+}
+
 /// What the kernel answers to netlink.
 pub fn netlink_replies(bytes: &[u8]) {
     crate::net::fuzz::replies(bytes);
@@ -239,7 +250,8 @@ mod tests {
     #[test]
     fn seeds() {
         type Target = (&'static str, fn(&[u8]));
-        const TARGETS: [Target; 6] = [
+        const TARGETS: [Target; 7] = [
+            ("seccomp", seccomp),
             ("options", options),
             ("netlink_replies", netlink_replies),
             ("netlink_encoders", netlink_encoders),

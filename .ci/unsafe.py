@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +58,15 @@ def tests_of(lines: list[str]) -> set[int]:
     return inside
 
 
+def test_files(name: str, lines: list[str]) -> set[str]:
+    """Files that a module has for tests only."""
+    path = Path(name)
+    directory = path.parent if path.stem in ("mod", "lib") else path.parent / path.stem
+    pairs = pairwise(lines)
+    found = [re.match(r"(?:pub.* )?mod (\w+);", then) for line, then in pairs if line == "#[cfg(test)]"]
+    return {str(directory / f"{module[1]}.rs") for module in found if module}
+
+
 def main() -> int:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.rs"],
@@ -66,14 +76,14 @@ def main() -> int:
         check=True,
     )
     problems, count = [], Counter[str]()
-    for name in sorted(set(listed.stdout.splitlines())):
-        if not (ROOT / name).is_file():
-            continue
-        lines = (ROOT / name).read_text().splitlines()
+    names = [name for name in sorted(set(listed.stdout.splitlines())) if (ROOT / name).is_file()]
+    texts = {name: (ROOT / name).read_text().splitlines() for name in names}
+    for_tests = {file for name, lines in texts.items() for file in test_files(name, lines)}
+    for name, lines in texts.items():
         of_tests = tests_of(lines)
         for index, line in enumerate(lines):
             for found in UNSAFE.finditer(code_of(line)):
-                test = name.startswith("tests/") or name.endswith("/tests.rs") or index in of_tests
+                test = name.startswith("tests/") or name in for_tests or index in of_tests
                 place = "tests" if test else next((p for p in PLACES if name.startswith(p)), None)
                 if place is None:
                     problems.append(f"{name}:{index + 1}: unsafe outside of {', '.join(PLACES)}")

@@ -26,8 +26,8 @@ def main() -> None:
             name = f"{file.stem}-{number}"
             text = json.dumps(spec, ensure_ascii=False).replace("${TMP}", "/srv")
             (directories["spec_json"] / name).write_text(text)
-            for machine in (b"\x00", b"\x29"):
-                (directories["plan"] / f"{name}-{machine.hex()}").write_bytes(machine + text.encode())
+            machine = (b"\x00", b"\x29", b"\x7f")[number % 3]
+            (directories["plan"] / name).write_bytes(machine + text.encode())
             lines = []
             for key, value in json.loads(text).items():
                 for one in value if isinstance(value, list) else [value]:

@@ -150,11 +150,8 @@ fn small_plan(flags: u32) -> Vec<u8> {
 pub fn requests(bytes: &[u8]) {
     let Some((&[how, flags], kernel)) = bytes.split_first_chunk::<2>() else { return };
     raw::run(kernel, small_plan(flags.into()), || {
-        let keeper = if how & 1 != 0 {
-            birth::born(how & 2 != 0)
-        } else {
-            serve::Keeper::new(raw::HOST, 4, (how >> 1).into())
-        };
+        let keeper =
+            if how & 1 != 0 { birth::born(how & 2 != 0) } else { serve::Keeper::new(raw::HOST, 4, (how >> 1).into()) };
         serve::serve(keeper)
     });
 }

@@ -632,4 +632,3 @@ fn receive(kernel: &mut Kernel, _: i32, header: usize) -> i64 {
     write(header + 48, &flags.to_ne_bytes());
     n as i64
 }
-

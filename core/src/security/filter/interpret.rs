@@ -1,9 +1,13 @@
 //! Runs programs as the kernel does, for tests.
 
+use std::collections::BTreeSet;
+
 use super::compile::{
-    AND, ARCH, ARGS, Instruction, JUMP, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_OR_EQUAL, LOAD, NUMBER, RETURN, audit,
+    AND, ARCH, ARGS, Instruction, JUMP, JUMP_EQUAL, JUMP_GREATER, JUMP_GREATER_OR_EQUAL, LOAD, MOST, NUMBER, RETURN,
+    audit,
 };
-use super::rules::SeccompArch;
+use super::rules::{FOREIGN, Filter, SeccompArch, SeccompRule, X32, X32_BIT};
+use super::table::{self, COMMON};
 
 /// A system call as a filter sees it.
 #[derive(Clone, Copy, Debug)]
@@ -51,5 +55,65 @@ pub(super) fn run(program: &[Instruction], call: &Call) -> u32 {
             RETURN => return k,
             _ => panic!("instruction {code:#x}"),
         }
+    }
+}
+
+/// What the kernel checks of a program before it takes it (seccomp_check_filter, bpf_check_classic).
+pub(super) fn assert_sound(program: &[Instruction]) {
+    assert!(!program.is_empty() && program.len() <= MOST);
+    for (at, i) in program.iter().enumerate() {
+        let reach = match i.code {
+            0x05 => i.k as usize,
+            0x15 | 0x25 | 0x35 => i.jt.max(i.jf).into(),
+            0x20 => {
+                assert!(i.k < 64 && i.k.is_multiple_of(4));
+                0
+            }
+            0x54 | RETURN => 0,
+            other => panic!("instruction {other:#x}"),
+        };
+        assert!(at + reach + 1 < program.len() || i.code == RETURN, "at {at} of {}", program.len());
+    }
+}
+
+/// The rules read one by one, without any of the compiler's ways.
+pub(super) struct Naive<'a> {
+    filter: &'a Filter,
+    architectures: Vec<NaiveArch<'a>>,
+}
+
+struct NaiveArch<'a> {
+    arch: SeccompArch,
+    known: BTreeSet<u32>,
+    rules: Vec<(Vec<u32>, &'a SeccompRule)>,
+}
+
+impl<'a> Naive<'a> {
+    pub fn new(filter: &'a Filter) -> Self {
+        let numbers = |rule: &SeccompRule, arch| rule.names.iter().filter_map(|n| table::number(n, arch)).collect();
+        let of_arch = |&arch: &SeccompArch| NaiveArch {
+            arch,
+            known: table::numbers(arch).into_iter().collect(),
+            rules: filter.rules.iter().map(|rule| (numbers(rule, arch), rule)).collect(),
+        };
+        Self { filter, architectures: filter.architectures.iter().map(of_arch).collect() }
+    }
+
+    pub fn run(&self, call: &Call) -> u32 {
+        let Some(of) = self.architectures.iter().find(|of| audit(of.arch) == call.arch) else {
+            return FOREIGN.code();
+        };
+        if of.arch == SeccompArch::X86_64 && call.number >= X32_BIT {
+            return X32.code();
+        }
+        let of_call = of.rules.iter().filter(|(numbers, _)| numbers.contains(&call.number)).map(|(_, rule)| rule);
+        let holds =
+            |rule: &&&SeccompRule| rule.args.iter().all(|a| a.op.holds(call.args[usize::from(a.index)], a.value));
+        if let Some(rule) = of_call.clone().find(holds) {
+            return rule.action.code();
+        }
+        let newest = of.rules.iter().flat_map(|(numbers, _)| numbers).max().map_or(0, |&newest| newest).max(COMMON - 1);
+        let known = of.known.contains(&call.number) && (of_call.count() > 0 || call.number <= newest);
+        if known { self.filter.default } else { self.filter.unknown.unwrap_or(self.filter.default) }.code()
     }
 }

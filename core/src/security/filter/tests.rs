@@ -2,10 +2,10 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::compile::{Instruction, MOST, RETURN, compile};
-use super::interpret::{Call, run};
+use super::compile::{Instruction, MOST, compile};
+use super::interpret::{Call, Naive, assert_sound, run};
 use super::rules::*;
-use super::table::{self, COMMON};
+use super::table;
 use super::{profile, syscalls};
 use crate::spec::Capabilities;
 use SeccompAction::{Allow, Errno, KillProcess, KillThread, Log, Notify, Trace, Trap};
@@ -16,68 +16,8 @@ pub(super) fn context(native: SeccompArch, capabilities: u64) -> Context {
 
 pub(super) fn compiled(filter: &Filter) -> Vec<Instruction> {
     let program = compile(filter).unwrap();
-    sound(&program);
+    assert_sound(&program);
     program
-}
-
-/// What the kernel checks of a program before it takes it (seccomp_check_filter, bpf_check_classic).
-fn sound(program: &[Instruction]) {
-    assert!(!program.is_empty() && program.len() <= MOST);
-    for (at, i) in program.iter().enumerate() {
-        let reach = match i.code {
-            0x05 => i.k as usize,
-            0x15 | 0x25 | 0x35 => i.jt.max(i.jf).into(),
-            0x20 => {
-                assert!(i.k < 64 && i.k.is_multiple_of(4));
-                0
-            }
-            0x54 | RETURN => 0,
-            other => panic!("instruction {other:#x}"),
-        };
-        assert!(at + reach + 1 < program.len() || i.code == RETURN, "at {at} of {}", program.len());
-    }
-}
-
-/// The rules read one by one, without any of the compiler's ways.
-pub(super) struct Naive<'a> {
-    filter: &'a Filter,
-    architectures: Vec<NaiveArch<'a>>,
-}
-
-struct NaiveArch<'a> {
-    arch: SeccompArch,
-    known: BTreeSet<u32>,
-    rules: Vec<(Vec<u32>, &'a SeccompRule)>,
-}
-
-impl<'a> Naive<'a> {
-    pub fn new(filter: &'a Filter) -> Self {
-        let numbers = |rule: &SeccompRule, arch| rule.names.iter().filter_map(|n| table::number(n, arch)).collect();
-        let of_arch = |&arch: &SeccompArch| NaiveArch {
-            arch,
-            known: table::numbers(arch).into_iter().collect(),
-            rules: filter.rules.iter().map(|rule| (numbers(rule, arch), rule)).collect(),
-        };
-        Self { filter, architectures: filter.architectures.iter().map(of_arch).collect() }
-    }
-
-    pub fn run(&self, call: &Call) -> u32 {
-        let Some(of) = self.architectures.iter().find(|of| super::compile::audit(of.arch) == call.arch) else {
-            return FOREIGN.code();
-        };
-        if of.arch == SeccompArch::X86_64 && call.number >= X32_BIT {
-            return X32.code();
-        }
-        let of_call = of.rules.iter().filter(|(numbers, _)| numbers.contains(&call.number)).map(|(_, rule)| rule);
-        let holds =
-            |rule: &&&SeccompRule| rule.args.iter().all(|a| a.op.holds(call.args[usize::from(a.index)], a.value));
-        if let Some(rule) = of_call.clone().find(holds) {
-            return rule.action.code();
-        }
-        let newest = of.rules.iter().flat_map(|(numbers, _)| numbers).max().map_or(0, |&newest| newest).max(COMMON - 1);
-        let known = of.known.contains(&call.number) && (of_call.count() > 0 || call.number <= newest);
-        if known { self.filter.default } else { self.filter.unknown.unwrap_or(self.filter.default) }.code()
-    }
 }
 
 fn names() -> Vec<&'static str> {

@@ -16,11 +16,15 @@ from ._types import Address
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ._types import Args, Firewall, FirewallUsage, Seconds, Size, WayOut
+    from ._types import Args, Firewall, FirewallUsage, Seconds, Size
 
 
 def options_of(
-    name: str | None, subnets: str | Iterable[str] | None, mtu: int | None, internal: bool, way_out: WayOut | None
+    name: str | None,
+    subnets: str | Iterable[str] | None,
+    mtu: int | None,
+    internal: bool,
+    way_out: Literal["auto", "kernel", "pasta", "slirp4netns"] | None,
 ) -> str:
     """JSON for the core, which checks it."""
     listed = subnets if subnets is None or isinstance(subnets, str) else list(subnets)
@@ -63,7 +67,7 @@ class Network:
         subnets: str | Iterable[str] | None = None,
         mtu: int | None = None,
         internal: bool = True,
-        way_out: WayOut | None = None,
+        way_out: Literal["auto", "kernel", "pasta", "slirp4netns"] | None = None,
     ) -> None:
         # Set first: the finalizer also sees a network that could not be started.
         self._closed = True

@@ -46,8 +46,6 @@ Stream = int | str | IO[Any] | os.PathLike[str] | None
 Size = int | str
 #: Seconds, or text such as `500ms`, `2s`, `1m`.
 Seconds = int | float | str | timedelta
-# What leads out of a network.
-WayOut = Literal["auto", "kernel", "pasta", "slirp4netns"]
 
 
 class Request(TypedDict, total=False):

@@ -65,7 +65,7 @@ from ._types import (
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec, Self, Unpack
 
-    from ._types import Firewall, FirewallUsage, LimitFields, Seconds, Size, SpecFields, WayOut
+    from ._types import Firewall, FirewallUsage, LimitFields, Seconds, Size, SpecFields
 
     _P = ParamSpec("_P")
 
@@ -928,7 +928,7 @@ class Network:
         subnets: str | Iterable[str] | None = None,
         mtu: int | None = None,
         internal: bool = True,
-        way_out: WayOut | None = None,
+        way_out: Literal["auto", "kernel", "pasta", "slirp4netns"] | None = None,
     ) -> None:
         start = functools.partial(
             _network.Network, name=name, subnets=subnets, mtu=mtu, internal=internal, way_out=way_out

@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use once_cell::sync::OnceCell;
 
@@ -815,17 +815,10 @@ const RESOURCES: [Resource; 16] = [
 /// # Errors
 /// Rules of which none can be made.
 pub(crate) fn filter(seccomp: &Seccomp, capabilities: &Capabilities, nesting: bool) -> Result<Option<Arc<Program>>> {
-    static KERNEL: OnceLock<(u32, u32)> = OnceLock::new();
-    let kernel = *KERNEL.get_or_init(|| {
-        let release = nix::sys::utsname::uname().map(|uname| uname.release().to_string_lossy().into_owned());
-        let mut numbers =
-            release.as_deref().unwrap_or("").split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
-        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-    });
     filter::program(
         seccomp,
         nesting,
-        Context { native: SeccompArch::NATIVE, capabilities: capabilities.bounding, kernel },
+        Context { native: SeccompArch::NATIVE, capabilities: capabilities.bounding, kernel: rights::kernel_version() },
     )
 }
 

@@ -81,38 +81,30 @@ const NETWORK: &[Subject] = &[
     Subject { name: "network-1000", label: "the same on a network with 1,000 others", every: 4 },
 ];
 
+/// The same is measured over each way.
+macro_rules! wires {
+    ($what:literal, $floor:literal, $every:literal) => {
+        &[
+            Subject { name: concat!("wire-", $what, "-floor"), label: $floor, every: $every },
+            wires!(@ $what, "network", "ringfence: two containers on a network", $every),
+            wires!(@ $what, "firewall", "ringfence: the same, with a firewall", $every),
+            wires!(@ $what, "nat", "ringfence: the host and a port by the kernel", $every),
+            wires!(@ $what, "routed", "ringfence: the host and a routed address", $every),
+            wires!(@ $what, "netkit", "ringfence: the same over netkit", $every),
+            wires!(@ $what, "macvlan", "ringfence: two macvlans on one device", $every),
+            wires!(@ $what, "ipvlan", "ringfence: two ipvlans on one device", $every),
+        ]
+    };
+    (@ $what:literal, $way:literal, $label:literal, $every:literal) => {
+        Subject { name: concat!("wire-", $what, "-", $way), label: $label, every: $every }
+    };
+}
+
 /// Ways between two programs, of which one at least is in a container. All but the first are in a network namespace of the worker's own.
 const WIRES: [&[Subject]; 3] = [
-    &[
-        Subject { name: "wire-echo-floor", label: "floor: 64 bytes there and back, loopback", every: 1 },
-        Subject { name: "wire-echo-network", label: "ringfence: two containers on a network", every: 1 },
-        Subject { name: "wire-echo-firewall", label: "ringfence: the same, with a firewall", every: 1 },
-        Subject { name: "wire-echo-nat", label: "ringfence: the host and a port by the kernel", every: 1 },
-        Subject { name: "wire-echo-routed", label: "ringfence: the host and a routed address", every: 1 },
-        Subject { name: "wire-echo-netkit", label: "ringfence: the same over netkit", every: 1 },
-        Subject { name: "wire-echo-macvlan", label: "ringfence: two macvlans on one device", every: 1 },
-        Subject { name: "wire-echo-ipvlan", label: "ringfence: two ipvlans on one device", every: 1 },
-    ],
-    &[
-        Subject { name: "wire-stream-floor", label: "floor: 64 MiB one way, loopback", every: 10 },
-        Subject { name: "wire-stream-network", label: "ringfence: two containers on a network", every: 10 },
-        Subject { name: "wire-stream-firewall", label: "ringfence: the same, with a firewall", every: 10 },
-        Subject { name: "wire-stream-nat", label: "ringfence: the host and a port by the kernel", every: 10 },
-        Subject { name: "wire-stream-routed", label: "ringfence: the host and a routed address", every: 10 },
-        Subject { name: "wire-stream-netkit", label: "ringfence: the same over netkit", every: 10 },
-        Subject { name: "wire-stream-macvlan", label: "ringfence: two macvlans on one device", every: 10 },
-        Subject { name: "wire-stream-ipvlan", label: "ringfence: two ipvlans on one device", every: 10 },
-    ],
-    &[
-        Subject { name: "wire-iperf3-floor", label: "floor: 256 MiB by iperf3, loopback", every: 20 },
-        Subject { name: "wire-iperf3-network", label: "ringfence: two containers on a network", every: 20 },
-        Subject { name: "wire-iperf3-firewall", label: "ringfence: the same, with a firewall", every: 20 },
-        Subject { name: "wire-iperf3-nat", label: "ringfence: the host and a port by the kernel", every: 20 },
-        Subject { name: "wire-iperf3-routed", label: "ringfence: the host and a routed address", every: 20 },
-        Subject { name: "wire-iperf3-netkit", label: "ringfence: the same over netkit", every: 20 },
-        Subject { name: "wire-iperf3-macvlan", label: "ringfence: two macvlans on one device", every: 20 },
-        Subject { name: "wire-iperf3-ipvlan", label: "ringfence: two ipvlans on one device", every: 20 },
-    ],
+    wires!("echo", "floor: 64 bytes there and back, loopback", 1),
+    wires!("stream", "floor: 64 MiB one way, loopback", 10),
+    wires!("iperf3", "floor: 256 MiB by iperf3, loopback", 20),
 ];
 
 /// Filters of system calls: what they add to a start, and to a thousand calls.

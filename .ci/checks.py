@@ -200,6 +200,38 @@ def second_try() -> Count:
     return (0, 1, 0) if wrong else (1, 0, 0)
 
 
+def killed_run() -> Count:
+    """A run of tests that is ended in the middle takes its suite, and the suite's disks and mounts, with it."""
+    if os.getuid() != 0 or not (SUITES / "manifest.json").exists():
+        print("needs root, and suites that are built: not run")
+        return 0, 0, 1
+
+    def disks() -> set[str]:
+        return {file.read_text().strip() for file in Path("/sys/block").glob("loop*/loop/backing_file")}
+
+    def mounts() -> set[str]:
+        return {line.split(" ")[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+
+    before = disks(), mounts()
+    command = ["tests/run", "--no-build", "--suite", "rust:quota", "--as", "root"]
+    run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (mounts() - before[1]) and run.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    problems = [] if run.poll() is None else ["it had ended before it was to"]
+    run.terminate()
+    run.wait(60)
+    left = disks() - before[0], mounts() - before[1]
+    # The containers that were running are their keeper's to end, within a second.
+    deadline = time.monotonic() + 10
+    while any(left) and time.monotonic() < deadline:
+        time.sleep(0.1)
+        left = disks() - before[0], mounts() - before[1]
+    problems += [f"left behind: {what}" for what in [*left[0], *left[1]]]
+    print("\n".join(problems))
+    return (0, 1, 0) if problems else (1, 0, 0)
+
+
 def checks() -> list[tuple[str, Callable[[], Count]]]:
     python = ["tests", ".ci"] + (["python"] if (ROOT / "python" / "pyproject.toml").exists() else [])
     listed: list[tuple[str, Callable[[], Count]]] = [
@@ -221,6 +253,7 @@ def checks() -> list[tuple[str, Callable[[], Count]]]:
         ("shell scripts", shell),
         ("the leak check itself", leak_check),
         ("the second try itself", second_try),
+        ("the end of a run in its middle", killed_run),
     ]
     if HEADER.exists():
         cbindgen = str(TARGET / "tools" / "bin" / "cbindgen")

@@ -21,7 +21,9 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def on_disk() -> Iterator[Path]:
     """A directory where files are devices and add capabilities: /tmp is often mounted so that they do not."""
-    with tempfile.TemporaryDirectory(prefix="ringfence-attacks-", dir="/var/tmp") as directory:
+    with tempfile.TemporaryDirectory(
+        prefix="attacks-", dir=os.environ.get("RINGFENCE_TEST_PUBLIC", "/var/tmp")
+    ) as directory:
         Path(directory).chmod(0o755)
         yield Path(directory)
 

@@ -172,7 +172,7 @@ def memory() -> Iterator[Values]:
     if "memory" not in (above.parent / "cgroup.controllers").read_text().split():
         raise Missing("memory is not on cgroup v2, and v1 guarantees none")
     # TMPDIR may be in memory itself.
-    with tempfile.TemporaryDirectory(prefix="ringfence-case-", dir="/var/tmp") as files:
+    with tempfile.TemporaryDirectory(prefix="case-", dir=os.environ.get("RINGFENCE_TEST_PUBLIC", "/var/tmp")) as files:
         os.chmod(files, 0o755)
         for name, mib in (("kept", 32), ("other", 192)):
             # Holes cost no disk, and their pages are page cache as any.

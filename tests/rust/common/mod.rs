@@ -139,7 +139,8 @@ fn open_up(dir: &Path, depth: u32) {
 
 /// [`tmp`] where every user can reach it: a run's own TMPDIR may be private.
 pub fn public_tmp() -> Tmp {
-    let dir = tempfile::Builder::new().prefix("feature-").tempdir_in("/var/tmp").expect("a temporary directory");
+    let place = std::env::var_os("RINGFENCE_TEST_PUBLIC").unwrap_or_else(|| "/var/tmp".into());
+    let dir = tempfile::Builder::new().prefix("feature-").tempdir_in(place).expect("a temporary directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
     Tmp(dir)
 }

@@ -602,6 +602,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::{Duration, Instant};
 
     struct Machine(tempfile::TempDir);
 
@@ -620,7 +621,26 @@ mod tests {
 
         /// What a crashed host leaves: the lock is gone, the files are there.
         fn crash(&self, claim: NameClaim) {
+            let lock = Watch::of(&claim);
             claim.keep();
+            lock.wait_until_free();
+        }
+    }
+
+    /// The lock of a name as others see it.
+    struct Watch(File);
+
+    impl Watch {
+        fn of(claim: &NameClaim) -> Self {
+            Self(File::open(format!("/proc/self/fd/{}", claim.lock_fd().as_raw_fd())).unwrap())
+        }
+
+        /// The children of other tests have copies until they exec.
+        fn wait_until_free(self) {
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while locks::conflict(&self.0, 0, 1).unwrap().is_some() && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
         }
     }
 
@@ -714,9 +734,11 @@ mod tests {
         let claim = machine.claim("db", false).unwrap();
         // A keeper's copy of the lock.
         let copy = claim.lock_fd().try_clone_to_owned().unwrap();
-        machine.crash(claim);
+        let lock = Watch::of(&claim);
+        claim.keep();
         assert_eq!(machine.claim("db", false).unwrap_err().kind(), ErrorKind::AlreadyExists);
         drop(copy);
+        lock.wait_until_free();
         machine.claim("db", false).unwrap();
     }
 

@@ -1,7 +1,8 @@
 //! The default profile beside those that Docker and Podman publish: what it allows, they allow, but for what is listed here.
 //!
-//! Podman's is that of the distribution (package golang-github-containers-common: /usr/share/containers/seccomp.json). Docker's is
-//! published as source only (moby/profiles, seccomp/default.json): RINGFENCE_DOCKER_SECCOMP is the path of a copy.
+//! Those of the distribution are in packages: golang-github-containers-common (/usr/share/containers/seccomp.json) and
+//! golang-github-docker-docker-dev; RINGFENCE_PODMAN_SECCOMP and RINGFENCE_DEBIAN_DOCKER_SECCOMP are paths of copies. The newest of
+//! Docker's is published as source only (moby/profiles, seccomp/default.json): RINGFENCE_DOCKER_SECCOMP is the path of a copy.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -94,6 +95,29 @@ fn docker() {
     // Newer than the profile of 2026.
     let newer = ("file_getattr file_setattr open_tree_attr", ByUsOnly);
     let rest = unexplained(&path, &[UPPER_HALF[0], UPPER_HALF[1], newer]).expect("the profile can be read");
+    assert!(rest.is_empty(), "{rest:#?}");
+}
+
+#[test]
+fn docker_of_the_distribution() {
+    let Ok(path) = std::env::var("RINGFENCE_DEBIAN_DOCKER_SECCOMP") else {
+        return println!("SKIP: Docker's profile is not on this machine (package golang-github-docker-docker-dev)");
+    };
+    let explained = [
+        UPPER_HALF[0],
+        UPPER_HALF[1],
+        // Refused since Docker 25.
+        ("io_uring_setup io_uring_enter io_uring_register", ByThemOnly),
+        // Newer than the profile of 2022, or than its knowledge of capabilities; what it keeps for old kernels or for one call of two.
+        (
+            "bpf cachestat clock_settime64 fchmodat2 file_getattr file_setattr futex_requeue futex_wait futex_wake getxattrat listmount \
+             listxattrat lsm_get_self_attr lsm_list_modules lsm_set_self_attr map_shadow_stack mseal name_to_handle_at open_tree_attr \
+             perf_event_open pkey_alloc pkey_free pkey_mprotect process_vm_readv process_vm_writev removexattrat \
+             set_mempolicy_home_node setxattrat statmount uretprobe",
+            ByUsOnly,
+        ),
+    ];
+    let rest = unexplained(&path, &explained).expect("the profile can be read");
     assert!(rest.is_empty(), "{rest:#?}");
 }
 

@@ -170,7 +170,8 @@ impl Place<'_> {
             let at = head.pass as usize * 8;
             let mut word = [0u8; 8];
             word.copy_from_slice(&values[at..at + 8]);
-            pass = i64::from_ne_bytes(word).max(-1) as i32;
+            // An offset is a number, too, but none of a descriptor.
+            pass = i32::try_from(i64::from_ne_bytes(word)).unwrap_or(-1).max(-1);
         }
         Some((len, pass))
     }

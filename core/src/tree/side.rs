@@ -698,4 +698,17 @@ mod tests {
             assert_eq!(names(&hostile), None, "{hostile:?}");
         }
     }
+
+    #[test]
+    fn no_number_but_a_descriptors_goes_back() {
+        let mut program = Program::new();
+        program.op((libc::SYS_lseek, "lseek"), []);
+        program.pass();
+        let request = program.encode();
+        let given = |call| Place { call, proc: -1, buffer: &mut [] }.run(&request, &[], &mut [0; 8]).unwrap().1;
+        assert_eq!(given(|_, _| 7), 7);
+        assert_eq!(given(|_, _| -9), -1);
+        assert_eq!(given(|_, _| 1 << 32 | 3), -1);
+        assert_eq!(given(|_, _| 0xf700_0000), -1);
+    }
 }

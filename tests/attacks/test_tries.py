@@ -155,7 +155,7 @@ ABSENT = {"ENOSYS", "ENODEV", "ENOENT", "ENXIO", "ENOTTY", "EOPNOTSUPP"}
 def test_a_careless_launcher_lets_root(trying: Root, words: list[str]) -> None:
     """All that is refused inside succeeds for root whom nobody holds back, or the kernel has it not: so the attempts are real."""
     table = _table()
-    devices = ["--proc", "--sys", "--mount", "/dev/shm:/dev/shm"]
+    devices = ["--proc", "--sys", "--dev", "--mount", "/dev/shm:/dev/shm"]
     (trying / "dev/mqueue").mkdir()
     won: dict[str, set[str]] = {name: set() for name in table}
     for more in ([], ["--host-processes"]):

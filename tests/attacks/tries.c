@@ -466,6 +466,59 @@ static int clone3_user_namespace(void)
 
 static int no_randomization(void) { return when(personality(ADDR_NO_RANDOMIZE), OWN); }
 static int virtual_socket(void) { return when(socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0), REACHED); }
+static int crypto_socket(void) { return when(socket(AF_ALG, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), REACHED); }
+
+/* The calls of 32-bit programs are there for others too, and one of them has its arguments in memory. */
+static int multiplexed_socket(void)
+{
+#ifdef __x86_64__
+    const long socketcall = 102, of_socket = 1;
+    uint32_t *args = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+    if (args == MAP_FAILED)
+        return -1;
+    args[0] = AF_VSOCK;
+    args[1] = SOCK_STREAM | SOCK_CLOEXEC;
+    long result;
+    __asm__ volatile("int $0x80"
+                     : "=a"(result)
+                     : "a"(socketcall), "b"(of_socket), "c"(args)
+                     : "memory", "r8", "r9", "r10", "r11");
+    if ((int)result < 0)
+        errno = -(int)result;
+    return when((int)result, REACHED);
+#else
+    errno = ENOSYS;
+    return -1;
+#endif
+}
+
+/* Drivers in the kernel for a terminal of one's own; this one is the one that it has. */
+static int line_discipline(void)
+{
+    int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    return terminal < 0 ? -1 : when(ioctl(terminal, TIOCSETD, &(int){0}), OWN);
+}
+
+/* CVE-2025-38236 */
+static int urgent_data(void)
+{
+    int ends[2];
+    return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0 ? -1 : when(send(ends[0], "x", 1, MSG_OOB), OWN);
+}
+
+/* Nodes that are the host's, as what is masked by one: their mode is set to what it is. */
+static int device_node(void)
+{
+    static const char *const paths[] = {"/dev/null", "/dev/full", "/proc/keys", "/proc/timer_list"};
+    int result = -1;
+    for (unsigned i = 0; i < sizeof paths / sizeof *paths && result < 0; i++) {
+        struct stat seen;
+        if (stat(paths[i], &seen) == 0 && S_ISCHR(seen.st_mode))
+            result = when(chmod(paths[i], seen.st_mode & 07777), REACHED);
+    }
+    return result;
+}
+
 static int packet_socket(void) { return when(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(3)), OWN); }
 
 /* CVE-2016-3135 and its kin: the old interface of iptables, in a network of its own. */
@@ -526,7 +579,8 @@ static const struct {
     TRY(kernel_log), TRY(kernel_log_file), TRY(console_level), TRY(io_ports), TRY(io_port), TRY(hang_up),
     TRY(host_name), TRY(core_pattern), TRY(modprobe), TRY(sysrq), TRY(kcore), TRY(keys), TRY(timers), TRY(firmware),
     TRY(debug_files), TRY(bpf_files), TRY(uevent_helper), TRY(power), TRY(io_scheduler), TRY(set_user_id),
-    TRY(no_randomization), TRY(virtual_socket), TRY(packet_socket), TRY(packet_filter), TRY(oom_score),
+    TRY(no_randomization), TRY(virtual_socket), TRY(crypto_socket), TRY(multiplexed_socket), TRY(line_discipline),
+    TRY(urgent_data), TRY(device_node), TRY(packet_socket), TRY(packet_filter), TRY(oom_score),
     TRY(nice_value), TRY(real_time), TRY(io_real_time), TRY(hard_limit), TRY(all_files), TRY(immutable),
     /* These change what the later ones see. */
     TRY(mount_tmpfs), TRY(mount_proc), TRY(mount_sysfs), TRY(mount_disk), TRY(mount_debugfs), TRY(mount_tracefs),

@@ -25,6 +25,9 @@ pub(crate) const RDONLY: u64 = 1;
 const NOSUID: u64 = 2;
 const NODEV: u64 = 4;
 const NOEXEC: u64 = 8;
+/// A device node of the host's that is bound: a device can be written to on a read-only mount, while the node's mode, owner and
+/// times, which root would change for the host too where its ids are the host's, cannot.
+const NODE_OF_HOST: u64 = RDONLY | NOSUID;
 const RESOLVE_NO_MAGICLINKS: u64 = 2;
 const RESOLVE_NO_SYMLINKS: u64 = 4;
 const RESOLVE_IN_ROOT: u64 = 16;
@@ -928,6 +931,7 @@ impl<'a> ContainerPlan<'a> {
             let tree = self.tree(Path::new(&path), false, false);
             let device = libc::makedev(major, minor);
             self.b.op(call::VERIFY, [Arg::Slot(tree), libc::S_IFCHR.into(), device.into()]).path(&*path);
+            self.set_attributes(tree, NODE_OF_HOST, false);
             self.later(tree, path, false, true);
         }
         self.given_devices();
@@ -973,19 +977,19 @@ impl<'a> ContainerPlan<'a> {
         for (i, device) in self.spec.devices.iter().enumerate() {
             self.b.field(format!("devices[{i}]"));
             let shown = device.path.to_string_lossy().into_owned();
-            let tree = match nodes {
+            let (tree, attributes) = match nodes {
                 Some(nodes) => {
                     let name = self.b.text(i.to_string());
-                    self.b.op(call::OPEN_TREE, [Arg::Slot(nodes), name, TREE_CLONE.into()]).path(shown).keep()
+                    (self.b.op(call::OPEN_TREE, [Arg::Slot(nodes), name, TREE_CLONE.into()]).path(shown).keep(), NOSUID)
                 }
                 None => {
                     let DeviceFact { kind, number, .. } = self.facts.devices[i];
                     let tree = self.tree(&device.path, false, false);
                     self.b.op(call::VERIFY, [Arg::Slot(tree), kind.into(), number.into()]).path(shown);
-                    tree
+                    (tree, NODE_OF_HOST)
                 }
             };
-            self.set_attributes(tree, NOSUID | NOEXEC, false);
+            self.set_attributes(tree, attributes | NOEXEC, false);
             self.later(tree, device.target.clone(), false, true);
         }
     }
@@ -1303,7 +1307,11 @@ impl<'a> ContainerPlan<'a> {
                 self.set_attributes(tree, RDONLY | NOSUID | NODEV | NOEXEC, false);
                 tree
             });
-            let over_file = (directory != Some(true)).then(|| self.tree(Path::new("/dev/null"), false, false));
+            let over_file = (directory != Some(true)).then(|| {
+                let tree = self.tree(Path::new("/dev/null"), false, false);
+                self.set_attributes(tree, NODE_OF_HOST, false);
+                tree
+            });
             out.push((path, over_directory, over_file));
         }
         out

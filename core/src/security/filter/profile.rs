@@ -42,7 +42,7 @@ const DEFAULT: &str = "\
     getuid getuid32 geteuid geteuid32 getgid getgid32 getegid getegid32 getresuid getresuid32 getresgid getresgid32 getgroups \
     getgroups32 setuid setuid32 setgid setgid32 setreuid setreuid32 setregid setregid32 setresuid setresuid32 setresgid \
     setresgid32 setfsuid setfsuid32 setfsgid setfsgid32 setgroups setgroups32 capget capset \
-    socketpair socketcall bind listen accept accept4 connect getsockname getpeername getsockopt setsockopt shutdown \
+    bind listen accept accept4 connect getsockname getpeername getsockopt setsockopt shutdown \
     sendto sendmsg sendmmsg recvfrom recvmsg recvmmsg recvmmsg_time64 \
     ipc msgget msgctl msgsnd msgrcv semget semctl semop semtimedop semtimedop_time64 shmget shmat shmctl shmdt mq_open \
     mq_unlink mq_notify mq_getsetattr mq_timedsend mq_timedsend_time64 mq_timedreceive mq_timedreceive_time64 \
@@ -78,12 +78,12 @@ const WITH_CAPABILITY: [(u32, &str); 14] = [
 const NESTING: &str = "pivot_root";
 
 /// Of the default profile, what few programs need: tracing and reading others, the ways in which the kernel was broken into,
-/// what is the whole machine's, and what has no filter of its own (socketcall, ipc of 32-bit programs).
+/// what is the whole machine's (its clock, what is in its page cache), and what has no filter of its own (ipc of 32-bit programs).
 const NOT_STRICT: &str = "\
     ptrace process_vm_readv process_vm_writev kcmp pidfd_getfd process_madvise process_mrelease modify_ldt remap_file_pages \
     vmsplice userfaultfd memfd_secret name_to_handle_at fanotify_mark statmount listmount io_setup io_destroy io_submit \
-    io_cancel io_getevents io_pgetevents io_pgetevents_time64 adjtimex clock_adjtime clock_adjtime64 socketcall ipc mknod \
-    mknodat uretprobe";
+    io_cancel io_getevents io_pgetevents io_pgetevents_time64 adjtimex clock_adjtime clock_adjtime64 ipc mknod mknodat \
+    cachestat";
 
 /// The flags of clone(2) that make namespaces.
 const NEW_NAMESPACES: u64 = 0x7e02_0000;
@@ -136,11 +136,18 @@ fn default_rules(nesting: bool, context: &Context) -> Vec<SeccompRule> {
     if capabilities & 1 << SYS_ADMIN == 0 {
         no_namespaces(&mut rules);
     }
-    // They lead out of every namespace: to the kernel's cryptography, and to a hypervisor.
+    // They lead out of every namespace: to the kernel's cryptography, and to a hypervisor. (The kernel makes sockets of a family, and
+    // loads its module, before it says that there are no pairs of them.)
     for family in [libc::AF_ALG, libc::AF_VSOCK] {
-        rules.push(SeccompRule::new(["socket"], errno(libc::EPERM)).arg(0, INT, family as u64));
+        rules.push(SeccompRule::new(["socket", "socketpair"], errno(libc::EPERM)).arg(0, INT, family as u64));
     }
-    rules.push(allow("socket"));
+    // And by the multiplexer of 32-bit programs, which has the family in memory: they have socket itself since Linux 4.3.
+    const SOCKET: u64 = 1;
+    const SOCKETPAIR: u64 = 8;
+    for call in [SOCKET, SOCKETPAIR] {
+        rules.push(SeccompRule::new(["socketcall"], errno(libc::ENOSYS)).arg(0, INT, call));
+    }
+    rules.push(allow("socket socketpair socketcall"));
     // PER_LINUX and PER_LINUX32, with and without UNAME26; and what only asks.
     personality(&mut rules, &[0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff]);
     rules
@@ -149,6 +156,14 @@ fn default_rules(nesting: bool, context: &Context) -> Vec<SeccompRule> {
 fn strict_rules() -> Vec<SeccompRule> {
     let names = words(DEFAULT).filter(|name| !words(NOT_STRICT).any(|not| not == *name));
     let mut rules = no_typing();
+    // Line disciplines are drivers that a terminal of one's own gets by this, loaded as modules.
+    rules.push(SeccompRule::new(["ioctl"], errno(libc::EPERM)).arg(1, INT, libc::TIOCSETD));
+    // Urgent data of AF_UNIX (CVE-2025-38236): refused as by a kernel without.
+    const OUT_OF_BAND: u64 = libc::MSG_OOB as u64;
+    for (name, flags) in [("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3)] {
+        let urgent = SeccompOp::MaskedEqual(OUT_OF_BAND);
+        rules.push(SeccompRule::new([name], errno(libc::EOPNOTSUPP)).arg(flags, urgent, OUT_OF_BAND));
+    }
     rules.push(SeccompRule::new(names, SeccompAction::Allow));
     // Files and fifos; devices and sockets come from others.
     for (name, mode) in [("mknod", 1), ("mknodat", 2)] {
@@ -157,8 +172,8 @@ fn strict_rules() -> Vec<SeccompRule> {
         }
     }
     no_namespaces(&mut rules);
-    rules.push(allow("socket").arg(0, INT, libc::AF_UNIX as u64));
-    rules.push(SeccompRule::new(["socket"], errno(libc::EAFNOSUPPORT)));
+    rules.push(allow("socket socketpair").arg(0, INT, libc::AF_UNIX as u64));
+    rules.push(SeccompRule::new(["socket", "socketpair"], errno(libc::EAFNOSUPPORT)));
     personality(&mut rules, &[0, 0xffff_ffff]);
     rules
 }

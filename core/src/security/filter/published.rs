@@ -87,6 +87,9 @@ fn unexplained(path: &str, explained: &[(&str, Allowed)]) -> Option<Vec<String>>
 /// The kernel does not look at the upper half of these first arguments; they do.
 const UPPER_HALF: [(&str, Allowed); 2] = [("socket", ByThemOnly), ("personality", ByUsOnly)];
 
+/// They hold socket(2) back from AF_ALG and AF_VSOCK, and no other way to one.
+const OTHER_SOCKETS: (&str, Allowed) = ("socketpair socketcall", ByThemOnly);
+
 #[test]
 fn docker() {
     let Ok(path) = std::env::var("RINGFENCE_DOCKER_SECCOMP") else {
@@ -94,7 +97,8 @@ fn docker() {
     };
     // Newer than the profile of 2026.
     let newer = ("file_getattr file_setattr open_tree_attr", ByUsOnly);
-    let rest = unexplained(&path, &[UPPER_HALF[0], UPPER_HALF[1], newer]).expect("the profile can be read");
+    let rest =
+        unexplained(&path, &[UPPER_HALF[0], UPPER_HALF[1], OTHER_SOCKETS, newer]).expect("the profile can be read");
     assert!(rest.is_empty(), "{rest:#?}");
 }
 
@@ -106,6 +110,7 @@ fn docker_of_the_distribution() {
     let explained = [
         UPPER_HALF[0],
         UPPER_HALF[1],
+        OTHER_SOCKETS,
         // Refused since Docker 25.
         ("io_uring_setup io_uring_enter io_uring_register", ByThemOnly),
         // Newer than the profile of 2022, or than its knowledge of capabilities; what it keeps for old kernels or for one call of two.
@@ -127,6 +132,7 @@ fn podman() {
     let explained = [
         UPPER_HALF[0],
         UPPER_HALF[1],
+        OTHER_SOCKETS,
         // It lets everybody try what Docker's lets who has CAP_SYS_ADMIN and other capabilities: namespaces, mounts, and more.
         (
             "clone clone3 unshare setns mount umount umount2 mount_setattr move_mount open_tree fsopen fsmount fsconfig fspick \

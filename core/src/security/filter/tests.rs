@@ -229,14 +229,44 @@ fn profiles() {
             assert_eq!(default("socket", args(family | 1 << 32)), here);
             let unknown_family = (family != 1).then_some(libc::EAFNOSUPPORT as u32);
             assert_eq!(strict("socket", args(family)), unknown_family);
+            assert_eq!(
+                (default("socketpair", args(family)), strict("socketpair", args(family))),
+                (here, unknown_family)
+            );
         }
         assert_eq!((default("ptrace", [0; 6]), strict("ptrace", [0; 6])), (None, EPERM));
         let typed = [0, libc::TIOCSTI | 7 << 32, 0, 0, 0, 0];
         for answer in [&default as &dyn Fn(&str, [u64; 6]) -> Option<u32>, &admin, &nesting, &strict] {
             assert_eq!((answer("ioctl", typed), answer("ioctl", args(0))), (EPERM, None));
         }
+        let discipline = [0, libc::TIOCSETD | 7 << 32, 0, 0, 0, 0];
+        assert_eq!((default("ioctl", discipline), strict("ioctl", discipline)), (None, EPERM));
+        for (name, flags) in [("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3)] {
+            let with = |flag: i32| std::array::from_fn(|i| if i == flags { flag as u64 } else { !0 });
+            let urgent = with(libc::MSG_OOB | libc::MSG_NOSIGNAL);
+            assert_eq!((default(name, urgent), strict(name, urgent)), (None, Some(libc::EOPNOTSUPP as u32)), "{name}");
+            assert_eq!(strict(name, with(libc::MSG_NOSIGNAL)), None, "{name}");
+        }
+        assert_eq!((default("cachestat", [0; 6]), strict("cachestat", [0; 6])), (None, EPERM));
         assert_eq!(strict("mknodat", [0, 0, libc::S_IFIFO as u64 | 0o600, 0, 0, 0]), None);
         assert_eq!(strict("mknodat", [0, 0, libc::S_IFCHR as u64 | 0o600, 0, 0, 0]), EPERM);
+    }
+}
+
+/// A program of 64 bits makes calls of 32-bit ones too (int 0x80): what is refused has no other name there.
+#[test]
+fn multiplexed_sockets() {
+    let filter = profile::filter(&Seccomp::Default, true, &context(SeccompArch::X86_64, Capabilities::ALL)).unwrap();
+    let program = compiled(&filter);
+    let answer = |name, first| {
+        let number = table::number(name, SeccompArch::I386).unwrap();
+        run(&program, &Call::new(number, SeccompArch::I386, [first, 0, 0, 0, 0, 0]))
+    };
+    let (enosys, eperm) = (Errno(libc::ENOSYS as u16).code(), Errno(libc::EPERM as u16).code());
+    // SYS_SOCKET, SYS_BIND, SYS_SOCKETPAIR, SYS_SENDMSG of linux/net.h.
+    assert_eq!([1, 2, 8, 16].map(|call| answer("socketcall", call)), [enosys, Allow.code(), enosys, Allow.code()]);
+    for name in ["socket", "socketpair"] {
+        assert_eq!([1, 2, 38, 40].map(|family| answer(name, family)), [Allow.code(), Allow.code(), eperm, eperm]);
     }
 }
 

@@ -511,6 +511,10 @@ fn own(nr: u32, args: [usize; 6]) -> i64 {
                 (text(b), read(d, e));
                 kernel.refuses().unwrap_or(0)
             }
+            nr::LANDLOCK_ADD_RULE => {
+                read(c, 12);
+                kernel.refuses().unwrap_or(0)
+            }
             nr::FUTEX => {
                 // Who waits is woken, and finds that it is so.
                 if b == 0 {

@@ -4,7 +4,7 @@ use crate::birth::fd;
 use crate::groups;
 use crate::interp::{NO_SECTION, Plan, send_record};
 use crate::nr;
-use crate::owners;
+use crate::own_maps;
 use crate::proto::{
     MAGIC, MAX_FDS, Record, Request, hello, keeper_step, limit, plan_flag, record, request, section, slot,
 };
@@ -635,10 +635,11 @@ impl Keeper {
             }
             stat = opened as i32;
         }
-        if start && let Err((step, errno)) = owners::idmap(&plan) {
+        if let Err((step, errno)) = own_maps::make(&plan) {
             self.answer(channel, record::FAILED, NO_SECTION, step, errno);
             plan.unmap();
             sys::close(stat);
+            sys::close(init_pidfd);
             fds.iter().enumerate().filter(|&(i, _)| i != 1).for_each(|(_, &fd)| sys::close(fd));
             return;
         }

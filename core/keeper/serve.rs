@@ -123,6 +123,8 @@ pub struct Keeper {
     leaving: bool,
     /// A detached container can be found by its record: it stays when the host goes.
     kept: bool,
+    /// A container was asked for: a detached keeper has no other after it.
+    had: bool,
     table: *mut Task,
     /// Entries ever used: the rest of the table was never touched.
     used: usize,
@@ -162,6 +164,7 @@ impl Keeper {
             flags,
             leaving: false,
             kept: false,
+            had: false,
             table: table as *mut Task,
             used: 0,
             live: 0,
@@ -693,6 +696,7 @@ impl Keeper {
         };
         let open_still = [channel, task.status_pipe, task.kept];
         self.used = self.used.max(index + 1);
+        self.had |= start;
         self.live += 1;
         *self.task(index) = task;
         if child < 0 {
@@ -992,6 +996,10 @@ impl Keeper {
         sys::close(task.channel);
         task.kind = 0;
         self.live -= 1;
+        if self.live == 0 && !self.had {
+            // What was done before its container makes no end of it.
+            self.used = 0;
+        }
         self.idle_since = sys::now_ms();
     }
 }

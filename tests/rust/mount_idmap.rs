@@ -355,6 +355,14 @@ fn a_map_on_a_map() {
     assert_eq!(ids(disk.join("new")), (5, 5));
     assert_eq!(seen(json!({"owner": "payload"}), "3:3"), "3 1005 3 3\n");
     assert_eq!(ids(disk.join("new")), (0, 0));
+    // By a keeper of its own, which makes the user namespaces before it has a container.
+    let name = format!("mount-idmap-{}", process::id());
+    let detached = json!({"name": name, "detach": true, "mounts": [mount(json!({"idmap": "7 1005 1\n0 1000 1"}))]});
+    let container = Container::start(&spec(detached)).expect("start");
+    assert_eq!(sh_in(&container, "stat -c %u /d/of-0 /d/of-5 | tr '\\n' ' '"), "0 7 ");
+    container.kill().expect("kill");
+    container.wait_end(TIMEOUT).expect("its end");
+    ringfence::gc().expect("gc");
     // As it is: the host's 1000 are not this container's.
     let as_it_is = json!({"mounts": [mount(json!({"idmap": "host"}))]});
     assert_eq!(sh("stat -c %u /d/of-0", as_it_is.clone()), "65534\n");

@@ -166,6 +166,8 @@ pub(crate) struct ContainerPlan<'a> {
     root_parts: Vec<u16>,
     /// A proc of the pid namespace that is joined, made before the container has a user namespace that may not.
     joined_proc: Option<u16>,
+    /// The same of a network namespace: a sysfs that shows its devices.
+    joined_sys: Option<u16>,
 }
 
 /// Where programs read which name servers there are: resolv.conf(5).
@@ -210,6 +212,7 @@ impl<'a> ContainerPlan<'a> {
             staged: 0,
             root_parts: Vec::new(),
             joined_proc: None,
+            joined_sys: None,
         }
     }
 
@@ -315,6 +318,10 @@ impl<'a> ContainerPlan<'a> {
                     self.b.op(call::SETNS, [Arg::Slot(fd), clone_flag(kind).into()]);
                     if kind == Ns::Pid && !self.is_own(Ns::Pid) && self.is_new(Ns::User) && self.is_new(Ns::Mnt) {
                         self.joined_proc = Some(self.proc_of(fd));
+                    }
+                    let foreign = self.facts.privileged && self.joins(kind) && !self.is_own(kind);
+                    if kind == Ns::Net && foreign && self.is_new(Ns::User) && self.is_new(Ns::Mnt) {
+                        self.joined_sys = Some(self.new_fs("sysfs", &[], NOSUID | NODEV | NOEXEC));
                     }
                 }
             }
@@ -1127,6 +1134,10 @@ impl<'a> ContainerPlan<'a> {
 
     fn sysfs(&mut self, readonly: bool) -> u16 {
         let attributes = NOSUID | NODEV | NOEXEC | if readonly { RDONLY } else { 0 };
+        if let Some(sys) = self.joined_sys.take() {
+            self.set_attributes(sys, attributes | RDONLY, false);
+            return sys;
+        }
         let may = self.facts.privileged && namespace_source(self.spec, Ns::User) == NamespaceSource::Host;
         if self.is_own(Ns::Net) || (may && self.joins(Ns::Net)) {
             return self.new_fs("sysfs", &[], attributes);

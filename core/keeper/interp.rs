@@ -4,7 +4,7 @@ use crate::files;
 use crate::groups;
 use crate::nr;
 use crate::proto::{
-    ANY, Header, IdmapEntry, Op, OwnerEntry, Record, RelayEntry, Span, arg, pseudo, record, section, slot,
+    ANY, Header, IdmapEntry, Op, OwnMapEntry, Record, RelayEntry, Span, arg, pseudo, record, section, slot,
 };
 use crate::relay;
 use crate::sys::{self, sc};
@@ -76,10 +76,10 @@ impl Plan {
             || !self.fits(h.gid_map.off.into(), h.gid_map.len.into(), 1)
             || h.idmaps.off % 4 != 0
             || !self.fits(h.idmaps.off.into(), h.idmaps.len.into(), 16)
-            || h.owners % 4 != 0
-            || !self.fits(h.owners.into(), 1, 4)
-            || !self.fits(u64::from(h.owners) + 4, self.owners().into(), core::mem::size_of::<OwnerEntry>() as u64)
-            || !(0..self.owners()).all(|i| self.is_sound_owner(&self.owner(i), h.nslots))
+            || h.own_maps % 4 != 0
+            || !self.fits(h.own_maps.into(), 1, 4)
+            || !self.fits(u64::from(h.own_maps) + 4, self.own_maps().into(), core::mem::size_of::<OwnMapEntry>() as u64)
+            || !(0..self.own_maps()).all(|i| self.is_sound_own_map(&self.own_map(i), h.nslots))
             || !(0..h.idmaps.len).all(|i| self.idmap(i).slot < h.nslots)
             || (h.cgroup_slot != u32::MAX && h.cgroup_slot >= h.nslots)
         {
@@ -89,10 +89,10 @@ impl Plan {
         // first.
         let front = core::mem::size_of::<Header>() as u64;
         let ends = |off: u32, len: u32, size: u64| (u64::from(off), u64::from(off) + u64::from(len) * size);
-        let owners = if h.owners == 0 { 0 } else { 1 };
+        let own_maps = if h.own_maps == 0 { 0 } else { 1 };
         let looked_at = [
             ends(h.idmaps.off, h.idmaps.len, core::mem::size_of::<IdmapEntry>() as u64),
-            ends(h.owners, owners, 4 + u64::from(self.owners()) * core::mem::size_of::<OwnerEntry>() as u64),
+            ends(h.own_maps, own_maps, 4 + u64::from(self.own_maps()) * core::mem::size_of::<OwnMapEntry>() as u64),
         ];
         let mut data_end = u64::from(h.slots);
         for (off, end) in looked_at.into_iter().chain(h.sections.iter().map(|s| ends(s.off, s.len, op_size))) {
@@ -108,7 +108,7 @@ impl Plan {
             && h.sections.iter().all(|s| (0..s.len).all(|i| self.is_sound_op(&self.op(*s, i), h.nslots, data_end)))
     }
 
-    fn is_sound_owner(&self, entry: &OwnerEntry, nslots: u32) -> bool {
+    fn is_sound_own_map(&self, entry: &OwnMapEntry, nslots: u32) -> bool {
         let maps = [entry.uid_map, entry.gid_map];
         entry.slot < nslots && maps.iter().all(|map| self.fits(map.off.into(), map.len.into(), 1))
     }
@@ -152,18 +152,18 @@ impl Plan {
     }
 
     /// How many there are.
-    pub fn owners(&self) -> u32 {
-        match self.header().owners {
+    pub fn own_maps(&self) -> u32 {
+        match self.header().own_maps {
             0 => 0,
             // SAFETY: checked to lie within the mapping, 4-aligned.
             off => unsafe { *self.base.add(off as usize).cast::<u32>() },
         }
     }
 
-    pub fn owner(&self, index: u32) -> OwnerEntry {
-        let first = self.header().owners as usize + 4;
-        // SAFETY: they were checked to lie within the mapping, 4-aligned; callers keep index < owners().
-        unsafe { *self.base.add(first).cast::<OwnerEntry>().add(index as usize) }
+    pub fn own_map(&self, index: u32) -> OwnMapEntry {
+        let first = self.header().own_maps as usize + 4;
+        // SAFETY: they were checked to lie within the mapping, 4-aligned; callers keep index < own_maps().
+        unsafe { *self.base.add(first).cast::<OwnMapEntry>().add(index as usize) }
     }
 
     pub fn idmap(&self, index: u32) -> IdmapEntry {

@@ -22,7 +22,7 @@ mod files;
 mod groups;
 mod interp;
 mod nr;
-mod owners;
+mod own_maps;
 mod proto;
 #[path = "../src/sys/raw.rs"]
 mod raw;

@@ -150,8 +150,8 @@ pub mod keeper_step {
     /// The counter of processor time, for `cpu_time`.
     pub const CPU_STAT: u32 = 22;
     /// The user namespace for the ids of a mount, and its use. The index of the entry is in the bits from 8 on.
-    pub const OWNER_MAP: u32 = 23;
-    pub const OWNER: u32 = 24;
+    pub const OWN_MAP: u32 = 23;
+    pub const OWN_IDMAP: u32 = 24;
     /// The keeper's own session keyring.
     pub const KEYRING: u32 = 40;
 }
@@ -220,20 +220,31 @@ pub struct Span {
 pub struct IdmapEntry {
     pub slot: u32,
     pub recursive: u32,
-    /// Index into the SETUP section, for the error.
-    pub op: u32,
+    /// As the library counts them, for the error.
+    pub index: u32,
     pub pad: u32,
 }
 
 /// A mount descriptor that the keeper idmaps before there is a process of the container, with a user namespace that is there for
-/// nothing else.
+/// nothing else. Entries with the same maps that follow each other share one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OwnerEntry {
+pub struct OwnMapEntry {
     pub slot: u32,
-    pub recursive: u32,
+    /// Of [`own_map`].
+    pub flags: u32,
     pub uid_map: Span,
     pub gid_map: Span,
+    /// As the library counts them, for the error.
+    pub index: u32,
+}
+
+/// Flags of an [`OwnMapEntry`].
+pub mod own_map {
+    /// With what is mounted below.
+    pub const RECURSIVE: u32 = 1;
+    /// Nothing is idmapped here: the user namespace is sent, with the index, to whoever asks.
+    pub const SEND: u32 = 2;
 }
 
 /// The front of a plan's buffer. Offsets are from the start of the buffer; all but the last group is written by the library.
@@ -259,8 +270,8 @@ pub struct Header {
     pub gid_map: Span,
     /// In entries.
     pub idmaps: Span,
-    /// Where there are `OwnerEntry`s: their number as a u32, and then they. 0 is nowhere.
-    pub owners: u32,
+    /// Where there are `OwnMapEntry`s: their number as a u32, and then they. 0 is nowhere.
+    pub own_maps: u32,
 
     // Written while it runs, by whichever process of the start is at work (one at a time).
     /// A futex: 1 when the id maps are written.

@@ -181,7 +181,7 @@ fn idmap(plan: &Plan, proc: i32, pid: i32) -> bool {
         if r < 0 {
             let h = plan.header();
             h.fail_section = NO_SECTION;
-            h.fail_op = keeper_step::IDMAP | entry.op << 8;
+            h.fail_op = keeper_step::IDMAP | entry.index << 8;
             h.fail_errno = -r as i32;
             fine = false;
             break;

@@ -4,7 +4,7 @@ use crate::birth::fd;
 use crate::groups;
 use crate::interp::{NO_SECTION, Plan, send_record};
 use crate::nr;
-use crate::owners;
+use crate::own_maps;
 use crate::proto::{
     MAGIC, MAX_FDS, Record, Request, hello, keeper_step, limit, plan_flag, record, request, section, slot,
 };
@@ -123,6 +123,8 @@ pub struct Keeper {
     leaving: bool,
     /// A detached container can be found by its record: it stays when the host goes.
     kept: bool,
+    /// A container was asked for: a detached keeper has no other after it.
+    had: bool,
     table: *mut Task,
     /// Entries ever used: the rest of the table was never touched.
     used: usize,
@@ -162,6 +164,7 @@ impl Keeper {
             flags,
             leaving: false,
             kept: false,
+            had: false,
             table: table as *mut Task,
             used: 0,
             live: 0,
@@ -635,10 +638,11 @@ impl Keeper {
             }
             stat = opened as i32;
         }
-        if start && let Err((step, errno)) = owners::idmap(&plan) {
+        if let Err((step, errno)) = own_maps::make(&plan) {
             self.answer(channel, record::FAILED, NO_SECTION, step, errno);
             plan.unmap();
             sys::close(stat);
+            sys::close(init_pidfd);
             fds.iter().enumerate().filter(|&(i, _)| i != 1).for_each(|(_, &fd)| sys::close(fd));
             return;
         }
@@ -692,6 +696,7 @@ impl Keeper {
         };
         let open_still = [channel, task.status_pipe, task.kept];
         self.used = self.used.max(index + 1);
+        self.had |= start;
         self.live += 1;
         *self.task(index) = task;
         if child < 0 {
@@ -991,6 +996,10 @@ impl Keeper {
         sys::close(task.channel);
         task.kind = 0;
         self.live -= 1;
+        if self.live == 0 && !self.had {
+            // What was done before its container makes no end of it.
+            self.used = 0;
+        }
         self.idle_since = sys::now_ms();
     }
 }

@@ -1164,11 +1164,16 @@ impl Container {
         let (compiled, needs) = crate::plan::container::compile(spec, &facts);
 
         let user_namespace = match pod {
-            Some(pod) if !compiled.idmaps_before.is_empty() => {
+            Some(pod) if compiled.idmapped.iter().any(|one| one.by_caller && one.maps.is_none()) => {
                 let found = Namespace::of_pidfd(pod.holder.pidfd(), NamespaceKind::User);
                 Some(found.map_err(|e| e.with_field("idmap"))?)
             }
             _ => None,
+        };
+        let users = match launch::namespaces_of_mounts(&keeper, &compiled)? {
+            Ok(users) => users,
+            Err(launch::Shared::Refused) => return Ok(Attempt::Refused(keeper)),
+            Err(_) => return Ok(Attempt::KeeperLeft),
         };
         let (channel, there) = Channel::pair()?;
         let (status, status_there) = if spec.detach {
@@ -1194,6 +1199,7 @@ impl Container {
                 shared_memory: shared_memory.as_ref().map(AsFd::as_fd),
                 user_namespace: user_namespace.as_ref().map(AsFd::as_fd),
             }),
+            users: &users,
             listeners: &[],
         }
         .send(
@@ -1928,6 +1934,7 @@ impl Inner {
             disk: None,
             namespaces: &[],
             pod: None,
+            users: &[],
             listeners: &[],
         }
         .send(&self.keeper, kind, self.key, Some(timeout), there.as_fd(), None, compiled, needs)?;

@@ -170,7 +170,6 @@ fn facts(spec: &Spec, machine: u8) -> Facts {
         host_top: vec!["etc".into(), "usr".into()],
         mount_is_dir: vec![is(3); spec.mounts.len()],
         mount_paths: spec.mounts.iter().map(path).collect(),
-        owners: vec![None; spec.mounts.len()],
         devices: vec![DeviceFact { kind, number: 0xae5, mode: 0o660, uid: 0, gid: 6 }; spec.devices.len()],
         own_nodes: is(2),
         known_paths: vec![("/proc/kcore".into(), Some(false)), ("/proc/sys".into(), Some(true))],

@@ -175,10 +175,11 @@ class SpecFields(CommandFields, LimitFields, total=False):
     dns: Iterable[str]
     #: Extra lines of /etc/hosts: name -> address.
     hosts: Mapping[str, str]
-    #: `host` (default), `host:owned`, a directory, or `{"lower": [...], "upper": ..., "readonly": ...}`.
+    #: `host` (default), `host:owned`, a directory, `{"path": ..., "idmap": ...}`, or `{"lower": [...], "upper": ..., "readonly": ...}`.
     rootfs: AnyPath | Mapping[str, Any]
     #: `source[:target][:rw]`, a path (the same path inside, read-only), or an object. With `"owner": "payload"` (as text
-    #: `:rw,owner=payload`) what the main process writes is the source's owner's outside.
+    #: `:rw,owner=payload`) what the main process writes is the source's owner's outside. `"idmap"` is `container`, `host`, or ranges
+    #: `INSIDE OUTSIDE COUNT` of ids inside and in the file system.
     mounts: Iterable[AnyPath | Mapping[str, Any]]
     #: Device nodes of the host: `path[:target][:rw]`, a path (the same path inside), or an object with `path` and `target`.
     devices: Iterable[AnyPath | Mapping[str, AnyPath]]

@@ -98,14 +98,14 @@ def test_users_are_who_was_meant(root: Root, idmap: str) -> None:
         assert not seen.started or _ids(seen.out)["Uid"].split() == ["1"] * 4, seen
 
 
-def test_texts_are_users_or_errors() -> None:
+def test_texts_are_users_or_errors(idmap: str) -> None:
     """Class 13 as a property: of texts that are nearly numbers, only numbers are taken."""
     chance = random.Random(7)
     taken = 0
     for _ in range(max(ROUNDS * 3, 100)):
         text = "".join(chance.choices("0012345679:+- x\t\n_a.", k=chance.randrange(1, 12)))
         try:
-            ringfence.plan(["true"], user=text)
+            ringfence.plan(["true"], user=text, idmap=idmap)
         except (ringfence.Error, ValueError):
             continue
         taken += 1
@@ -116,18 +116,18 @@ def test_texts_are_users_or_errors() -> None:
 BAD_PLACES = ["..", "../x", "/..", "/../x", "/x/../../y", "/x/..", "x", "", "/x\0y"]
 
 
-def test_places_do_not_lead_up(root: Root) -> None:
+def test_places_do_not_lead_up(root: Root, idmap: str) -> None:
     """Class 13, as ids and cgroup paths of crun 1.28 and 1.29: no name and no path with `..`."""
     for place in BAD_PLACES:
         with pytest.raises((ringfence.Error, ValueError)) as caught:
-            ringfence.run(["/bin/look", "count"], rootfs=root, cgroup_parent=place)
+            ringfence.run(["/bin/look", "count"], rootfs=root, idmap=idmap, cgroup_parent=place)
         assert getattr(caught.value, "field", "cgroup_parent") == "cgroup_parent"
     for name in ["..", "../x", "a/b", ".", "", "a\0b", "a\n", "-x", "a b", "a" * 65]:
         for field in ("name", "hostname"):
             if field == "hostname" and name in (".", "a" * 65, "-x", "a b"):
                 continue
             with pytest.raises((ringfence.Error, ValueError)):
-                ringfence.run(["/bin/look", "count"], rootfs=root, **{field: name})
+                ringfence.run(["/bin/look", "count"], rootfs=root, idmap=idmap, **{field: name})
 
 
 def test_a_careless_message_has_two_meanings(root: Root, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -641,6 +642,50 @@ def test_a_named_volume_stays(place: Path) -> None:
     with pytest.raises(ringfence.SpecError):
         ringfence.run(["true"], mounts=[{"type": "volume", "source": "a"}])
     assert os.listdir(place) == []
+
+
+def test_mounts_and_volumes_with_maps_of_their_own(place: Path, tmp_path: Path) -> None:
+    ranges = {"uid": [[0, 1000, 1], [5, 0, 1]], "gid": ["0 1000 1", "5 0 1"]}
+    mounts: list[Any] = [
+        {"source": tmp_path, "target": "/own", "rw": True, "idmap": ranges},
+        f"{tmp_path}:/raw:idmap=host",
+        {"type": "volume", "source": "mapped", "target": "/v", "idmap": ranges},
+    ]
+    if os.geteuid() != 0:
+        with pytest.raises(PermissionError) as caught:
+            ringfence.run(["true"], mounts=mounts)
+        error = caught.value
+        assert isinstance(error, ringfence.Error)
+        assert (error.field, error.path, error.errno) == ("mounts[0].idmap", str(tmp_path), errno.EPERM)
+        assert "CAP_SYS_ADMIN" in str(error.hint)
+        return
+    for name, owner in (("one", 1000), ("two", 0), ("three", 77)):
+        (tmp_path / name).touch()
+        os.chown(tmp_path / name, owner, owner)
+    os.chown(tmp_path, 1000, 1000)
+
+    async def by_aio() -> bytes:
+        async with aio.Container(mounts=mounts) as c:
+            process = await c.run(["stat", "-c", "%u:%g", "/own/one", "/v"], capture_output=True)
+            return bytes(process.stdout)
+
+    with ringfence.Container(mounts=mounts) as c:
+        script = "cd /own; stat -c %u:%g one two three /raw/one; : > new; chown 5 new"
+        done = c.run(["sh", "-c", script], capture_output=True, text=True)
+        assert done.stdout == "0:0\n5:5\n65534:65534\n65534:65534\n", done.stderr
+        assert c.spec["mounts"][0]["idmap"] == {"uid": [[0, 1000, 1], [5, 0, 1]], "gid": [[0, 1000, 1], [5, 0, 1]]}
+        assert c.spec["mounts"][1]["idmap"] == "host"
+    made = (tmp_path / "new").stat()
+    assert (made.st_uid, made.st_gid) == (0, 1000)
+    assert asyncio.run(by_aio()) == b"0:0\n5:5\n"
+    ringfence.remove_volume("mapped")
+    plan = ringfence.plan(["true"], mounts=mounts[:1])
+    assert "open_tree_attr" not in str(plan) and "mounts[0].idmap: mount_setattr MOUNT_ATTR_IDMAP" in str(plan)
+    with pytest.raises(ringfence.SpecError) as wrong:
+        ringfence.run(
+            ["true"], mounts=[{"source": tmp_path, "target": "/x", "idmap": {"uid": [[0, 0, 0]], "gid": ranges["gid"]}}]
+        )
+    assert wrong.value.field == "mounts[0].idmap.uid[0]"
 
 
 def test_a_volume_without_a_name_goes(place: Path) -> None:

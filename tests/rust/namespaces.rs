@@ -144,6 +144,14 @@ fn joined_in_each_way() {
             assert_eq!(out.trim(), wanted, "{kind} as {way}");
         }
     }
+    // The devices of that network, and not the host's, where the caller may show them.
+    if is_root() {
+        for idmap in ["auto", "host"] {
+            let fields = json!({"namespaces": {"net": format!("pid:{pid}")}, "idmap": idmap});
+            let script = "ls /sys/class/net; touch /sys/class/net/lo/x 2>&1 | grep -o 'Read-only'";
+            assert_eq!(sh(script, fields), "lo\nRead-only\n", "{idmap}");
+        }
+    }
     first.close(None).expect("close");
 }
 

@@ -93,6 +93,7 @@ impl Listening {
             disk: None,
             namespaces: &[],
             pod: None,
+            users: &[],
             listeners: &listeners,
         }
         .send(keeper, request::RELAY, key, Some(timeout), there.as_fd(), None, &compiled, &needs)?;

@@ -109,8 +109,15 @@ fn sub_ids_of(text: &str, uid: u32, name: Option<&str>) -> Vec<(u32, u32)> {
 
 /// A mount point of /proc/self/mountinfo, and what matters of what is seen there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct MountPoint {
-    path: PathBuf,
+pub(super) struct MountPoint {
+    pub path: PathBuf,
+    /// Its number, of which the kernel makes use again.
+    pub id: u32,
+    pub idmapped: bool,
+    /// The type of its file system.
+    pub kind: String,
+    /// The numbers of its file system.
+    pub device: String,
     /// How many overlays are stacked in it.
     overlays: u32,
     read_only: bool,
@@ -141,13 +148,18 @@ fn parse_mountinfo(text: &str) -> Vec<MountPoint> {
     let mut seen = BTreeMap::new();
     let mut points: Vec<MountPoint> = Vec::new();
     for line in text.lines() {
-        let mut fields = line.split(' ').skip(4);
+        let mut fields = line.split(' ');
+        let (Some(id), device) = (fields.next().and_then(|id| id.parse().ok()), fields.nth(1)) else { continue };
+        let device = device.unwrap_or_default().to_owned();
+        let mut fields = fields.skip(1);
         let (Some(path), Some(options)) = (fields.next().map(unescape), fields.next()) else { continue };
         let mut last = fields.skip_while(|field| *field != "-").skip(1);
         let (kind, source) = (last.next().unwrap_or_default(), last.next().unwrap_or_default());
-        let read_only = options.split(',').any(|option| option == "ro");
+        let has = |wanted| options.split(',').any(|option| option == wanted);
+        let (read_only, idmapped) = (has("ro"), has("idmapped"));
         let overlays = overlays(kind.as_bytes(), source.as_bytes());
-        let point = MountPoint { path, overlays, read_only };
+        let kind = kind.to_owned();
+        let point = MountPoint { path, id, idmapped, kind, device, overlays, read_only };
         match seen.get(&point.path) {
             Some(&at) => points[at] = point,
             None => {
@@ -166,7 +178,7 @@ fn mount_of<'a>(points: &'a [MountPoint], path: &Path) -> Option<&'a MountPoint>
 
 /// The host's mounts, read again only when they changed: a host with thousands of them pays once, not at each start. The
 /// kernel marks the open file when the table changes (proc(5): poll gives POLLERR | POLLPRI).
-fn mount_points() -> Result<Arc<Vec<MountPoint>>> {
+pub(super) fn mount_points() -> Result<Arc<Vec<MountPoint>>> {
     struct Cache {
         owner: super::fork::Owner,
         file: fs::File,
@@ -971,7 +983,12 @@ pub(crate) fn gather(
                 check_mapped(&facts.credentials, maps, outer.and_then(|outer| outer.why.as_deref()))?;
             }
         }
-        facts.owners = super::owner::maps(spec, &facts.mount_paths, &facts.credentials, facts.idmaps.as_ref(), outer)?;
+    }
+    if own_root {
+        let (payload, maps) = (&facts.credentials, facts.idmaps.as_ref());
+        let container = super::idmap::Container { spec, payload, maps, outer };
+        let (of_mounts, of_root) = (container.mounts(&facts.mount_paths)?, container.root()?);
+        (facts.mount_ids, facts.root_ids) = (of_mounts, of_root);
     }
     Ok((facts, left_out))
 }
@@ -1042,11 +1059,19 @@ mod tests {
 
     #[test]
     fn mount_points_are_unescaped_and_unique() {
-        let text = "22 1 0:20 / /a\\040b rw - ext4 /dev/x rw\n23 1 0:22 / /c ro,nodev shared:1 - overlay ringfence-2 rw\n\
+        let text = "22 1 0:20 / /a\\040b rw - ext4 /dev/x rw\n23 1 0:22 / /c ro,nodev,idmapped shared:1 - overlay ringfence-2 rw\n\
                     24 1 0:21 / /a\\040b rw - overlay overlay rw\n";
         let points = parse_mountinfo(text);
-        let point = |path: &str, overlays, read_only| MountPoint { path: path.into(), overlays, read_only };
-        assert_eq!(points, [point("/a b", 1, false), point("/c", 2, true)]);
+        let point = |id, path: &str, overlays, read_only| MountPoint {
+            path: path.into(),
+            id,
+            idmapped: read_only,
+            kind: "overlay".into(),
+            device: format!("0:{}", if id == 23 { 22 } else { 21 }),
+            overlays,
+            read_only,
+        };
+        assert_eq!(points, [point(24, "/a b", 1, false), point(23, "/c", 2, true)]);
         assert_eq!(mount_of(&points, Path::new("/c/d")), Some(&points[1]));
         assert_eq!(mount_of(&points, Path::new("/cd")), None);
     }

@@ -7,11 +7,11 @@ mod channel;
 pub(crate) mod confinement;
 pub(crate) mod facts;
 mod fork;
+/// With which ids mounts show the host's files.
+mod idmap;
 mod keeper;
 /// Device nodes for containers.
 mod nodes;
-/// Mounts that belong to the payload.
-mod owner;
 mod pool;
 mod request;
 mod scope;
@@ -19,6 +19,7 @@ mod scope;
 pub(crate) use birth::{lent_ids, prospect};
 pub(crate) use channel::{Answer, Channel, deadline, poll};
 pub(crate) use fork::{HostOnly, Owner};
+pub(crate) use idmap::namespaces as namespaces_of_mounts;
 pub(crate) use keeper::{Detached, Keeper, Shared, Times};
 pub(crate) use nodes::taps;
 pub(crate) use pool::{acquire, keepers, start_detached};

@@ -49,6 +49,8 @@ pub(crate) struct Request<'a> {
     /// Namespaces to join, by kind.
     pub namespaces: &'a [(crate::spec::NamespaceKind, OwnedFd)],
     pub pod: Option<OfPod<'a>>,
+    /// User namespaces for mounts that the caller idmaps, as the plan counts them.
+    pub users: &'a [Option<OwnedFd>],
     /// The host's sockets of published ports.
     pub listeners: &'a [BorrowedFd<'a>],
 }
@@ -92,23 +94,6 @@ fn open_tree(fd: RawFd, path: &CString, flags: i32) -> Result<OwnedFd> {
         return Err(Error::io("mount_setattr", &std::io::Error::last_os_error()));
     }
     Ok(tree)
-}
-
-/// The ids of a user namespace for what a detached mount shows.
-fn idmap(tree: BorrowedFd<'_>, user: BorrowedFd<'_>, recursive: bool) -> std::result::Result<(), i32> {
-    const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
-    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
-    let attr = [MOUNT_ATTR_IDMAP, 0, 0, user.as_raw_fd() as u64];
-    let flags = libc::AT_EMPTY_PATH | if recursive { RECURSIVE } else { 0 };
-    // SAFETY: an empty NUL-ended path and a struct mount_attr of the size given; both outlive the call.
-    let set = unsafe {
-        let size = std::mem::size_of_val(&attr);
-        libc::syscall(libc::SYS_mount_setattr, tree.as_raw_fd(), c"".as_ptr(), flags, attr.as_ptr(), size)
-    };
-    match set {
-        0 => Ok(()),
-        _ => Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)),
-    }
 }
 
 fn missing(what: &str) -> Error {
@@ -205,12 +190,17 @@ impl Request<'_> {
             memfd_create(c"ringfence-plan", MFdFlags::MFD_CLOEXEC).map_err(|e| Error::os("memfd_create", e as i32))?;
         let mut file = std::fs::File::from(plan);
         file.write_all(&compiled.buffer).map_err(|e| Error::io("write plan", &e))?;
-        let given: Vec<Given<'_>> = needs.iter().map(|need| self.open(need)).collect::<Result<_>>()?;
-        for entry in &compiled.idmaps_before {
-            let tree = given.get((entry.slot - crate::proto::slot::FIRST) as usize);
-            let user = self.pod.and_then(|pod| pod.user_namespace);
+        let mut given: Vec<Given<'_>> = needs.iter().map(|need| self.open(need)).collect::<Result<_>>()?;
+        for (index, one) in compiled.idmapped.iter().enumerate().filter(|(_, one)| one.by_caller) {
+            let tree = given.get_mut((u32::from(one.slot) - crate::proto::slot::FIRST) as usize);
+            let own = || self.users.get(index)?.as_ref().map(AsFd::as_fd);
+            let user = if one.maps.is_some() { own() } else { self.pod.and_then(|pod| pod.user_namespace) };
             let (Some(tree), Some(user)) = (tree, user) else { return Err(missing("a user namespace")) };
-            idmap(tree.as_fd(), user, entry.recursive != 0).map_err(|errno| cannot_idmap(compiled, entry.op, errno))?;
+            let replaces = one.maps.as_ref().is_some_and(|maps| maps.replaces);
+            let done = crate::sys::mount::idmap(tree.as_fd(), user, one.recursive, replaces);
+            if let Some(copy) = done.map_err(|errno| super::idmap::refusal(one, errno))? {
+                *tree = Given::Own(copy.into());
+            }
         }
         let mut fds = vec![channel, file.as_fd()];
         fds.extend(status);
@@ -352,9 +342,10 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
         keeper_step::UID_MAP => ("idmap", "write uid_map"),
         keeper_step::GID_MAP => ("idmap", "write gid_map"),
         keeper_step::SETGROUPS => ("idmap", "write setgroups"),
-        keeper_step::IDMAP => return cannot_idmap(compiled, at, errno),
-        keeper_step::OWNER_MAP => return cannot_own(compiled, at, "user namespace of a mount", errno),
-        keeper_step::OWNER => return cannot_own(compiled, at, "mount_setattr MOUNT_ATTR_IDMAP", errno),
+        keeper_step::IDMAP | keeper_step::OWN_IDMAP if compiled.idmapped.len() > at as usize => {
+            return super::idmap::refusal(&compiled.idmapped[at as usize], errno);
+        }
+        keeper_step::OWN_MAP => return no_namespace(compiled, at, errno),
         keeper_step::PAYLOAD_CLONE => match compiled.set_tid.and_then(|tid| wanted_tid(tid, errno)) {
             Some(error) => return error,
             None => ("argv", "clone3"),
@@ -378,32 +369,11 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
     }
 }
 
-fn cannot_idmap(compiled: &Compiled, op: u32, errno: i32) -> Error {
-    let (field, path) = compiled
-        .tag(section::SETUP as u32, op)
-        .map_or(("mounts".into(), None), |tag| (tag.field.to_string(), tag.path.clone()));
-    let error = Error::os("mount_setattr MOUNT_ATTR_IDMAP", errno)
-        .with_field(field)
-        .with_kind(ErrorKind::Unsupported)
-        .with_hint("the file system of the source cannot be idmapped; use idmap: host, or copy it elsewhere");
-    match path {
-        Some(path) => error.with_path(path),
-        None => error,
-    }
-}
-
-/// A mount whose owner is to be the payload.
-fn cannot_own(compiled: &Compiled, index: u32, step: &str, errno: i32) -> Error {
-    let error = Error::os(step, errno);
-    let Some(owned) = compiled.owners.get(index as usize) else { return error };
-    let error = error.with_field(&*owned.field).with_path(owned.path.clone());
-    if step.starts_with("mount_setattr") {
-        let below = if owned.recursive { "; recursive: false leaves out what is mounted below" } else { "" };
-        return error.with_kind(ErrorKind::Unsupported).with_hint(format!(
-            "the file system of the source cannot be idmapped, or is already: idmap: host with the owner's id as user needs none of \
-             it, or copy it to ext4, xfs, btrfs or tmpfs{below}"
-        ));
-    }
+/// There is no user namespace with the maps of a mount.
+fn no_namespace(compiled: &Compiled, index: u32, errno: i32) -> Error {
+    let error = Error::os("user namespace of a mount", errno);
+    let Some(one) = compiled.idmapped.get(index as usize) else { return error };
+    let error = error.with_field(&*one.field).with_path(one.path.to_string_lossy());
     match errno {
         libc::ENOSPC | libc::EUSERS => {
             error.with_hint("sysctl user.max_user_namespaces, and 32 levels, are the kernel's bounds")

@@ -1,9 +1,10 @@
 //! Puts a plan together: operations with tags, and the flat buffer that the keeper's children interpret.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::attribute::Attribute;
-use super::owner::OwnerMaps;
+use super::idmap::OwnMaps;
 use crate::proto::{self, Header, Op, Span, arg, pseudo, section, slot};
 use crate::sys::plain::bytes_of;
 
@@ -150,15 +151,19 @@ impl Step<'_> {
     }
 }
 
-/// A descriptor of the request that is idmapped with ids of its own.
+/// A descriptor of the request that is idmapped.
 #[derive(Clone)]
-pub(crate) struct Owned {
+pub(crate) struct Idmapped {
     pub slot: u16,
     pub recursive: bool,
-    pub maps: OwnerMaps,
+    /// `None`: with the container's user namespace.
+    pub maps: Option<OwnMaps>,
+    /// By whoever sends the request, before that: the keeper may not.
+    pub by_caller: bool,
+    /// The rest is for errors: what of the spec asked for it.
     pub field: Arc<str>,
-    /// What is mounted, for errors.
-    pub path: String,
+    /// What is mounted.
+    pub path: PathBuf,
 }
 
 /// A plan under construction.
@@ -175,10 +180,8 @@ pub(crate) struct Builder {
     pub set_tid: Option<i32>,
     pub uid_map: Vec<u8>,
     pub gid_map: Vec<u8>,
-    pub idmaps: Vec<proto::IdmapEntry>,
-    /// Those that are idmapped before the request, with a user namespace that is there already.
-    pub idmaps_before: Vec<proto::IdmapEntry>,
-    pub owners: Vec<Owned>,
+    pub idmapped: Vec<Idmapped>,
+    sends_namespaces: bool,
     asks: Vec<Attribute>,
     found: Vec<(String, Span)>,
     /// The field that the next operations are for.
@@ -199,9 +202,8 @@ impl Builder {
             set_tid: None,
             uid_map: Vec::new(),
             gid_map: Vec::new(),
-            idmaps: Vec::new(),
-            idmaps_before: Vec::new(),
-            owners: Vec::new(),
+            idmapped: Vec::new(),
+            sends_namespaces: false,
             asks: Vec::new(),
             found: Vec::new(),
             field: "".into(),
@@ -333,6 +335,15 @@ impl Builder {
         array
     }
 
+    /// A plan that makes only the user namespaces with which the caller idmaps its mounts, and sends them.
+    pub fn build_namespaces(mut self) -> Compiled {
+        self.sends_namespaces = true;
+        let mut compiled = self.build();
+        // No mount comes with it.
+        compiled.idmapped.iter_mut().for_each(|one| one.by_caller = false);
+        compiled
+    }
+
     pub fn build(mut self) -> Compiled {
         let mut header = Header {
             magic: proto::MAGIC,
@@ -352,20 +363,38 @@ impl Builder {
         header.uid_map = span(&std::mem::take(&mut self.uid_map), &mut self.data);
         header.gid_map = span(&std::mem::take(&mut self.gid_map), &mut self.data);
         self.align(8);
-        header.idmaps = Span { off: self.data.len() as u32, len: self.idmaps.len() as u32 };
-        for entry in &self.idmaps {
-            self.data.extend_from_slice(bytes_of(entry));
+        // One user namespace serves all that have the same maps, if they follow each other.
+        let sends = self.sends_namespaces;
+        let listed = self.idmapped.iter().enumerate().filter(|(_, one)| one.by_caller == sends);
+        let (mut with_maps, without): (Vec<_>, Vec<_>) = listed.partition(|(_, one)| one.maps.is_some());
+        with_maps.sort_by_key(|(_, one)| one.maps.as_ref().map(|maps| (&maps.uid, &maps.gid)));
+        let without = if sends { Vec::new() } else { without };
+        header.idmaps = Span { off: self.data.len() as u32, len: without.len() as u32 };
+        for (index, one) in without {
+            let (slot, index) = (one.slot.into(), index as u32);
+            self.data.extend_from_slice(bytes_of(&proto::IdmapEntry {
+                slot,
+                recursive: one.recursive.into(),
+                index,
+                pad: 0,
+            }));
         }
-        let mut entries = Vec::with_capacity(self.owners.len());
-        for owned in &self.owners {
-            let uid_map = span(owned.maps.uid.as_bytes(), &mut self.data);
-            let gid_map = span(owned.maps.gid.as_bytes(), &mut self.data);
-            let (slot, recursive) = (owned.slot.into(), owned.recursive.into());
-            entries.push(proto::OwnerEntry { slot, recursive, uid_map, gid_map });
+        let mut entries: Vec<proto::OwnMapEntry> = Vec::with_capacity(with_maps.len());
+        let mut last: Option<&OwnMaps> = None;
+        for (index, one) in with_maps {
+            let maps = one.maps.as_ref().expect("these have maps");
+            let same = last.replace(maps).is_some_and(|last| (&last.uid, &last.gid) == (&maps.uid, &maps.gid));
+            let (uid_map, gid_map) = match entries.last().filter(|_| same) {
+                Some(last) => (last.uid_map, last.gid_map),
+                None => (span(maps.uid.as_bytes(), &mut self.data), span(maps.gid.as_bytes(), &mut self.data)),
+            };
+            let flags = if sends { proto::own_map::SEND } else { proto::own_map::RECURSIVE * u32::from(one.recursive) };
+            let (slot, index) = (if sends { 0 } else { one.slot.into() }, index as u32);
+            entries.push(proto::OwnMapEntry { slot, flags, uid_map, gid_map, index });
         }
         if !entries.is_empty() {
             self.align(8);
-            header.owners = self.data.len() as u32;
+            header.own_maps = self.data.len() as u32;
             self.data.extend_from_slice(&(entries.len() as u32).to_ne_bytes());
         }
         for entry in &entries {
@@ -388,10 +417,9 @@ impl Builder {
         Compiled {
             buffer: self.data,
             ops: self.ops,
-            owners: self.owners,
+            idmapped: self.idmapped,
             asks: self.asks,
             found: self.found,
-            idmaps_before: self.idmaps_before,
             set_tid: self.set_tid,
         }
     }
@@ -402,16 +430,13 @@ impl Builder {
 pub(crate) struct Compiled {
     pub buffer: Vec<u8>,
     pub ops: [Vec<(Op, Tag)>; section::COUNT],
-    /// Mounts with ids of their own, as the keeper counts them.
-    pub owners: Vec<Owned>,
+    /// Mounts that are idmapped, as the keeper counts them.
+    pub idmapped: Vec<Idmapped>,
     /// What a process of the plan may ask the host to do to it.
     pub asks: Vec<Attribute>,
     /// What the plan reads while it runs: name and place in the buffer, NUL-ended. Empty when it could not be read; full to its
     /// end when it is longer.
     pub found: Vec<(String, Span)>,
-    /// Descriptors of the request that whoever sends it idmaps: the user namespace is there already, and the stage, which is in it
-    /// by then, may not.
-    pub idmaps_before: Vec<proto::IdmapEntry>,
     /// The pid that was asked for.
     pub set_tid: Option<i32>,
 }

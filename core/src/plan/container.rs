@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::attribute::Attribute;
-use super::builder::{Arg, Builder, Owned, call};
+use super::builder::{Arg, Builder, Idmapped, call};
 use super::facts::{DeviceFact, DiskFact, Facts, GroupMount, HostEntry, Need, QuotaCall, TapsFact, UndoName};
-use super::owner::OwnerMaps;
+use super::idmap::{Below, Ids, MountIds};
 use super::process::{ProcessPlan, need};
 use super::sysctl;
-use crate::proto::{IdmapEntry, plan_flag, section, slot};
+use crate::proto::{plan_flag, section, slot};
 use crate::spec::{BindSource, MountKind, NamespaceKind as Ns, NamespaceSource, Net, RootfsKind, Spec};
 
 const CLOEXEC: i32 = libc::O_CLOEXEC;
@@ -169,6 +169,8 @@ pub(crate) struct ContainerPlan<'a> {
     root_parts: Vec<u16>,
     /// A proc of the pid namespace that is joined, made before the container has a user namespace that may not.
     joined_proc: Option<u16>,
+    /// The same of a network namespace: a sysfs that shows its devices.
+    joined_sys: Option<u16>,
 }
 
 /// Where programs read which name servers there are: resolv.conf(5).
@@ -213,6 +215,7 @@ impl<'a> ContainerPlan<'a> {
             staged: 0,
             root_parts: Vec::new(),
             joined_proc: None,
+            joined_sys: None,
         }
     }
 
@@ -318,6 +321,10 @@ impl<'a> ContainerPlan<'a> {
                     self.b.op(call::SETNS, [Arg::Slot(fd), clone_flag(kind).into()]);
                     if kind == Ns::Pid && !self.is_own(Ns::Pid) && self.is_new(Ns::User) && self.is_new(Ns::Mnt) {
                         self.joined_proc = Some(self.proc_of(fd));
+                    }
+                    let foreign = self.facts.privileged && self.joins(kind) && !self.is_own(kind);
+                    if kind == Ns::Net && foreign && self.is_new(Ns::User) && self.is_new(Ns::Mnt) {
+                        self.joined_sys = Some(self.new_fs("sysfs", &[], NOSUID | NODEV | NOEXEC));
                     }
                 }
             }
@@ -572,11 +579,17 @@ impl<'a> ContainerPlan<'a> {
     }
 
     /// A detached clone of the host's mounts at `path`.
-    fn tree(&mut self, path: &Path, recursive: bool, idmapped: bool) -> u16 {
+    fn tree(&mut self, path: &Path, recursive: bool, ids: &Ids) -> u16 {
+        self.tree_of(path, recursive, ids, recursive)
+    }
+
+    /// The same, where what is mounted below may have other ids: `mapped` says whether it does not.
+    fn tree_of(&mut self, path: &Path, recursive: bool, ids: &Ids, mapped: bool) -> u16 {
         let field = self.b.field.clone();
-        if self.facts.privileged {
+        // A caller that has the file system in its user namespace makes the clone, because its keeper could not idmap it.
+        if self.facts.privileged || matches!(ids, Ids::Own(_)) {
             let slot = self.need(Need::Tree { path: path.to_owned(), recursive, field });
-            self.note_idmap(slot, recursive, idmapped);
+            self.note_ids(slot, recursive && mapped, ids, path);
             return slot;
         }
         let text = self.b.text(path.as_os_str().as_bytes());
@@ -598,32 +611,37 @@ impl<'a> ContainerPlan<'a> {
             .keep()
     }
 
-    fn note_idmap(&mut self, slot: u16, recursive: bool, idmapped: bool) {
-        if idmapped && self.facts.idmaps.as_ref().is_some_and(|m| m.idmapped_mounts) {
-            let op = self.b.len() as u32;
-            let entry = IdmapEntry { slot: slot.into(), recursive: recursive.into(), op, pad: 0 };
-            if self.is_new(Ns::User) {
-                self.b.idmaps.push(entry);
-            } else {
-                self.b.idmaps_before.push(entry);
+    /// Has a descriptor of the request idmapped; the field is the one that the next operations are for.
+    fn note_ids(&mut self, slot: u16, recursive: bool, ids: &Ids, path: &Path) {
+        let (maps, by_caller) = match ids {
+            Ids::Host => return,
+            // The user namespace of a pod is there already, and the stage, which is in it by then, may not.
+            Ids::Container if self.facts.idmaps.as_ref().is_some_and(|m| m.idmapped_mounts) => {
+                (None, !self.is_new(Ns::User))
             }
-        }
-    }
-
-    /// Entry `i` of `mounts` has ids of its own.
-    fn owner_maps(&self, i: usize) -> Option<&'a OwnerMaps> {
-        self.facts.owners.get(i)?.as_ref()
-    }
-
-    fn note_owner(&mut self, i: usize, slot: u16, recursive: bool) {
-        let Some(maps) = self.owner_maps(i).cloned() else { return };
-        let path = match (&self.spec.mounts[i].kind, &self.facts.mount_paths[i]) {
-            (MountKind::Bind { source: BindSource::Path(path), .. }, _) | (_, Some(path)) => {
-                path.to_string_lossy().into_owned()
-            }
-            _ => String::new(),
+            Ids::Container => return,
+            Ids::Own(maps) => (Some(maps.clone()), maps.replaces || !self.facts.privileged),
         };
-        self.b.owners.push(Owned { slot, recursive, maps, field: format!("mounts[{i}].owner").into(), path });
+        let (field, path) = (self.b.field.clone(), path.to_owned());
+        self.b.idmapped.push(Idmapped { slot, recursive, maps, by_caller, field, path });
+    }
+
+    /// With which ids a mount is shown, for which errors name what of the spec says so.
+    fn in_field_of<T>(&mut self, ids: &MountIds, tree: impl FnOnce(&mut Self) -> T) -> T {
+        let Some(field) = ids.field.clone() else { return tree(self) };
+        let before = std::mem::replace(&mut self.b.field, field);
+        let made = tree(self);
+        self.b.field = before;
+        made
+    }
+
+    /// What is mounted below a source and has other ids than it.
+    fn below(&mut self, ids: &MountIds, attributes: u64, target: &Path) {
+        for Below { path, rest, directory, ids: own } in &ids.below {
+            let tree = self.in_field_of(ids, |plan| plan.tree(path, false, own));
+            self.set_attributes(tree, attributes, false);
+            self.later(tree, target.join(rest), *directory, false);
+        }
     }
 
     fn set_attributes(&mut self, mount: u16, attributes: u64, recursive: bool) {
@@ -761,7 +779,7 @@ impl<'a> ContainerPlan<'a> {
             DiskFact::Image => {
                 self.b.field("disk");
                 let image = self.need(Need::Disk);
-                self.note_idmap(image, false, true);
+                self.note_ids(image, false, &Ids::Container, Path::new(""));
                 self.set_attributes(image, NOSUID | NODEV, false);
                 return image;
             }
@@ -782,27 +800,38 @@ impl<'a> ContainerPlan<'a> {
         scratch
     }
 
+    /// With which ids a layer of the root file system is shown.
+    fn root_ids(&self, layer: usize) -> MountIds {
+        self.facts.root_ids.get(layer).cloned().unwrap_or_default()
+    }
+
     fn root_mount(&mut self, scratch: u16) -> u16 {
         match self.spec.rootfs.kind.clone() {
             RootfsKind::Host | RootfsKind::HostOwned => self.host_root(scratch),
             RootfsKind::Directory(path) => {
-                let root = self.tree(&path, true, true);
+                let ids = self.root_ids(0);
+                let whole = ids.below.is_empty();
+                let root = self.in_field_of(&ids, |plan| plan.tree(&path, whole, &ids.ids));
                 // Nodes of an image, and those that root makes where its ids are the host's, are the host's devices.
-                self.set_attributes(root, NODEV | (NOSUID * u64::from(self.is_own(Ns::User))), true);
+                let attributes = NODEV | (NOSUID * u64::from(self.is_own(Ns::User)));
+                self.set_attributes(root, attributes, whole);
+                self.below(&ids, attributes, Path::new("/"));
                 root
             }
             RootfsKind::Layers { lower, upper } => {
                 let mut lowers = Vec::new();
                 for (i, path) in lower.iter().enumerate() {
                     self.b.field(format!("rootfs.lower[{i}]"));
-                    let tree = self.tree(path, false, true);
+                    let ids = self.root_ids(i);
+                    let tree = self.in_field_of(&ids, |plan| plan.tree(path, false, &ids.ids));
                     self.stage(tree);
                     lowers.push(tree);
                 }
                 let base = match upper {
                     Some(path) => {
                         self.b.field("rootfs.upper");
-                        let tree = self.tree(&path, false, true);
+                        let ids = self.root_ids(lower.len());
+                        let tree = self.in_field_of(&ids, |plan| plan.tree(&path, false, &ids.ids));
                         self.stage(tree);
                         tree
                     }
@@ -829,7 +858,7 @@ impl<'a> ContainerPlan<'a> {
                 HostEntry::Overlay(path) => (path, false),
                 HostEntry::Mount(path) => (path, true),
                 HostEntry::Bind(path) => {
-                    let mount = self.tree(&path, false, false);
+                    let mount = self.tree(&path, false, &Ids::Host);
                     self.set_attributes(mount, RDONLY | NOSUID | NODEV, false);
                     self.later(mount, path, true, false);
                     continue;
@@ -837,7 +866,7 @@ impl<'a> ContainerPlan<'a> {
                 HostEntry::Dir(_) | HostEntry::Symlink(..) => continue,
             };
             let lower = if self.facts.privileged {
-                let tree = self.tree(&path, false, owned);
+                let tree = self.tree(&path, false, if owned { &Ids::Container } else { &Ids::Host });
                 self.stage(tree);
                 tree
             } else {
@@ -928,7 +957,7 @@ impl<'a> ContainerPlan<'a> {
         // mknod of devices is not for user namespaces: the host's nodes, bound, after a look at what they are.
         for (name, major, minor) in DEVICES {
             let path = format!("/dev/{name}");
-            let tree = self.tree(Path::new(&path), false, false);
+            let tree = self.tree(Path::new(&path), false, &Ids::Host);
             let device = libc::makedev(major, minor);
             self.b.op(call::VERIFY, [Arg::Slot(tree), libc::S_IFCHR.into(), device.into()]).path(&*path);
             self.set_attributes(tree, NODE_OF_HOST, false);
@@ -970,7 +999,7 @@ impl<'a> ContainerPlan<'a> {
             };
             let nodes = self.facts.devices.iter().map(mapped).collect();
             let slot = self.need(Need::Nodes(nodes));
-            self.note_idmap(slot, false, true);
+            self.note_ids(slot, false, &Ids::Container, Path::new(""));
             self.stage(slot);
             slot
         });
@@ -984,7 +1013,7 @@ impl<'a> ContainerPlan<'a> {
                 }
                 None => {
                     let DeviceFact { kind, number, .. } = self.facts.devices[i];
-                    let tree = self.tree(&device.path, false, false);
+                    let tree = self.tree(&device.path, false, &Ids::Host);
                     self.b.op(call::VERIFY, [Arg::Slot(tree), kind.into(), number.into()]).path(shown);
                     (tree, NODE_OF_HOST)
                 }
@@ -1102,13 +1131,17 @@ impl<'a> ContainerPlan<'a> {
         if self.is_own(Ns::Pid) || self.joins(Ns::Pid) {
             return self.new_fs("proc", &[], NOSUID | NODEV | NOEXEC);
         }
-        let tree = self.tree(Path::new("/proc"), true, false);
+        let tree = self.tree(Path::new("/proc"), true, &Ids::Host);
         self.set_attributes(tree, NOSUID | NODEV | NOEXEC, true);
         tree
     }
 
     fn sysfs(&mut self, readonly: bool) -> u16 {
         let attributes = NOSUID | NODEV | NOEXEC | if readonly { RDONLY } else { 0 };
+        if let Some(sys) = self.joined_sys.take() {
+            self.set_attributes(sys, attributes | RDONLY, false);
+            return sys;
+        }
         let may = self.facts.privileged && namespace_source(self.spec, Ns::User) == NamespaceSource::Host;
         if self.is_own(Ns::Net) || (may && self.joins(Ns::Net)) {
             return self.new_fs("sysfs", &[], attributes);
@@ -1116,7 +1149,7 @@ impl<'a> ContainerPlan<'a> {
         // Only the network namespace's owner may mount it: the host's, without what is mounted on it (control groups, tracing).
         // An ordinary caller's copies of mounts are locked together and come as a whole.
         let whole = !self.facts.privileged;
-        let tree = self.tree(Path::new("/sys"), whole, false);
+        let tree = self.tree(Path::new("/sys"), whole, &Ids::Host);
         self.set_attributes(tree, attributes | RDONLY, whole);
         tree
     }
@@ -1126,30 +1159,34 @@ impl<'a> ContainerPlan<'a> {
             self.b.field(format!("mounts[{i}]"));
             let readonly = if mount.readonly { RDONLY } else { 0 };
             let common = NOSUID | NODEV;
-            let mut directory = true;
+            let (mut directory, mut below) = (true, None);
             let tree = match &mount.kind {
                 MountKind::Bind { source, recursive } => {
                     directory = self.facts.mount_is_dir[i];
-                    let as_usual = self.owner_maps(i).is_none();
-                    let tree = match (source, &self.facts.mount_paths[i]) {
-                        (BindSource::Fd(fd), _) if self.facts.privileged => {
-                            let field = self.b.field.clone();
-                            let slot = self.need(Need::TreeOfFd { fd: *fd, recursive: *recursive, field });
-                            self.note_idmap(slot, *recursive, as_usual);
-                            slot
-                        }
-                        (BindSource::Path(path), None) => self.tree(path, *recursive, as_usual),
-                        (_, Some(path)) => self.tree(&path.clone(), *recursive, as_usual),
-                        (BindSource::Fd(_), None) => unreachable!("facts have a path for it"),
-                    };
-                    self.note_owner(i, tree, *recursive);
-                    self.set_attributes(tree, readonly | common, *recursive);
+                    let ids = self.facts.mount_ids.get(i).cloned().unwrap_or_default();
+                    let recursive = *recursive && ids.below.is_empty();
+                    let tree = self.in_field_of(&ids, |plan| {
+                        let path = match (source, &plan.facts.mount_paths[i]) {
+                            (BindSource::Fd(fd), path) if plan.facts.privileged || matches!(ids.ids, Ids::Own(_)) => {
+                                let field = plan.b.field.clone();
+                                let slot = plan.need(Need::TreeOfFd { fd: *fd, recursive, field });
+                                let path = path.clone().unwrap_or_default();
+                                plan.note_ids(slot, recursive && mount.idmap_recursive, &ids.ids, &path);
+                                return slot;
+                            }
+                            (BindSource::Path(path), None) | (_, Some(path)) => path,
+                            (BindSource::Fd(_), None) => unreachable!("facts have a path for it"),
+                        };
+                        plan.tree_of(path, recursive, &ids.ids, mount.idmap_recursive)
+                    });
+                    self.set_attributes(tree, readonly | common, recursive);
+                    below = Some((ids, readonly | common));
                     tree
                 }
                 MountKind::Volume { .. } => {
                     let path = self.facts.mount_paths[i].clone().expect("facts have a path for it");
-                    let tree = self.tree(&path, false, self.owner_maps(i).is_none());
-                    self.note_owner(i, tree, false);
+                    let ids = self.facts.mount_ids.get(i).cloned().unwrap_or_default();
+                    let tree = self.in_field_of(&ids, |plan| plan.tree(&path, false, &ids.ids));
                     self.set_attributes(tree, readonly | common, false);
                     tree
                 }
@@ -1176,6 +1213,9 @@ impl<'a> ContainerPlan<'a> {
             if mount.target.starts_with("/proc/sys") {
                 // What makes that read-only would be on top, and cover it.
                 self.on_top.extend(self.attach.pop());
+            }
+            if let Some((ids, attributes)) = below {
+                self.below(&ids, attributes, &mount.target);
             }
         }
     }
@@ -1243,7 +1283,7 @@ impl<'a> ContainerPlan<'a> {
         let is_own = |path: &str| self.spec.files.contains_key(Path::new(path));
         if let Some(path) = self.facts.hosts.clone().filter(|_| !is_own("/etc/hosts")) {
             self.b.field("net");
-            let tree = self.tree(&path, false, false);
+            let tree = self.tree(&path, false, &Ids::Host);
             self.set_attributes(tree, RDONLY, false);
             self.later(tree, "/etc/hosts", false, false);
         } else if let Some(text) = hosts_text(self.spec, self.is_new(Ns::Mnt)) {
@@ -1308,7 +1348,7 @@ impl<'a> ContainerPlan<'a> {
                 tree
             });
             let over_file = (directory != Some(true)).then(|| {
-                let tree = self.tree(Path::new("/dev/null"), false, false);
+                let tree = self.tree(Path::new("/dev/null"), false, &Ids::Host);
                 self.set_attributes(tree, NODE_OF_HOST, false);
                 tree
             });

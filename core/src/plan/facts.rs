@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::owner::OwnerMaps;
+use super::idmap::MountIds;
 use crate::security::filter::Program;
 use crate::spec::{NamespaceKind, Resource, Rlimit};
 
@@ -206,8 +206,10 @@ pub(crate) struct Facts {
     pub mount_is_dir: Vec<bool>,
     /// For unprivileged binds of descriptors: their paths.
     pub mount_paths: Vec<Option<PathBuf>>,
-    /// For each `mounts` entry that has ids of its own.
-    pub owners: Vec<Option<OwnerMaps>>,
+    /// With which ids each `mounts` entry is shown.
+    pub mount_ids: Vec<MountIds>,
+    /// The same for the directory that is the root file system, or its layers: the lower ones, then the upper.
+    pub root_ids: Vec<MountIds>,
     /// What each entry of `devices` is.
     pub devices: Vec<DeviceFact>,
     /// The caller may make nodes: the container gets its own.

@@ -18,7 +18,7 @@ pub(crate) mod exec;
 /// What plans are made from besides the spec.
 pub(crate) mod facts;
 /// Mounts with ids of their own.
-pub(crate) mod owner;
+pub(crate) mod idmap;
 /// From a fresh child to the program.
 pub(crate) mod process;
 /// Sockets and files inside, for the host.
@@ -107,12 +107,17 @@ impl Plan {
             .flat_map(|(section, ops)| ops.iter().enumerate().map(move |(i, (op, tag))| (section, i, op, tag)))
     }
 
+    /// Mounts with maps of their own.
+    fn own_maps(&self) -> impl Iterator<Item = (&builder::Idmapped, &idmap::OwnMaps)> {
+        self.compiled.idmapped.iter().filter_map(|one| Some((one, one.maps.as_ref()?)))
+    }
+
     fn arguments(&self, op: &Op) -> Vec<Value> {
         let used = (0..6).rev().find(|&i| op.kinds[i] != arg::IMM || op.args[i] != 0).map_or(0, |i| i + 1);
         (0..used).map(|i| self.argument(op, i)).collect()
     }
 
-    /// `{"namespaces": [...], "uid_map", "gid_map", "owners": [{"field", "uid_map", "gid_map"}...], "steps": [{"section", "index", "field", "call", "path", "args",
+    /// `{"namespaces": [...], "uid_map", "gid_map", "idmapped": [{"field", "path", "uid_map", "gid_map"}...], "steps": [{"section", "index", "field", "call", "path", "args",
     /// "result", "may_fail_with"}...]}`; the sections `end`, `lift` and `undo` are what happens after the end.
     pub fn to_json(&self) -> String {
         let steps: Vec<Value> = self
@@ -140,10 +145,11 @@ impl Plan {
             "namespaces": self.clone_flags,
             "uid_map": self.maps.as_ref().map(|m| m.uid.trim_end()),
             "gid_map": self.maps.as_ref().map(|m| m.gid.trim_end()),
-            "owners": self.compiled.owners.iter().map(|owner| json!({
-                "field": &*owner.field,
-                "uid_map": owner.maps.uid.trim_end(),
-                "gid_map": owner.maps.gid.trim_end(),
+            "idmapped": self.own_maps().map(|(one, maps)| json!({
+                "field": &*one.field,
+                "path": one.path.to_string_lossy(),
+                "uid_map": maps.uid.trim_end(),
+                "gid_map": maps.gid.trim_end(),
             })).collect::<Vec<_>>(),
             "steps": steps,
         })
@@ -157,10 +163,11 @@ impl fmt::Display for Plan {
         if let Some(maps) = &self.maps {
             writeln!(f, "uid_map: {}   gid_map: {}", maps.uid.trim_end(), maps.gid.trim_end())?;
         }
-        for owner in &self.compiled.owners {
+        for (one, maps) in self.own_maps() {
             let one_line = |map: &str| map.trim_end().replace('\n', ", ");
-            let (uid, gid) = (one_line(&owner.maps.uid), one_line(&owner.maps.gid));
-            writeln!(f, "{}: mount_setattr MOUNT_ATTR_IDMAP, uid_map: {uid}   gid_map: {gid}", owner.field)?;
+            let (uid, gid) = (one_line(&maps.uid), one_line(&maps.gid));
+            let call = if maps.replaces { "open_tree_attr" } else { "mount_setattr" };
+            writeln!(f, "{}: {call} MOUNT_ATTR_IDMAP, uid_map: {uid}   gid_map: {gid}", one.field)?;
         }
         let mut last = None;
         for (section, index, op, tag) in self.steps() {

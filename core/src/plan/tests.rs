@@ -7,9 +7,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::facts::{Credentials, DeviceFact, DiskFact, Facts, HostEntry, IdMaps, QuotaCall, QuotaCalls, StreamFact};
-use super::owner::OwnerMaps;
+use super::idmap::{Below, Ids, MountIds, OwnMaps};
 use super::{Plan, builder, builder::Compiled};
-use crate::proto::{Header, Op, OwnerEntry, Record, Request, Span, arg, pseudo, slot};
+use crate::proto::{Header, Op, OwnMapEntry, Record, Request, Span, arg, own_map, pseudo, slot};
 use crate::security::filter::rules::Context;
 use crate::security::filter::{self, Program};
 use crate::spec::{Capabilities, Seccomp, SeccompArch, Spec};
@@ -148,15 +148,66 @@ fn golden_mounts_of_the_payload() {
             "mounts": ["/srv/data:/data:rw", "/srv/work:/work:rw,owner=payload",
                        {"type": "volume", "source": "cache", "target": "/cache", "owner": "payload"}]}"#,
     );
-    let maps = |map: &str| Some(OwnerMaps { uid: map.into(), gid: map.into() });
+    let maps = |map: &str, replaces| Ids::Own(OwnMaps { uid: map.into(), gid: map.into(), replaces });
+    let ids = |field: &str, ids| MountIds { field: Some(field.into()), ids, below: Vec::new() };
     let facts = Facts {
         mount_is_dir: vec![true; 3],
         mount_paths: vec![None, None, Some("/var/lib/ringfence/volumes/cache".into())],
-        owners: vec![None, maps("0 525288 1\n1 524289 999\n"), maps("0 525288 1\n")],
+        mount_ids: vec![
+            MountIds::default(),
+            ids("mounts[1].owner", maps("0 525288 1\n1 524289 999\n", false)),
+            ids("mounts[2].owner", maps("0 525288 1\n", false)),
+        ],
         credentials: Credentials { uid: 1000, gid: 1000, groups: Vec::new() },
         ..root_facts()
     };
     check("owner-as-root", &Plan::compile(&spec, &facts));
+}
+
+#[test]
+fn golden_mounts_with_maps_of_their_own() {
+    let spec = spec(
+        r#"{"argv": ["/bin/app"], "rootfs": {"path": "/srv/image", "idmap": "0 100000 65536"},
+            "mounts": [{"source": "/srv/data", "target": "/data", "idmap": "0 1000 1", "idmap_recursive": false}, "/srv/raw:/raw:idmap=host",
+                       "/srv/mapped:/mapped:rw", {"source": "/srv/more", "target": "/more", "idmap": "0 1000 1"}]}"#,
+    );
+    let maps = |map: &str, replaces| Ids::Own(OwnMaps { uid: map.into(), gid: map.into(), replaces });
+    let ids = |field: &str, ids| MountIds { field: Some(field.into()), ids, below: Vec::new() };
+    let below = Below {
+        path: "/srv/mapped/below/it".into(),
+        rest: "below/it".into(),
+        directory: true,
+        ids: maps("1000 524288 1\n", true),
+    };
+    let facts = Facts {
+        mount_is_dir: vec![true; 4],
+        mount_paths: vec![None; 4],
+        root_ids: vec![ids("rootfs.idmap", maps("100000 524288 65536\n", false))],
+        mount_ids: vec![
+            ids("mounts[0].idmap", maps("1000 524288 1\n", false)),
+            ids("mounts[1].idmap", Ids::Host),
+            MountIds { below: vec![below], ..ids("mounts[2]", Ids::Container) },
+            ids("mounts[3].idmap", maps("1000 524288 1\n", false)),
+        ],
+        ..root_facts()
+    };
+    let plan = Plan::compile(&spec, &facts);
+    let by_keeper: Vec<_> = plan.compiled.idmapped.iter().filter(|one| !one.by_caller).collect();
+    assert_eq!((plan.compiled.idmapped.len(), by_keeper.len()), (5, 4));
+    assert_sound(&plan.compiled);
+    check("idmap-as-root", &plan);
+    // One map, one user namespace.
+    let header: Header = read(&plan.compiled.buffer, 0);
+    let entries: Vec<OwnMapEntry> = (0..3)
+        .map(|i| read(&plan.compiled.buffer, header.own_maps as usize + 4 + i * size_of::<OwnMapEntry>()))
+        .collect();
+    assert_eq!(entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [1, 4, 0]);
+    assert_eq!(
+        entries.iter().map(|entry| entry.flags).collect::<Vec<_>>(),
+        [0, own_map::RECURSIVE, own_map::RECURSIVE]
+    );
+    assert_eq!(entries[0].uid_map, entries[1].uid_map);
+    assert_ne!(entries[1].uid_map, entries[2].uid_map);
 }
 
 #[test]
@@ -211,7 +262,7 @@ fn golden_container_of_a_pod() {
     let facts = Facts { shared: vec![Net, Ipc, Uts, Pid, User], shared_shm: true, ..root_facts() };
     let plan = Plan::compile(&spec, &facts);
     // The stage, in the pod's user namespace by then, could not idmap the image.
-    assert_eq!(plan.compiled.idmaps_before.len(), 1);
+    assert_eq!(plan.compiled.idmapped.iter().filter(|one| one.by_caller).count(), 1);
     check("of-a-pod-as-root", &plan);
 }
 
@@ -258,13 +309,14 @@ fn assert_sound(compiled: &Compiled) {
     span(header.uid_map, 1);
     span(header.gid_map, 1);
     span(header.idmaps, 16);
-    assert_eq!(header.owners != 0, !compiled.owners.is_empty());
-    if header.owners != 0 {
-        let count: u32 = read(buffer, header.owners as usize);
-        assert_eq!(count as usize, compiled.owners.len());
+    let own = compiled.idmapped.iter().filter(|one| !one.by_caller && one.maps.is_some()).count();
+    assert_eq!(header.own_maps != 0, own > 0);
+    if header.own_maps != 0 {
+        let count: u32 = read(buffer, header.own_maps as usize);
+        assert_eq!(count as usize, own);
         for i in 0..count as usize {
-            let at = header.owners as usize + 4 + i * size_of::<OwnerEntry>();
-            let entry: OwnerEntry = read(buffer, at);
+            let at = header.own_maps as usize + 4 + i * size_of::<OwnMapEntry>();
+            let entry: OwnMapEntry = read(buffer, at);
             assert!(entry.slot < header.nslots && at.is_multiple_of(4));
             span(entry.uid_map, 1);
             span(entry.gid_map, 1);
@@ -322,12 +374,13 @@ proptest! {
             spec = spec.file(path, crate::spec::File::new(data));
         }
         let count = spec.mounts.len();
-        let owner = OwnerMaps { uid: format!("{uid} 524288 1\n"), gid: "0 524288 1\n".into() };
+        let maps = OwnMaps { uid: format!("{uid} 524288 1\n"), gid: "0 524288 1\n".into(), replaces: uid % 2 == 0 };
+        let own = MountIds { ids: Ids::Own(maps), ..MountIds::default() };
         let facts = Facts {
             credentials: Credentials { uid, gid: uid, groups: vec![uid; (uid % 5) as usize] },
             mount_is_dir: vec![true; count],
             mount_paths: vec![None; count],
-            owners: (0..count).map(|i| (root && i % 3 == 1).then(|| owner.clone())).collect(),
+            mount_ids: (0..count).map(|i| if i % 3 == 1 { own.clone() } else { MountIds::default() }).collect(),
             ..if root { root_facts() } else { user_facts() }
         };
         assert_sound(&super::container::compile(&spec, &facts).0);

@@ -45,21 +45,13 @@ impl Codec for Idmap {
                 "auto" => Ok(Self::Auto),
                 "host" => Ok(Self::Host),
                 "keep-id" => Ok(Self::KeepId),
-                _ if text.starts_with(|c: char| c.is_ascii_digit() || c.is_ascii_whitespace()) => {
+                _ if is_ranges(text) => {
                     let ranges = ranges(json, at)?;
                     Ok(Self::Explicit { uid: ranges.clone(), gid: ranges })
                 }
                 _ => Err(wrong_type(at, expected, json)),
             },
-            Json::Object(_) => {
-                let members = json::members(json, at, expected, &["uid", "gid"])?;
-                let side = |key| json::member(members, key).map(|json| ranges(json, &at.key(key))).transpose();
-                match (side("uid")?, side("gid")?) {
-                    (Some(uid), Some(gid)) => Ok(Self::Explicit { uid, gid }),
-                    (Some(_), None) => Err(at.error("has uid but no gid")),
-                    (None, _) => Err(at.error("has no uid")),
-                }
-            }
+            Json::Object(_) => sides(json, at, expected).map(|(uid, gid)| Self::Explicit { uid, gid }),
             _ => Err(wrong_type(at, expected, json)),
         }
     }
@@ -69,27 +61,109 @@ impl Codec for Idmap {
             Self::Auto => "auto".into(),
             Self::Host => "host".into(),
             Self::KeepId => "keep-id".into(),
-            Self::Explicit { uid, gid } => {
-                let side = |ranges: &[IdRange]| {
-                    ranges.iter().map(|range| json!([range.inside, range.outside, range.count])).collect::<Json>()
-                };
-                json!({"uid": side(uid), "gid": side(gid)})
-            }
+            Self::Explicit { uid, gid } => write_sides(uid, gid),
         }
     }
 
     fn schema() -> Json {
-        let id = json!({"type": "integer", "minimum": 0, "maximum": super::MAX_ID});
-        let line = json!({"type": "string", "description": "INSIDE OUTSIDE COUNT"});
-        let range = json!({"anyOf": [line, {"type": "array", "items": id, "minItems": 3, "maxItems": 3}]});
-        let side = json!({"anyOf": [line, {"type": "array", "items": range, "minItems": 1, "maxItems": 340}]});
-        json!({"anyOf": [
-            {"enum": ["auto", "host", "keep-id"]},
-            {"type": "string", "pattern": "^\\s*[0-9]", "description": "lines INSIDE OUTSIDE COUNT for uids and gids"},
-            {"type": "object", "additionalProperties": false, "required": ["uid", "gid"],
-                "properties": {"uid": side, "gid": side}},
-        ]})
+        schema_of(&["auto", "host", "keep-id"])
     }
+}
+
+/// What the ids of a mount's file system are inside: `idmap` of an entry of `mounts`, and of `rootfs`.
+///
+/// Ids outside are those that the caller sees in the source, ids inside those that a process of the container sees. What a mount that
+/// is idmapped already shows is mapped once more (Linux 6.15).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MountIdmap {
+    /// With the container's map: an id of the file system is the same number inside, as long as the container has it. Needs a caller with
+    /// CAP_SYS_ADMIN of the machine, whose default it is.
+    Container,
+    /// Not idmapped: ids of the file system are ids of the host. Where the container has a user namespace, what belongs to ids that it has
+    /// not is nobody's (65534) inside, and can be read and written only as others may. What ordinary callers have by default.
+    Host,
+    /// With these ranges, at most 340 of each, `inside` in the container and `outside` in the file system: with `0 1000 1`, what root
+    /// inside makes belongs to uid 1000 in the file system, and what is uid 1000's there is root's inside. What belongs to other ids is
+    /// nobody's inside, and other ids inside can make nothing there (EOVERFLOW).
+    ///
+    /// OCI's `uidMappings` of a mount say the same with ids of the host in the place of those inside, and the other way round: its
+    /// `containerID` is the id in the file system, its `hostID` the id of the host that the id inside is. In a container whose idmap is
+    /// `0 100000 65536` the example is `{"containerID": 1000, "hostID": 100000, "size": 1}`.
+    Explicit {
+        /// User ids.
+        uid: Vec<IdRange>,
+        /// Group ids.
+        gid: Vec<IdRange>,
+    },
+}
+
+impl Codec for MountIdmap {
+    type Value = Self;
+
+    fn read(json: &Json, at: &At) -> Result<Self> {
+        let expected = "container, host, lines \"INSIDE OUTSIDE COUNT\", or an object with uid and gid";
+        match json {
+            Json::String(text) => match text.as_str() {
+                "container" => Ok(Self::Container),
+                "host" => Ok(Self::Host),
+                _ if is_ranges(text) => {
+                    let ranges = ranges(json, at)?;
+                    Ok(Self::Explicit { uid: ranges.clone(), gid: ranges })
+                }
+                _ => Err(wrong_type(at, expected, json)),
+            },
+            Json::Object(_) => sides(json, at, expected).map(|(uid, gid)| Self::Explicit { uid, gid }),
+            _ => Err(wrong_type(at, expected, json)),
+        }
+    }
+
+    fn write(value: &Self) -> Json {
+        match value {
+            Self::Container => "container".into(),
+            Self::Host => "host".into(),
+            Self::Explicit { uid, gid } => write_sides(uid, gid),
+        }
+    }
+
+    fn schema() -> Json {
+        schema_of(&["container", "host"])
+    }
+}
+
+fn is_ranges(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_digit() || c.is_ascii_whitespace())
+}
+
+/// `uid` and `gid` of an object.
+fn sides(json: &Json, at: &At, expected: &'static str) -> Result<(Vec<IdRange>, Vec<IdRange>)> {
+    let members = json::members(json, at, expected, &["uid", "gid"])?;
+    let side = |key| json::member(members, key).map(|json| ranges(json, &at.key(key))).transpose();
+    match (side("uid")?, side("gid")?) {
+        (Some(uid), Some(gid)) => Ok((uid, gid)),
+        (Some(_), None) => Err(at.error("has uid but no gid")),
+        (None, _) => Err(at.error("has no uid")),
+    }
+}
+
+fn write_sides(uid: &[IdRange], gid: &[IdRange]) -> Json {
+    let side = |ranges: &[IdRange]| {
+        ranges.iter().map(|range| json!([range.inside, range.outside, range.count])).collect::<Json>()
+    };
+    json!({"uid": side(uid), "gid": side(gid)})
+}
+
+fn schema_of(words: &[&str]) -> Json {
+    let id = json!({"type": "integer", "minimum": 0, "maximum": super::MAX_ID});
+    let line = json!({"type": "string", "description": "INSIDE OUTSIDE COUNT"});
+    let range = json!({"anyOf": [line, {"type": "array", "items": id, "minItems": 3, "maxItems": 3}]});
+    let side = json!({"anyOf": [line, {"type": "array", "items": range, "minItems": 1, "maxItems": 340}]});
+    json!({"anyOf": [
+        {"enum": words},
+        {"type": "string", "pattern": "^\\s*[0-9]", "description": "lines INSIDE OUTSIDE COUNT for uids and gids"},
+        {"type": "object", "additionalProperties": false, "required": ["uid", "gid"],
+            "properties": {"uid": side, "gid": side}},
+    ]})
 }
 
 /// `[[inside, outside, count], ...]`, lines, or a list of lines.

@@ -107,7 +107,7 @@ pub use disk::{Disk, DiskBackend, Filesystem, IdQuota, QuotaId};
 pub use duration::parse as parse_duration;
 pub use file::File;
 pub use firewall::{Firewall, FirewallAction, FirewallPeer, FirewallPorts, FirewallProtocol, FirewallRule};
-pub use idmap::{IdRange, Idmap};
+pub use idmap::{IdRange, Idmap, MountIdmap};
 pub use io::{IoMax, RdmaMax};
 pub use landlock::Landlock;
 pub use mount::{BindSource, Mount, MountKind, MountOwner};
@@ -215,7 +215,7 @@ documented! {
         /// Where `/` comes from: the host's own tree, a directory, or layers. See [`Rootfs`].
         ///
         /// Default: `host`. In JSON: `"host"`, `"host:owned"`, an absolute path, `{"path": ..., "readonly": true}` or
-        /// `{"lower": [...], "upper": ..., "readonly": true}`. Fixed at the start.
+        /// `{"lower": [...], "upper": ..., "readonly": true}`; a directory and layers may have an `idmap`. Fixed at the start.
         /// Source: the kernel's filesystems/overlayfs.
         rootfs: Rootfs = Rootfs::default(), as One<Rootfs>;
         /// What is mounted below `/`, in this order: `source[:target][:rw]`, or objects. See [`Mount`].

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use super::at::At;
 use super::codec::{Bool, Bytes, Codec, Count, FilePath, Mode, Size};
+use super::idmap::MountIdmap;
 use super::json::{self, Json, json, wrong_type};
 use super::shape::{List, Shape};
 use crate::error::Result;
@@ -16,7 +17,8 @@ use crate::volume::check_name;
 ///
 /// As text, `source[:target][:rw]`: a bind mount of an absolute path of the host, recursive, at the same path when no target
 /// is given, read-only unless `rw` stands at the end. Paths with colons need an object. `name:target[:ro]`, without a slash in the
-/// name: a volume, writable unless `ro` stands at the end. In place of `rw` or `ro`, or after it and a comma: `owner=payload`.
+/// name: a volume, writable unless `ro` stands at the end. In place of `rw` or `ro`, or after it and a comma: `owner=payload`,
+/// `idmap=container` or `idmap=host`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
     /// What is mounted.
@@ -28,6 +30,17 @@ pub struct Mount {
     pub readonly: bool,
     /// Of binds and volumes: whose inside is what belongs to the owner of the source. Default: see [`MountOwner`].
     pub owner: Option<MountOwner>,
+    /// Of binds and volumes: what the ids of the file system are inside. Default: that of the container for callers with CAP_SYS_ADMIN of the
+    /// machine, of the host for others. Excludes `owner`. Fixed at the start. Source: mount_setattr(2).
+    ///
+    /// # Errors
+    /// At the start, with field `mounts[i].idmap` (`mounts[i]` by default): Unsupported with EINVAL for a file system that cannot be
+    /// idmapped, which is named, and with EPERM for a mount that is idmapped already on a kernel before 6.15; PermissionDenied with EPERM
+    /// for an ordinary caller, and with EINVAL for ids that the container has not.
+    pub idmap: Option<MountIdmap>,
+    /// Of recursive binds: whether what is mounted below the source is mapped, too, as OCI's `ridmap`; otherwise (OCI's `idmap`) its ids
+    /// stay as they are. Default: true.
+    pub idmap_recursive: bool,
 }
 
 /// `owner` of a mount: whose inside is what belongs to the owner of the source.
@@ -115,26 +128,33 @@ impl Mount {
     /// A read-only recursive bind mount of a path of the host.
     pub fn bind(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
         let kind = MountKind::Bind { source: BindSource::Path(source.into()), recursive: true };
-        Self { kind, target: target.into(), readonly: true, owner: None }
+        Self { kind, target: target.into(), readonly: true, owner: None, idmap: None, idmap_recursive: true }
     }
 
     /// A volume: a named one that stays, or one that goes with the container.
     pub fn volume(name: Option<&str>, target: impl Into<PathBuf>) -> Self {
         let kind = MountKind::Volume { name: name.map(str::to_owned) };
-        Self { kind, target: target.into(), readonly: false, owner: None }
+        Self { kind, target: target.into(), readonly: false, owner: None, idmap: None, idmap_recursive: true }
     }
 
     /// A writable tmpfs without a size of its own.
     pub fn tmpfs(target: impl Into<PathBuf>) -> Self {
         let kind = MountKind::Tmpfs { size: None, mode: None };
-        Self { kind, target: target.into(), readonly: false, owner: None }
+        Self { kind, target: target.into(), readonly: false, owner: None, idmap: None, idmap_recursive: true }
     }
 
     /// The container's own interpreters of binary formats, at the customary place.
     pub fn binfmt_misc<I: IntoIterator<Item = L>, L: Into<OsString>>(register: I) -> Self {
         let register = register.into_iter().map(Into::into).collect();
         let kind = MountKind::BinfmtMisc { register };
-        Self { kind, target: Self::BINFMT_MISC.into(), readonly: false, owner: None }
+        Self {
+            kind,
+            target: Self::BINFMT_MISC.into(),
+            readonly: false,
+            owner: None,
+            idmap: None,
+            idmap_recursive: true,
+        }
     }
 
     /// Where a binfmt_misc is unless its entry says otherwise.
@@ -152,19 +172,28 @@ impl Mount {
         self
     }
 
+    /// The same, with this map of ids.
+    pub fn idmap(mut self, idmap: MountIdmap) -> Self {
+        self.idmap = Some(idmap);
+        self
+    }
+
     /// `source[:target][:rw]`. What makes no sense comes back as the sentence that says why.
     pub(crate) fn parse(text: &OsStr) -> Result<Self, &'static str> {
         let mut parts: Vec<&[u8]> = text.as_bytes().split(|&b| b == b':').collect();
-        let (mut writable, mut owner) = (None, None);
-        let is_word = |word: &[u8]| matches!(word, b"rw" | b"ro" | b"owner=payload");
+        let (mut writable, mut owner, mut idmap) = (None, None, None);
+        let is_word =
+            |word: &[u8]| matches!(word, b"rw" | b"ro" | b"owner=payload" | b"idmap=container" | b"idmap=host");
         if parts.len() > 1
             && let Some(words) = parts.pop_if(|last| last.split(|&b| b == b',').all(is_word))
         {
             for word in words.split(|&b| b == b',') {
                 match word {
                     b"owner=payload" if owner.replace(MountOwner::Payload).is_none() => {}
+                    b"idmap=container" if idmap.replace(MountIdmap::Container).is_none() => {}
+                    b"idmap=host" if idmap.replace(MountIdmap::Host).is_none() => {}
                     b"rw" | b"ro" if writable.replace(word == b"rw").is_none() => {}
-                    _ => return Err("of rw and ro there is one, and each word only once"),
+                    _ => return Err("of rw and ro there is one, and each other word only once"),
                 }
             }
         }
@@ -172,20 +201,29 @@ impl Mount {
         let (source, target) = match parts[..] {
             [source] => (source, source),
             [source, target] => (source, target),
-            _ => return Err("more than source, target and rw"),
+            _ => {
+                return Err(
+                    "more than source, target and words (rw or ro, owner=payload, idmap=container or idmap=host)",
+                );
+            }
         };
         if parts.len() == 2
             && target.starts_with(b"/")
             && let Some(name) = std::str::from_utf8(source).ok().filter(|name| check_name(name).is_ok())
         {
-            return Ok(Self { readonly: writable == Some(false), owner, ..Self::volume(Some(name), path(target)) });
+            return Ok(Self {
+                readonly: writable == Some(false),
+                owner,
+                idmap,
+                ..Self::volume(Some(name), path(target))
+            });
         }
         if !source.starts_with(b"/") || !target.starts_with(b"/") {
             return Err(
-                "source and target have to be absolute paths (or the source the name of a volume), and the last word rw, ro or owner=payload",
+                "source and target have to be absolute paths (or the source the name of a volume), and the last word rw, ro, owner=payload, idmap=container or idmap=host",
             );
         }
-        Ok(Self { readonly: writable != Some(true), owner, ..Self::bind(path(source), path(target)) })
+        Ok(Self { readonly: writable != Some(true), owner, idmap, ..Self::bind(path(source), path(target)) })
     }
 
     /// What stands for text that is no mount until the spec is checked: the whole text as source, no target.
@@ -219,7 +257,20 @@ impl From<String> for Mount {
     }
 }
 
-const KEYS: [&str; 10] = ["source", "fd", "target", "rw", "type", "size", "mode", "recursive", "register", "owner"];
+const KEYS: [&str; 12] = [
+    "source",
+    "fd",
+    "target",
+    "rw",
+    "type",
+    "size",
+    "mode",
+    "recursive",
+    "register",
+    "owner",
+    "idmap",
+    "idmap_recursive",
+];
 const TYPES: [&str; 9] = ["bind", "tmpfs", "volume", "proc", "sysfs", "mqueue", "devpts", "cgroup", "binfmt_misc"];
 
 impl Codec for Mount {
@@ -240,8 +291,8 @@ impl Codec for Mount {
         };
         let fits = |key: &str| match key {
             "source" => kind == "bind" || kind == "volume",
-            "owner" => kind == "bind" || kind == "volume",
-            "fd" | "recursive" => kind == "bind",
+            "owner" | "idmap" => kind == "bind" || kind == "volume",
+            "fd" | "recursive" | "idmap_recursive" => kind == "bind",
             "size" | "mode" => kind == "tmpfs",
             "register" => kind == "binfmt_misc",
             _ => true,
@@ -314,7 +365,9 @@ impl Codec for Mount {
             Some(Json::String(owner)) if owner == "payload" => Some(MountOwner::Payload),
             Some(other) => return Err(wrong_type(&at.key("owner"), "\"payload\"", other)),
         };
-        Ok(Self { kind, target, readonly, owner })
+        let idmap = member("idmap").map(|idmap| MountIdmap::read(idmap, &at.key("idmap"))).transpose()?;
+        let whole = member("idmap_recursive").map(|whole| Bool::read(whole, &at.key("idmap_recursive"))).transpose()?;
+        Ok(Self { kind, target, readonly, owner, idmap, idmap_recursive: whole.unwrap_or(true) })
     }
 
     fn write(value: &Self) -> Json {
@@ -366,13 +419,19 @@ impl Codec for Mount {
         if value.owner.is_some() {
             json["owner"] = "payload".into();
         }
+        if let Some(idmap) = &value.idmap {
+            json["idmap"] = MountIdmap::write(idmap);
+        }
+        if !value.idmap_recursive {
+            json["idmap_recursive"] = false.into();
+        }
         json
     }
 
     fn schema() -> Json {
         json!({"anyOf": [
-            {"type": "string", "pattern": "^(/[^:]*(:/[^:]*)?|[A-Za-z0-9][A-Za-z0-9_.-]*:/[^:]*)(:(rw|ro|owner=payload)(,(rw|ro|owner=payload))?)?$",
-                "description": "source[:target][:rw], or name:target[:ro] for a volume; also ,owner=payload"},
+            {"type": "string", "pattern": "^(/[^:]*(:/[^:]*)?|[A-Za-z0-9][A-Za-z0-9_.-]*:/[^:]*)(:(rw|ro|owner=payload|idmap=container|idmap=host)(,(rw|ro|owner=payload|idmap=container|idmap=host))*)?$",
+                "description": "source[:target][:rw], or name:target[:ro] for a volume; also ,owner=payload and ,idmap=container or ,idmap=host"},
             {"type": "object", "additionalProperties": false, "properties": {
                 "type": {"enum": TYPES, "default": "bind"},
                 "source": {"$ref": "#/$defs/path", "description": "of type volume its name; without one it goes with the container"},
@@ -384,6 +443,9 @@ impl Codec for Mount {
                 "mode": Mode::schema(),
                 "owner": {"enum": ["payload"],
                     "description": "of bind and volume: the source's owner is the main process inside"},
+                "idmap": MountIdmap::schema(),
+                "idmap_recursive": {"type": "boolean", "default": true,
+                    "description": "of bind: whether what is mounted below the source is mapped, too"},
                 "register": {"type": "array", "items": Bytes::schema(),
                     "description": "of binfmt_misc: lines :name:type:offset:magic:mask:interpreter:flags"},
             }},

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::at::At;
 use super::codec::{Bool, Codec, FilePath};
+use super::idmap::MountIdmap;
 use super::json::{self, Json, json, wrong_type};
 use super::shape::{List, Shape};
 use crate::error::Result;
@@ -17,6 +18,12 @@ pub struct Rootfs {
     pub kind: RootfsKind,
     /// Whether nothing below `/` can be written but what is mounted there. Default: false.
     pub readonly: bool,
+    /// Of a directory and of layers: what the ids of their file systems are inside, for all layers the same; of a directory with what is
+    /// mounted below it. Default: as for [`mounts`](super::Mount::idmap). Fixed at the start.
+    ///
+    /// # Errors
+    /// Those of [`Mount::idmap`](super::Mount::idmap), with field `rootfs.idmap`, and for ordinary callers `rootfs.idmap`.
+    pub idmap: Option<MountIdmap>,
 }
 
 /// The kinds of root file systems.
@@ -44,7 +51,7 @@ pub enum RootfsKind {
 
 impl From<RootfsKind> for Rootfs {
     fn from(kind: RootfsKind) -> Self {
-        Self { kind, readonly: false }
+        Self { kind, readonly: false, idmap: None }
     }
 }
 
@@ -87,9 +94,9 @@ impl Codec for Rootfs {
             *value = PathBuf::from(text).into();
             return Ok(());
         }
-        let members = json::members(json, at, expected, &["path", "lower", "upper", "readonly"])?;
-        let [path, lower, upper, readonly] =
-            ["path", "lower", "upper", "readonly"].map(|key| json::member(members, key));
+        let members = json::members(json, at, expected, &["path", "lower", "upper", "readonly", "idmap"])?;
+        let [path, lower, upper, readonly, idmap] =
+            ["path", "lower", "upper", "readonly", "idmap"].map(|key| json::member(members, key));
         match (path, lower, upper) {
             (Some(_), Some(_), _) | (Some(_), _, Some(_)) => {
                 return Err(at.error("path excludes lower and upper").with_hint("layers are lower and upper alone"));
@@ -106,32 +113,42 @@ impl Codec for Rootfs {
                 *value = RootfsKind::Layers { lower, upper }.into();
             }
             (None, None, Some(_)) => return Err(at.key("upper").error("needs lower")),
-            (None, None, None) if readonly.is_none() => return Err(wrong_type(at, expected, json)),
+            (None, None, None) if readonly.is_none() && idmap.is_none() => return Err(wrong_type(at, expected, json)),
             (None, None, None) => {}
         }
         if let Some(readonly) = readonly {
             value.readonly = Bool::read(readonly, &at.key("readonly"))?;
         }
+        if let Some(idmap) = idmap {
+            value.idmap = Some(MountIdmap::read(idmap, &at.key("idmap"))?);
+        }
         Ok(())
     }
 
     fn write(value: &Self) -> Json {
-        let path = match &value.kind {
-            RootfsKind::Host => "host".into(),
-            RootfsKind::HostOwned => "host:owned".into(),
-            RootfsKind::Directory(path) => FilePath::write(path),
+        let mut object = match &value.kind {
+            RootfsKind::Host => json!({"path": "host"}),
+            RootfsKind::HostOwned => json!({"path": "host:owned"}),
+            RootfsKind::Directory(path) => json!({"path": FilePath::write(path)}),
             RootfsKind::Layers { lower, upper } => {
                 let mut layers = json!({"lower": lower.iter().map(FilePath::write).collect::<Json>()});
                 if let Some(upper) = upper {
                     layers["upper"] = FilePath::write(upper);
                 }
-                if value.readonly {
-                    layers["readonly"] = true.into();
-                }
-                return layers;
+                layers
             }
         };
-        if value.readonly { json!({"path": path, "readonly": true}) } else { path }
+        if value.readonly {
+            object["readonly"] = true.into();
+        }
+        if let Some(idmap) = &value.idmap {
+            object["idmap"] = MountIdmap::write(idmap);
+        }
+        match &value.kind {
+            RootfsKind::Layers { .. } => object,
+            _ if value.readonly || value.idmap.is_some() => object,
+            _ => object["path"].take(),
+        }
     }
 
     fn schema() -> Json {
@@ -141,11 +158,13 @@ impl Codec for Rootfs {
             {"type": "object", "additionalProperties": false, "properties": {
                 "path": {"anyOf": [{"enum": ["host", "host:owned"]}, {"$ref": "#/$defs/path"}]},
                 "readonly": {"type": "boolean", "default": false},
+                "idmap": MountIdmap::schema(),
             }},
             {"type": "object", "additionalProperties": false, "required": ["lower"], "properties": {
                 "lower": {"type": "array", "items": {"$ref": "#/$defs/path"}, "minItems": 1, "description": "topmost first"},
                 "upper": {"anyOf": [{"$ref": "#/$defs/path"}, {"type": "null"}]},
                 "readonly": {"type": "boolean", "default": false},
+                "idmap": MountIdmap::schema(),
             }},
         ]})
     }

@@ -61,10 +61,10 @@ fn cases() -> Vec<Case> {
         case("hosts", json!({"db": "::1"}), |s| s.host("db", "::1"), json!({"db": 1}), ("hosts.db", "expected text")),
         case(
             "rootfs",
-            json!({"lower": ["/b", "/a"], "upper": "/u", "readonly": true}),
+            json!({"lower": ["/b", "/a"], "upper": "/u", "readonly": true, "idmap": "host"}),
             |s| {
                 let kind = RootfsKind::Layers { lower: vec!["/b".into(), "/a".into()], upper: Some("/u".into()) };
-                s.rootfs(Rootfs { kind, readonly: true })
+                s.rootfs(Rootfs { kind, readonly: true, idmap: Some(MountIdmap::Host) })
             },
             json!({"path": "/a", "readOnly": true}),
             ("rootfs.readOnly", "did you mean \"readonly\"?"),
@@ -80,6 +80,9 @@ fn cases() -> Vec<Case> {
                 {"type": "volume", "target": "/g"},
                 {"source": "/a", "target": "/h", "rw": true, "owner": "payload"},
                 {"type": "volume", "source": "data", "target": "/i", "rw": false, "owner": "payload"},
+                {"source": "/a", "target": "/j", "idmap": "host"},
+                {"source": "/a", "target": "/k", "idmap": {"uid": [[0, 1000, 1]], "gid": [[0, 5, 2]]}, "idmap_recursive": false},
+                {"type": "volume", "source": "data", "target": "/l", "idmap": "container"},
                 {"type": "sysfs", "target": "/e"},
                 {"type": "proc", "target": "/proc", "rw": false},
                 {"type": "binfmt_misc", "target": "/proc/sys/fs/binfmt_misc", "register": [":a:E::a::/bin/cat:"]},
@@ -97,6 +100,15 @@ fn cases() -> Vec<Case> {
                     .mount(Mount::volume(None, "/g"))
                     .mount("/a:/h:rw,owner=payload")
                     .mount(Mount { readonly: true, ..Mount::volume(Some("data"), "/i").owner(MountOwner::Payload) })
+                    .mount("/a:/j:idmap=host")
+                    .mount(Mount {
+                        idmap_recursive: false,
+                        ..Mount::bind("/a", "/k").idmap(MountIdmap::Explicit {
+                            uid: vec![IdRange { inside: 0, outside: 1000, count: 1 }],
+                            gid: vec![IdRange { inside: 0, outside: 5, count: 2 }],
+                        })
+                    })
+                    .mount("data:/l:rw,idmap=container")
                     .mount(Mount { kind: MountKind::Sysfs, ..Mount::bind("", "/e") })
                     .mount(Mount { kind: MountKind::Proc, ..Mount::bind("", "/proc") })
                     .mount(Mount::binfmt_misc([":a:E::a::/bin/cat:"]))
@@ -629,6 +641,19 @@ fn wrong_json_is_refused_with_its_place() {
         (r#"{"mounts": [{"source": "/a", "owner": "root"}]}"#, "mounts[0].owner: expected \"payload\""),
         (r#"{"mounts": [{"source": "/a", "owner": 0}]}"#, "mounts[0].owner: expected"),
         (r#"{"mounts": [{"type": "tmpfs", "target": "/a", "owner": "payload"}]}"#, "mounts[0].owner: a mount of type"),
+        (r#"{"mounts": [{"type": "tmpfs", "target": "/a", "idmap": "host"}]}"#, "mounts[0].idmap: a mount of type"),
+        (
+            r#"{"mounts": [{"type": "volume", "target": "/a", "idmap_recursive": true}]}"#,
+            "mounts[0].idmap_recursive: a mount of type",
+        ),
+        (r#"{"mounts": [{"source": "/a", "idmap": "keep-id"}]}"#, "mounts[0].idmap: expected container, host"),
+        (r#"{"mounts": [{"source": "/a", "idmap": "0 1"}]}"#, "mounts[0].idmap[0]: \"0 1\" is not three numbers"),
+        (r#"{"mounts": [{"source": "/a", "idmap": {"uid": "0 0 1"}}]}"#, "mounts[0].idmap: has uid but no gid"),
+        (
+            r#"{"mounts": [{"source": "/a", "idmap": {"uid": [[0, 0, 4294967296]], "gid": []}}]}"#,
+            "mounts[0].idmap.uid[0]: expected",
+        ),
+        (r#"{"rootfs": {"path": "/a", "idmap": 5}}"#, "rootfs.idmap: expected container, host"),
         (r#"{"mounts": [{"target": "/a", "type": "tmpfs", "register": []}]}"#, "mounts[0].register: a mount of type"),
         (r#"{"mounts": [{"type": "binfmt_misc", "register": [1]}]}"#, "mounts[0].register[0]: expected text"),
         (
@@ -712,7 +737,7 @@ fn merging_layers() {
     let mut spec = Spec::new().memory(1 << 20).env("A", "1").argv(["a", "b"]).rootfs("/a");
     spec.merge_json(r#"{"env": {"B": "2", "A": null}, "argv": ["c"], "rootfs": {"readonly": true}, "pids": 5}"#)
         .unwrap();
-    let rootfs = Rootfs { kind: RootfsKind::Directory("/a".into()), readonly: true };
+    let rootfs = Rootfs { kind: RootfsKind::Directory("/a".into()), readonly: true, idmap: None };
     let merged = Spec::new().memory(1 << 20).env("B", "2").env_remove("A").argv(["c"]).rootfs(rootfs).pids(5);
     assert_eq!(spec, merged);
     assert!(spec.merge_json(r#"{"pids": 6, "nice": "x"}"#).is_err());
@@ -918,10 +943,14 @@ fn mount() -> impl Strategy<Value = Mount> {
         Just(MountKind::Cgroup),
         collection::vec(bytes(), 0..3).prop_map(|register| MountKind::BinfmtMisc { register }),
     ];
-    (kind, path(), any::<bool>(), any::<bool>()).prop_map(|(kind, target, readonly, owned)| {
-        let owner = (owned && matches!(kind, MountKind::Bind { .. })).then_some(MountOwner::Payload);
-        Mount { kind, target, readonly, owner }
-    })
+    (kind, path(), any::<bool>(), any::<bool>(), option::of(mount_idmap())).prop_map(
+        |(kind, target, readonly, owned, idmap)| {
+            let bind = matches!(kind, MountKind::Bind { .. });
+            let owner = (owned && bind).then_some(MountOwner::Payload);
+            let idmap = idmap.filter(|_| bind);
+            Mount { kind, target, readonly, owner, idmap, idmap_recursive: !(bind && owned) }
+        },
+    )
 }
 
 fn rootfs() -> impl Strategy<Value = Rootfs> {
@@ -932,7 +961,11 @@ fn rootfs() -> impl Strategy<Value = Rootfs> {
         (collection::vec(path(), 0..3), option::of(path()))
             .prop_map(|(lower, upper)| RootfsKind::Layers { lower, upper }),
     ];
-    (kind, any::<bool>()).prop_map(|(kind, readonly)| Rootfs { kind, readonly })
+    (kind, any::<bool>(), option::of(mount_idmap())).prop_map(|(kind, readonly, idmap)| Rootfs {
+        kind,
+        readonly,
+        idmap,
+    })
 }
 
 fn namespaces() -> impl Strategy<Value = BTreeMap<NamespaceKind, NamespaceSource>> {
@@ -947,11 +980,20 @@ fn namespaces() -> impl Strategy<Value = BTreeMap<NamespaceKind, NamespaceSource
     collection::btree_map(prop::sample::select(NamespaceKind::ALL.to_vec()), source, 0..4)
 }
 
+fn ranges() -> impl Strategy<Value = Vec<IdRange>> {
+    let range = any::<(u32, u32, u32)>().prop_map(|(inside, outside, count)| IdRange { inside, outside, count });
+    collection::vec(range, 0..4)
+}
+
+fn mount_idmap() -> impl Strategy<Value = MountIdmap> {
+    prop_oneof![
+        Just(MountIdmap::Container),
+        Just(MountIdmap::Host),
+        (ranges(), ranges()).prop_map(|(uid, gid)| MountIdmap::Explicit { uid, gid }),
+    ]
+}
+
 fn idmap() -> impl Strategy<Value = Idmap> {
-    let ranges = || {
-        let range = any::<(u32, u32, u32)>().prop_map(|(inside, outside, count)| IdRange { inside, outside, count });
-        collection::vec(range, 0..4)
-    };
     prop_oneof![
         Just(Idmap::Auto),
         Just(Idmap::Host),

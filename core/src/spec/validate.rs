@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::at::At;
 use super::{
-    BindSource, Capabilities, File, IdOrName, IdRange, Idmap, IoPriority, Landlock, Mount, MountKind, NamespaceKind,
-    NamespaceSource, Net, Resource, Rlimit, RootfsKind, Scheduler, Seccomp, Securebits, Spec, Stdio, Terminal,
-    TimeOffsets, UserSpec, net, signal, sysctl,
+    BindSource, Capabilities, File, IdOrName, IdRange, Idmap, IoPriority, Landlock, Mount, MountIdmap, MountKind,
+    NamespaceKind, NamespaceSource, Net, Resource, Rlimit, RootfsKind, Scheduler, Seccomp, Securebits, Spec, Stdio,
+    Terminal, TimeOffsets, UserSpec, net, signal, sysctl,
 };
 use crate::command::Command;
 use crate::error::{Error, Result};
@@ -132,6 +132,14 @@ impl Spec {
 
     fn validate_rootfs(&self) -> Result<()> {
         let at = At::Field("rootfs");
+        if let Some(idmap) = &self.rootfs.idmap {
+            let at = at.key("idmap");
+            if matches!(self.rootfs.kind, RootfsKind::Host | RootfsKind::HostOwned) {
+                let error = at.error("only a directory or layers have one");
+                return Err(error.with_hint("\"host:owned\" is the host's tree with the container's map"));
+            }
+            own_idmap(&at, idmap)?;
+        }
         match &self.rootfs.kind {
             RootfsKind::Host | RootfsKind::HostOwned => Ok(()),
             RootfsKind::Directory(path) => {
@@ -900,6 +908,7 @@ fn validate_mounts(mounts: &[Mount]) -> Result<()> {
         if mount.owner.is_some() && !matches!(mount.kind, MountKind::Bind { .. } | MountKind::Volume { .. }) {
             return Err(at.key("owner").error("only a bind or a volume has one"));
         }
+        mount_idmap(&at, mount)?;
         let target_at = at.key("target");
         let target = inside(&target_at, &mount.target)?;
         if target == b"/" {
@@ -1007,11 +1016,35 @@ fn validate_files(files: &BTreeMap<PathBuf, File>, mounts: &[Mount]) -> Result<(
 
 fn validate_idmap(idmap: &Idmap) -> Result<()> {
     let Idmap::Explicit { uid, gid } = idmap else { return Ok(()) };
-    let at = At::Field("idmap");
-    for (key, ranges) in [("uid", uid), ("gid", gid)] {
-        validate_ranges(&at.key(key), ranges)?;
+    validate_sides(&At::Field("idmap"), uid, gid)
+}
+
+fn validate_sides(at: &At, uid: &[IdRange], gid: &[IdRange]) -> Result<()> {
+    validate_ranges(&at.key("uid"), uid)?;
+    validate_ranges(&at.key("gid"), gid)
+}
+
+fn mount_idmap(at: &At, mount: &Mount) -> Result<()> {
+    let recursive = matches!(mount.kind, MountKind::Bind { recursive: true, .. });
+    if !mount.idmap_recursive && !recursive {
+        return Err(at.key("idmap_recursive").error("only a recursive bind has what is mounted below it"));
     }
-    Ok(())
+    let Some(idmap) = &mount.idmap else { return Ok(()) };
+    let at = at.key("idmap");
+    if !matches!(mount.kind, MountKind::Bind { .. } | MountKind::Volume { .. }) {
+        return Err(at.error("only a bind or a volume has one"));
+    }
+    if mount.owner.is_some() {
+        return Err(at.error("excludes owner, which is a map already"));
+    }
+    own_idmap(&at, idmap)
+}
+
+fn own_idmap(at: &At, idmap: &MountIdmap) -> Result<()> {
+    match idmap {
+        MountIdmap::Explicit { uid, gid } => validate_sides(at, uid, gid),
+        MountIdmap::Container | MountIdmap::Host => Ok(()),
+    }
 }
 
 fn validate_ranges(at: &At, ranges: &[IdRange]) -> Result<()> {
@@ -1473,7 +1506,7 @@ mod tests {
 
     #[test]
     fn mounts() {
-        refused(spec().mount("/a:/b:rw:x"), "mounts[0]", "more than source, target and rw");
+        refused(spec().mount("/a:/b:rw:x"), "mounts[0]", "more than source, target and words");
         refused(spec().mount("./data:/b"), "mounts[0]", "absolute");
         refused(spec().mount("/a:/b:rx"), "mounts[0]", "more than");
         refused(spec().mount("/a:RW"), "mounts[0]", "absolute");
@@ -1571,6 +1604,38 @@ mod tests {
     fn id_maps() {
         let range = |inside, outside, count| IdRange { inside, outside, count };
         let map = |uid: Vec<IdRange>| spec().idmap(Idmap::Explicit { uid, gid: vec![range(0, 0, 1)] });
+        let own = |uid: Vec<IdRange>| MountIdmap::Explicit { uid, gid: vec![range(0, 0, 1)] };
+        let of_mount = |uid: Vec<IdRange>| spec().mount(Mount::bind("/a", "/b").idmap(own(uid)));
+        for (ranges, field, has) in [
+            (vec![], "", "no range"),
+            (vec![range(0, 0, 0)], "[0]", "count is 0"),
+            (vec![range(1, 0, u32::MAX)], "[0]", "inside"),
+            (vec![range(0, u32::MAX, 1)], "[0]", "outside"),
+            (vec![range(0, 100, 10), range(9, 200, 1)], "[1]", "overlaps [0] inside, from id 9"),
+            (vec![range(5, 100, 10), range(0, 109, 2)], "[1]", "overlaps [0] outside, from id 109"),
+            ((0..341).map(|i| range(i, i, 1)).collect(), "", "340"),
+        ] {
+            refused(of_mount(ranges.clone()), &format!("mounts[0].idmap.uid{field}"), has);
+            let mut image = spec().rootfs("/srv/image");
+            image.rootfs.idmap = Some(own(ranges));
+            refused(image, &format!("rootfs.idmap.uid{field}"), has);
+        }
+        let empty = MountIdmap::Explicit { uid: vec![range(0, 0, 1)], gid: vec![] };
+        refused(spec().mount(Mount::volume(None, "/b").idmap(empty)), "mounts[0].idmap.gid", "no range");
+        let host = || Some(MountIdmap::Host);
+        refused(
+            spec().mount(Mount { idmap: host(), ..Mount::tmpfs("/b") }),
+            "mounts[0].idmap",
+            "only a bind or a volume",
+        );
+        refused(spec().mount("/a:/b:owner=payload,idmap=host"), "mounts[0].idmap", "excludes owner");
+        refused(spec().mount("/a:/b:idmap=host,idmap=host"), "mounts[0]", "only once");
+        refused(spec().mount("/a:/b:idmap=auto"), "mounts[0]", "idmap=container");
+        let top = |mount: Mount| spec().mount(Mount { idmap_recursive: false, ..mount });
+        refused(top(Mount::volume(None, "/b")), "mounts[0].idmap_recursive", "recursive bind");
+        let mut owned = spec().rootfs("host:owned");
+        owned.rootfs.idmap = host();
+        refused(owned, "rootfs.idmap", "directory or layers");
         refused(map(vec![]), "idmap.uid", "no range");
         refused(map(vec![range(0, 0, 0)]), "idmap.uid[0]", "count is 0");
         refused(map(vec![range(1, 0, u32::MAX)]), "idmap.uid[0]", "inside");

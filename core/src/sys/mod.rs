@@ -10,6 +10,8 @@ pub(crate) mod calls;
 pub(crate) mod fs;
 /// Loop devices.
 pub(crate) mod loopdev;
+/// What a mount is, and mounts with other ids.
+pub(crate) mod mount;
 /// Namespace descriptors.
 pub(crate) mod nsfs;
 /// Process descriptors.

@@ -1,6 +1,6 @@
 //! Structs that are passed as they lie in memory.
 
-use crate::proto::{Header, IdmapEntry, Op, OwnerEntry, Request};
+use crate::proto::{Header, IdmapEntry, Op, OwnMapEntry, Request};
 
 /// # Safety
 /// Every byte of it is initialised: what would be padding is a field.
@@ -14,7 +14,7 @@ macro_rules! plain {
     )*};
 }
 
-plain!(Header, IdmapEntry, Op, OwnerEntry, Request);
+plain!(Header, IdmapEntry, Op, OwnMapEntry, Request);
 
 pub(crate) fn bytes_of<T: Plain>(value: &T) -> &[u8] {
     // SAFETY: all bytes of a `Plain` are initialised, and they live as long as the value.

@@ -89,6 +89,7 @@ fn outer<'a>(watch: &'a dyn Watch) -> Result<Side<'a>> {
             disk: None,
             namespaces: &[],
             pod: None,
+            users: &[],
             listeners: &[],
         }
         .send(

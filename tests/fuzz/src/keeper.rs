@@ -25,8 +25,8 @@ mod interp;
 #[path = "../../../core/keeper/nr.rs"]
 mod nr;
 #[allow(dead_code, clippy::all, reason = "as in the keeper")]
-#[path = "../../../core/keeper/owners.rs"]
-mod owners;
+#[path = "../../../core/keeper/own_maps.rs"]
+mod own_maps;
 #[allow(dead_code, clippy::all, reason = "as in the keeper")]
 #[path = "../../../core/keeper/proto.rs"]
 mod proto;
@@ -92,7 +92,7 @@ pub fn plan(bytes: &[u8]) {
                 plan.run(usize::from(which) % section::COUNT);
             }
             6 => {
-                let _ = owners::idmap(&plan);
+                let _ = own_maps::make(&plan);
             }
             7 => role::start(&plan),
             8 => role::join(&plan, how[1] & 1 != 0),

@@ -9,7 +9,7 @@ pub(crate) mod facts;
 mod fork;
 mod keeper;
 /// Device nodes for containers.
-mod nodes;
+pub(crate) mod nodes;
 /// Mounts that belong to the payload.
 mod owner;
 mod pool;
@@ -23,7 +23,8 @@ pub(crate) use keeper::{Detached, Keeper, Shared, Times};
 pub(crate) use nodes::taps;
 pub(crate) use pool::{acquire, keepers, start_detached};
 pub(crate) use request::{
-    Attend, OfPod, Outcome, PlanFile, Request, check_open, duplicate, explain_failure, open_stream_file, wait_started,
+    Attend, OfPod, Outcome, PlanFile, Request, check_open, duplicate, explain_failure, idmap, open_stream_file,
+    wait_started,
 };
 pub(crate) use scope::place;
 

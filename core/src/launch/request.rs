@@ -95,7 +95,7 @@ fn open_tree(fd: RawFd, path: &CString, flags: i32) -> Result<OwnedFd> {
 }
 
 /// The ids of a user namespace for what a detached mount shows.
-fn idmap(tree: BorrowedFd<'_>, user: BorrowedFd<'_>, recursive: bool) -> std::result::Result<(), i32> {
+pub(crate) fn idmap(tree: BorrowedFd<'_>, user: BorrowedFd<'_>, recursive: bool) -> std::result::Result<(), i32> {
     const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
     // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
     let attr = [MOUNT_ATTR_IDMAP, 0, 0, user.as_raw_fd() as u64];

@@ -17,6 +17,8 @@ pub(crate) mod env;
 pub(crate) mod exec;
 /// What plans are made from besides the spec.
 pub(crate) mod facts;
+/// Device nodes of a running container.
+pub(crate) mod nodes;
 /// Mounts with ids of their own.
 pub(crate) mod owner;
 /// From a fresh child to the program.

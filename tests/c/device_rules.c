@@ -38,7 +38,7 @@ int main(void)
         ok(0, "start");
         return done();
     }
-    ok(failed(add(NULL), RINGFENCE_KIND_INVALID_ARGUMENT, "device"), "no device");
+    ok(failed(add(NULL), RINGFENCE_KIND_INVALID_ARGUMENT, NULL), "no device");
     ok(failed(ringfence_container_add_device(NULL, "/dev/full:/dev/f", &err), RINGFENCE_KIND_INVALID_ARGUMENT, NULL), "no container");
     ok(failed(add("full"), RINGFENCE_KIND_INVALID_SPEC, "devices[0]"), "no path");
     ok(failed(add("/dev/full:/dev/null"), RINGFENCE_KIND_INVALID_SPEC, root ? "devices[1].target" : "devices[0].target"), "one of its own");
@@ -48,7 +48,7 @@ int main(void)
     ok(inside("echo mine >/dev/mine") == 0, "a file of its own");
     ok(failed(add("/dev/full:/dev/mine"), RINGFENCE_KIND_ALREADY_EXISTS, root ? "devices[2].target" : "devices[1].target"), "not covered");
     ok(failed(ringfence_container_remove_device(container, "/dev/mine", &err), RINGFENCE_KIND_NOT_FOUND, "target"), "not taken away");
-    ok(failed(ringfence_container_remove_device(container, NULL, &err), RINGFENCE_KIND_INVALID_ARGUMENT, "target"), "no target");
+    ok(failed(ringfence_container_remove_device(container, NULL, &err), RINGFENCE_KIND_INVALID_ARGUMENT, NULL), "no target");
     ok(ringfence_container_remove_device(container, "/dev/a/f", &err) == 0, "remove");
     ok(inside("test ! -e /dev/a/f") == 0, "gone");
     if (root) {

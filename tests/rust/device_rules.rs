@@ -1,6 +1,6 @@
 //! Rules about devices, and devices that come and go while a container runs.
 //!
-//! tests/run: timeout=180 vm=root
+//! tests/run: timeout=180 as=root,user vm=root
 
 use std::process;
 
@@ -172,6 +172,11 @@ fn devices_come_and_go() {
         first.kill().unwrap();
         c.close(None).unwrap();
         assert_eq!(c.add_device("/dev/full:/dev/x").unwrap_err().kind(), ErrorKind::Closed);
+        // Its keeper holds the name until it has left.
+        until("the name is free", || {
+            ringfence::gc().unwrap();
+            Container::by_name(&name).is_err_and(|e| e.kind() == ErrorKind::NotFound)
+        });
     }
 }
 

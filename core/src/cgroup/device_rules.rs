@@ -23,6 +23,8 @@ use crate::sys::bpf::{self, Insn};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceRules {
     list: Vec<DeviceRule>,
+    /// Those of them that somebody asked to have allowed.
+    asked: Vec<DeviceRule>,
     /// The field of the spec that wants them. `None`: they are what every container has, and a group that cannot have them
     /// does without.
     field: Option<String>,
@@ -73,19 +75,32 @@ impl DeviceRules {
             }
             list.push(numbers.rule(true, *access));
         }
+        let first = standard().len();
+        let asked = list[first..].iter().filter(|rule| rule.allow).copied().collect();
         // What stands before a rule about everything does not matter.
         let last = list.iter().rposition(is_about_everything);
         list.drain(..last.unwrap_or(0));
-        Self { list, field }
+        Self { list, asked, field }
     }
 
     /// For a group in which others are to have rules.
     pub fn everything() -> Self {
-        Self { list: vec![DeviceRule::allow(DeviceKind::All, None, None, DeviceAccess::ALL)], field: None }
+        let all = DeviceRule::allow(DeviceKind::All, None, None, DeviceAccess::ALL);
+        Self { list: vec![all], asked: Vec::new(), field: None }
     }
 
     fn denies_nothing(&self) -> bool {
         self.list.iter().all(|rule| rule.allow) && self.list.first().is_some_and(is_about_everything)
+    }
+
+    /// Whether somebody asked for it to be allowed.
+    fn asks(&self, which: Which, access: DeviceAccess) -> bool {
+        self.asked.iter().any(|rule| {
+            let about = Which { kind: which.kind, major: rule.major, minor: rule.minor };
+            rule.access.contains(access)
+                && (rule.kind == DeviceKind::All || rule.kind == which.kind)
+                && about.both(which).is_some()
+        })
     }
 
     pub fn field(&self) -> Option<&str> {
@@ -235,6 +250,26 @@ impl Default for Excepted {
     }
 }
 
+const ALLOW: &str = "devices.allow";
+const DENY: &str = "devices.deny";
+
+/// What is written to one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// It becomes the default, without exceptions.
+    Everything,
+    Of(Which, DeviceAccess),
+}
+
+impl std::fmt::Display for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Everything => f.write_str("a"),
+            Self::Of(which, access) => write!(f, "{which} {access}"),
+        }
+    }
+}
+
 /// The state of a group of v1: a default, and what is not as that.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Exceptions {
@@ -283,32 +318,31 @@ impl Exceptions {
     }
 
     /// The file to write to, and the lines, that lead here from what was before; `None` is a new group, which is as the one above.
-    fn writes(&self, before: Option<&Self>) -> Vec<(&'static str, String)> {
+    fn writes(&self, before: Option<&Self>) -> Vec<(&'static str, Line)> {
         let (to_default, from_default) = match self.allow {
-            true => ("devices.allow", "devices.deny"),
-            false => ("devices.deny", "devices.allow"),
+            true => (ALLOW, DENY),
+            false => (DENY, ALLOW),
         };
-        let line = |which: &Which, access: DeviceAccess| format!("{which} {access}");
         let mut out = Vec::new();
         let former = match before {
             Some(before) if before.allow == self.allow => before.list.clone(),
             // The groups above have to allow everything for it, and a new group has what they have.
             None if self.allow => BTreeMap::new(),
             _ => {
-                out.push((to_default, "a".to_owned()));
+                out.push((to_default, Line::Everything));
                 BTreeMap::new()
             }
         };
         for (which, excepted) in &self.list {
             let more = excepted.0.without(former.get(which).copied().unwrap_or_default().0);
             if !more.is_empty() {
-                out.push((from_default, line(which, more)));
+                out.push((from_default, Line::Of(*which, more)));
             }
         }
         for (which, excepted) in &former {
             let less = excepted.0.without(self.list.get(which).copied().unwrap_or_default().0);
             if !less.is_empty() {
-                out.push((to_default, line(which, less)));
+                out.push((to_default, Line::Of(*which, less)));
             }
         }
         out
@@ -380,28 +414,40 @@ fn attach(group: BorrowedFd<'_>, rules: &DeviceRules, new: bool) -> Result<(), i
 }
 
 /// The files of v1 in a group and, where its processes are in one inside, in that.
-fn write_v1(part: &V1Part, name: &str, writes: &[(&'static str, String)], rules: &DeviceRules) -> Result<()> {
+fn write_v1(part: &V1Part, name: &str, writes: &[(&'static str, Line)], rules: &DeviceRules) -> Result<()> {
     let leaf = part.leaf.then(|| format!("{name}/{}", sub::PAYLOAD));
     for (file, line) in writes {
         for group in [name].into_iter().chain(leaf.as_deref()) {
             let path = format!("{group}/{file}");
-            match file::write(&part.parent.dir, &path, line) {
-                Ok(()) => {}
-                // The group above does not allow what every container may have: then nobody has it here.
-                Err(Errno::EPERM) if *file == "devices.allow" && rules.field.is_none() => {}
-                Err(e) => {
-                    let error = failed_at("write", e, &part.parent.path.join(&path)).with_detail(line.clone());
-                    return Err(rules.error(match e {
-                        Errno::EPERM if *file == "devices.allow" => {
+            let write = |line: &Line| {
+                file::write(&part.parent.dir, &path, &line.to_string()).map_err(|e| {
+                    let error = failed_at("write", e, &part.parent.path.join(&path)).with_detail(line.to_string());
+                    rules.error(match e {
+                        Errno::EPERM if *file == ALLOW => {
                             error.with_hint("the groups above do not allow it: see devices.list in them")
                         }
                         Errno::EINVAL => {
                             error.with_hint("cgroup v1 changes the default only of groups without groups in them")
                         }
                         _ => error,
-                    }));
+                    })
+                })
+            };
+            let Err(error) = write(line) else { continue };
+            // The group above allows a part of it, or nothing. What nobody asked for is had as far as it goes, as in a v2 tree.
+            let Line::Of(which, access) = line else { return Err(error) };
+            if error.errno() != libc::EPERM || *file != ALLOW {
+                return Err(error);
+            }
+            for one in [DeviceAccess::READ, DeviceAccess::WRITE, DeviceAccess::MKNOD] {
+                if access.contains(one)
+                    && let Err(error) = write(&Line::Of(*which, one))
+                    && rules.asks(*which, one)
+                {
+                    return Err(error);
                 }
             }
+            // An open for both takes one exception that has both, which the kernel makes of these two.
         }
     }
     Ok(())
@@ -582,14 +628,15 @@ mod tests {
     }
 
     /// A group of v1 to which lines are written.
-    fn write(state: &mut Exceptions, writes: &[(&str, String)]) {
+    fn write(state: &mut Exceptions, writes: &[(&str, Line)]) {
         for (file, line) in writes {
-            let allow = *file == "devices.allow";
-            if line == "a" {
+            let allow = *file == ALLOW;
+            let text = line.to_string();
+            if text == "a" {
                 *state = Exceptions { allow, list: BTreeMap::new() };
                 continue;
             }
-            let rule: DeviceRule = line.parse().unwrap();
+            let rule: DeviceRule = text.parse().unwrap();
             let which = Which { kind: rule.kind, major: rule.major, minor: rule.minor };
             if allow != state.allow {
                 let access = state.list.entry(which).or_default();
@@ -672,10 +719,7 @@ mod tests {
         let lines = |rules: &DeviceRules, before: Option<&DeviceRules>| -> Vec<String> {
             let before = before.map(|before| before.exceptions().unwrap());
             let writes = rules.exceptions().unwrap().writes(before.as_ref());
-            writes
-                .into_iter()
-                .map(|(file, line)| format!("{}{line}", if file == "devices.allow" { '+' } else { '-' }))
-                .collect()
+            writes.into_iter().map(|(file, line)| format!("{}{line}", if file == ALLOW { '+' } else { '-' })).collect()
         };
         let standard = of(&[], &[]);
         assert_eq!(

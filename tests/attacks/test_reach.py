@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ringfence
 from launchers import IS_ROOT, Root, careless, contained
+
+import ringfence
 
 
 @pytest.fixture

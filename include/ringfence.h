@@ -945,6 +945,26 @@ int ringfence_container_detach_device(const ringfence_container *container,
                                       ringfence_error **err);
 
 /**
+ * Gives the container a device of the host while it runs: a node in its /dev, and the rule that allows it. `device` is a value of the
+ * field "devices": "PATH[:TARGET][:ACCESS]", or the JSON of an object.
+ *
+ * All of it or nothing; no symlink that the container has put in its /dev is followed. Fails as a start with that entry does, with
+ * RINGFENCE_KIND_ALREADY_EXISTS (field "devices[N].target") when something is there, with RINGFENCE_KIND_PERMISSION_DENIED for an access
+ * without "r" or "w" without CAP_SYS_ADMIN, and with RINGFENCE_KIND_CLOSED.
+ */
+int ringfence_container_add_device(const ringfence_container *container,
+                                   const char *device,
+                                   ringfence_error **err);
+
+/**
+ * Takes a device away that the field "devices" or ringfence_container_add_device() gave it, by its path inside. What has it open keeps
+ * it. Fails with RINGFENCE_KIND_NOT_FOUND (field "target") for what was not given so.
+ */
+int ringfence_container_remove_device(const ringfence_container *container,
+                                      const char *target,
+                                      ringfence_error **err);
+
+/**
  * Reads a file as the container sees it, with the rights of its root, below its root whatever links it has there, into `buffer`. How many
  * bytes there are, at most `size`; a larger file is an error with EFBIG. What is no regular file (a FIFO, a device, a directory) is
  * not opened but an error. Works with a frozen container too; gives up after a minute (RINGFENCE_KIND_TIMED_OUT). Do not trust what is

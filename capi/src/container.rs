@@ -643,3 +643,35 @@ pub unsafe extern "C" fn ringfence_container_detach_device(
         Ok(0)
     })
 }
+
+/// Gives the container a device of the host while it runs: a node in its /dev, and the rule that allows it. `device` is a value of the
+/// field "devices": "PATH[:TARGET][:ACCESS]", or the JSON of an object.
+///
+/// All of it or nothing; no symlink that the container has put in its /dev is followed. Fails as a start with that entry does, with
+/// RINGFENCE_KIND_ALREADY_EXISTS (field "devices[N].target") when something is there, with RINGFENCE_KIND_PERMISSION_DENIED for an access
+/// without "r" or "w" without CAP_SYS_ADMIN, and with RINGFENCE_KIND_CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_add_device(
+    container: *const ringfence_container,
+    device: *const c_char,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border_for(length(device), err, -1, || {
+        running(container)?.container.add_device_json(text(device, "device")?)?;
+        Ok(0)
+    })
+}
+
+/// Takes a device away that the field "devices" or ringfence_container_add_device() gave it, by its path inside. What has it open keeps
+/// it. Fails with RINGFENCE_KIND_NOT_FOUND (field "target") for what was not given so.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ringfence_container_remove_device(
+    container: *const ringfence_container,
+    target: *const c_char,
+    err: *mut *mut ringfence_error,
+) -> c_int {
+    border_for(length(target), err, -1, || {
+        running(container)?.container.remove_device(text(target, "target")?)?;
+        Ok(0)
+    })
+}

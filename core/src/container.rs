@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use once_cell::sync::{Lazy, OnceCell};
 use serde_json::{Value, json};
 
-use crate::cgroup::{Group, Limits, Purpose, Usage, V1Part};
+use crate::cgroup::{DeviceRules, Group, Limits, Purpose, Usage, V1Part};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{EventKind, EventOptions, Events, Readers, Shared};
@@ -52,6 +52,8 @@ mod groups;
 mod logs;
 /// Figures of network devices.
 mod net_usage;
+/// Device nodes, and rules about devices.
+mod nodes;
 /// Pseudoterminals, /dev/shm and kernel parameters.
 mod parameters;
 /// Containers that share namespaces.
@@ -110,6 +112,10 @@ pub(crate) struct Inner {
     granted: Mutex<update::Granted>,
     /// Of an attached container; the record of a detached one has them.
     before: Mutex<parameters::Before>,
+    /// Likewise.
+    nodes: Mutex<nodes::Nodes>,
+    /// It has the namespaces of a pod.
+    holder: bool,
     keeper: Arc<Keeper>,
     key: u64,
     pid: i32,
@@ -600,6 +606,8 @@ const NOBODY: &[Attribute] = &[];
 struct Attending<'a> {
     asks: &'a [Attribute],
     joining: &'a mut net::Joining,
+    /// What is to be done when it is on its networks; an errno.
+    settled: &'a mut dyn FnMut() -> i32,
 }
 
 impl launch::Attend for Attending<'_> {
@@ -615,7 +623,10 @@ impl launch::Attend for Attending<'_> {
 
     fn ask(&mut self, index: usize, process: BorrowedFd<'_>) -> i32 {
         match self.asks.get(index) {
-            Some(Attribute::Network) => self.joining.settle(),
+            Some(Attribute::Network) => match self.joining.settle() {
+                0 => (self.settled)(),
+                errno => errno,
+            },
             Some(attribute) => attribute.set(process),
             None => libc::EINVAL,
         }
@@ -1003,13 +1014,15 @@ impl Container {
         role: Role<'_>,
         keeper: &Arc<Keeper>,
         id: &str,
-        (limits, purpose): (&Limits, Purpose),
+        (limits, purpose): (&Limits, Purpose<'_>),
     ) -> Result<std::result::Result<Option<Group>, Attempt>> {
         let whereabouts = crate::cgroup::whereabouts();
-        let needed = matches!(role, Role::Holder { pids: true }).then_some("share");
+        let rules = purpose.devices.and_then(DeviceRules::field);
+        let rules = rules.map(|field| if field == "device_rules" { "device_rules" } else { "devices" });
+        let needed = matches!(role, Role::Holder { pids: true }).then_some("share").or(rules);
         let Some(place) = launch::place(keeper, spec, limits, needed)? else { return Ok(Err(Attempt::KeeperLeft)) };
         if spec.cgroup_parent.is_some() || keeper.group_parents.load(Ordering::Relaxed) != whereabouts {
-            let parents = Group::open_parents(&place, limits)?;
+            let parents = Group::open_parents(&place, limits, purpose.devices.is_some())?;
             for parent in &parents {
                 if let Err(not_taken) = share(keeper, parent)? {
                     return Ok(Err(not_taken));
@@ -1056,11 +1069,13 @@ impl Container {
         }
         facts.hosts = joining.hosts().map(Into::into);
         facts.sends_hosts = joining.sends_hosts();
+        let mut taps_made = Arc::default();
         if let Some((field, devices)) = joining.taps() {
             let has_dev = !facts.holder && namespace_source(spec, NamespaceKind::Mnt) == NamespaceSource::New;
             let taps = launch::taps(has_dev, &facts).map_err(|e| e.with_field(field))?;
             facts.taps = Some(TapsFact { directory: taps.directory.as_fd().as_raw_fd(), devices });
             joining.take_taps(&taps);
+            taps_made = taps.numbers;
         }
         let (volumes, of_volumes) = volume::make(seen, &id)?;
         let volumes = volume::Starting::new(volumes);
@@ -1094,6 +1109,14 @@ impl Container {
         let pod_group = pod.and_then(|pod| pod.holder.group.as_ref());
         // Of a pod it is not known yet.
         let ports = listening.has_others() || matches!(role, Role::Holder { .. });
+        let mut nodes = nodes::Nodes { given: facts.devices.clone(), taps: Vec::new() };
+        let standard = nodes::has_own_dev(spec);
+        let rules = match role {
+            Role::Alone | Role::Member(_) => nodes::rules(spec, &nodes, standard)?,
+            Role::Holder { .. } => nodes::rules_of_pod(spec)?,
+            // The library's own.
+            Role::Switch(_) | Role::Beside(_) | Role::Undo(_) => None,
+        };
         let group = match pod_group {
             Some(above) => {
                 for parent in above.parents() {
@@ -1103,12 +1126,18 @@ impl Container {
                 }
                 Some(above.member(&id, &limits)?)
             }
-            None => match Self::own_group(spec, role, &keeper, &id, (&limits, Purpose { heir, ports }))? {
-                Ok(group) => group,
-                Err(not_made) => return Ok(not_made),
-            },
+            None => {
+                let purpose = Purpose { heir, ports, devices: rules.as_ref() };
+                match Self::own_group(spec, role, &keeper, &id, (&limits, purpose))? {
+                    Ok(group) => group,
+                    Err(not_made) => return Ok(not_made),
+                }
+            }
         };
         let mut making = Making { group, done: false };
+        if let (Some(_), Some(group), Some(rules)) = (pod_group, &making.group, &rules) {
+            group.set_device_rules(None, rules)?;
+        }
         if !own_pids && !making.group.as_ref().is_some_and(Group::can_kill) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -1216,7 +1245,15 @@ impl Container {
         // The other ends: an end of file has to mean that nobody inside has them any more.
         drop((there, status_there, streams.given));
 
-        let attending = Attending { asks: &compiled.asks, joining: &mut joining };
+        // The numbers of macvtaps are known when they are there.
+        let mut settled = || {
+            nodes.taps = lock(&taps_made).clone();
+            let (Some(group), Some(before), false) = (&making.group, &rules, nodes.taps.is_empty()) else { return 0 };
+            let changed = nodes::rules(spec, &nodes, standard);
+            let set = changed.and_then(|rules| group.set_device_rules(Some(before), rules.as_ref().unwrap_or(before)));
+            set.map_or_else(|e| e.errno().max(1), |()| 0)
+        };
+        let attending = Attending { asks: &compiled.asks, joining: &mut joining, settled: &mut settled };
         let outcome = launch::wait_started(&channel, Some(timeout), record::STARTED, attending)?;
         let (pidfd, created, mut fds) = match outcome {
             Outcome::Started { pidfd, created, fds, left_out: more } => {
@@ -1288,6 +1325,7 @@ impl Container {
             record["may_setgroups"] = json!(may_setgroups);
             record["default_ids"] = json!(default_ids);
             record[parameters::BEFORE] = json!(before);
+            record[nodes::NODES] = nodes.describe();
             record["spec"] = serde_json::from_str(&spec.to_json()).unwrap_or(Value::Null);
             record["command"] = spec.argv.iter().map(|a| a.to_string_lossy()).collect();
             name.write_record(record)?;
@@ -1326,6 +1364,8 @@ impl Container {
             updating: Mutex::default(),
             granted: Mutex::default(),
             before: Mutex::new(before),
+            nodes: Mutex::new(nodes),
+            holder: matches!(role, Role::Holder { .. }),
             keeper,
             key,
             pid,
@@ -1444,6 +1484,8 @@ impl Container {
             updating: Mutex::default(),
             granted: Mutex::new(update::Granted::recorded(data)),
             before: Mutex::default(),
+            nodes: Mutex::new(nodes::Nodes::recorded(data)),
+            holder: false,
             spec,
             keeper,
             key: 1,
@@ -2109,6 +2151,7 @@ impl Chosen {
             "namespaces": namespaces,
             "pod": self.pod,
             "cgroup": group.map_or(Value::Null, Group::describe),
+            "device_rules": group.and_then(Group::device_rules_by),
             "disk": disk::describe(self.disk, self.home),
             "left_out": self.left_out.iter().map(|p| p.to_string_lossy()).collect::<Vec<_>>(),
         })

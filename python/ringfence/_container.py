@@ -287,6 +287,18 @@ class Container:
         """Takes a device from it that `net` or `attach_net` gave it, by its name inside. Its addresses are free then."""
         self._live("detach_net").detach_net(interface)
 
+    def add_device(self, device: AnyPath | Mapping[str, AnyPath]) -> None:
+        """Gives it a device of the host while it runs: `c.add_device("/dev/fuse")`, an entry as `devices` has them.
+
+        A node in its /dev, and the rule that allows what `access` says; all of it or nothing. No symlink that the container has
+        put in its /dev is followed, and nothing that is there is covered: that is an error of kind `already_exists`.
+        """
+        self._live("add_device").add_device(_request.device_text(device))
+
+    def remove_device(self, target: AnyPath) -> None:
+        """Takes a device away that `devices` or `add_device` gave it, by its path inside. What has it open keeps it."""
+        self._live("remove_device").remove_device(target)
+
     def ns_fd(self, kind: str) -> int:
         """A descriptor of a namespace (`net`, `mnt`, ...), the caller's to close."""
         return self._live("ns_fd").ns_fd(kind)

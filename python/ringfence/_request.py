@@ -210,9 +210,7 @@ def spec_request(
     if mounts:
         fields["mounts"] = mounts
     if fields.get("devices") is not None:
-        fields["devices"] = [
-            {"path": d} if isinstance(d, os.PathLike) else d for d in _list("devices", fields["devices"])
-        ]
+        fields["devices"] = [_device(device) for device in _list("devices", fields["devices"])]
     if isinstance(fields.get("ports"), Mapping):
         fields["ports"] = {str(port): host for port, host in fields["ports"].items()}
     if fields.get("net") is not None:
@@ -230,6 +228,16 @@ def _list(field: str, value: Any) -> list[Any]:
             f"{field}: a list is expected, not one {type(value).__name__}", kind="invalid_spec", field=field
         )
     return list(value)
+
+
+def _device(device: Any) -> Any:
+    return {"path": device} if isinstance(device, os.PathLike) else device
+
+
+def device_text(device: Any) -> str:
+    """One device as text that the core's field `devices` takes."""
+    one = _plain("device", _device(device))
+    return one if isinstance(one, str) else json.dumps(one)
 
 
 def _net(net: Any) -> Any:
@@ -322,6 +330,8 @@ def update_fields(limits: Mapping[str, Any]) -> str:
     for name in limits:
         if name not in SpecFields.__annotations__:
             _unknown(name, limits[name])
+    if limits.get("devices") is not None:
+        limits = {**limits, "devices": [_device(device) for device in _list("devices", limits["devices"])]}
     return json.dumps({name: _plain(name, value) for name, value in limits.items()})
 
 

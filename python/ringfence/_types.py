@@ -145,6 +145,11 @@ class LimitFields(TypedDict, total=False):
     rdma: Mapping[str, Mapping[str, int]] | None
     #: Resource -> count.
     misc: Mapping[str, int] | None
+    #: Device nodes of the host: `path[:target][:access]`, a path (the same path inside), or an object with `path`, `target` and
+    #: `access` (`rw`).
+    devices: Iterable[AnyPath | Mapping[str, AnyPath]] | None
+    #: What may be done with devices: `[allow|deny] TYPE [MAJOR:MINOR] [ACCESS]` as in `c 1:11 r`, or objects as in OCI.
+    device_rules: Iterable[str | Mapping[str, str | int | bool]] | None
     #: Size of the writable layer; or `size`, `backend`, `filesystem` and `path`.
     disk: Size | Mapping[str, Size | AnyPath] | None
     #: The most inodes of it.
@@ -181,8 +186,6 @@ class SpecFields(CommandFields, LimitFields, total=False):
     #: `:rw,owner=payload`) what the main process writes is the source's owner's outside. `"idmap"` is `container`, `host`, or ranges
     #: `INSIDE OUTSIDE COUNT` of ids inside and in the file system.
     mounts: Iterable[AnyPath | Mapping[str, Any]]
-    #: Device nodes of the host: `path[:target][:rw]`, a path (the same path inside), or an object with `path` and `target`.
-    devices: Iterable[AnyPath | Mapping[str, AnyPath]]
     #: Ports of the container at ports of the host: numbers (a free one), `[[ADDRESS:]HOST_PORT:]PORT[/udp]`, objects; or a map of
     #: ports to host ports.
     ports: (

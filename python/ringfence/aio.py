@@ -580,6 +580,12 @@ class Container:
     async def detach_net(self, interface: str) -> None:
         await _in_thread(lambda: self._sync.detach_net(interface), _nothing)
 
+    async def add_device(self, device: AnyPath | Mapping[str, AnyPath]) -> None:
+        await _in_thread(lambda: self._sync.add_device(device), _nothing)
+
+    async def remove_device(self, target: AnyPath) -> None:
+        await _in_thread(lambda: self._sync.remove_device(target), _nothing)
+
     def ns_fd(self, kind: str) -> int:
         return self._sync.ns_fd(kind)
 

@@ -262,6 +262,12 @@ impl Container {
     fn detach_device(&self, py: Python<'_>, inside: &str) -> PyResult<()> {
         detached(py, || self.0.detach_device(inside))
     }
+    fn add_device(&self, py: Python<'_>, device: &str) -> PyResult<()> {
+        detached(py, || self.0.add_device_json(device))
+    }
+    fn remove_device(&self, py: Python<'_>, target: std::path::PathBuf) -> PyResult<()> {
+        detached(py, || self.0.remove_device(target))
+    }
     fn info(&self, py: Python<'_>) -> String {
         py.detach(|| self.0.info_json())
     }

@@ -11,6 +11,7 @@
  *     look count ARGUMENT...       how many there are, and how long they are together
  *     look environment
  *     look run-as UID PROGRAM...   becomes UID, runs it
+ *     look device TYPE MAJOR MINOR makes a node (c or b) where nodes are devices, and opens it
  *     look wait                    until standard input ends
  *     look cover PATH...           mounts a tmpfs over each, then waits
  */
@@ -49,6 +50,32 @@ static int fds(void)
             printf("%s %s\n", entry->d_name, target);
     }
     return 0;
+}
+
+/* A mount's nodev is who mounts may take away; so may a file system of one's own have none. */
+static int device(char kind, int major, int minor)
+{
+    static const char *const places[] = {"/dev", "/tmp", "/"};
+    int error = 0;
+    mount("none", "/tmp", "tmpfs", 0, NULL);
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        char path[64];
+        mount("none", places[i], NULL, MS_REMOUNT | MS_BIND, NULL);
+        snprintf(path, sizeof path, "%s/node", places[i]);
+        if (mknod(path, (kind == 'b' ? S_IFBLK : S_IFCHR) | 0600, makedev(major, minor)) < 0) {
+            error = errno;
+            continue;
+        }
+        int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+        error = errno;
+        unlink(path);
+        if (file >= 0) {
+            puts("opened");
+            return 0;
+        }
+    }
+    errno = error;
+    return failed("device");
 }
 
 static int cat(const char *path)
@@ -140,6 +167,8 @@ int main(int argc, char **argv)
     }
     if (!strcmp(what, "write") && argc == 4)
         return put(argv[2], argv[3]);
+    if (!strcmp(what, "device") && argc == 5)
+        return device(*argv[2], atoi(argv[3]), atoi(argv[4]));
     if (!strcmp(what, "list") && argc == 3)
         return list(argv[2]);
     if (!strcmp(what, "open-for-writing") && argc == 3) {

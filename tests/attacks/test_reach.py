@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from launchers import IS_ROOT, Root, careless, contained
 
+import ringfence
+
 
 @pytest.fixture
 def top() -> Iterator[Path]:
@@ -70,3 +72,28 @@ def test_devices_of_an_image_are_none(root: Root, idmap: str, layers: bool) -> N
     for path in ("/etc/zero", "/vol/zero"):
         assert contained("/bin/look", "write", path, "x", **fields).out == f"{path}: EACCES\n"
     assert contained("/bin/look", "write", "/dev/zero", "x", **fields).out == "written\n"
+
+
+POWERS = {"add": ["sys_admin", "syslog"]}
+
+#: A loop device, their control, and the kernel's log.
+DEVICES = [("b", 7, 0), ("c", 10, 237), ("c", 1, 11)]
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="an ordinary user can make no device")
+def test_a_node_that_is_made_is_no_device(root: Root, idmap: str) -> None:
+    """Extra: with CAP_SYS_ADMIN and CAP_MKNOD, on a mount that it takes `nodev` from, and on one of its own."""
+    subprocess.run("modprobe loop", shell=True, stderr=subprocess.DEVNULL, check=False)
+    opened = 0
+    for kind, major, minor in DEVICES:
+        command = ["/bin/look", "device", kind, str(major), str(minor)]
+        opened += careless("--root", root, "--", *command).out == "opened\n"
+        fields: dict[str, Any] = {"rootfs": root, "idmap": idmap, "capabilities": POWERS, "seccomp": "none"}
+        assert contained(*command, **fields).out == "device: EPERM\n"
+        with ringfence.Container(**fields) as c:
+            assert contained(*command, container=c).out == "device: EPERM\n"
+            c.update(device_rules=[f"{kind} {major}:{minor} r"])
+            allowed = contained(*command, container=c).out
+            # That it is the rule which stands in the way, where nodes can be made.
+            assert (allowed == "opened\n") == (idmap == "host") or allowed == "device: EPERM\n"
+    assert opened >= 2

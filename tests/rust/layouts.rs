@@ -351,11 +351,71 @@ fn without_the_v2_tree() {
     assert_eq!(fs::read_to_string(group.join("freezer.state")).unwrap(), "FROZEN\n");
     container.thaw().unwrap();
     assert!(process.try_wait().unwrap().is_none());
+    if hierarchy_of("devices").is_some() {
+        rules_of_the_controller(&container);
+    }
     container.kill().unwrap();
     assert_eq!(process.wait(TIMEOUT).unwrap().unwrap().signal, Some(libc::SIGKILL));
     let groups = groups_of(&container);
     container.close(None).unwrap();
     assert!(groups.iter().all(|group| !group.exists()), "{groups:?}");
+}
+
+/// Rules about devices without BPF: the lines that the kernel has of them, and what comes of them.
+fn rules_of_the_controller(container: &Container) {
+    let standard =
+        "c *:* m\nc 1:3 rwm\nc 1:5 rwm\nc 1:7 rwm\nc 1:8 rwm\nc 1:9 rwm\nc 5:0 rwm\nc 5:2 rwm\nc 136:* rwm\nb *:* m\n";
+    let devices = hierarchy_of("devices").unwrap();
+    let list = |container: &Container| {
+        let group = groups_of(container).into_iter().find(|group| group.starts_with(&devices)).expect("a group");
+        fs::read_to_string(group.join("devices.list")).unwrap()
+    };
+    let opens = |container: &Container, how: &str, path: &str| {
+        sh_in(container, &format!("(: {how}{path}) 2>/dev/null && echo yes || echo no")).trim() == "yes"
+    };
+    assert_eq!(list(container), standard);
+    container.add_device("/dev/loop-control:r").unwrap();
+    assert_eq!(list(container), format!("{standard}c 10:237 rm\n"));
+    assert!(opens(container, "<", "/dev/loop-control") && !opens(container, ">>", "/dev/loop-control"));
+    // A part of it is refused: then all is as it was.
+    let rules = ["c 1:* rw", "deny c 1:11 w"].map(|rule| rule.parse().unwrap());
+    let e = error(container.update(|spec| (spec.device_rules, spec.pids) = (rules.into(), Some(8))));
+    assert_eq!((e.field(), e.kind()), (Some("device_rules"), ErrorKind::Unsupported), "{e}");
+    assert_eq!((list(container), container.usage().unwrap().pids_max), (format!("{standard}c 10:237 rm\n"), Some(9)));
+    container.update(|spec| spec.device_rules = vec!["a".parse().unwrap()]).unwrap();
+    assert_eq!(list(container), "a *:* rwm\n");
+    assert!(opens(container, "<", "/dev/loop-control") && !opens(container, ">>", "/dev/loop-control"));
+    container
+        .update(|spec| (spec.device_rules, spec.devices) = (vec!["deny c 1:5 w".parse().unwrap()], vec![]))
+        .unwrap();
+    assert!(
+        opens(container, "<", "/dev/zero")
+            && !opens(container, ">>", "/dev/zero")
+            && opens(container, ">>", "/dev/full")
+    );
+    container.update(|spec| spec.device_rules.clear()).unwrap();
+    assert_eq!(list(container).lines().count(), standard.lines().count());
+
+    // A pod's hold for all in it, and a container that divides its groups has them in all of those.
+    let pod = ringfence::Pod::start(
+        &spec(json!({"device_rules": ["deny c 1:5 w"], "cgroup_parent": ours()})),
+        ringfence::Pod::SHARE,
+    )
+    .unwrap();
+    let one = pod.container(&spec(json!({"device_rules": ["deny c 1:7 w"]}))).unwrap();
+    assert!(!opens(&one, ">>", "/dev/zero") && !opens(&one, ">>", "/dev/full") && opens(&one, "<", "/dev/full"));
+    one.update(|spec| spec.device_rules.clear()).unwrap();
+    assert!(!opens(&one, ">>", "/dev/zero") && opens(&one, ">>", "/dev/full"));
+    pod.close(None).unwrap();
+    let nested = start(json!({"nesting": true, "cgroup_parent": ours(), "devices": ["/dev/loop-control:r"]}));
+    assert!(opens(&nested, "<", "/dev/loop-control") && !opens(&nested, ">>", "/dev/loop-control"));
+    nested.update(|spec| spec.devices[0].access = Default::default()).unwrap();
+    assert!(opens(&nested, ">>", "/dev/loop-control"));
+    nested.close(None).unwrap();
+    let plain = start(json!({"idmap": "host", "capabilities": {"add": ["sys_admin"]}, "cgroup_parent": ours()}));
+    let script = "mount -o remount,bind,dev /dev; mknod /dev/x c 10 237; (: </dev/x) 2>/dev/null || echo refused";
+    assert_eq!(sh_in(&plain, script), "refused\n");
+    runs_and_ends(&plain);
 }
 
 fn no_pids() {

@@ -25,6 +25,7 @@ pub(super) enum Controller {
     Misc,
     Cpuacct,
     Freezer,
+    Devices,
 }
 
 impl Controller {
@@ -45,6 +46,7 @@ impl Controller {
             Self::Misc => "misc",
             Self::Cpuacct => "cpuacct",
             Self::Freezer => "freezer",
+            Self::Devices => "devices",
         }
     }
 

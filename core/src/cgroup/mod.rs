@@ -25,6 +25,8 @@ use settings::Setting;
 use usage::{Failure, Reader};
 use v1::V1Group;
 
+/// Which devices may be used.
+mod device_rules;
 /// What limits name: block devices, huge pages.
 mod devices;
 /// What a group tells of itself.
@@ -60,6 +62,7 @@ mod v1;
 /// cgroup v2.
 mod v2;
 
+pub(crate) use device_rules::{DeviceRules, Numbers};
 pub(crate) use events::{Seen, Watch, listen};
 pub(crate) use layout::is_pure_v2;
 pub(crate) use limits::Limits;
@@ -130,13 +133,14 @@ pub(crate) struct Heir {
 
 /// What a group is made for beside its limits.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Purpose {
+pub(crate) struct Purpose<'a> {
     /// There is a group wherever one can be had, and the heir can divide it.
     pub heir: Option<Heir>,
     /// What serves ports is to be beside the payload: on v2 each gets a group inside. Limits of memory, processors and I/O hold
     /// for both; the number of tasks, freezes and whether it is empty are the payload's alone. (On v1 what serves ports joins
     /// only the hierarchies whose limits are for it.)
     pub ports: bool,
+    pub devices: Option<&'a DeviceRules>,
 }
 
 /// The group in the v2 tree.
@@ -199,7 +203,7 @@ impl Group {
     /// the field and the remedy.
     ///
     /// The limit of tasks does not count what is moved in, only what is forked there.
-    pub fn create_in(place: &Place, id: &str, limits: &Limits, purpose: Purpose) -> Result<Option<Self>> {
+    pub fn create_in(place: &Place, id: &str, limits: &Limits, purpose: Purpose<'_>) -> Result<Option<Self>> {
         let settings = limits.settings()?;
         if id.is_empty() || id.contains(['/', '\0', '\n']) || id.starts_with('.') {
             return Err(Error::new(
@@ -207,7 +211,8 @@ impl Group {
                 format!("{id:?} cannot be the name of a control group"),
             ));
         }
-        let optional = *limits == Limits::default() && !matches!(place, Place::Spec(_));
+        let rules = purpose.devices.is_some_and(|rules| rules.field().is_some());
+        let optional = *limits == Limits::default() && !matches!(place, Place::Spec(_)) && !rules;
         if optional && refusal_is_known(place) {
             return Ok(None);
         }
@@ -236,7 +241,7 @@ impl Group {
 
     /// The directories in which `create` would make a group, opened and made as far as they are missing. The keeper knows them
     /// before the first group is there, so that none is left when the host is killed right after it made one.
-    pub fn open_parents(place: &Place, limits: &Limits) -> Result<Vec<Arc<OwnedFd>>> {
+    pub fn open_parents(place: &Place, limits: &Limits, devices: bool) -> Result<Vec<Arc<OwnedFd>>> {
         let layout = layout::current()?;
         let mut found: Vec<Arc<OwnedFd>> = Vec::new();
         let mut add = |h: &layout::Hierarchy, controllers| {
@@ -257,6 +262,9 @@ impl Group {
                 add(h, false);
             }
         }
+        if devices && let Some(parent) = device_rules::v1_parent(&layout, place) {
+            found.push(parent.dir.clone());
+        }
         Ok(found)
     }
 
@@ -266,7 +274,7 @@ impl Group {
         id: &str,
         limits: &Limits,
         settings: &[Setting],
-        Purpose { heir, ports }: Purpose,
+        Purpose { heir, ports, devices }: Purpose<'_>,
     ) -> Result<Option<Self>> {
         let mut making = Making { id, v2: None, v1: Vec::new(), done: false };
         let mut first_refusal = None;
@@ -326,6 +334,9 @@ impl Group {
         if ports {
             making.divide(settings)?;
         }
+        if let Some(rules) = devices {
+            making.device_rules(layout, place, rules)?;
+        }
         for part in making.v1.iter().filter(|part| has(&part.parent, Controller::Cpu.name())) {
             limits.lend_real_time(&part.parent, id)?;
         }
@@ -340,6 +351,9 @@ impl Group {
             {
                 spare.push(parent);
             }
+        }
+        if devices.is_some() && !making.v1.iter().any(|part| has(&part.parent, Controller::Devices.name())) {
+            spare.extend(device_rules::v1_parent(layout, place));
         }
         match (making.finish(limits, spare), place, first_refusal) {
             (Some(group), ..) => Ok(Some(group)),

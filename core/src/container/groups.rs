@@ -95,7 +95,10 @@ fn make(inner: &Inner, container: &Container, name: &str, limits: &Spec) -> Resu
 /// Only limits, and such as can work.
 fn check(limits: &Spec) -> Result<()> {
     let set = fields::differences(&Spec::default(), limits);
-    if let Some(other) = set.into_iter().find(|field| !LIVE.contains(field) || OF_THE_CONTAINER.contains(field)) {
+    if let Some(other) = set
+        .into_iter()
+        .find(|field| !LIVE.contains(field) || OF_THE_CONTAINER.contains(field) || *field == "device_rules")
+    {
         return Err(Error::spec(other, "belongs to the container, not to a group in it"));
     }
     limits.validate()

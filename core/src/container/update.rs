@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde_json::{Value, json};
 
+use super::nodes::{self, Nodes};
 use super::parameters::{self, Before};
 use super::{Container, Inner, lock};
 use crate::cgroup::{Group, Limits};
@@ -14,7 +15,7 @@ use crate::spec::{Capabilities, Spec, fields};
 use crate::state::names;
 
 /// The fields that can change while a container runs.
-pub(super) const LIVE: [&str; 28] = [
+pub(super) const LIVE: [&str; 30] = [
     "memory",
     "memory_high",
     "memory_low",
@@ -34,6 +35,8 @@ pub(super) const LIVE: [&str; 28] = [
     "hugepages",
     "rdma",
     "misc",
+    "devices",
+    "device_rules",
     "disk",
     "inodes",
     "quota",
@@ -46,8 +49,8 @@ pub(super) const LIVE: [&str; 28] = [
 ];
 
 /// Those that are no limits of a control group.
-pub(super) const OF_THE_CONTAINER: [&str; 9] =
-    ["disk", "inodes", "quota", "ptys", "sysctls", "shm_size", "wall_time", "cpu_time", "annotations"];
+pub(super) const OF_THE_CONTAINER: [&str; 10] =
+    ["devices", "disk", "inodes", "quota", "ptys", "sysctls", "shm_size", "wall_time", "cpu_time", "annotations"];
 
 /// How the parts of an update that are done are taken back, in the order in which they were done.
 #[derive(Default)]
@@ -83,6 +86,7 @@ impl<'a> Undo<'a> {
 struct Changed<'a> {
     spec: Spec,
     before: Before,
+    nodes: Nodes,
     undo: Undo<'a>,
 }
 
@@ -256,9 +260,11 @@ impl Container {
                     let recorded = Spec::from_json(&data["spec"].to_string())?;
                     let recorded = Spec { name: now.name.clone(), detach: true, ..recorded };
                     lock(&inner.granted).learn(data);
-                    let changed = self.changed(inner, &recorded, parameters::recorded(data), change)?;
+                    let kept = (parameters::recorded(data), Nodes::recorded(data));
+                    let changed = self.changed(inner, &recorded, kept, change)?;
                     data["spec"] = serde_json::from_str(&changed.spec.to_json()).unwrap_or(Value::Null);
                     data[parameters::BEFORE] = json!(changed.before);
+                    data[nodes::NODES] = changed.nodes.describe();
                     if let Some(group) = &inner.group {
                         data["cgroup"] = group.describe();
                     }
@@ -267,13 +273,14 @@ impl Container {
                 |changed, error| changed.undo.run(error),
             ),
             None => {
-                let before = lock(&inner.before).clone();
-                self.changed(inner, &now, before, change)
+                let kept = (lock(&inner.before).clone(), lock(&inner.nodes).clone());
+                self.changed(inner, &now, kept, change)
             }
         };
-        let done = changed.map(|Changed { spec, before, .. }| {
+        let done = changed.map(|Changed { spec, before, nodes, .. }| {
             *lock(&inner.spec_now) = spec;
             *lock(&inner.before) = before;
+            *lock(&inner.nodes) = nodes;
         });
         lock(&inner.granted).to_come = None;
         done.map_err(context)
@@ -283,7 +290,7 @@ impl Container {
         &'a self,
         inner: &'a Inner,
         now: &Spec,
-        before: Before,
+        (before, nodes): (Before, Nodes),
         change: impl FnOnce(&mut Spec) -> Result<()>,
     ) -> Result<Changed<'a>> {
         let mut new = layer(now, change)?;
@@ -302,7 +309,7 @@ impl Container {
             return Err(ended());
         }
         lock(&inner.granted).allow(&new)?;
-        let mut changed = Changed { spec: new, before, undo: Undo::default() };
+        let mut changed = Changed { spec: new, before, nodes, undo: Undo::default() };
         match self.apply(inner, now, &mut changed) {
             Ok(()) => Ok(changed),
             // Parts of it may have gone while they were being changed.
@@ -313,7 +320,7 @@ impl Container {
 
     /// One part after the other; the size of an image, which cannot be taken back, late.
     fn apply<'a>(&'a self, inner: &'a Inner, now: &Spec, changed: &mut Changed<'a>) -> Result<()> {
-        let Changed { spec: new, before, undo } = changed;
+        let Changed { spec: new, before, nodes, undo } = changed;
         let stat = self.time_counter(new)?;
         let (old_limits, limits) = (Limits::of(now), Limits::of(new));
         if old_limits != limits {
@@ -328,6 +335,7 @@ impl Container {
                 self.group_of(&now).or_else(|_| self.group_of(&new))?.update(&limits, &old_limits)
             });
         }
+        inner.change_devices(now, new, nodes, undo)?;
         inner.change_parameters(now, new, before, undo)?;
         if now.disk != new.disk || now.inodes != new.inodes || now.quota != new.quota {
             inner.change_disk(now, new)?;

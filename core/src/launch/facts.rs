@@ -941,7 +941,8 @@ pub(crate) fn gather(
         }
         facts.own_nodes = privileged && super::nodes::may_make();
         for (i, device) in spec.devices.iter().enumerate() {
-            let fact = super::nodes::look(&device.path, outer, facts.own_nodes);
+            let ids = outer.map(|outer| (outer.uid, outer.gid));
+            let fact = super::nodes::look(&device.path, device.access, ids, facts.own_nodes);
             let shown = device.path.to_string_lossy();
             facts.devices.push(fact.map_err(|e| e.with_field(format!("devices[{i}]")).with_path(shown))?);
         }

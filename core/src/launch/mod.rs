@@ -11,7 +11,7 @@ mod fork;
 mod idmap;
 mod keeper;
 /// Device nodes for containers.
-mod nodes;
+pub(crate) mod nodes;
 mod pool;
 mod request;
 mod scope;

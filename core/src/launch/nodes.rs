@@ -9,23 +9,27 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::fork::HostOnly;
-use super::keeper::Outer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::Taps;
 use crate::plan::facts::{DeviceFact, Facts, IdMaps};
+use crate::spec::DeviceAccess;
 use crate::sys::{fs::Context, rights, xattr};
 
-/// Reading and writing.
-const RW: u32 = 0o6;
-
 /// mknod(2) of devices takes CAP_MKNOD of the machine itself.
-pub(super) fn may_make() -> bool {
+pub(crate) fn may_make() -> bool {
     rights::capabilities() & 1 << rights::CAP_MKNOD != 0 && rights::in_initial_user_namespace()
 }
 
 /// Looks at a node of the host without opening it, which does something for some devices. The caller has to have the access
-/// that its container gets.
-pub(super) fn look(path: &Path, outer: Option<&Outer>, own: bool) -> Result<DeviceFact> {
+/// that its container gets. `ids`: the ids of an ordinary caller, which come along. `own`: the container gets a node of its own.
+pub(crate) fn look(path: &Path, access: DeviceAccess, ids: Option<(u32, u32)>, own: bool) -> Result<DeviceFact> {
+    let wanted =
+        u32::from(access.contains(DeviceAccess::READ)) << 2 | u32::from(access.contains(DeviceAccess::WRITE)) << 1;
+    let do_what = match wanted {
+        4 => "read",
+        2 => "write",
+        _ => "read and write",
+    };
     let meta = fs::metadata(path).map_err(|e| Error::io("stat", &e))?;
     let kind = meta.mode() & libc::S_IFMT;
     if kind != libc::S_IFCHR && kind != libc::S_IFBLK {
@@ -43,29 +47,29 @@ pub(super) fn look(path: &Path, outer: Option<&Outer>, own: bool) -> Result<Devi
     let text =
         CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::spec("devices", "a path has a NUL byte"))?;
     // SAFETY: a C string.
-    let allowed = unsafe { libc::faccessat(libc::AT_FDCWD, text.as_ptr(), libc::R_OK | libc::W_OK, libc::AT_EACCESS) };
+    let allowed = unsafe { libc::faccessat(libc::AT_FDCWD, text.as_ptr(), wanted as i32, libc::AT_EACCESS) };
     if allowed < 0 {
         return Err(
-            denied("the caller may not read and write it").with_hint("its mode, owner or access list say who may")
+            denied(&format!("the caller may not {do_what} it")).with_hint("its mode, owner or access list say who may")
         );
     }
     let fact = DeviceFact { kind, number: meta.rdev(), mode: meta.mode() & 0o777, uid: meta.uid(), gid: meta.gid() };
-    let inside = match outer {
+    let inside = match ids {
         _ if own => true,
         // The caller's ids come along, its supplementary groups do not.
-        Some(outer) => xattr::acl_names_user(&text, outer.uid) || allows(&fact, outer.uid, outer.gid),
+        Some((uid, gid)) => xattr::acl_names_user(&text, uid) || allows(&fact, wanted, uid, gid),
         // Bound, and root inside is somebody else.
-        None => allows(&fact, u32::MAX, u32::MAX),
+        None => allows(&fact, wanted, u32::MAX, u32::MAX),
     };
     if inside {
         return Ok(fact);
     }
-    Err(denied("the caller may use it, but not by what it takes into a container").with_hint(
-        "supplementary groups stay outside: its owner, its primary group or everybody has to be allowed to read and write it",
-    ))
+    Err(denied("the caller may use it, but not by what it takes into a container").with_hint(format!(
+        "supplementary groups stay outside: its owner, its primary group or everybody has to be allowed to {do_what} it"
+    )))
 }
 
-fn allows(device: &DeviceFact, uid: u32, gid: u32) -> bool {
+fn allows(device: &DeviceFact, wanted: u32, uid: u32, gid: u32) -> bool {
     let shift = if device.uid == uid {
         6
     } else if device.gid == gid {
@@ -73,11 +77,11 @@ fn allows(device: &DeviceFact, uid: u32, gid: u32) -> bool {
     } else {
         0
     };
-    device.mode >> shift & RW == RW
+    device.mode >> shift & wanted == wanted
 }
 
 /// A file system in memory with these nodes, which is mounted nowhere yet.
-pub(super) fn make(devices: &[DeviceFact]) -> Result<OwnedFd> {
+pub(crate) fn make(devices: &[DeviceFact]) -> Result<OwnedFd> {
     let failed = |step| move |errno| Error::os(step, errno).with_field("devices");
     let context = Context::open(c"tmpfs").map_err(failed("fsopen"))?;
     context.string(c"mode", c"0755").map_err(failed("fsconfig"))?;
@@ -109,7 +113,7 @@ pub(crate) fn taps(has_dev: bool, facts: &Facts) -> Result<Taps> {
     let outside =
         |map: fn(&IdMaps) -> &str, id| maps.map_or(Some(id), |maps| IdMaps::outside(map(maps), id)).unwrap_or(0);
     let owner = (outside(|maps| &maps.uid, user.uid), outside(|maps| &maps.gid, user.gid));
-    Ok(Taps { directory: Arc::new(HostOnly::new(make(&[])?)), owner })
+    Ok(Taps { directory: Arc::new(HostOnly::new(make(&[])?)), owner, numbers: Arc::default() })
 }
 
 #[cfg(test)]
@@ -119,12 +123,13 @@ mod tests {
     #[test]
     fn the_class_of_the_caller_decides() {
         let node = |mode, uid, gid| DeviceFact { kind: libc::S_IFCHR, number: 0, mode, uid, gid };
-        assert!(allows(&node(0o600, 1000, 0), 1000, 1000));
-        assert!(allows(&node(0o060, 0, 1000), 1000, 1000));
-        assert!(allows(&node(0o666, 0, 0), 1000, 1000));
-        assert!(!allows(&node(0o660, 0, 44), 1000, 1000), "a supplementary group");
-        assert!(!allows(&node(0o466, 1000, 0), 1000, 1000), "the owner is not everybody");
-        assert!(!allows(&node(0o646, 0, 1000), 1000, 1000), "nor is the group");
-        assert!(!allows(&node(0o664, 0, 0), 1000, 1000));
+        assert!(allows(&node(0o600, 1000, 0), 6, 1000, 1000));
+        assert!(allows(&node(0o060, 0, 1000), 6, 1000, 1000));
+        assert!(allows(&node(0o666, 0, 0), 6, 1000, 1000));
+        assert!(!allows(&node(0o660, 0, 44), 6, 1000, 1000), "a supplementary group");
+        assert!(!allows(&node(0o466, 1000, 0), 6, 1000, 1000), "the owner is not everybody");
+        assert!(!allows(&node(0o646, 0, 1000), 6, 1000, 1000), "nor is the group");
+        assert!(!allows(&node(0o664, 0, 0), 6, 1000, 1000));
+        assert!(allows(&node(0o664, 0, 0), 4, 1000, 1000), "for reading only");
     }
 }

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ipnet::IpNet;
 
@@ -38,6 +38,8 @@ pub(super) struct Other {
 pub(crate) struct Taps {
     pub directory: Arc<HostOnly>,
     pub owner: (u32, u32),
+    /// Of those that are made.
+    pub numbers: Arc<Mutex<Vec<u64>>>,
 }
 
 /// A device of a container that runs, on one of the host.
@@ -122,7 +124,9 @@ impl Other {
         let number = in_namespace(namespace.as_fd(), || tap_number(self.inside)).map_err(failed)?;
         let name = CString::new(&*self.interface).expect("the name was checked");
         fs::make_node(taps.directory.as_fd(), &name, libc::S_IFCHR, number, taps.owner, 0o600)
-            .map_err(|errno| failed(std::io::Error::from_raw_os_error(errno)))
+            .map_err(|errno| failed(std::io::Error::from_raw_os_error(errno)))?;
+        taps.numbers.lock().unwrap_or_else(|e| e.into_inner()).push(number);
+        Ok(())
     }
 
     /// An error of the kind's own field: `net.macvlan`.

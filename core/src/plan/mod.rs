@@ -19,6 +19,8 @@ pub(crate) mod exec;
 pub(crate) mod facts;
 /// Mounts with ids of their own.
 pub(crate) mod idmap;
+/// Device nodes of a running container.
+pub(crate) mod nodes;
 /// From a fresh child to the program.
 pub(crate) mod process;
 /// Sockets and files inside, for the host.

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{
-    Capabilities, Cpuset, Device, Disk, File, IdQuota, Idmap, IoMax, IoPriority, Landlock, Mount, NamespaceKind,
-    NamespaceSource, Net, Port, QuotaId, RdmaMax, Resource, Rlimit, Rootfs, Scheduler, Seccomp, Securebits, Spec,
-    Stdio, Terminal, TimeOffsets,
+    Capabilities, Cpuset, Device, DeviceRule, Disk, File, IdQuota, Idmap, IoMax, IoPriority, Landlock, Mount,
+    NamespaceKind, NamespaceSource, Net, Port, QuotaId, RdmaMax, Resource, Rlimit, Rootfs, Scheduler, Seccomp,
+    Securebits, Spec, Stdio, Terminal, TimeOffsets,
 };
 
 /// Each sets the field of the same name, where its meaning is described; those of lists and maps put the whole list or map in
@@ -140,9 +140,15 @@ impl Spec {
         self.devices = devices.into_iter().map(Into::into).collect();
         self
     }
-    /// Adds one entry to [`devices`](Spec#structfield.devices): a [`Device`], or `path[:target][:rw]` as text.
+    /// Adds one entry to [`devices`](Spec#structfield.devices): a [`Device`], or `path[:target][:access]` as text.
     pub fn device(mut self, device: impl Into<Device>) -> Self {
         self.devices.push(device.into());
+        self
+    }
+
+    /// Sets [`device_rules`](Spec#structfield.device_rules).
+    pub fn device_rules(mut self, rules: impl IntoIterator<Item = DeviceRule>) -> Self {
+        self.device_rules = rules.into_iter().collect();
         self
     }
     /// Sets [`shm_size`](Spec#structfield.shm_size), in bytes.

@@ -20,7 +20,7 @@ mod codec;
 pub(crate) mod cpuset;
 /// Exact decimal numbers with a unit.
 mod decimal;
-/// Entries of `devices`.
+/// Entries of `devices` and `device_rules`.
 mod device;
 /// The size of the writable layer, and quotas of ids in it.
 mod disk;
@@ -102,7 +102,7 @@ pub use crate::security::filter::rules::{
 };
 pub use caps::Capabilities;
 pub use cpuset::{Cpuset, Partition};
-pub use device::Device;
+pub use device::{Device, DeviceAccess, DeviceKind, DeviceRule};
 pub use disk::{Disk, DiskBackend, Filesystem, IdQuota, QuotaId};
 pub use duration::parse as parse_duration;
 pub use file::File;
@@ -229,15 +229,30 @@ documented! {
         ///
         /// Default: none. Range: absolute paths without `..`; modes up to 0o7777. Fixed at the start.
         files: BTreeMap<PathBuf, File> = BTreeMap::new(), as Map<PathBuf, File>;
-        /// Device nodes of the host that the container's /dev has beside the standard ones: `path[:target][:rw]`, or objects. See
-        /// [`Device`].
+        /// Device nodes of the host that the container's /dev has beside the standard ones: `path[:target][:access]`, or objects.
+        /// See [`Device`].
         ///
-        /// Default: none. Range: character and block devices that the caller may read and write; targets below /dev, each
+        /// Default: none. Range: character and block devices of which the caller has the access itself; targets below /dev, each
         /// once, that nothing else is at. Root's containers get nodes of their own with the host's owner, group and mode, in the
         /// container's ids; where the caller may make none (an ordinary user, without CAP_MKNOD), the host's node itself is
         /// bound, and inside only what its mode allows the caller without its further groups. Needs a mount namespace of its
-        /// own. Fixed at the start. Source: mknod(2), the kernel's admin-guide/devices.
+        /// own. Can change while running: see [`Container::add_device`](crate::Container::add_device). Source: mknod(2), the
+        /// kernel's admin-guide/devices.
         devices: Vec<Device> = Vec::new(), as List<Device>;
+        /// What may be done with devices by their numbers, wherever a node of them is: `[allow|deny] TYPE [MAJOR:MINOR] [ACCESS]`,
+        /// or objects as in OCI. See [`DeviceRule`].
+        ///
+        /// Of the rules that are about a device and an access the last one decides. Before these stand those that every
+        /// container has: everything is denied but `m` of all devices, and `rwm` of null, zero, full, random, urandom, tty,
+        /// ptmx and pseudoterminals; after them those of `devices`. `a` alone, "all of all", leaves nothing denied.
+        ///
+        /// Default: none but those that stand before, for containers of root with a mount namespace of their own; no rules at all
+        /// for ordinary users, in whose user namespaces nobody can make a node, and no node is a device but those of /dev. Range:
+        /// majors to 4095, minors to 1048575, 256 rules. To give any takes CAP_SYS_ADMIN of the machine itself and a control
+        /// group: v2, or the devices controller of v1, which has no exceptions from exceptions (Unsupported). What is open
+        /// stays open. Can change while running. Source: the kernel's admin-guide/cgroup-v2, "Device controller", and
+        /// admin-guide/cgroup-v1/devices.
+        device_rules: Vec<DeviceRule> = Vec::new(), as List<DeviceRule>;
         /// The size of /dev/shm.
         ///
         /// Default: 64 MiB. Unit: bytes. Range: 4096 and more (0 would mean unbounded to tmpfs). Excludes CAP_SYS_ADMIN in

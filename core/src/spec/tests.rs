@@ -130,6 +130,17 @@ fn cases() -> Vec<Case> {
             json!([{"path": "/dev/fuse", "tagret": "/dev/x"}]),
             ("devices[0].tagret", "did you mean \"target\"?"),
         ),
+        case(
+            "device_rules",
+            json!([
+                {"allow": true, "type": "c", "major": 10, "access": "rw"},
+                {"allow": false, "type": "a", "access": "m"},
+                {"allow": true, "type": "b", "major": 7, "minor": 1, "access": "rwm"},
+            ]),
+            |s| s.device_rules(["c 10:* rw", "deny a *:* m", "b 7:1"].map(|rule| rule.parse().unwrap())),
+            json!([{"type": "c", "mayor": 1}]),
+            ("device_rules[0].mayor", "did you mean \"major\"?"),
+        ),
         case("shm_size", json!(1048576), |s| s.shm_size(1 << 20), json!("1MB"), ("shm_size", "write MiB")),
         case(
             "init",
@@ -550,8 +561,22 @@ fn other_forms_of_the_same_value() {
             json!(["/dev/kvm:/dev/kvm:rw"]),
             json!([{"path": "/dev/kvm"}]),
             json!([{"path": "/dev/kvm", "access": "rw"}]),
+            json!([{"path": "/dev/kvm", "access": "wr"}]),
         ],
     );
+    same("devices", &[json!(["/dev/kvm:mr"]), json!([{"path": "/dev/kvm", "access": "rm"}])]);
+    same(
+        "device_rules",
+        &[
+            json!(["c 1:* rwm"]),
+            json!(["allow c 1:*"]),
+            json!([" c\t1:*  mwr "]),
+            json!([{"type": "c", "major": 1}]),
+            json!([{"allow": true, "type": "c", "major": 1, "minor": "*", "access": "rwm"}]),
+            json!([{"type": "c", "major": 1, "minor": -1}]),
+        ],
+    );
+    same("device_rules", &[json!(["deny a"]), json!(["deny a *:* rwm"]), json!([{"allow": false}])]);
     same(
         "ports",
         &[
@@ -668,16 +693,38 @@ fn wrong_json_is_refused_with_its_place() {
         (r#"{"ports": [{"host_port": 80}]}"#, "ports[0]: has no port"),
         (
             r#"{"devices": ["fuse"]}"#,
-            "devices[0]: \"fuse\" is not path[:target][:rw]: path and target have to be absolute",
+            "devices[0]: \"fuse\" is not path[:target][:access]: path and target have to be absolute",
         ),
         (
             r#"{"devices": ["/dev/a:/dev/b:/dev/c"]}"#,
-            "devices[0]: \"/dev/a:/dev/b:/dev/c\" is not path[:target][:rw]: more",
+            "devices[0]: \"/dev/a:/dev/b:/dev/c\" is not path[:target][:access]: more",
         ),
-        (r#"{"devices": ["/dev/a:x"]}"#, "the access is rw"),
-        (r#"{"devices": ["/dev/a:r"]}"#, "another access than rw is not available yet"),
-        (r#"{"devices": [{"path": "/dev/a", "access": "rwm"}]}"#, "devices[0].access: another access than rw"),
-        (r#"{"devices": [{"path": "/dev/a", "access": 1}]}"#, "devices[0].access: expected \"rw\""),
+        (r#"{"devices": ["/dev/a:x"]}"#, "the access is of the letters r, w and m"),
+        (r#"{"devices": ["/dev/a:"]}"#, "the access is of the letters r, w and m"),
+        (r#"{"devices": ["/dev/a:rwr"]}"#, "each at most once"),
+        (r#"{"devices": [{"path": "/dev/a", "access": ""}]}"#, "devices[0].access: the access is of"),
+        (r#"{"devices": [{"path": "/dev/a", "access": 1}]}"#, "devices[0].access: expected letters of \"rwm\""),
+        (r#"{"device_rules": "c 1:3 r"}"#, "device_rules: expected a list"),
+        (r#"{"device_rules": [1]}"#, "device_rules[0]: expected [allow|deny] TYPE"),
+        (
+            r#"{"device_rules": [""]}"#,
+            "device_rules[0]: \"\" is not [allow|deny] TYPE [MAJOR:MINOR] [ACCESS]: the type is",
+        ),
+        (r#"{"device_rules": ["a", "permit c 1:3 r"]}"#, "device_rules[1]: \"permit c 1:3 r\" is not"),
+        (r#"{"device_rules": ["u 1:3 r"]}"#, "the type is c, b or a"),
+        (r#"{"device_rules": ["c 1 r"]}"#, "the numbers are MAJOR:MINOR"),
+        (r#"{"device_rules": ["c -1:3 r"]}"#, "the numbers are MAJOR:MINOR"),
+        (r#"{"device_rules": ["c 1:0x3 r"]}"#, "the numbers are MAJOR:MINOR"),
+        (r#"{"device_rules": ["c 1:99999999999 r"]}"#, "the numbers are MAJOR:MINOR"),
+        (r#"{"device_rules": ["c 4096:0 r"]}"#, "device_rules[0].major: is more than 4095"),
+        (r#"{"device_rules": ["c 1:1048576 r"]}"#, "device_rules[0].minor: is more than 1048575"),
+        (r#"{"device_rules": ["c 1:3 x"]}"#, "the access is of the letters"),
+        (r#"{"device_rules": ["c 1:3 r w"]}"#, "more than type, numbers and access"),
+        (r#"{"device_rules": [{"type": "p"}]}"#, "device_rules[0].type: \"p\" is none of c, b and a"),
+        (r#"{"device_rules": [{"allow": "yes"}]}"#, "device_rules[0].allow: expected true or false"),
+        (r#"{"device_rules": [{"major": 1.5}]}"#, "device_rules[0].major: 1.5 is no number of a device"),
+        (r#"{"device_rules": [{"minor": "any"}]}"#, "device_rules[0].minor: expected a number or \"*\""),
+        (r#"{"device_rules": [{"access": "rwx"}]}"#, "device_rules[0].access: the access is of"),
         (r#"{"devices": [{"target": "/dev/a"}]}"#, "devices[0]: has no path"),
         (r#"{"mounts": ["a"]}"#, "mounts[0]: \"a\" is not source[:target][:rw]"),
         (r#"{"rootfs": {"path": "/a", "lower": []}}"#, "rootfs: path excludes"),
@@ -701,7 +748,6 @@ fn wrong_json_is_refused_with_its_place() {
         assert!(error.to_string().contains(message), "{text}: {error}");
     }
     assert_eq!(refused(r#"{"hooks": "x"}"#).kind(), ErrorKind::NotAvailable);
-    assert_eq!(refused(r#"{"devices": ["/dev/a:rwm"]}"#).kind(), ErrorKind::NotAvailable);
     assert_eq!(Spec::from_json(r#"{"hooks": null, "name": null}"#).unwrap(), Spec::new());
 }
 
@@ -824,7 +870,8 @@ fn text_as_c_gives_it() {
         ("rlimits", "nofile", "rlimits: \"nofile\" is not KEY=VALUE"),
         ("capabilities", "{", "capabilities: JSON: EOF"),
         ("mounts", "a", "mounts[2]: \"a\" is not source"),
-        ("devices", "/dev/a:w", "devices[2]: \"/dev/a:w\" is not path"),
+        ("devices", "/dev/a:x", "devices[2]: \"/dev/a:x\" is not path"),
+        ("device_rules", "c 1:3 q", "device_rules[0]: \"c 1:3 q\" is not [allow|deny]"),
         ("mem_limit", "1", "did you mean memory?"),
         ("cpuset", "3-1", "cpuset: 3-1 ends before it begins"),
         ("hooks", "0", "hooks: not available yet"),
@@ -1114,7 +1161,7 @@ prop_compose! {
         hosts in collection::btree_map(text(), text(), 0..3),
         rootfs in rootfs(),
         mounts in collection::vec(mount(), 0..4).boxed(),
-        devices in collection::vec((path(), path()).prop_map(|(path, target)| Device { path, target }), 0..3),
+        devices in collection::vec((path(), path()).prop_map(|(path, target)| Device::new(path).target(target)), 0..3),
         ports in collection::vec(port(), 0..3),
         files in collection::btree_map(
             path(),

@@ -65,6 +65,9 @@ const DEV_ENTRIES: [&[u8]; 15] = [
     b"stdout", b"stderr", b"core",
 ];
 
+/// Far more than anybody needs; each is a few instructions at every open of a device.
+const MOST_DEVICE_RULES: usize = 256;
+
 /// `8:0`
 fn is_number_pair(text: &str) -> bool {
     let number = |part: &str| part.bytes().all(|b| b.is_ascii_digit()) && part.parse::<u32>().is_ok();
@@ -241,6 +244,15 @@ impl Spec {
         Ok(())
     }
 
+    fn validate_device_rules(&self) -> Result<()> {
+        let list = At::Field("device_rules");
+        let count = self.device_rules.len();
+        if count > MOST_DEVICE_RULES {
+            return Err(list.error(format!("{count} rules are more than {MOST_DEVICE_RULES}")));
+        }
+        self.device_rules.iter().enumerate().try_for_each(|(i, rule)| rule.check(&list.index(i)))
+    }
+
     fn validate_devices(&self) -> Result<()> {
         let io_max = At::Field("io_max");
         for (device, limits) in &self.io_max {
@@ -342,6 +354,7 @@ impl Spec {
         }
         self.validate_ports()?;
         self.validate_devices()?;
+        self.validate_device_rules()?;
         self.validate_disk()?;
         if let Some(cpus) = self.cpus {
             let at = At::Field("cpus");
@@ -1545,9 +1558,9 @@ mod tests {
     #[test]
     fn devices() {
         refused(spec().device("fuse"), "devices[0]", "absolute");
-        let error = spec().device("/dev/fuse:r").validate().unwrap_err();
-        assert_eq!((error.kind(), error.field()), (ErrorKind::NotAvailable, Some("devices[0]")), "{error}");
-        refused(spec().device("/dev/fuse:/dev/x:rwx"), "devices[0]", "the access is rw");
+        refused(spec().device("/dev/fuse:/dev/x:rwx"), "devices[0]", "letters r, w and m");
+        refused(spec().device("/dev/fuse:rr"), "devices[0]", "at most once");
+        spec().device("/dev/fuse:r").validate().unwrap();
         refused(spec().device(Device::new("")), "devices[0]", "absolute");
         refused(spec().device(Device::new("/dev/a\0")), "devices[0].path", "NUL");
         refused(spec().device("/srv/node"), "devices[0].target", "\"/srv/node\" is not below /dev");

@@ -1,5 +1,7 @@
 //! System calls that nix lacks.
 
+/// Programs that decide about devices.
+pub(crate) mod bpf;
 /// Subvolumes, qgroups and devices of btrfs.
 pub(crate) mod btrfs;
 /// Small programs of system calls on files, which the keeper's tasks run as well.

@@ -433,28 +433,72 @@ fn what_a_routed_address_needs_and_whose_it_is() {
     assert!(nothing_left());
 }
 
+const VICTIM: &str = "RINGFENCE_TEST_VICTIM";
+
 #[test]
 fn a_killed_program_leaves_nothing_of_its_routed_container() {
-    const VICTIM: &str = "RINGFENCE_TEST_VICTIM";
     if std::env::var_os(VICTIM).is_some() {
         let live = Container::start(&Spec::new()).unwrap();
         live.attach_net(&Attachment::routed("near").address(address("10.7.0.55"))).unwrap();
-        let _container = with(routed(RoutedPair::Veth)).unwrap();
-        println!("started");
+        let container = with(routed(RoutedPair::Veth)).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", container.pid())).unwrap();
+        // Behind the name and the state stands the parent.
+        println!("keeper {}", stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap());
         std::thread::sleep(Duration::from_secs(60));
         return;
     }
     let _outside = router();
-    let name = "a_killed_program_leaves_nothing_of_its_routed_container";
-    let mut victim = Host::new(std::env::current_exe().unwrap());
-    victim.args(["--exact", name, "--nocapture"]).env(VICTIM, "1").stdout(std::process::Stdio::piped());
-    let mut victim = victim.spawn().unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(victim.stdout.take().unwrap()));
-    assert!(lines.any(|line| line.unwrap().ends_with("started")));
+    let mut victim = Victim::start();
     assert!(!nothing_left());
-    victim.kill().unwrap();
-    victim.wait().unwrap();
+    victim.program.kill().unwrap();
+    victim.program.wait().unwrap();
     until("nothing is left", nothing_left);
+    // Who is started again at once has the address, whether the keeper has seen the end already or not.
+    let rounds = std::env::var("RINGFENCE_KILL_ROUNDS").map_or(4, |rounds| rounds.parse().expect("a number"));
+    for round in 0..rounds {
+        let mut victim = Victim::start();
+        let is_late = round % 2 == 0;
+        if is_late {
+            victim.signal_keeper(nix::sys::signal::Signal::SIGSTOP);
+        }
+        victim.program.kill().unwrap();
+        let again = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(MOMENT);
+                victim.signal_keeper(nix::sys::signal::Signal::SIGCONT);
+            });
+            with(routed(RoutedPair::Veth)).unwrap()
+        });
+        victim.program.wait().unwrap();
+        until("the keeper has gone", || !std::path::Path::new(&format!("/proc/{}", victim.keeper)).exists());
+        let answers = [shown("neigh show proxy"), shown("-6 neigh show proxy")].concat();
+        assert!(answers.contains("10.7.0.5 dev") && answers.contains("fd07::5 dev"), "round {round}: {answers}");
+        assert!(shown("route show 10.7.0.5").contains("dev rf"), "round {round}");
+        again.close(PATIENCE).unwrap();
+        assert!(nothing_left(), "round {round}");
+    }
+}
+
+/// A program with routed containers, which runs `a_killed_program_leaves_nothing_of_its_routed_container`.
+struct Victim {
+    program: std::process::Child,
+    keeper: i32,
+}
+
+impl Victim {
+    fn start() -> Self {
+        let name = "a_killed_program_leaves_nothing_of_its_routed_container";
+        let mut program = Host::new(std::env::current_exe().unwrap());
+        program.args(["--exact", name, "--nocapture"]).env(VICTIM, "1").stdout(std::process::Stdio::piped());
+        let mut program = program.spawn().unwrap();
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(program.stdout.take().unwrap()));
+        let keeper = lines.find_map(|line| line.unwrap().split_once("keeper ")?.1.parse().ok()).expect("its keeper");
+        Self { program, keeper }
+    }
+
+    fn signal_keeper(&self, signal: nix::sys::signal::Signal) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.keeper), signal);
+    }
 }
 
 /// What is there inside, but for `lo`.

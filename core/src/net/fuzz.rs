@@ -131,10 +131,11 @@ fn say(batch: &mut Batch, input: &mut Input<'_>) {
         2 => {
             let kinds = [
                 AttachmentKind::Macvlan { parent: here.clone(), mode: Default::default() },
+                AttachmentKind::Macvtap { parent: here.clone(), mode: Default::default() },
                 AttachmentKind::Ipvlan { parent: here.clone(), mode: Default::default() },
                 AttachmentKind::Vlan { parent: here.clone(), id: input.half() % 4094 + 1 },
             ];
-            batch.on_parent(&remote, input.word(), &kinds[usize::from(input.byte() % 3)]);
+            batch.on_parent(&remote, input.word(), &kinds[usize::from(input.byte() % 4)]);
         }
         3 => batch.routed_pair(&end, &remote, RoutedPair::ALL[usize::from(input.byte()) % RoutedPair::ALL.len()]),
         4 => batch.delete(&end),
@@ -199,12 +200,12 @@ fn say(batch: &mut Batch, input: &mut Input<'_>) {
             batch.fuzz_sources(&there, &here, &addresses);
         }
         _ => {
-            let firewall = firewall(input);
+            let (first, second) = (firewall(input), firewall(input));
             let names = [here.clone(), there.clone()];
             let addresses: Vec<IpNet> = (0..input.byte() % 4).map(|_| net(input)).collect();
             let member = Member { port: input.word(), names: &names, addresses: &addresses, mac };
             let broadcasts: Vec<Ipv4Addr> = (0..input.byte() % 3).map(|_| input.array::<4>().into()).collect();
-            batch.fuzz_filter(&member, &firewall, &broadcasts);
+            batch.fuzz_filter(&member, [&first, &second], &broadcasts);
         }
     }
 }

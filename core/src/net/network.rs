@@ -18,7 +18,7 @@ use once_cell::sync::OnceCell;
 use serde_json::{Value, json};
 
 use super::attach::{OnHost, Other, Taps, everywhere};
-use super::firewall::filter::{Change, Filter, FirewallCount, Kept as Filtered, Member};
+use super::firewall::filter::{Filter, FirewallCount, Member};
 use super::link::{End, Mac, Remote};
 use super::netlink::{Batch, Socket};
 use super::pool::{Pool, Refusal, gateway_of};
@@ -190,6 +190,8 @@ struct State {
     pool: Pool,
     /// By the number of the port.
     ports: BTreeMap<u32, Port>,
+    /// Likewise.
+    leaving: BTreeMap<u32, Leaving>,
     hosts: Hosts,
     /// The numbers of the cuts that there are.
     cuts: Range<u32>,
@@ -225,11 +227,15 @@ struct Port {
     own_hosts: Vec<Weak<OwnHosts>>,
     /// It is on the switch.
     is_linked: bool,
-    /// The filter knows it.
-    is_filtered: bool,
     /// What the spec says of it.
     wanted: Option<Firewall>,
-    firewall: Option<Filtered>,
+}
+
+/// A port that has gone, of which the kernel has something still: nobody else gets its addresses.
+#[derive(Debug)]
+struct Leaving {
+    port: Port,
+    lead: Option<(Lead, Vec<HostOnly>)>,
 }
 
 impl Port {
@@ -480,6 +486,7 @@ impl Network {
                 uplink,
                 pool: Pool::new(subnets),
                 ports: BTreeMap::new(),
+                leaving: BTreeMap::new(),
                 hosts: Hosts { file: hosts, length: LOCALHOST.len() as u64, free: Vec::new() },
                 cuts: 0..0,
                 filter: None,
@@ -691,7 +698,9 @@ impl Network {
         let state = lock(&shared.state);
         let number = state.port_of("container", container)?;
         let sockets = state.sockets.clone().ok_or_else(closed)?;
-        let Some(kept) = &state.ports[&number].firewall else { return Ok(FirewallUsage::default()) };
+        let Some(kept) = state.filter.as_ref().and_then(|filter| filter.kept(number)) else {
+            return Ok(FirewallUsage::default());
+        };
         let (rules, [incoming, outgoing]) = Filter::counts(&sockets.firewall, number, kept)?;
         Ok(FirewallUsage { firewall: kept.firewall.clone(), rules, incoming, outgoing })
     }
@@ -892,6 +901,7 @@ impl Shared {
             return Err(closed().with_field("net"));
         }
         self.reopen(&mut state)?;
+        state.let_leave();
         if state.ports.len() >= MAX_PORTS {
             let error = Error::new(ErrorKind::Exhausted, format!("a bridge has {MAX_PORTS} ports, and all are taken"));
             return Err(error.with_field("net").with_errno(libc::EXFULL));
@@ -910,7 +920,9 @@ impl Shared {
         let wanted: Vec<IpAddr> = one.addresses.iter().map(|one| one.address).collect();
         let addresses = state.pool.take(&wanted, &who).map_err(|why| refused(&self.subnets, why))?;
         let number = self.next_port.fetch_add(1, Ordering::Relaxed);
-        let has = |mac: Mac| match state.ports.values().find(|port| port.mac == mac) {
+        let leaving = state.leaving.values().map(|one| &one.port);
+        let all: Vec<&Port> = state.ports.values().chain(leaving).collect();
+        let has = |mac: Mac| match all.iter().find(|port| port.mac == mac) {
             None if mac == self.mac => Some("the gateway".to_owned()),
             port => port.map(|port| port.names.join(" ")),
         };
@@ -938,9 +950,7 @@ impl Shared {
             lines_at: None,
             own_hosts: Vec::new(),
             is_linked: false,
-            is_filtered: false,
             wanted: one.firewall.clone(),
-            firewall: None,
         };
         state.ports.insert(number, port);
         Ok(Link { network: self.clone(), number, gateways: Vec::new(), lead: None })
@@ -1006,12 +1016,28 @@ impl State {
         containers.iter().map(|container| self.port_of(field, container)).collect()
     }
 
-    /// A port has gone. What cannot be removed means nobody: numbers of ports are not used again.
-    fn unfilter(&mut self, socket: &Socket, number: u32, port: &Port) {
-        let Some(filter) = &mut self.filter else { return };
-        let others: Vec<&Firewall> =
-            self.ports.values().filter_map(|port| Some(&port.firewall.as_ref()?.firewall)).collect();
-        let _ = filter.leave(socket, &port.member(number), port.firewall.as_ref(), &others);
+    /// A port has gone: what others let pass to and from its addresses is taken away before anybody else has them.
+    fn leave(&mut self, number: u32, mut leaving: Leaving) {
+        let Some(sockets) = self.sockets.clone() else { return };
+        let led = match (&mut leaving.lead, &mut self.uplink) {
+            (Some((lead, _)), Some(uplink)) => uplink.withdraw(&sockets.firewall, lead),
+            _ => Ok(()),
+        };
+        let left = self.filter.as_mut().map_or(Ok(()), |filter| filter.leave(&sockets.firewall, number));
+        match led.and(left) {
+            Ok(()) => self.pool.give_back(&leaving.port.addresses),
+            Err(error) => {
+                log::warn!("{} does not leave its network yet: {error}", leaving.port.name);
+                self.leaving.insert(number, leaving);
+            }
+        }
+    }
+
+    /// Tries again what has not gone.
+    fn let_leave(&mut self) {
+        for (number, leaving) in std::mem::take(&mut self.leaving) {
+            self.leave(number, leaving);
+        }
     }
 
     /// There is a filter, which knows all ports.
@@ -1031,7 +1057,11 @@ impl State {
             });
             self.filter = Some(begun?);
         }
-        let new = self.ports.iter().filter(|(_, port)| port.is_linked && !port.is_filtered);
+        let Some(filter) = self.filter.as_ref().filter(|one| one.len() < self.ports.len() + self.leaving.len()) else {
+            return Ok(());
+        };
+        let is_new = |number: &u32| !filter.knows(*number);
+        let new = self.ports.iter().filter(|(number, port)| port.is_linked && is_new(number));
         let new: Vec<u32> = new.map(|(number, _)| *number).collect();
         new.into_iter().try_for_each(|number| self.filter_port(socket, number, None))
     }
@@ -1040,24 +1070,7 @@ impl State {
     fn filter_port(&mut self, socket: &Socket, number: u32, firewall: Option<&Firewall>) -> Result<()> {
         let Some(filter) = &mut self.filter else { return Ok(()) };
         let port = self.ports.get(&number).ok_or_else(closed)?;
-        let others = self.ports.iter().filter(|(other, _)| **other != number);
-        let others: Vec<&Firewall> = others.filter_map(|(_, port)| Some(&port.firewall.as_ref()?.firewall)).collect();
-        let members = self.ports.iter().filter(|(_, port)| port.is_filtered);
-        let members: Vec<Member<'_>> = members.map(|(number, port)| port.member(*number)).collect();
-        let change = Change {
-            member: &port.member(number),
-            is_new: !port.is_filtered,
-            old: port.firewall.as_ref(),
-            others: &others,
-            members: &members,
-        };
-        let kept = filter.change(socket, &change, firewall)?;
-        let port = self.ports.get_mut(&number).expect("it was there");
-        port.is_filtered = true;
-        if kept.is_some() {
-            port.firewall = kept;
-        }
-        Ok(())
+        filter.change(socket, &port.member(number), firewall)
     }
 
     /// The lines of all that have their devices.
@@ -1105,7 +1118,6 @@ impl Drop for Link {
         }
         let mut state = lock(&shared.state);
         let Some(port) = state.ports.remove(&self.number) else { return };
-        state.pool.give_back(&port.addresses);
         let Some(sockets) = state.sockets.clone() else { return };
         let addresses: Vec<IpAddr> = port.addresses.iter().map(IpNet::addr).collect();
         let mut batch = Batch::default();
@@ -1113,13 +1125,9 @@ impl Drop for Link {
         // Where it did not come so far that they were added, there is nothing to remove. Numbers of ports are not used again: what
         // stays in a set means nobody.
         let _ = sockets.firewall.request(batch);
-        if let (Some((lead, _)), Some(uplink)) = (&self.lead, &mut state.uplink) {
-            uplink.withdraw(&sockets.firewall, lead);
-        }
-        if port.is_filtered {
-            state.unfilter(&sockets.firewall, self.number, &port);
-        }
-        if let Some(at) = port.lines_at {
+        let lines_at = port.lines_at;
+        state.leave(self.number, Leaving { port, lead: self.lead.take() });
+        if let Some(at) = lines_at {
             state.hosts.remove(at);
             state.tell_own_hosts(&shared.name);
         }

@@ -8,15 +8,16 @@
 //! Three things have to go in every way that this can end. The devices, and with them the routes, go with the container's network
 //! namespace. The filter is in a table of nftables that has an owner (Linux 5.12): it goes with this library's socket. The proxy entries
 //! (ip-neighbour(8), `proxy`) belong to the outer device, and nothing of the kernel removes them: this library does, or the keeper by an
-//! undo plan, or, when both were killed, [`sweep`]. (`proxy_arp` of the outer device would leave nothing behind, but it answers
+//! undo plan, or, when both were killed, [`sweep`]. The keeper has the socket too, until its plan has run: so the tables that say
+//! that addresses are taken go last, and who is started again at once finds nothing of before, nor loses anything to it. (`proxy_arp` of the outer device would leave nothing behind, but it answers
 //! for whatever the host has a route to, and there is no such thing for IPv6.)
 //!
 //! Sources: net/ipv4/arp.c (arp_process), net/ipv6/ndisc.c (ndisc_recv_ns), linux/netfilter/nf_tables.h.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Parseable as _};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -25,15 +26,16 @@ use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, Rout
 
 use super::attach::{everywhere, subnet};
 use super::firewall::{
-    IPV4, IPV6, Message, NEWCHAIN, NEWRULE, NEWTABLE, NF_ACCEPT, NF_DROP, NFT_META_PROTOCOL, NFT_TABLE_F_OWNER,
-    REGISTER, Rule, number, text,
+    GETTABLE, IPV4, IPV6, Message, NEWCHAIN, NEWRULE, NEWTABLE, NF_ACCEPT, NF_DROP, NFT_META_PROTOCOL,
+    NFT_TABLE_F_OWNER, REGISTER, Rule, number, text,
 };
 use super::link::{End, PROTOCOL, Remote, family};
-use super::netlink::{Attributes, Batch, Socket};
+use super::netlink::{Attributes, Batch, Socket, attributes_of, text_of};
 use crate::container::{Container, new_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{HostOnly, Owner};
 use crate::spec::{Attachment, Route, RoutedPair};
+use crate::state;
 use crate::sys::rtnl;
 
 /// What a container's addresses have on the host. Dropped, they are nobody's.
@@ -75,6 +77,73 @@ impl Drop for Routed {
             batch.delete(&End { index: self.here, name: "" });
             let _ = self.route.request(batch);
         }
+    }
+}
+
+/// By which programs know each other's claims: pid, start time, pid namespace. nft(8) shows it as a comment.
+fn claimant() -> String {
+    let pid = std::process::id();
+    let started = state::start_time(pid as i32).unwrap_or_default();
+    format!("ringfence {pid} {started} {}", state::pid_namespace())
+}
+
+/// Whether the program that has claimed something lives; `None`: it is not known, in another pid namespace for one.
+fn lives(claimant: &str) -> Option<bool> {
+    let mut words = claimant.strip_prefix("ringfence ")?.split(' ');
+    let (pid, started, namespace) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
+    let is_here = namespace == state::pid_namespace().to_string();
+    is_here.then(|| state::start_time(pid).is_some_and(|time| time.to_string() == started))
+}
+
+/// What somebody who was killed had goes by itself: not before his keeper has seen it.
+const DYING: Duration = Duration::from_secs(5);
+/// Who cannot be looked at may have been killed.
+const UNKNOWN: Duration = Duration::from_secs(1);
+
+/// Takes a name that is somebody's as long as the socket is open. False: it is another's.
+fn claim(socket: &Socket, name: &str) -> Result<bool> {
+    let began = Instant::now();
+    loop {
+        let mut batch = Batch::default();
+        batch.transaction(|batch| batch.owned_table(name));
+        match socket.request(batch) {
+            Ok(()) => return Ok(true),
+            // The kernel says nothing else of what has another owner.
+            Err(e) if matches!(e.errno(), libc::EEXIST | libc::EPERM) => {}
+            Err(e) => return Err(e),
+        }
+        let patience = match claimant_of(socket, name)?.map(|claimant| lives(&claimant)) {
+            Some(Some(true)) => return Ok(false),
+            Some(None) => UNKNOWN,
+            Some(Some(false)) | None => DYING,
+        };
+        if began.elapsed() > patience {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// `None`: nobody has it now.
+fn claimant_of(socket: &Socket, name: &str) -> Result<Option<String>> {
+    let question = Message::of_nftables(NFPROTO_NETDEV, GETTABLE, |attributes| attributes.put(1, &text(name)));
+    match socket.ask(0, question, "find table of nftables", name) {
+        Ok(found) => Ok(Some(found.first().map(|payload| comment_of(payload)).unwrap_or_default())),
+        Err(e) if e.errno() == libc::ENOENT => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// NFTA_TABLE_USERDATA, in which libnftnl has a kind, a length and a value; a comment is the first kind.
+const USERDATA: u16 = 6;
+
+fn comment_of(payload: &[u8]) -> String {
+    // Behind struct nfgenmsg.
+    let mut attributes = attributes_of(payload.get(4..).unwrap_or_default());
+    let data = attributes.find(|(kind, _)| *kind == USERDATA).map(|(_, data)| data).unwrap_or_default();
+    match data {
+        [0, length, rest @ ..] => text_of(rest.get(..usize::from(*length)).unwrap_or(rest)),
+        _ => String::new(),
     }
 }
 
@@ -125,12 +194,21 @@ impl Routed {
             let error = Error::new(ErrorKind::AlreadyExists, format!("{address} is {how}"));
             at(error.with_errno(libc::EADDRINUSE), "addresses")
         };
+        let here = new_index();
+        let firewall = Socket::open(libc::NETLINK_NETFILTER)?;
+        let mut batch = Batch::default();
+        batch.transaction(|batch| batch.owned_table(&table(here)));
+        firewall.request(batch).map_err(|e| at(explain_filter(e), "routed"))?;
         for &address in &addresses {
-            match found(&route, address)? {
+            if !claim(&firewall, &format!("ringfence-{address}")).map_err(|e| at(explain_filter(e), "routed"))? {
+                return Err(taken(address, "another container's".to_owned()));
+            }
+        }
+        for &address in &addresses {
+            match elsewhere(&route, address)? {
                 Some((_, true)) => return Err(taken(address, "an address of this machine".to_owned())),
                 Some((Some(device), false)) => {
-                    let name = nix::net::if_::if_indextoname(device);
-                    let name = name.map_or_else(|_| device.to_string(), |name| name.to_string_lossy().into_owned());
+                    let name = name_of(device).unwrap_or_else(|| device.to_string());
                     return Err(taken(address, format!("routed on this machine already, to device {name}")));
                 }
                 Some((None, false)) => return Err(taken(address, "routed on this machine already".to_owned())),
@@ -145,25 +223,13 @@ impl Routed {
                 format!("answered for on {outer_name} already (ip neighbour show proxy)"),
             ));
         }
-        let here = new_index();
-        let firewall = Socket::open(libc::NETLINK_NETFILTER)?;
-        let mut batch = Batch::default();
-        batch.transaction(|batch| batch.owned_table(&table(here)));
-        firewall.request(batch).map_err(|e| at(explain_filter(e), "routed"))?;
-        for &address in &addresses {
-            let mut batch = Batch::default();
-            batch.transaction(|batch| batch.owned_table(&format!("ringfence-{address}")));
-            firewall.request(batch).map_err(|e| match e.errno() {
-                // The kernel says nothing else of what has another owner.
-                libc::EEXIST | libc::EPERM => taken(address, "another container's".to_owned()),
-                _ => at(explain_filter(e), "routed"),
-            })?;
-        }
         let (owner, field, outer_name) = (Owner::this(), field.to_owned(), outer_name.to_owned());
         let (namespace, answers) = (None, false);
         let mut routed =
             Self { owner, field, addresses, outer, outer_name, here, route, firewall, namespace, answers, undo: None };
-        routed.undo = Some(Container::start_undo(&routed.proxies(false).into_bytes())?);
+        let mut undo = routed.proxies(false);
+        undo.delete(&End { index: here, name: "" });
+        routed.undo = Some(Container::start_undo(&undo.into_bytes(), routed.firewall.as_fd())?);
         Ok(routed)
     }
 
@@ -258,6 +324,25 @@ fn explain_filter(error: Error) -> Error {
     }
 }
 
+fn name_of(device: u32) -> Option<String> {
+    nix::net::if_::if_indextoname(device).ok().map(|name| name.to_string_lossy().into_owned())
+}
+
+/// As [`found`], of an address that this program has claimed: what is left of a container whose program and keeper were killed goes with
+/// its network namespace.
+fn elsewhere(socket: &Socket, address: IpAddr) -> Result<Option<(Option<u32>, bool)>> {
+    let began = Instant::now();
+    loop {
+        let found = found(socket, address)?;
+        let is_left =
+            matches!(found, Some((Some(device), false)) if name_of(device).is_none_or(|name| name.starts_with("rf")));
+        if !is_left || began.elapsed() > UNKNOWN {
+            return Ok(found);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// A route of the host to this very address: its device, and whether it is an address of the host's own.
 fn found(socket: &Socket, address: IpAddr) -> Result<Option<(Option<u32>, bool)>> {
     let bits = if address.is_ipv4() { 32 } else { 128 };
@@ -330,9 +415,10 @@ pub(crate) fn sweep() -> Result<()> {
     Ok(())
 }
 
+const NFPROTO_NETDEV: u8 = 5;
+
 impl Batch {
     fn netdev(&mut self, kind: u16, flags: u16, step: &'static str, table: &str, build: impl FnOnce(&mut Attributes)) {
-        const NFPROTO_NETDEV: u8 = 5;
         let message = Message::of_nftables(NFPROTO_NETDEV, kind, |attributes| {
             attributes.put(1, &text(table));
             build(attributes);
@@ -344,6 +430,8 @@ impl Batch {
     fn owned_table(&mut self, name: &str) {
         self.netdev(NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, "make table of nftables", name, |table| {
             table.put(2, &number(NFT_TABLE_F_OWNER));
+            let comment = text(&claimant());
+            table.put(USERDATA, &[&[0, comment.len() as u8][..], &comment].concat());
         });
     }
 
@@ -411,6 +499,7 @@ fn neighbour_advertisement(mac: [u8; 6], address: Ipv6Addr) -> Vec<u8> {
 
 #[cfg(any(fuzzing, test))]
 pub(super) fn fuzz(bytes: &[u8]) {
+    lives(&comment_of(bytes));
     Entry::parse(bytes);
     route_of(bytes, 32);
 }

@@ -12,8 +12,8 @@ use common::*;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::SockaddrStorage;
 use ringfence::spec::{
-    Attachment, AttachmentKind, Idmap, InterfaceAddress, IpvlanMode, MacvlanMode, NamespaceKind, NamespaceSource, Net,
-    RoutedPair,
+    AddressPool, Attachment, AttachmentKind, Idmap, InterfaceAddress, IpvlanMode, MacvlanMode, NamespaceKind,
+    NamespaceSource, Net, RoutedPair,
 };
 use ringfence::{Container, Error, ErrorKind, Pod, Spec};
 
@@ -431,6 +431,55 @@ fn what_a_routed_address_needs_and_whose_it_is() {
         assert!(error.to_string().contains(named), "{error}");
     }
     assert!(nothing_left());
+}
+
+/// Which addresses the containers of another program have, as many as there are; it ends when its input does.
+const TAKER: &str = "RINGFENCE_TEST_TAKER";
+
+#[test]
+fn addresses_are_chosen_that_no_other_program_has() {
+    let pools = ["10.7.0.16-10.7.0.19/24", "fd07::10-fd07::1f/64"].map(|text| text.parse::<AddressPool>().unwrap());
+    let on = |one: Attachment| with(one.pool(pools[0]).pool(pools[1]));
+    let of = |one: &Container| one.addresses().unwrap().swap_remove(0).addresses[0];
+    if std::env::var_os(TAKER).is_some() {
+        let (one, other) = (on(Attachment::bridge("br0")).unwrap(), on(Attachment::bridge("br0")).unwrap());
+        println!("taken {} {}", of(&one), of(&other));
+        let _ = std::io::stdin().lines().next();
+        return;
+    }
+    let _outside = router();
+    assert!(ip("link add br0 type bridge forward_delay 0") && ip("link set br0 up"));
+    let own = on(Attachment::bridge("br0")).unwrap();
+    assert_eq!(own.addresses().unwrap()[0].addresses, [address("10.7.0.16"), address("fd07::10")]);
+    assert!(sh_in(&own, "ip -o address show dev eth0 2>/dev/null || cat /proc/net/fib_trie").contains("10.7.0.16"));
+    let mut taker = Host::new(std::env::current_exe().unwrap());
+    taker.args(["--exact", "addresses_are_chosen_that_no_other_program_has", "--nocapture"]).env(TAKER, "1");
+    let mut taker = taker.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(taker.stdout.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap().ends_with("taken 10.7.0.17 10.7.0.18")));
+    // One is left; on another wire they are all free, and routed ones are another matter, too.
+    let last = on(Attachment::bridge("br0").address(cidr("10.7.0.40/24"))).unwrap();
+    assert_eq!(last.addresses().unwrap()[0].addresses[1], address("10.7.0.19"));
+    refused(on(Attachment::bridge("br0")), ErrorKind::Exhausted, "net.pool");
+    for taken in ["10.7.0.17/24", "10.7.0.40/24", "fd07::11/64"] {
+        refused(with(Attachment::bridge("br0").address(cidr(taken))), ErrorKind::AlreadyExists, "net.addresses[0]");
+    }
+    let other = on(Attachment::macvlan("near").address(cidr("10.7.0.40/24"))).unwrap();
+    assert_eq!(other.addresses().unwrap()[0].addresses[1], address("10.7.0.16"));
+    assert!(ip("route add 10.7.0.20/32 dev near") && ip("neigh add proxy 10.7.0.21 dev near"));
+    let routed = Attachment::routed("near").pool("10.7.0.20-10.7.0.22".parse().unwrap());
+    let one = with(routed.clone()).unwrap();
+    assert_eq!(of(&one), address("10.7.0.22"));
+    assert!(shown("neigh show proxy").contains("10.7.0.22"));
+    refused(with(routed), ErrorKind::Exhausted, "net.pool");
+    one.close(PATIENCE).unwrap();
+    // What is let go of is free, in whatever way.
+    own.detach_net("eth0").unwrap();
+    let again = on(Attachment::bridge("br0")).unwrap();
+    assert_eq!(of(&again), address("10.7.0.16"));
+    taker.kill().unwrap();
+    taker.wait().unwrap();
+    assert_eq!(of(&on(Attachment::bridge("br0")).unwrap()), address("10.7.0.17"));
 }
 
 const VICTIM: &str = "RINGFENCE_TEST_VICTIM";

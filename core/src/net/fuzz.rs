@@ -8,7 +8,7 @@ use super::firewall::filter::{Member, count_of};
 use super::link::{End, Remote};
 use super::nat::{Published, closed};
 use super::netlink::{Attributes, Batch, assert_filled};
-use super::{connections, netlink, routed};
+use super::{claim, connections, netlink, routed};
 use crate::fuzz::Input;
 use crate::net::{Direction, Shape};
 use crate::spec::{AttachmentKind, Firewall, FirewallAction, FirewallProtocol, FirewallRule, Protocol, RoutedPair};
@@ -17,6 +17,7 @@ use crate::spec::{AttachmentKind, Firewall, FirewallAction, FirewallProtocol, Fi
 pub(crate) fn replies(bytes: &[u8]) {
     netlink::fuzz(bytes);
     routed::fuzz(bytes);
+    claim::fuzz(bytes);
     connections::fuzz(bytes);
     count_of(bytes);
     closed(bytes, false);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -1317,7 +1317,8 @@ fn other_keeper(name: &str) -> Error {
 pub(super) fn ways(list: &[Attachment]) -> Vec<IpAddr> {
     let routed = list.iter().filter(|one| matches!(one.kind, AttachmentKind::Routed { .. }) && one.routes.is_empty());
     let gateways = list.iter().flat_map(|one| &one.gateways).copied();
-    gateways.chain(routed.flat_map(|one| one.addresses.iter().map(|address| address.address))).collect()
+    let like = |ipv4: bool| if ipv4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    gateways.chain(routed.flat_map(|one| one.families().map(like))).collect()
 }
 
 /// Whether /etc/hosts of a container on so many networks is not the network's: it has more in it.

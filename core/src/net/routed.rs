@@ -19,23 +19,22 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Parseable as _};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, Parseable as _};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType};
 
 use super::attach::{everywhere, subnet};
+use super::claim::{self, UNKNOWN};
 use super::firewall::{
-    GETTABLE, IPV4, IPV6, Message, NEWCHAIN, NEWRULE, NEWTABLE, NF_ACCEPT, NF_DROP, NFT_META_PROTOCOL,
-    NFT_TABLE_F_OWNER, REGISTER, Rule, number, text,
+    IPV4, IPV6, NEWCHAIN, NEWRULE, NF_ACCEPT, NF_DROP, NFT_META_PROTOCOL, REGISTER, Rule, number, text,
 };
 use super::link::{End, PROTOCOL, Remote, family};
-use super::netlink::{Attributes, Batch, Socket, attributes_of, text_of};
+use super::netlink::{Batch, Socket};
 use crate::container::{Container, new_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{HostOnly, Owner};
 use crate::spec::{Attachment, Route, RoutedPair};
-use crate::state;
 use crate::sys::rtnl;
 
 /// What a container's addresses have on the host. Dropped, they are nobody's.
@@ -80,73 +79,6 @@ impl Drop for Routed {
     }
 }
 
-/// By which programs know each other's claims: pid, start time, pid namespace. nft(8) shows it as a comment.
-fn claimant() -> String {
-    let pid = std::process::id();
-    let started = state::start_time(pid as i32).unwrap_or_default();
-    format!("ringfence {pid} {started} {}", state::pid_namespace())
-}
-
-/// Whether the program that has claimed something lives; `None`: it is not known, in another pid namespace for one.
-fn lives(claimant: &str) -> Option<bool> {
-    let mut words = claimant.strip_prefix("ringfence ")?.split(' ');
-    let (pid, started, namespace) = (words.next()?.parse().ok()?, words.next()?, words.next()?);
-    let is_here = namespace == state::pid_namespace().to_string();
-    is_here.then(|| state::start_time(pid).is_some_and(|time| time.to_string() == started))
-}
-
-/// What somebody who was killed had goes by itself: not before his keeper has seen it.
-const DYING: Duration = Duration::from_secs(5);
-/// Who cannot be looked at may have been killed.
-const UNKNOWN: Duration = Duration::from_secs(1);
-
-/// Takes a name that is somebody's as long as the socket is open. False: it is another's.
-fn claim(socket: &Socket, name: &str) -> Result<bool> {
-    let began = Instant::now();
-    loop {
-        let mut batch = Batch::default();
-        batch.transaction(|batch| batch.owned_table(name));
-        match socket.request(batch) {
-            Ok(()) => return Ok(true),
-            // The kernel says nothing else of what has another owner.
-            Err(e) if matches!(e.errno(), libc::EEXIST | libc::EPERM) => {}
-            Err(e) => return Err(e),
-        }
-        let patience = match claimant_of(socket, name)?.map(|claimant| lives(&claimant)) {
-            Some(Some(true)) => return Ok(false),
-            Some(None) => UNKNOWN,
-            Some(Some(false)) | None => DYING,
-        };
-        if began.elapsed() > patience {
-            return Ok(false);
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// `None`: nobody has it now.
-fn claimant_of(socket: &Socket, name: &str) -> Result<Option<String>> {
-    let question = Message::of_nftables(NFPROTO_NETDEV, GETTABLE, |attributes| attributes.put(1, &text(name)));
-    match socket.ask(0, question, "find table of nftables", name) {
-        Ok(found) => Ok(Some(found.first().map(|payload| comment_of(payload)).unwrap_or_default())),
-        Err(e) if e.errno() == libc::ENOENT => Ok(None),
-        Err(e) => Err(e),
-    }
-}
-
-/// NFTA_TABLE_USERDATA, in which libnftnl has a kind, a length and a value; a comment is the first kind.
-const USERDATA: u16 = 6;
-
-fn comment_of(payload: &[u8]) -> String {
-    // Behind struct nfgenmsg.
-    let mut attributes = attributes_of(payload.get(4..).unwrap_or_default());
-    let data = attributes.find(|(kind, _)| *kind == USERDATA).map(|(_, data)| data).unwrap_or_default();
-    match data {
-        [0, length, rest @ ..] => text_of(rest.get(..usize::from(*length)).unwrap_or(rest)),
-        _ => String::new(),
-    }
-}
-
 /// By which the container sends to the host. Nobody is ever asked for these.
 fn gateway(like: IpAddr) -> IpAddr {
     match like {
@@ -170,9 +102,10 @@ fn need_setting(path: &str, why: &str) -> Result<()> {
 impl Routed {
     /// Looks whether the machine can do it, and takes the addresses.
     pub fn new(one: &Attachment, outer_name: &str, outer: u32, field: &str) -> Result<Self> {
-        let addresses: Vec<IpAddr> = one.addresses.iter().map(|one| one.address).collect();
+        let mut addresses: Vec<IpAddr> = one.addresses.iter().map(|one| one.address).collect();
         let at = |error: Error, key: &str| error.with_field(format!("{field}.{key}"));
-        let has = |ipv4: bool| addresses.iter().any(|address| address.is_ipv4() == ipv4);
+        let families: Vec<bool> = one.families().collect();
+        let has = |ipv4: bool| families.contains(&ipv4);
         // One of the two is enough.
         let [answers, all] = [outer_name, "all"].map(|name| format!("net/ipv6/conf/{name}/proxy_ndp"));
         let answers = if need_setting(&all, "").is_ok() { all } else { answers };
@@ -198,30 +131,33 @@ impl Routed {
         let firewall = Socket::open(libc::NETLINK_NETFILTER)?;
         let mut batch = Batch::default();
         batch.transaction(|batch| batch.owned_table(&table(here)));
-        firewall.request(batch).map_err(|e| at(explain_filter(e), "routed"))?;
+        firewall.request(batch).map_err(|e| at(claim::explain(e), "routed"))?;
         for &address in &addresses {
-            if !claim(&firewall, &format!("ringfence-{address}")).map_err(|e| at(explain_filter(e), "routed"))? {
+            let claimed = claim::claim(&firewall, &claim::name_of(None, address));
+            if !claimed.map_err(|e| at(claim::explain(e), "routed"))? {
                 return Err(taken(address, "another container's".to_owned()));
             }
         }
+        let others: Vec<IpAddr> =
+            entries(&route)?.iter().filter(|e| e.device == outer && !e.is_ours).map(|e| e.address).collect();
         for &address in &addresses {
             match elsewhere(&route, address)? {
                 Some((_, true)) => return Err(taken(address, "an address of this machine".to_owned())),
                 Some((Some(device), false)) => {
-                    let name = name_of(device).unwrap_or_else(|| device.to_string());
+                    let name = device_name(device).unwrap_or_else(|| device.to_string());
                     return Err(taken(address, format!("routed on this machine already, to device {name}")));
                 }
                 Some((None, false)) => return Err(taken(address, "routed on this machine already".to_owned())),
                 None => {}
             }
+            if others.contains(&address) {
+                let how = format!("answered for on {outer_name} already (ip neighbour show proxy)");
+                return Err(taken(address, how));
+            }
         }
-        if let Some(entry) =
-            entries(&route)?.iter().find(|e| e.device == outer && !e.is_ours && addresses.contains(&e.address))
-        {
-            return Err(taken(
-                entry.address,
-                format!("answered for on {outer_name} already (ip neighbour show proxy)"),
-            ));
+        for pool in &one.pool {
+            let suits = |address: IpAddr| Ok(!others.contains(&address) && found(&route, address)?.is_none());
+            addresses.push(claim::take(&firewall, None, pool, suits).map_err(|e| at(claim::explain(e), "pool"))?);
         }
         let (owner, field, outer_name) = (Owner::this(), field.to_owned(), outer_name.to_owned());
         let (namespace, answers) = (None, false);
@@ -237,6 +173,11 @@ impl Routed {
         let mut batch = Batch::default();
         self.addresses.iter().for_each(|address| batch.proxy(self.outer, *address, answers));
         batch
+    }
+
+    /// With those that were chosen.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
     }
 
     /// Makes the devices and lets what is for the addresses go there; the container's is down.
@@ -259,7 +200,7 @@ impl Routed {
         // Before anything can pass.
         let mut batch = Batch::default();
         batch.transaction(|batch| batch.sources_of(&table(self.here), &name, &self.addresses));
-        self.firewall.request(batch).map_err(explain_filter)?;
+        self.firewall.request(batch).map_err(claim::explain)?;
         if self.addresses.iter().any(IpAddr::is_ipv4) {
             // The device is ours. One that is new has what net/ipv4/conf/default says.
             let path = format!("/proc/sys/net/ipv4/conf/{name}/forwarding");
@@ -312,19 +253,7 @@ fn table(number: u32) -> String {
     format!("ringfence-{number}")
 }
 
-fn explain_filter(error: Error) -> Error {
-    match error.errno() {
-        libc::EPERM => error
-            .with_kind(ErrorKind::PermissionDenied)
-            .with_hint("it takes CAP_NET_ADMIN in this program's network; a Network takes no rights"),
-        libc::ENOENT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::EINVAL => error
-            .with_kind(ErrorKind::Unsupported)
-            .with_hint("it takes Linux 5.12 with CONFIG_NF_TABLES and CONFIG_NF_TABLES_NETDEV"),
-        _ => error,
-    }
-}
-
-fn name_of(device: u32) -> Option<String> {
+fn device_name(device: u32) -> Option<String> {
     nix::net::if_::if_indextoname(device).ok().map(|name| name.to_string_lossy().into_owned())
 }
 
@@ -334,8 +263,7 @@ fn elsewhere(socket: &Socket, address: IpAddr) -> Result<Option<(Option<u32>, bo
     let began = Instant::now();
     loop {
         let found = found(socket, address)?;
-        let is_left =
-            matches!(found, Some((Some(device), false)) if name_of(device).is_none_or(|name| name.starts_with("rf")));
+        let is_left = matches!(found, Some((Some(device), false)) if device_name(device).is_none_or(|name| name.starts_with("rf")));
         if !is_left || began.elapsed() > UNKNOWN {
             return Ok(found);
         }
@@ -415,26 +343,7 @@ pub(crate) fn sweep() -> Result<()> {
     Ok(())
 }
 
-const NFPROTO_NETDEV: u8 = 5;
-
 impl Batch {
-    fn netdev(&mut self, kind: u16, flags: u16, step: &'static str, table: &str, build: impl FnOnce(&mut Attributes)) {
-        let message = Message::of_nftables(NFPROTO_NETDEV, kind, |attributes| {
-            attributes.put(1, &text(table));
-            build(attributes);
-        });
-        self.push(flags, message, step, table);
-    }
-
-    /// A table that is there as long as the socket.
-    fn owned_table(&mut self, name: &str) {
-        self.netdev(NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, "make table of nftables", name, |table| {
-            table.put(2, &number(NFT_TABLE_F_OWNER));
-            let comment = text(&claimant());
-            table.put(USERDATA, &[&[0, comment.len() as u8][..], &comment].concat());
-        });
-    }
-
     /// From the device comes what these addresses send, and nothing else.
     fn sources_of(&mut self, table: &str, device: &str, addresses: &[IpAddr]) {
         const CHAIN: &str = "sources";
@@ -499,7 +408,6 @@ fn neighbour_advertisement(mac: [u8; 6], address: Ipv6Addr) -> Vec<u8> {
 
 #[cfg(any(fuzzing, test))]
 pub(super) fn fuzz(bytes: &[u8]) {
-    lives(&comment_of(bytes));
     Entry::parse(bytes);
     route_of(bytes, 32);
 }

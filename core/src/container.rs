@@ -892,6 +892,13 @@ impl Container {
         &self.of_network().id
     }
 
+    /// Whether a program in its network may come to change its devices.
+    pub(crate) fn may_have_net_admin(&self) -> bool {
+        const CAP_NET_ADMIN: u64 = 1 << 12;
+        // Of the others of a pod nothing is known here.
+        self.inner().pod.is_some() || self.inner().spec.capabilities.all() & CAP_NET_ADMIN != 0
+    }
+
     pub(crate) fn network_addresses(&self) -> Result<Vec<net::Address>> {
         self.open()?;
         Ok(lock(&self.of_network().kept).devices.iter().filter_map(net::Attached::address).collect())

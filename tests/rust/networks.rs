@@ -450,6 +450,26 @@ fn a_rate_each_way() {
     let slow = transfer(&two, &one, bytes);
     assert!(slow > Duration::from_millis(350), "what it receives has a rate");
     assert!(slow > 2 * free, "{slow:?} with it, {free:?} without");
+    // Who has all rights over its own devices cannot take it away.
+    let mut spec = Spec::new();
+    spec.merge_json(r#"{"capabilities": {"add": ["net_admin"]}}"#).unwrap();
+    let admin = network.container(&spec).unwrap();
+    let before = in_switch(&network);
+    match network.shape(&admin, &rate, Direction::Out) {
+        Ok(()) => {
+            let _ = admin.command("tc").args("qdisc del dev eth0 root".split(' ')).output();
+            assert!(transfer(&admin, &two, bytes) > Duration::from_millis(350));
+            network.shape(&admin, &Shape { rate: Some(1 << 21), ..rate }, Direction::Out).unwrap();
+            assert!(transfer(&admin, &two, bytes) < Duration::from_millis(400), "it is what was said last");
+            assert!(before.is_empty() || in_switch(&network).contains("sent"));
+            network.shape(&admin, &Shape::default(), Direction::Out).unwrap();
+            assert_eq!(in_switch(&network), before);
+            network.shape(&admin, &rate, Direction::Out).unwrap();
+            admin.close(PATIENCE).unwrap();
+            assert!(!in_switch(&network).contains("sent1003"), "the device that it waited behind goes with it");
+        }
+        Err(error) => assert_eq!((error.kind(), error.field()), (ErrorKind::Unsupported, Some("direction")), "{error}"),
+    }
     network.shape(&one, &Shape::default(), Direction::Both).unwrap();
     assert!(transfer(&two, &one, bytes) < slow);
     failed(network.shape(&one, &Shape { loss: 2.0, ..rate }, Direction::In), ErrorKind::InvalidArgument, "loss");

@@ -167,7 +167,10 @@ fn say(batch: &mut Batch, input: &mut Input<'_>) {
                 corrupt: share(input),
             };
             if shape.validate().is_ok() {
-                batch.shape(&end, &shape, input.word() % 65_536 + 1);
+                let mtu = input.word() % 65_536 + 1;
+                batch.shape(&end, &shape, mtu);
+                batch.shape_incoming(&end, &remote.end, &shape, mtu);
+                batch.unshape_incoming(&end, &remote.end);
             }
         }
         15 => batch.firewall(),

@@ -227,6 +227,10 @@ struct Port {
     own_hosts: Vec<Weak<OwnHosts>>,
     /// It is on the switch.
     is_linked: bool,
+    /// The device behind which what it sends waits, and its name, if there is one.
+    waiting: Option<(u32, String)>,
+    /// Where there is none, the discipline is inside.
+    is_shaped_inside: bool,
     /// What the spec says of it.
     wanted: Option<Firewall>,
 }
@@ -241,6 +245,40 @@ struct Leaving {
 impl Port {
     fn member(&self, number: u32) -> Member<'_> {
         Member { port: number, names: &self.names, addresses: &self.addresses, mac: self.mac }
+    }
+
+    /// What becomes of what it sends, on this side, where nobody inside can change it. False: the kernel cannot do it.
+    fn shape_sent(&mut self, route: &Socket, number: u32, shape: &Shape, mtu: u32) -> Result<bool> {
+        let here = End { index: number, name: &self.name };
+        if *shape == Shape::default() {
+            let Some((index, name)) = &self.waiting else { return Ok(!self.is_shaped_inside) };
+            let mut batch = Batch::default();
+            batch.unshape_incoming(&here, &End { index: *index, name });
+            route.request(batch)?;
+            self.waiting = None;
+            return Ok(true);
+        }
+        let mut batch = Batch::default();
+        if let Some((index, name)) = &self.waiting {
+            batch.shape(&End { index: *index, name }, shape, mtu);
+            return route.request(batch).map(|()| true);
+        }
+        let (index, name) = (new_index(), format!("sent{number}"));
+        let waiting = End { index, name: &name };
+        batch.shape_incoming(&here, &waiting, shape, mtu);
+        let Err(error) = route.request(batch) else {
+            self.waiting = Some((index, name));
+            return Ok(true);
+        };
+        let mut batch = Batch::default();
+        batch.unshape_incoming(&here, &waiting);
+        let _ = route.request(batch);
+        // Of the shape itself the caller says it.
+        let is_shape = error.step().is_some_and(|step| step.ends_with("tbf") || step.ends_with("netem"));
+        match error.errno() {
+            libc::EOPNOTSUPP | libc::ENOENT if !is_shape => Ok(false),
+            _ => Err(error),
+        }
     }
 
     fn lines(&self) -> String {
@@ -647,10 +685,10 @@ impl Network {
     pub fn shape(&self, container: &Container, shape: &Shape, direction: Direction) -> Result<()> {
         let shared = self.open()?;
         shape.validate()?;
-        let state = lock(&shared.state);
+        let mut state = lock(&shared.state);
         let number = state.port_of("container", container)?;
         let sockets = state.sockets.clone().ok_or_else(closed)?;
-        let port = &state.ports[&number];
+        let port = state.ports.get_mut(&number).ok_or_else(closed)?;
         let missing = |e: Error| match e.errno() {
             // tc_modify_qdisc of a kind that is not there.
             libc::ENOENT | libc::EOPNOTSUPP => e
@@ -663,11 +701,20 @@ impl Network {
             batch.shape(&End { index: number, name: &port.name }, shape, shared.mtu);
             sockets.route.request(batch).map_err(missing)?;
         }
-        if direction != Direction::In {
+        if direction != Direction::In && !port.shape_sent(&sockets.route, number, shape, shared.mtu).map_err(missing)? {
+            // The default set has none, and no program inside gets a right that it had not.
+            let is_shape = *shape != Shape::default();
+            if is_shape && container.may_have_net_admin() {
+                let what = "inside, CAP_NET_ADMIN could take away what its sending is bound to";
+                let error = Error::new(ErrorKind::Unsupported, what).with_errno(libc::EOPNOTSUPP);
+                let hint = "it takes a kernel with CONFIG_IFB, CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_U32 and CONFIG_NET_ACT_MIRRED";
+                return Err(error.with_field("direction").with_hint(hint));
+            }
             let socket = port.socket.clone().ok_or_else(closed)?;
             let mut batch = Batch::default();
             batch.shape(&End { index: port.inside, name: &port.interface }, shape, shared.mtu);
             socket.request(batch).map_err(missing)?;
+            port.is_shaped_inside = is_shape;
         }
         Ok(())
     }
@@ -950,6 +997,8 @@ impl Shared {
             lines_at: None,
             own_hosts: Vec::new(),
             is_linked: false,
+            waiting: None,
+            is_shaped_inside: false,
             wanted: one.firewall.clone(),
         };
         state.ports.insert(number, port);
@@ -1125,6 +1174,11 @@ impl Drop for Link {
         // Where it did not come so far that they were added, there is nothing to remove. Numbers of ports are not used again: what
         // stays in a set means nobody.
         let _ = sockets.firewall.request(batch);
+        if let Some((index, name)) = &port.waiting {
+            let mut batch = Batch::default();
+            batch.delete(&End { index: *index, name });
+            let _ = sockets.route.request(batch);
+        }
         let lines_at = port.lines_at;
         state.leave(self.number, Leaving { port, lead: self.lead.take() });
         if let Some(at) = lines_at {

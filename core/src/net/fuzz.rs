@@ -209,7 +209,7 @@ fn say(batch: &mut Batch, input: &mut Input<'_>) {
             let addresses: Vec<IpNet> = (0..input.byte() % 4).map(|_| net(input)).collect();
             let member = Member { port: input.word(), names: &names, addresses: &addresses, mac };
             let broadcasts: Vec<Ipv4Addr> = (0..input.byte() % 3).map(|_| input.array::<4>().into()).collect();
-            batch.fuzz_filter(&member, [&first, &second], &broadcasts);
+            batch.fuzz_filter(&member, [&first, &second], &broadcasts, input.bool());
         }
     }
 }

@@ -1098,7 +1098,9 @@ impl State {
                 IpNet::V4(net) if net.prefix_len() < 31 => Some(net.broadcast()),
                 _ => None,
             });
-            let begun = Filter::begin(socket, &of_all.collect::<Vec<_>>()).map_err(|e| match e.errno() {
+            let begun = Filter::begin(socket, &of_all.collect::<Vec<_>>(), self.uplink.is_none()).map_err(|e| match e
+                .errno()
+            {
                 libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL => {
                     e.with_kind(ErrorKind::Unsupported).with_hint("it takes a kernel with CONFIG_NFT_OBJREF")
                 }

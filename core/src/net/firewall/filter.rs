@@ -7,7 +7,7 @@
 //! ends exchanged: so a list that changes holds for what is open, and what it says nothing new of goes on.
 //!
 //! ```text
-//! forward, input, output of the bridge -> check: ARP and neighbour discovery pass
+//! forward, input, output of the bridge (forward alone where nothing leads out) -> check: ARP and neighbour discovery pass
 //!     is it an answer?   by the port that it leaves by: began-N; to the switch itself by the port that it came by: asked-N
 //!     does it fit?       by port: outgoing-reversed-N, incoming-reversed-N; an answer that does passes
 //!     what cannot be judged is dropped
@@ -112,6 +112,12 @@ const INCOMING_REVERSED: &str = "incoming-reversed";
 /// Maps from ports to chains of that name with the port's number; those that all ports have, and those of firewalls.
 const OF_PORTS: [&str; 3] = [BEGAN, NOTE, ABOUT];
 const OF_FIREWALLS: [&str; 6] = [ASKED, ASK, OUTGOING, INCOMING, OUTGOING_REVERSED, INCOMING_REVERSED];
+
+/// Those that a network needs: to the switch of an internal one nobody speaks, it has no address. The kernel follows all that there is at each
+/// change.
+fn of_firewalls(internal: bool) -> &'static [&'static str] {
+    if internal { &OF_FIREWALLS[2..] } else { &OF_FIREWALLS }
+}
 
 fn of_port(name: &str, port: u32) -> String {
     format!("{name}-{port}")
@@ -460,8 +466,10 @@ struct Name {
 
 /// The filter of a network: it is there since the first firewall. What it does to one port takes as long with a thousand others as with
 /// none, but for the kernel, which follows all chains of a table when one of them changes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in super::super) struct Filter {
+    /// Nothing leads out of the network.
+    internal: bool,
     ports: BTreeMap<u32, Known>,
     /// Whose names these are.
     found: BTreeMap<String, BTreeSet<u32>>,
@@ -503,11 +511,11 @@ impl Filter {
     /// What all ports share.
     ///
     /// `broadcasts`: the addresses of everybody on the network.
-    pub fn begin(socket: &Socket, broadcasts: &[Ipv4Addr]) -> Result<Self> {
+    pub fn begin(socket: &Socket, broadcasts: &[Ipv4Addr], internal: bool) -> Result<Self> {
         let mut batch = Batch::default();
-        batch.transaction(|batch| batch.filter(broadcasts));
+        batch.transaction(|batch| batch.filter(broadcasts, internal));
         socket.request(batch)?;
-        Ok(Self::default())
+        Ok(Self { internal, ports: BTreeMap::new(), found: BTreeMap::new(), names: BTreeMap::new(), next: 0 })
     }
 
     pub fn knows(&self, port: u32) -> bool {
@@ -532,7 +540,7 @@ impl Filter {
         let gone: Vec<u32> = used.iter().filter_map(last).collect();
         let numbers = known.names.iter().filter_map(|name| self.names.get(name)).map(|name| name.number);
         let mut batch = Batch::default();
-        batch.transaction(|batch| batch.leave(port, known, numbers, &gone));
+        batch.transaction(|batch| batch.leave(port, known, numbers, &gone, self.internal));
         if let Err(error) = socket.request(batch) {
             // Its answer may be what was lost.
             if has(socket, GETCHAIN, &of_port(NOTE, port))? {
@@ -612,7 +620,7 @@ impl Filter {
                 batch.name(*number, whose.flat_map(|port| &self.ports[port].addresses));
             }
             if let Some(kept) = &kept {
-                batch.put_lists(port, known.kept.as_ref(), kept, &numbers, &gone);
+                batch.put_lists(port, (known.kept.as_ref(), kept), &numbers, &gone, self.internal);
             }
         });
         if let Err(error) = socket.request(batch) {
@@ -778,16 +786,16 @@ impl Batch {
     }
 
     /// A port goes, with names that it alone had in rules.
-    fn leave(&mut self, port: u32, known: &Known, names: impl Iterator<Item = u32>, gone: &[u32]) {
+    fn leave(&mut self, port: u32, known: &Known, names: impl Iterator<Item = u32>, gone: &[u32], internal: bool) {
         let kept = known.kept.as_ref();
         names.for_each(|name| self.addresses(DELSETELEM, name, &known.addresses));
-        let maps = OF_PORTS.iter().chain(kept.map(|_| &OF_FIREWALLS[..]).unwrap_or_default());
+        let maps = OF_PORTS.iter().chain(kept.map(|_| of_firewalls(internal)).unwrap_or_default());
         maps.clone().for_each(|map| self.unmap_port(map, port));
         if kept.is_some() {
             self.elements(DELSETELEM, &port_set(FILTERED), &[port.to_ne_bytes().into()]);
         }
         maps.for_each(|map| self.remove(DELCHAIN, 3, &of_port(map, port)));
-        let began = [Some(BEGAN), kept.map(|_| ASKED)];
+        let began = [Some(BEGAN), kept.filter(|_| !internal).map(|_| ASKED)];
         for set in began.into_iter().flatten().flat_map(|chain| flows(chain, port)) {
             self.remove(DELSET, 2, &set.name);
         }
@@ -804,7 +812,14 @@ impl Batch {
     }
 
     /// The lists of a firewall in the place of what there was. `names`: those in its rules; `gone`: what nobody's rules have any more.
-    fn put_lists(&mut self, port: u32, old: Option<&Kept>, kept: &Kept, names: &BTreeMap<String, u32>, gone: &[u32]) {
+    fn put_lists(
+        &mut self,
+        port: u32,
+        (old, kept): (Option<&Kept>, &Kept),
+        names: &BTreeMap<String, u32>,
+        gone: &[u32],
+        internal: bool,
+    ) {
         const LISTS: [(&str, Direction, bool); 4] = [
             (OUTGOING, Direction::Out, false),
             (INCOMING, Direction::In, false),
@@ -813,7 +828,9 @@ impl Batch {
         ];
         match old {
             None => {
-                self.flows(ASKED, ASK, port);
+                if !internal {
+                    self.flows(ASKED, ASK, port);
+                }
                 LISTS.iter().for_each(|(chain, ..)| self.plain_chain(&of_port(chain, port)));
             }
             Some(old) => {
@@ -826,7 +843,7 @@ impl Batch {
             self.list(port, chain, kept, direction, reversed, names);
         }
         if old.is_none() {
-            OF_FIREWALLS.iter().for_each(|map| self.map_port(map, port));
+            of_firewalls(internal).iter().for_each(|map| self.map_port(map, port));
             self.elements(NEWSETELEM, &port_set(FILTERED), &[port.to_ne_bytes().into()]);
         }
         self.remove_names(gone);
@@ -1000,8 +1017,8 @@ impl Batch {
     }
 
     /// What all ports share.
-    fn filter(&mut self, broadcasts: &[Ipv4Addr]) {
-        for map in OF_PORTS.iter().chain(&OF_FIREWALLS) {
+    fn filter(&mut self, broadcasts: &[Ipv4Addr], internal: bool) {
+        for map in OF_PORTS.iter().chain(of_firewalls(internal)) {
             self.special_set(&port_set(map), NFT_SET_MAP, None);
         }
         self.set(&port_set(FILTERED));
@@ -1012,7 +1029,8 @@ impl Batch {
         };
         constants(PORTED, &[TCP, UDP, SCTP, UDPLITE, DCCP]);
         ERRORS.iter().for_each(|(name, values)| constants(name, values));
-        HOOKS.iter().for_each(|(chain, ways)| self.hook(chain, ways, broadcasts));
+        let hooks = if internal { &HOOKS[..1] } else { &HOOKS };
+        hooks.iter().for_each(|(chain, ways)| self.hook(chain, ways, broadcasts));
     }
 
     /// What is done at a hook, where packets have come by a port, leave by one, or both.
@@ -1192,21 +1210,24 @@ impl Batch {
         member: &Member<'_>,
         [first, second]: [&Firewall; 2],
         broadcasts: &[Ipv4Addr],
+        internal: bool,
     ) {
         let numbers = |firewall: &Firewall| names_of(firewall).into_iter().zip(1..).collect::<BTreeMap<_, _>>();
         let keep = |firewall: &Firewall, generation| Kept { firewall: firewall.clone(), generation };
         let (old, new) = (keep(first, member.port), keep(second, !member.port));
         let mut known = Known::of(member);
         self.transaction(|batch| {
-            batch.filter(broadcasts);
+            batch.filter(broadcasts, internal);
             batch.join(member.port, &known, numbers(first).into_values());
             numbers(first).values().for_each(|number| batch.name(*number, &known.addresses));
-            batch.put_lists(member.port, None, &old, &numbers(first), &[]);
+            batch.put_lists(member.port, (None, &old), &numbers(first), &[], internal);
         });
         self.transaction(|batch| {
-            batch.put_lists(member.port, Some(&old), &new, &numbers(second), &[member.port]);
+            batch.put_lists(member.port, (Some(&old), &new), &numbers(second), &[member.port], internal);
         });
         known.kept = Some(new);
-        self.transaction(|batch| batch.leave(member.port, &known, numbers(first).into_values(), &[member.port]));
+        self.transaction(|batch| {
+            batch.leave(member.port, &known, numbers(first).into_values(), &[member.port], internal)
+        });
     }
 }

@@ -3,7 +3,7 @@
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: demo test test-vm attacks bench fuzz install clean
+.PHONY: demo test test-vm attacks kills bench fuzz install clean
 
 demo:
 	@tests/setup --for demo
@@ -20,6 +20,11 @@ test-vm:
 attacks:
 	@tests/setup --for test
 	@RINGFENCE_ATTACK_ROUNDS=$${RINGFENCE_ATTACK_ROUNDS:-1000} tests/run --tier machine --suite attacks
+
+kills:
+	@tests/setup --for test
+	@RINGFENCE_KILL_ROUNDS=$${RINGFENCE_KILL_ROUNDS:-100} tests/run --tier machine --as root --suite rust:outside \
+		--suite rust:attachments --suite python:networks
 
 bench:
 	@tests/setup --for bench

@@ -582,7 +582,7 @@ enum Role<'a> {
     /// A program of the host's that has to do with a switch: it is born where that was, with no ids but those.
     Beside(&'a Container),
     /// It only has something undone at its end: see [`Container::start_undo`].
-    Undo(&'a [u8]),
+    Undo(&'a [u8], BorrowedFd<'a>),
 }
 
 /// What the library gets of a container that holds the network namespace of a switch.
@@ -856,10 +856,10 @@ impl Container {
     }
 
     /// A container with nothing in it but its pid 1, with whose end the keeper sends these messages to rtnetlink(7), also when
-    /// this program was killed: for what can go before the container that has it.
-    pub(crate) fn start_undo(messages: &[u8]) -> Result<Self> {
+    /// this program was killed: for what can go before the container that has it. It keeps `claim` open until that is done.
+    pub(crate) fn start_undo(messages: &[u8], claim: BorrowedFd<'_>) -> Result<Self> {
         let spec = Spec { net: crate::spec::Net::Host, idmap: crate::spec::Idmap::Host, ..Spec::default() };
-        Self::start_as(&spec, Role::Undo(messages))
+        Self::start_as(&spec, Role::Undo(messages, claim))
     }
 
     /// Starts what holds the network namespace of a switch.
@@ -901,6 +901,13 @@ impl Container {
     /// By which its networks know it.
     pub(crate) fn network_id(&self) -> &str {
         &self.of_network().id
+    }
+
+    /// Whether a program in its network may come to change its devices.
+    pub(crate) fn may_have_net_admin(&self) -> bool {
+        const CAP_NET_ADMIN: u64 = 1 << 12;
+        // Of the others of a pod nothing is known here.
+        self.inner().pod.is_some() || self.inner().spec.capabilities.all() & CAP_NET_ADMIN != 0
     }
 
     pub(crate) fn network_addresses(&self) -> Result<Vec<net::Address>> {
@@ -1052,20 +1059,20 @@ impl Container {
             pod.map_or_else(|| facts::default_ids(spec, keeper.outer.as_ref()), |pod| pod.holder.default_ids);
         let seen = match role {
             // Nothing of the host's tree is looked at for it.
-            Role::Holder { .. } | Role::Switch(_) | Role::Undo(_) => {
+            Role::Holder { .. } | Role::Switch(_) | Role::Undo(..) => {
                 &Spec { namespaces: [(NamespaceKind::Mnt, NamespaceSource::Host)].into(), ..spec.clone() }
             }
             _ => spec,
         };
         let (mut facts, mut left_out) = facts::gather(seen, keeper.outer.as_ref(), ids.maps.clone(), default_ids)?;
-        facts.holder = matches!(role, Role::Holder { .. } | Role::Switch(_) | Role::Undo(_));
+        facts.holder = matches!(role, Role::Holder { .. } | Role::Switch(_) | Role::Undo(..));
         facts.switch = matches!(role, Role::Switch(_));
         let outer_ids = matches!(role, Role::Switch(_) | Role::Beside(_));
         facts.may_setgroups &= !outer_ids || keeper.outer.as_ref().is_none_or(|outer| outer.pool() > 0);
         facts.ipv6 = net::has_ipv6();
         facts.name_servers = joining.leads_out().then(|| net::name_servers(spec)).flatten();
-        if let Role::Undo(messages) = role {
-            facts.undo_net = messages.to_vec();
+        if let Role::Undo(messages, claim) = role {
+            facts.undo_net = Some((claim.as_raw_fd(), messages.to_vec()));
         }
         facts.hosts = joining.hosts().map(Into::into);
         facts.sends_hosts = joining.sends_hosts();
@@ -1115,7 +1122,7 @@ impl Container {
             Role::Alone | Role::Member(_) => nodes::rules(spec, &nodes, standard)?,
             Role::Holder { .. } => nodes::rules_of_pod(spec)?,
             // The library's own.
-            Role::Switch(_) | Role::Beside(_) | Role::Undo(_) => None,
+            Role::Switch(_) | Role::Beside(_) | Role::Undo(..) => None,
         };
         let group = match pod_group {
             Some(above) => {

@@ -12,8 +12,8 @@ use common::*;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::SockaddrStorage;
 use ringfence::spec::{
-    Attachment, AttachmentKind, Idmap, InterfaceAddress, IpvlanMode, MacvlanMode, NamespaceKind, NamespaceSource, Net,
-    RoutedPair,
+    AddressPool, Attachment, AttachmentKind, Idmap, InterfaceAddress, IpvlanMode, MacvlanMode, NamespaceKind,
+    NamespaceSource, Net, RoutedPair,
 };
 use ringfence::{Container, Error, ErrorKind, Pod, Spec};
 
@@ -433,28 +433,121 @@ fn what_a_routed_address_needs_and_whose_it_is() {
     assert!(nothing_left());
 }
 
+/// Which addresses the containers of another program have, as many as there are; it ends when its input does.
+const TAKER: &str = "RINGFENCE_TEST_TAKER";
+
+#[test]
+fn addresses_are_chosen_that_no_other_program_has() {
+    let pools = ["10.7.0.16-10.7.0.19/24", "fd07::10-fd07::1f/64"].map(|text| text.parse::<AddressPool>().unwrap());
+    let on = |one: Attachment| with(one.pool(pools[0]).pool(pools[1]));
+    let of = |one: &Container| one.addresses().unwrap().swap_remove(0).addresses[0];
+    if std::env::var_os(TAKER).is_some() {
+        let (one, other) = (on(Attachment::bridge("br0")).unwrap(), on(Attachment::bridge("br0")).unwrap());
+        println!("taken {} {}", of(&one), of(&other));
+        let _ = std::io::stdin().lines().next();
+        return;
+    }
+    let _outside = router();
+    assert!(ip("link add br0 type bridge forward_delay 0") && ip("link set br0 up"));
+    let own = on(Attachment::bridge("br0")).unwrap();
+    assert_eq!(own.addresses().unwrap()[0].addresses, [address("10.7.0.16"), address("fd07::10")]);
+    assert!(sh_in(&own, "ip -o address show dev eth0 2>/dev/null || cat /proc/net/fib_trie").contains("10.7.0.16"));
+    let mut taker = Host::new(std::env::current_exe().unwrap());
+    taker.args(["--exact", "addresses_are_chosen_that_no_other_program_has", "--nocapture"]).env(TAKER, "1");
+    let mut taker = taker.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(taker.stdout.take().unwrap()));
+    assert!(lines.any(|line| line.unwrap().ends_with("taken 10.7.0.17 10.7.0.18")));
+    // One is left; on another wire they are all free, and routed ones are another matter, too.
+    let last = on(Attachment::bridge("br0").address(cidr("10.7.0.40/24"))).unwrap();
+    assert_eq!(last.addresses().unwrap()[0].addresses[1], address("10.7.0.19"));
+    refused(on(Attachment::bridge("br0")), ErrorKind::Exhausted, "net.pool");
+    for taken in ["10.7.0.17/24", "10.7.0.40/24", "fd07::11/64"] {
+        refused(with(Attachment::bridge("br0").address(cidr(taken))), ErrorKind::AlreadyExists, "net.addresses[0]");
+    }
+    let other = on(Attachment::macvlan("near").address(cidr("10.7.0.40/24"))).unwrap();
+    assert_eq!(other.addresses().unwrap()[0].addresses[1], address("10.7.0.16"));
+    assert!(ip("route add 10.7.0.20/32 dev near") && ip("neigh add proxy 10.7.0.21 dev near"));
+    let routed = Attachment::routed("near").pool("10.7.0.20-10.7.0.22".parse().unwrap());
+    let one = with(routed.clone()).unwrap();
+    assert_eq!(of(&one), address("10.7.0.22"));
+    assert!(shown("neigh show proxy").contains("10.7.0.22"));
+    refused(with(routed), ErrorKind::Exhausted, "net.pool");
+    one.close(PATIENCE).unwrap();
+    // What is let go of is free, in whatever way.
+    own.detach_net("eth0").unwrap();
+    let again = on(Attachment::bridge("br0")).unwrap();
+    assert_eq!(of(&again), address("10.7.0.16"));
+    taker.kill().unwrap();
+    taker.wait().unwrap();
+    assert_eq!(of(&on(Attachment::bridge("br0")).unwrap()), address("10.7.0.17"));
+}
+
+const VICTIM: &str = "RINGFENCE_TEST_VICTIM";
+
 #[test]
 fn a_killed_program_leaves_nothing_of_its_routed_container() {
-    const VICTIM: &str = "RINGFENCE_TEST_VICTIM";
     if std::env::var_os(VICTIM).is_some() {
         let live = Container::start(&Spec::new()).unwrap();
         live.attach_net(&Attachment::routed("near").address(address("10.7.0.55"))).unwrap();
-        let _container = with(routed(RoutedPair::Veth)).unwrap();
-        println!("started");
+        let container = with(routed(RoutedPair::Veth)).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", container.pid())).unwrap();
+        // Behind the name and the state stands the parent.
+        println!("keeper {}", stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap());
         std::thread::sleep(Duration::from_secs(60));
         return;
     }
     let _outside = router();
-    let name = "a_killed_program_leaves_nothing_of_its_routed_container";
-    let mut victim = Host::new(std::env::current_exe().unwrap());
-    victim.args(["--exact", name, "--nocapture"]).env(VICTIM, "1").stdout(std::process::Stdio::piped());
-    let mut victim = victim.spawn().unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(victim.stdout.take().unwrap()));
-    assert!(lines.any(|line| line.unwrap().ends_with("started")));
+    let mut victim = Victim::start();
     assert!(!nothing_left());
-    victim.kill().unwrap();
-    victim.wait().unwrap();
+    victim.program.kill().unwrap();
+    victim.program.wait().unwrap();
     until("nothing is left", nothing_left);
+    // Who is started again at once has the address, whether the keeper has seen the end already or not.
+    let rounds = std::env::var("RINGFENCE_KILL_ROUNDS").map_or(4, |rounds| rounds.parse().expect("a number"));
+    for round in 0..rounds {
+        let mut victim = Victim::start();
+        let is_late = round % 2 == 0;
+        if is_late {
+            victim.signal_keeper(nix::sys::signal::Signal::SIGSTOP);
+        }
+        victim.program.kill().unwrap();
+        let again = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(MOMENT);
+                victim.signal_keeper(nix::sys::signal::Signal::SIGCONT);
+            });
+            with(routed(RoutedPair::Veth)).unwrap()
+        });
+        victim.program.wait().unwrap();
+        until("the keeper has gone", || !std::path::Path::new(&format!("/proc/{}", victim.keeper)).exists());
+        let answers = [shown("neigh show proxy"), shown("-6 neigh show proxy")].concat();
+        assert!(answers.contains("10.7.0.5 dev") && answers.contains("fd07::5 dev"), "round {round}: {answers}");
+        assert!(shown("route show 10.7.0.5").contains("dev rf"), "round {round}");
+        again.close(PATIENCE).unwrap();
+        assert!(nothing_left(), "round {round}");
+    }
+}
+
+/// A program with routed containers, which runs `a_killed_program_leaves_nothing_of_its_routed_container`.
+struct Victim {
+    program: std::process::Child,
+    keeper: i32,
+}
+
+impl Victim {
+    fn start() -> Self {
+        let name = "a_killed_program_leaves_nothing_of_its_routed_container";
+        let mut program = Host::new(std::env::current_exe().unwrap());
+        program.args(["--exact", name, "--nocapture"]).env(VICTIM, "1").stdout(std::process::Stdio::piped());
+        let mut program = program.spawn().unwrap();
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(program.stdout.take().unwrap()));
+        let keeper = lines.find_map(|line| line.unwrap().split_once("keeper ")?.1.parse().ok()).expect("its keeper");
+        Self { program, keeper }
+    }
+
+    fn signal_keeper(&self, signal: nix::sys::signal::Signal) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.keeper), signal);
+    }
 }
 
 /// What is there inside, but for `lo`.

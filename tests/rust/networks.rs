@@ -450,6 +450,26 @@ fn a_rate_each_way() {
     let slow = transfer(&two, &one, bytes);
     assert!(slow > Duration::from_millis(350), "what it receives has a rate");
     assert!(slow > 2 * free, "{slow:?} with it, {free:?} without");
+    // Who has all rights over its own devices cannot take it away.
+    let mut spec = Spec::new();
+    spec.merge_json(r#"{"capabilities": {"add": ["net_admin"]}}"#).unwrap();
+    let admin = network.container(&spec).unwrap();
+    let before = in_switch(&network);
+    match network.shape(&admin, &rate, Direction::Out) {
+        Ok(()) => {
+            let _ = admin.command("tc").args("qdisc del dev eth0 root".split(' ')).output();
+            assert!(transfer(&admin, &two, bytes) > Duration::from_millis(350));
+            network.shape(&admin, &Shape { rate: Some(1 << 21), ..rate }, Direction::Out).unwrap();
+            assert!(transfer(&admin, &two, bytes) < Duration::from_millis(400), "it is what was said last");
+            assert!(before.is_empty() || in_switch(&network).contains("sent"));
+            network.shape(&admin, &Shape::default(), Direction::Out).unwrap();
+            assert_eq!(in_switch(&network), before);
+            network.shape(&admin, &rate, Direction::Out).unwrap();
+            admin.close(PATIENCE).unwrap();
+            assert!(!in_switch(&network).contains("sent1003"), "the device that it waited behind goes with it");
+        }
+        Err(error) => assert_eq!((error.kind(), error.field()), (ErrorKind::Unsupported, Some("direction")), "{error}"),
+    }
     network.shape(&one, &Shape::default(), Direction::Both).unwrap();
     assert!(transfer(&two, &one, bytes) < slow);
     failed(network.shape(&one, &Shape { loss: 2.0, ..rate }, Direction::In), ErrorKind::InvalidArgument, "loss");
@@ -508,9 +528,49 @@ fn a_pod_on_a_network_that_was_made_for_it() {
     assert_eq!(network.members().unwrap().len(), 1);
 }
 
+/// What there is in a switch's network namespace: root looks.
+fn in_switch(network: &Network) -> String {
+    if !is_root() {
+        return String::new();
+    }
+    let info: Value = serde_json::from_str(&network.info_json()).unwrap();
+    let namespace = std::fs::File::open(format!("/proc/{}/ns/net", info["pid"])).expect("its namespace");
+    let look = move || {
+        nix::sched::setns(&namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("setns");
+        let shown = |command: &str| {
+            let mut words = command.split(' ');
+            let output = std::process::Command::new(words.next().expect("a program")).args(words).output();
+            let output = output.expect("it is part of the set-up");
+            assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).expect("text")
+        };
+        let all = [
+            "ip -o link show",
+            "ip -o address show",
+            "ip route show table all",
+            "ip -6 route show table all",
+            "bridge fdb show",
+            "nft list ruleset",
+        ];
+        all.map(shown).join("\n")
+    };
+    thread::spawn(look).join().expect("a look")
+}
+
 #[test]
 fn many_come_and_go_at_once() {
     let network = Network::start(&NetworkSpec::new().subnet("10.1.2.0/26").subnet("fd00:1::/64")).expect("a network");
+    let behind = |name: &str| {
+        let rules = ringfence::spec::Firewall::closed();
+        let rules = ["h0", "h1"]
+            .iter()
+            .fold(rules, |rules, name| rules.rule(ringfence::spec::FirewallRule::allow_in().peer_name(*name)));
+        Net::Attached(vec![Attachment::network(network.name()).alias(name).firewall(rules)])
+    };
+    network.container(&Spec::new().net(behind("first"))).unwrap().close(PATIENCE).unwrap();
+    // The kernel takes devices away when it takes a network namespace away.
+    until("its device is gone", || !in_switch(&network).contains("port1"));
+    let before = in_switch(&network);
     // Addresses come round many times; who has one gives it back.
     let emulated = std::env::var("RINGFENCE_TEST_TIER").is_ok_and(|tier| tier == "vm");
     let rounds = if emulated || !is_root() { 10 } else { 63 };
@@ -518,7 +578,10 @@ fn many_come_and_go_at_once() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for round in 0..rounds {
-                    let container = network.container(&Spec::new().hostname(format!("h{round}"))).unwrap();
+                    let name = format!("h{round}");
+                    let spec = Spec::new().hostname(&*name);
+                    let spec = if round % 2 == 0 { spec } else { spec.net(behind("odd")) };
+                    let container = network.container(&spec).unwrap();
                     assert_eq!(container.addresses().unwrap().len(), 1);
                     container.close(PATIENCE).unwrap();
                 }
@@ -526,8 +589,16 @@ fn many_come_and_go_at_once() {
         }
     });
     assert_eq!(network.members().unwrap(), []);
-    let last = on(&network);
-    assert!(known(&last, "h0").is_empty());
+    until("no device, address, route, rule or element of a set is left", || in_switch(&network) == before);
+    // Every address is free.
+    let all: Vec<Container> = (2..63)
+        .map(|last| {
+            let one = Attachment::network(network.name()).address(IpAddr::from([10, 1, 2, last]));
+            Container::start(&Spec::new().net(Net::Attached(vec![one]))).unwrap()
+        })
+        .collect();
+    assert!(known(&all[0], "h0").is_empty());
+    failed(network.container(&Spec::new()), ErrorKind::Exhausted, "net");
 }
 
 #[test]

@@ -368,3 +368,74 @@ fn by_a_program_where_the_host_does_not_forward() {
     let error = refused(none, ErrorKind::Unsupported, "internal");
     assert!(error.to_string().contains("net.ipv4.ip_forward") && error.to_string().contains("passt"), "{error}");
 }
+
+/// All that this thread's network has.
+fn all_of_it() -> String {
+    let all = [
+        "ip -o link show",
+        "ip -o address show",
+        "ip route show table all",
+        "ip -6 route show table all",
+        "ip neigh show proxy",
+    ];
+    all.map(run).concat() + &run("nft list ruleset")
+}
+
+const VICTIM: &str = "RINGFENCE_TEST_VICTIM";
+
+/// A program that is killed at any moment: its containers are behind firewalls, published, and come and go by four threads.
+fn victim() {
+    let network = Network::start(&NetworkSpec::new().name("killed").internal(false)).expect("a network");
+    assert_eq!(way_out(&network), "kernel");
+    println!("there");
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let network = &network;
+            scope.spawn(move || {
+                for round in 0.. {
+                    let firewall = Firewall::closed().rule(FirewallRule::allow_in().peer_name(format!("h{worker}")));
+                    let device = Attachment::network("killed").alias(format!("h{}", round % 3)).firewall(firewall);
+                    let spec = Spec::new().net(Net::Attached(vec![device]));
+                    let spec = spec.port(Port::new(80).host([0, 0, 0, 0]).nat());
+                    network.container(&spec).expect("a container").close(PATIENCE).expect("closed");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_program_that_is_killed_leaves_nothing_of_its_network() {
+    if std::env::var_os(VICTIM).is_some() {
+        return victim();
+    }
+    let _outside = outside(true);
+    until("addresses of links are settled", || !all_of_it().contains("tentative"));
+    let before = all_of_it();
+    let rounds = std::env::var("RINGFENCE_KILL_ROUNDS").map_or(5, |rounds| rounds.parse().expect("a number"));
+    for round in 0u64..rounds {
+        let name = "a_program_that_is_killed_leaves_nothing_of_its_network";
+        let mut program = Host::new(std::env::current_exe().unwrap());
+        program.args(["--exact", name, "--nocapture"]).env(VICTIM, "1").stdout(std::process::Stdio::piped());
+        let mut program = program.spawn().unwrap();
+        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(program.stdout.take().unwrap()));
+        // Some are killed while they make it.
+        if round % 5 > 0 {
+            assert!(lines.any(|line| line.unwrap().ends_with("there")));
+        }
+        std::thread::sleep(Duration::from_millis(round * 37 % 400));
+        program.kill().unwrap();
+        program.wait().unwrap();
+        ringfence::gc().unwrap();
+        let left = || all_of_it().lines().filter(|line| !before.contains(line)).map(str::to_owned).collect::<Vec<_>>();
+        let began = std::time::Instant::now();
+        while all_of_it() != before {
+            assert!(began.elapsed() < Duration::from_secs(30), "round {round}: {:#?}", left());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // Its name is as free as its addresses are.
+        until("another has its name", || {
+            Network::start(&NetworkSpec::new().name("killed")).is_ok_and(|network| network.close(PATIENCE).is_ok())
+        });
+    }
+}

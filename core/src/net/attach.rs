@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use ipnet::IpNet;
 
+use super::claim;
 use super::link::{End, Remote};
 use super::netlink::{Batch, Socket};
 use super::network::{Address, ways};
@@ -31,6 +32,8 @@ pub(super) struct Other {
     taps: Option<Taps>,
     /// What its addresses have on the host.
     routed: Option<Routed>,
+    /// What says that its addresses are taken.
+    claims: Option<Socket>,
 }
 
 /// Where nodes of macvtaps are made, and whose they are, by the host's ids.
@@ -54,6 +57,7 @@ pub(crate) struct OnHost {
     pub ways: Vec<IpAddr>,
     /// Given back with it.
     _routed: Option<Routed>,
+    _claims: Option<Socket>,
 }
 
 impl Drop for Other {
@@ -93,14 +97,56 @@ impl Other {
         // The kernel calls the node of a macvtap by this number on the machine's own /dev, too: it must be nobody else's there.
         let inside = if matches!(attachment.kind, AttachmentKind::Macvtap { .. }) { new_index() } else { inside };
         let attachment = attachment.clone();
-        let mut other = Self { attachment, interface, inside, field, moved: None, taps: None, routed: None };
+        let mut other =
+            Self { attachment, interface, inside, field, moved: None, taps: None, routed: None, claims: None };
         if let AttachmentKind::Routed { outer, .. } = &other.attachment.kind {
             let index = other.find(outer)?;
             // What a killed keeper left would be answered for wrongly until somebody says so.
             let _ = sweep();
-            other.routed = Some(Routed::new(&other.attachment, outer, index, &other.field)?);
+            let routed = Routed::new(&other.attachment, outer, index, &other.field)?;
+            other.attachment.addresses = routed.addresses().iter().map(|address| (*address).into()).collect();
+            other.routed = Some(routed);
+        } else if other.attachment.families().next().is_some() {
+            other.claim()?;
         }
         Ok(other)
+    }
+
+    /// What names the wire that the addresses are on.
+    fn wire(&self) -> String {
+        match &self.attachment.kind {
+            AttachmentKind::Vlan { parent, id } => format!("{parent}.{id}"),
+            _ => self.attachment.target().1.to_owned(),
+        }
+    }
+
+    /// Takes the addresses, so that no other container of this machine has them on this wire, and chooses some.
+    fn claim(&mut self) -> Result<()> {
+        let (wire, field) = (self.wire(), self.field.clone());
+        let at = |error: Error, key: &str| error.with_field(format!("{field}.{key}"));
+        let socket = Socket::open(libc::NETLINK_NETFILTER)?;
+        for (i, one) in self.attachment.addresses.iter().enumerate() {
+            match claim::claim(&socket, &claim::name_of(Some(&wire), one.address)) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let what = format!("{} is another container's on {wire}", one.address);
+                    let error = Error::new(ErrorKind::AlreadyExists, what).with_errno(libc::EADDRINUSE);
+                    return Err(at(error, &format!("addresses[{i}]")));
+                }
+                // Who may not do it, or whose kernel cannot: what is asked for is had all the same.
+                Err(_) if self.attachment.pool.is_empty() => return Ok(()),
+                Err(error) => return Err(at(claim::explain(error), "pool")),
+            }
+        }
+        for pool in std::mem::take(&mut self.attachment.pool) {
+            let own: Vec<IpAddr> = self.attachment.addresses.iter().map(|one| one.address).collect();
+            let gateways = self.attachment.gateways.clone();
+            let suits = |address: IpAddr| Ok(!own.contains(&address) && !gateways.contains(&address));
+            let address = claim::take(&socket, Some(&wire), &pool, suits).map_err(|e| at(claim::explain(e), "pool"))?;
+            self.attachment.addresses.push(InterfaceAddress { address, prefix: pool.prefix });
+        }
+        self.claims = Some(socket);
+        Ok(())
     }
 
     /// For a macvtap: the name and the number of its device inside.
@@ -248,6 +294,16 @@ impl Other {
         };
         let moved = self.moved.take();
         let (inside, ways) = (self.inside, ways(std::slice::from_ref(&self.attachment)));
-        (OnHost { address, inside, comes_back: moved.is_some(), ways, _routed: self.routed.take() }, moved)
+        (
+            OnHost {
+                address,
+                inside,
+                comes_back: moved.is_some(),
+                ways,
+                _routed: self.routed.take(),
+                _claims: self.claims.take(),
+            },
+            moved,
+        )
     }
 }

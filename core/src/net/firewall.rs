@@ -50,6 +50,7 @@ const NFNL_MSG_BATCH_BEGIN: u16 = 0x10;
 const NFNL_MSG_BATCH_END: u16 = 0x11;
 
 pub(super) const NEWTABLE: u16 = 0;
+pub(super) const GETTABLE: u16 = 1;
 pub(super) const DELTABLE: u16 = 2;
 pub(super) const NEWCHAIN: u16 = 3;
 pub(super) const NEWRULE: u16 = 6;

@@ -8,7 +8,7 @@ use super::firewall::filter::{Member, count_of};
 use super::link::{End, Remote};
 use super::nat::{Published, closed};
 use super::netlink::{Attributes, Batch, assert_filled};
-use super::{connections, netlink, routed};
+use super::{claim, connections, netlink, routed};
 use crate::fuzz::Input;
 use crate::net::{Direction, Shape};
 use crate::spec::{AttachmentKind, Firewall, FirewallAction, FirewallProtocol, FirewallRule, Protocol, RoutedPair};
@@ -17,6 +17,7 @@ use crate::spec::{AttachmentKind, Firewall, FirewallAction, FirewallProtocol, Fi
 pub(crate) fn replies(bytes: &[u8]) {
     netlink::fuzz(bytes);
     routed::fuzz(bytes);
+    claim::fuzz(bytes);
     connections::fuzz(bytes);
     count_of(bytes);
     closed(bytes, false);
@@ -131,10 +132,11 @@ fn say(batch: &mut Batch, input: &mut Input<'_>) {
         2 => {
             let kinds = [
                 AttachmentKind::Macvlan { parent: here.clone(), mode: Default::default() },
+                AttachmentKind::Macvtap { parent: here.clone(), mode: Default::default() },
                 AttachmentKind::Ipvlan { parent: here.clone(), mode: Default::default() },
                 AttachmentKind::Vlan { parent: here.clone(), id: input.half() % 4094 + 1 },
             ];
-            batch.on_parent(&remote, input.word(), &kinds[usize::from(input.byte() % 3)]);
+            batch.on_parent(&remote, input.word(), &kinds[usize::from(input.byte() % 4)]);
         }
         3 => batch.routed_pair(&end, &remote, RoutedPair::ALL[usize::from(input.byte()) % RoutedPair::ALL.len()]),
         4 => batch.delete(&end),
@@ -165,7 +167,10 @@ fn say(batch: &mut Batch, input: &mut Input<'_>) {
                 corrupt: share(input),
             };
             if shape.validate().is_ok() {
-                batch.shape(&end, &shape, input.word() % 65_536 + 1);
+                let mtu = input.word() % 65_536 + 1;
+                batch.shape(&end, &shape, mtu);
+                batch.shape_incoming(&end, &remote.end, &shape, mtu);
+                batch.unshape_incoming(&end, &remote.end);
             }
         }
         15 => batch.firewall(),
@@ -199,12 +204,12 @@ fn say(batch: &mut Batch, input: &mut Input<'_>) {
             batch.fuzz_sources(&there, &here, &addresses);
         }
         _ => {
-            let firewall = firewall(input);
+            let (first, second) = (firewall(input), firewall(input));
             let names = [here.clone(), there.clone()];
             let addresses: Vec<IpNet> = (0..input.byte() % 4).map(|_| net(input)).collect();
             let member = Member { port: input.word(), names: &names, addresses: &addresses, mac };
             let broadcasts: Vec<Ipv4Addr> = (0..input.byte() % 3).map(|_| input.array::<4>().into()).collect();
-            batch.fuzz_filter(&member, &firewall, &broadcasts);
+            batch.fuzz_filter(&member, [&first, &second], &broadcasts, input.bool());
         }
     }
 }

@@ -98,6 +98,18 @@ impl Batch {
         self.push(NEW, RouteNetlinkMessage::NewLink(message), "make device of kind bridge", end.name);
     }
 
+    /// An intermediate device, up: what it is to send comes in where it came from.
+    pub(super) fn intermediate(&mut self, end: &End<'_>, mtu: u32) {
+        let mut message = link(end.index);
+        up(&mut message);
+        message.attributes = vec![
+            LinkAttribute::IfName(end.name.to_owned()),
+            LinkAttribute::Mtu(mtu),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]),
+        ];
+        self.push(NEW, RouteNetlinkMessage::NewLink(message), "make device of kind ifb", end.name);
+    }
+
     /// A pair of devices, one here, up, on a bridge if there is one, and one in another namespace, down.
     pub(super) fn veth(&mut self, here: &End<'_>, mtu: Option<u32>, there: &Remote<'_>, bridge: Option<u32>) {
         let mut message = link(here.index);

@@ -2,6 +2,8 @@
 
 /// Devices on those of the host.
 mod attach;
+/// Addresses that are one container's among all programs.
+mod claim;
 /// What the kernel remembers of connections that it leads on.
 mod connections;
 /// What a filter of nftables says between two sides of a bridge.

@@ -1,7 +1,7 @@
 //! Requests over netlink(7): several messages in one datagram, the answer waited for, the kernel's own words in errors.
 
 use std::io::IoSliceMut;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use netlink_packet_core::{
@@ -13,6 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::launch::HostOnly;
 use crate::sys::rtnl;
 
+/// A transaction of nftables is one message. Nothing is taken of it before it is sent.
+const LONGEST: i32 = 16 << 20;
 const NLMSG_ERROR: u16 = 2;
 const HEADER: usize = 16;
 /// Flags of an answer: the request is not repeated in it; attributes follow.
@@ -188,6 +190,12 @@ impl Answer<'_> {
     }
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl Socket {
     /// `fd`: a socket of family AF_NETLINK.
     pub fn new(fd: OwnedFd) -> Self {
@@ -195,6 +203,7 @@ impl Socket {
         for option in [libc::NETLINK_EXT_ACK, libc::NETLINK_CAP_ACK, libc::NETLINK_GET_STRICT_CHK] {
             let _ = rtnl::netlink_option(fd.as_fd(), option);
         }
+        rtnl::long_messages(fd.as_fd(), LONGEST);
         Self { fd: HostOnly::new(fd), sequence: Mutex::new(1) }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -18,7 +18,7 @@ use once_cell::sync::OnceCell;
 use serde_json::{Value, json};
 
 use super::attach::{OnHost, Other, Taps, everywhere};
-use super::firewall::filter::{Change, Filter, FirewallCount, Kept as Filtered, Member};
+use super::firewall::filter::{Filter, FirewallCount, Member};
 use super::link::{End, Mac, Remote};
 use super::netlink::{Batch, Socket};
 use super::pool::{Pool, Refusal, gateway_of};
@@ -190,6 +190,8 @@ struct State {
     pool: Pool,
     /// By the number of the port.
     ports: BTreeMap<u32, Port>,
+    /// Likewise.
+    leaving: BTreeMap<u32, Leaving>,
     hosts: Hosts,
     /// The numbers of the cuts that there are.
     cuts: Range<u32>,
@@ -225,16 +227,58 @@ struct Port {
     own_hosts: Vec<Weak<OwnHosts>>,
     /// It is on the switch.
     is_linked: bool,
-    /// The filter knows it.
-    is_filtered: bool,
+    /// The device behind which what it sends waits, and its name, if there is one.
+    waiting: Option<(u32, String)>,
+    /// Where there is none, the discipline is inside.
+    is_shaped_inside: bool,
     /// What the spec says of it.
     wanted: Option<Firewall>,
-    firewall: Option<Filtered>,
+}
+
+/// A port that has gone, of which the kernel has something still: nobody else gets its addresses.
+#[derive(Debug)]
+struct Leaving {
+    port: Port,
+    lead: Option<(Lead, Vec<HostOnly>)>,
 }
 
 impl Port {
     fn member(&self, number: u32) -> Member<'_> {
         Member { port: number, names: &self.names, addresses: &self.addresses, mac: self.mac }
+    }
+
+    /// What becomes of what it sends, on this side, where nobody inside can change it. False: the kernel cannot do it.
+    fn shape_sent(&mut self, route: &Socket, number: u32, shape: &Shape, mtu: u32) -> Result<bool> {
+        let here = End { index: number, name: &self.name };
+        if *shape == Shape::default() {
+            let Some((index, name)) = &self.waiting else { return Ok(!self.is_shaped_inside) };
+            let mut batch = Batch::default();
+            batch.unshape_incoming(&here, &End { index: *index, name });
+            route.request(batch)?;
+            self.waiting = None;
+            return Ok(true);
+        }
+        let mut batch = Batch::default();
+        if let Some((index, name)) = &self.waiting {
+            batch.shape(&End { index: *index, name }, shape, mtu);
+            return route.request(batch).map(|()| true);
+        }
+        let (index, name) = (new_index(), format!("sent{number}"));
+        let waiting = End { index, name: &name };
+        batch.shape_incoming(&here, &waiting, shape, mtu);
+        let Err(error) = route.request(batch) else {
+            self.waiting = Some((index, name));
+            return Ok(true);
+        };
+        let mut batch = Batch::default();
+        batch.unshape_incoming(&here, &waiting);
+        let _ = route.request(batch);
+        // Of the shape itself the caller says it.
+        let is_shape = error.step().is_some_and(|step| step.ends_with("tbf") || step.ends_with("netem"));
+        match error.errno() {
+            libc::EOPNOTSUPP | libc::ENOENT if !is_shape => Ok(false),
+            _ => Err(error),
+        }
     }
 
     fn lines(&self) -> String {
@@ -480,6 +524,7 @@ impl Network {
                 uplink,
                 pool: Pool::new(subnets),
                 ports: BTreeMap::new(),
+                leaving: BTreeMap::new(),
                 hosts: Hosts { file: hosts, length: LOCALHOST.len() as u64, free: Vec::new() },
                 cuts: 0..0,
                 filter: None,
@@ -640,10 +685,10 @@ impl Network {
     pub fn shape(&self, container: &Container, shape: &Shape, direction: Direction) -> Result<()> {
         let shared = self.open()?;
         shape.validate()?;
-        let state = lock(&shared.state);
+        let mut state = lock(&shared.state);
         let number = state.port_of("container", container)?;
         let sockets = state.sockets.clone().ok_or_else(closed)?;
-        let port = &state.ports[&number];
+        let port = state.ports.get_mut(&number).ok_or_else(closed)?;
         let missing = |e: Error| match e.errno() {
             // tc_modify_qdisc of a kind that is not there.
             libc::ENOENT | libc::EOPNOTSUPP => e
@@ -656,11 +701,20 @@ impl Network {
             batch.shape(&End { index: number, name: &port.name }, shape, shared.mtu);
             sockets.route.request(batch).map_err(missing)?;
         }
-        if direction != Direction::In {
+        if direction != Direction::In && !port.shape_sent(&sockets.route, number, shape, shared.mtu).map_err(missing)? {
+            // The default set has none, and no program inside gets a right that it had not.
+            let is_shape = *shape != Shape::default();
+            if is_shape && container.may_have_net_admin() {
+                let what = "inside, CAP_NET_ADMIN could take away what its sending is bound to";
+                let error = Error::new(ErrorKind::Unsupported, what).with_errno(libc::EOPNOTSUPP);
+                let hint = "it takes a kernel with CONFIG_IFB, CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_U32 and CONFIG_NET_ACT_MIRRED";
+                return Err(error.with_field("direction").with_hint(hint));
+            }
             let socket = port.socket.clone().ok_or_else(closed)?;
             let mut batch = Batch::default();
             batch.shape(&End { index: port.inside, name: &port.interface }, shape, shared.mtu);
             socket.request(batch).map_err(missing)?;
+            port.is_shaped_inside = is_shape;
         }
         Ok(())
     }
@@ -691,7 +745,9 @@ impl Network {
         let state = lock(&shared.state);
         let number = state.port_of("container", container)?;
         let sockets = state.sockets.clone().ok_or_else(closed)?;
-        let Some(kept) = &state.ports[&number].firewall else { return Ok(FirewallUsage::default()) };
+        let Some(kept) = state.filter.as_ref().and_then(|filter| filter.kept(number)) else {
+            return Ok(FirewallUsage::default());
+        };
         let (rules, [incoming, outgoing]) = Filter::counts(&sockets.firewall, number, kept)?;
         Ok(FirewallUsage { firewall: kept.firewall.clone(), rules, incoming, outgoing })
     }
@@ -892,6 +948,7 @@ impl Shared {
             return Err(closed().with_field("net"));
         }
         self.reopen(&mut state)?;
+        state.let_leave();
         if state.ports.len() >= MAX_PORTS {
             let error = Error::new(ErrorKind::Exhausted, format!("a bridge has {MAX_PORTS} ports, and all are taken"));
             return Err(error.with_field("net").with_errno(libc::EXFULL));
@@ -910,7 +967,9 @@ impl Shared {
         let wanted: Vec<IpAddr> = one.addresses.iter().map(|one| one.address).collect();
         let addresses = state.pool.take(&wanted, &who).map_err(|why| refused(&self.subnets, why))?;
         let number = self.next_port.fetch_add(1, Ordering::Relaxed);
-        let has = |mac: Mac| match state.ports.values().find(|port| port.mac == mac) {
+        let leaving = state.leaving.values().map(|one| &one.port);
+        let all: Vec<&Port> = state.ports.values().chain(leaving).collect();
+        let has = |mac: Mac| match all.iter().find(|port| port.mac == mac) {
             None if mac == self.mac => Some("the gateway".to_owned()),
             port => port.map(|port| port.names.join(" ")),
         };
@@ -938,9 +997,9 @@ impl Shared {
             lines_at: None,
             own_hosts: Vec::new(),
             is_linked: false,
-            is_filtered: false,
+            waiting: None,
+            is_shaped_inside: false,
             wanted: one.firewall.clone(),
-            firewall: None,
         };
         state.ports.insert(number, port);
         Ok(Link { network: self.clone(), number, gateways: Vec::new(), lead: None })
@@ -1006,12 +1065,28 @@ impl State {
         containers.iter().map(|container| self.port_of(field, container)).collect()
     }
 
-    /// A port has gone. What cannot be removed means nobody: numbers of ports are not used again.
-    fn unfilter(&mut self, socket: &Socket, number: u32, port: &Port) {
-        let Some(filter) = &mut self.filter else { return };
-        let others: Vec<&Firewall> =
-            self.ports.values().filter_map(|port| Some(&port.firewall.as_ref()?.firewall)).collect();
-        let _ = filter.leave(socket, &port.member(number), port.firewall.as_ref(), &others);
+    /// A port has gone: what others let pass to and from its addresses is taken away before anybody else has them.
+    fn leave(&mut self, number: u32, mut leaving: Leaving) {
+        let Some(sockets) = self.sockets.clone() else { return };
+        let led = match (&mut leaving.lead, &mut self.uplink) {
+            (Some((lead, _)), Some(uplink)) => uplink.withdraw(&sockets.firewall, lead),
+            _ => Ok(()),
+        };
+        let left = self.filter.as_mut().map_or(Ok(()), |filter| filter.leave(&sockets.firewall, number));
+        match led.and(left) {
+            Ok(()) => self.pool.give_back(&leaving.port.addresses),
+            Err(error) => {
+                log::warn!("{} does not leave its network yet: {error}", leaving.port.name);
+                self.leaving.insert(number, leaving);
+            }
+        }
+    }
+
+    /// Tries again what has not gone.
+    fn let_leave(&mut self) {
+        for (number, leaving) in std::mem::take(&mut self.leaving) {
+            self.leave(number, leaving);
+        }
     }
 
     /// There is a filter, which knows all ports.
@@ -1023,7 +1098,9 @@ impl State {
                 IpNet::V4(net) if net.prefix_len() < 31 => Some(net.broadcast()),
                 _ => None,
             });
-            let begun = Filter::begin(socket, &of_all.collect::<Vec<_>>()).map_err(|e| match e.errno() {
+            let begun = Filter::begin(socket, &of_all.collect::<Vec<_>>(), self.uplink.is_none()).map_err(|e| match e
+                .errno()
+            {
                 libc::ENOENT | libc::EOPNOTSUPP | libc::EINVAL => {
                     e.with_kind(ErrorKind::Unsupported).with_hint("it takes a kernel with CONFIG_NFT_OBJREF")
                 }
@@ -1031,7 +1108,11 @@ impl State {
             });
             self.filter = Some(begun?);
         }
-        let new = self.ports.iter().filter(|(_, port)| port.is_linked && !port.is_filtered);
+        let Some(filter) = self.filter.as_ref().filter(|one| one.len() < self.ports.len() + self.leaving.len()) else {
+            return Ok(());
+        };
+        let is_new = |number: &u32| !filter.knows(*number);
+        let new = self.ports.iter().filter(|(number, port)| port.is_linked && is_new(number));
         let new: Vec<u32> = new.map(|(number, _)| *number).collect();
         new.into_iter().try_for_each(|number| self.filter_port(socket, number, None))
     }
@@ -1040,24 +1121,7 @@ impl State {
     fn filter_port(&mut self, socket: &Socket, number: u32, firewall: Option<&Firewall>) -> Result<()> {
         let Some(filter) = &mut self.filter else { return Ok(()) };
         let port = self.ports.get(&number).ok_or_else(closed)?;
-        let others = self.ports.iter().filter(|(other, _)| **other != number);
-        let others: Vec<&Firewall> = others.filter_map(|(_, port)| Some(&port.firewall.as_ref()?.firewall)).collect();
-        let members = self.ports.iter().filter(|(_, port)| port.is_filtered);
-        let members: Vec<Member<'_>> = members.map(|(number, port)| port.member(*number)).collect();
-        let change = Change {
-            member: &port.member(number),
-            is_new: !port.is_filtered,
-            old: port.firewall.as_ref(),
-            others: &others,
-            members: &members,
-        };
-        let kept = filter.change(socket, &change, firewall)?;
-        let port = self.ports.get_mut(&number).expect("it was there");
-        port.is_filtered = true;
-        if kept.is_some() {
-            port.firewall = kept;
-        }
-        Ok(())
+        filter.change(socket, &port.member(number), firewall)
     }
 
     /// The lines of all that have their devices.
@@ -1105,7 +1169,6 @@ impl Drop for Link {
         }
         let mut state = lock(&shared.state);
         let Some(port) = state.ports.remove(&self.number) else { return };
-        state.pool.give_back(&port.addresses);
         let Some(sockets) = state.sockets.clone() else { return };
         let addresses: Vec<IpAddr> = port.addresses.iter().map(IpNet::addr).collect();
         let mut batch = Batch::default();
@@ -1113,13 +1176,14 @@ impl Drop for Link {
         // Where it did not come so far that they were added, there is nothing to remove. Numbers of ports are not used again: what
         // stays in a set means nobody.
         let _ = sockets.firewall.request(batch);
-        if let (Some((lead, _)), Some(uplink)) = (&self.lead, &mut state.uplink) {
-            uplink.withdraw(&sockets.firewall, lead);
+        if let Some((index, name)) = &port.waiting {
+            let mut batch = Batch::default();
+            batch.delete(&End { index: *index, name });
+            let _ = sockets.route.request(batch);
         }
-        if port.is_filtered {
-            state.unfilter(&sockets.firewall, self.number, &port);
-        }
-        if let Some(at) = port.lines_at {
+        let lines_at = port.lines_at;
+        state.leave(self.number, Leaving { port, lead: self.lead.take() });
+        if let Some(at) = lines_at {
             state.hosts.remove(at);
             state.tell_own_hosts(&shared.name);
         }
@@ -1309,7 +1373,8 @@ fn other_keeper(name: &str) -> Error {
 pub(super) fn ways(list: &[Attachment]) -> Vec<IpAddr> {
     let routed = list.iter().filter(|one| matches!(one.kind, AttachmentKind::Routed { .. }) && one.routes.is_empty());
     let gateways = list.iter().flat_map(|one| &one.gateways).copied();
-    gateways.chain(routed.flat_map(|one| one.addresses.iter().map(|address| address.address))).collect()
+    let like = |ipv4: bool| if ipv4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    gateways.chain(routed.flat_map(|one| one.families().map(like))).collect()
 }
 
 /// Whether /etc/hosts of a container on so many networks is not the network's: it has more in it.

@@ -8,28 +8,29 @@
 //! Three things have to go in every way that this can end. The devices, and with them the routes, go with the container's network
 //! namespace. The filter is in a table of nftables that has an owner (Linux 5.12): it goes with this library's socket. The proxy entries
 //! (ip-neighbour(8), `proxy`) belong to the outer device, and nothing of the kernel removes them: this library does, or the keeper by an
-//! undo plan, or, when both were killed, [`sweep`]. (`proxy_arp` of the outer device would leave nothing behind, but it answers
+//! undo plan, or, when both were killed, [`sweep`]. The keeper has the socket too, until its plan has run: so the tables that say
+//! that addresses are taken go last, and who is started again at once finds nothing of before, nor loses anything to it. (`proxy_arp` of the outer device would leave nothing behind, but it answers
 //! for whatever the host has a route to, and there is no such thing for IPv6.)
 //!
 //! Sources: net/ipv4/arp.c (arp_process), net/ipv6/ndisc.c (ndisc_recv_ns), linux/netfilter/nf_tables.h.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Parseable as _};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, Parseable as _};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType};
 
 use super::attach::{everywhere, subnet};
+use super::claim::{self, UNKNOWN};
 use super::firewall::{
-    IPV4, IPV6, Message, NEWCHAIN, NEWRULE, NEWTABLE, NF_ACCEPT, NF_DROP, NFT_META_PROTOCOL, NFT_TABLE_F_OWNER,
-    REGISTER, Rule, number, text,
+    IPV4, IPV6, NEWCHAIN, NEWRULE, NF_ACCEPT, NF_DROP, NFT_META_PROTOCOL, REGISTER, Rule, number, text,
 };
 use super::link::{End, PROTOCOL, Remote, family};
-use super::netlink::{Attributes, Batch, Socket};
+use super::netlink::{Batch, Socket};
 use crate::container::{Container, new_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{HostOnly, Owner};
@@ -101,9 +102,10 @@ fn need_setting(path: &str, why: &str) -> Result<()> {
 impl Routed {
     /// Looks whether the machine can do it, and takes the addresses.
     pub fn new(one: &Attachment, outer_name: &str, outer: u32, field: &str) -> Result<Self> {
-        let addresses: Vec<IpAddr> = one.addresses.iter().map(|one| one.address).collect();
+        let mut addresses: Vec<IpAddr> = one.addresses.iter().map(|one| one.address).collect();
         let at = |error: Error, key: &str| error.with_field(format!("{field}.{key}"));
-        let has = |ipv4: bool| addresses.iter().any(|address| address.is_ipv4() == ipv4);
+        let families: Vec<bool> = one.families().collect();
+        let has = |ipv4: bool| families.contains(&ipv4);
         // One of the two is enough.
         let [answers, all] = [outer_name, "all"].map(|name| format!("net/ipv6/conf/{name}/proxy_ndp"));
         let answers = if need_setting(&all, "").is_ok() { all } else { answers };
@@ -125,45 +127,45 @@ impl Routed {
             let error = Error::new(ErrorKind::AlreadyExists, format!("{address} is {how}"));
             at(error.with_errno(libc::EADDRINUSE), "addresses")
         };
+        let here = new_index();
+        let firewall = Socket::open(libc::NETLINK_NETFILTER)?;
+        let mut batch = Batch::default();
+        batch.transaction(|batch| batch.owned_table(&table(here)));
+        firewall.request(batch).map_err(|e| at(claim::explain(e), "routed"))?;
         for &address in &addresses {
-            match found(&route, address)? {
+            let claimed = claim::claim(&firewall, &claim::name_of(None, address));
+            if !claimed.map_err(|e| at(claim::explain(e), "routed"))? {
+                return Err(taken(address, "another container's".to_owned()));
+            }
+        }
+        let others: Vec<IpAddr> =
+            entries(&route)?.iter().filter(|e| e.device == outer && !e.is_ours).map(|e| e.address).collect();
+        for &address in &addresses {
+            match elsewhere(&route, address)? {
                 Some((_, true)) => return Err(taken(address, "an address of this machine".to_owned())),
                 Some((Some(device), false)) => {
-                    let name = nix::net::if_::if_indextoname(device);
-                    let name = name.map_or_else(|_| device.to_string(), |name| name.to_string_lossy().into_owned());
+                    let name = device_name(device).unwrap_or_else(|| device.to_string());
                     return Err(taken(address, format!("routed on this machine already, to device {name}")));
                 }
                 Some((None, false)) => return Err(taken(address, "routed on this machine already".to_owned())),
                 None => {}
             }
+            if others.contains(&address) {
+                let how = format!("answered for on {outer_name} already (ip neighbour show proxy)");
+                return Err(taken(address, how));
+            }
         }
-        if let Some(entry) =
-            entries(&route)?.iter().find(|e| e.device == outer && !e.is_ours && addresses.contains(&e.address))
-        {
-            return Err(taken(
-                entry.address,
-                format!("answered for on {outer_name} already (ip neighbour show proxy)"),
-            ));
-        }
-        let here = new_index();
-        let firewall = Socket::open(libc::NETLINK_NETFILTER)?;
-        let mut batch = Batch::default();
-        batch.transaction(|batch| batch.owned_table(&table(here)));
-        firewall.request(batch).map_err(|e| at(explain_filter(e), "routed"))?;
-        for &address in &addresses {
-            let mut batch = Batch::default();
-            batch.transaction(|batch| batch.owned_table(&format!("ringfence-{address}")));
-            firewall.request(batch).map_err(|e| match e.errno() {
-                // The kernel says nothing else of what has another owner.
-                libc::EEXIST | libc::EPERM => taken(address, "another container's".to_owned()),
-                _ => at(explain_filter(e), "routed"),
-            })?;
+        for pool in &one.pool {
+            let suits = |address: IpAddr| Ok(!others.contains(&address) && found(&route, address)?.is_none());
+            addresses.push(claim::take(&firewall, None, pool, suits).map_err(|e| at(claim::explain(e), "pool"))?);
         }
         let (owner, field, outer_name) = (Owner::this(), field.to_owned(), outer_name.to_owned());
         let (namespace, answers) = (None, false);
         let mut routed =
             Self { owner, field, addresses, outer, outer_name, here, route, firewall, namespace, answers, undo: None };
-        routed.undo = Some(Container::start_undo(&routed.proxies(false).into_bytes())?);
+        let mut undo = routed.proxies(false);
+        undo.delete(&End { index: here, name: "" });
+        routed.undo = Some(Container::start_undo(&undo.into_bytes(), routed.firewall.as_fd())?);
         Ok(routed)
     }
 
@@ -171,6 +173,11 @@ impl Routed {
         let mut batch = Batch::default();
         self.addresses.iter().for_each(|address| batch.proxy(self.outer, *address, answers));
         batch
+    }
+
+    /// With those that were chosen.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
     }
 
     /// Makes the devices and lets what is for the addresses go there; the container's is down.
@@ -193,7 +200,7 @@ impl Routed {
         // Before anything can pass.
         let mut batch = Batch::default();
         batch.transaction(|batch| batch.sources_of(&table(self.here), &name, &self.addresses));
-        self.firewall.request(batch).map_err(explain_filter)?;
+        self.firewall.request(batch).map_err(claim::explain)?;
         if self.addresses.iter().any(IpAddr::is_ipv4) {
             // The device is ours. One that is new has what net/ipv4/conf/default says.
             let path = format!("/proc/sys/net/ipv4/conf/{name}/forwarding");
@@ -246,15 +253,21 @@ fn table(number: u32) -> String {
     format!("ringfence-{number}")
 }
 
-fn explain_filter(error: Error) -> Error {
-    match error.errno() {
-        libc::EPERM => error
-            .with_kind(ErrorKind::PermissionDenied)
-            .with_hint("it takes CAP_NET_ADMIN in this program's network; a Network takes no rights"),
-        libc::ENOENT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT | libc::EINVAL => error
-            .with_kind(ErrorKind::Unsupported)
-            .with_hint("it takes Linux 5.12 with CONFIG_NF_TABLES and CONFIG_NF_TABLES_NETDEV"),
-        _ => error,
+fn device_name(device: u32) -> Option<String> {
+    nix::net::if_::if_indextoname(device).ok().map(|name| name.to_string_lossy().into_owned())
+}
+
+/// As [`found`], of an address that this program has claimed: what is left of a container whose program and keeper were killed goes with
+/// its network namespace.
+fn elsewhere(socket: &Socket, address: IpAddr) -> Result<Option<(Option<u32>, bool)>> {
+    let began = Instant::now();
+    loop {
+        let found = found(socket, address)?;
+        let is_left = matches!(found, Some((Some(device), false)) if device_name(device).is_none_or(|name| name.starts_with("rf")));
+        if !is_left || began.elapsed() > UNKNOWN {
+            return Ok(found);
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -331,22 +344,6 @@ pub(crate) fn sweep() -> Result<()> {
 }
 
 impl Batch {
-    fn netdev(&mut self, kind: u16, flags: u16, step: &'static str, table: &str, build: impl FnOnce(&mut Attributes)) {
-        const NFPROTO_NETDEV: u8 = 5;
-        let message = Message::of_nftables(NFPROTO_NETDEV, kind, |attributes| {
-            attributes.put(1, &text(table));
-            build(attributes);
-        });
-        self.push(flags, message, step, table);
-    }
-
-    /// A table that is there as long as the socket.
-    fn owned_table(&mut self, name: &str) {
-        self.netdev(NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, "make table of nftables", name, |table| {
-            table.put(2, &number(NFT_TABLE_F_OWNER));
-        });
-    }
-
     /// From the device comes what these addresses send, and nothing else.
     fn sources_of(&mut self, table: &str, device: &str, addresses: &[IpAddr]) {
         const CHAIN: &str = "sources";

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 
 use super::link::End;
-use super::netlink::{Attributes, Batch};
+use super::netlink::{Attributes, Batch, NLA_F_NESTED};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What happens to packets on a link of a [`Network`](crate::Network). The default is nothing: the link as it was made.
@@ -41,7 +41,8 @@ pub enum Direction {
     Both,
     /// What the container receives.
     In,
-    /// What the container sends: a discipline inside, which CAP_NET_ADMIN there can take away.
+    /// What the container sends: a discipline on the network's side, of an intermediate device (`CONFIG_IFB`), which nobody inside can take
+    /// away. Where the kernel lacks that, a discipline inside, unless the container could have CAP_NET_ADMIN.
     Out,
 }
 
@@ -202,6 +203,75 @@ impl Batch {
         }
         let flags = NLM_F_CREATE | NLM_F_REPLACE;
         self.push(flags, RouteNetlinkMessage::NewQueueDiscipline(message), step, end.name);
+    }
+}
+
+/// Behind which what comes from a container waits.
+fn ingress(port: &End<'_>) -> TcMessage {
+    let mut message = TcMessage::with_index(port.index as i32);
+    message.header.parent = TcHandle::INGRESS;
+    message.header.handle = TcHandle { major: TcHandle::INGRESS.major, minor: 0 };
+    message.attributes = vec![TcAttribute::Kind("ingress".to_owned())];
+    message
+}
+
+/// struct tc_u32_sel that fits any packet: one key whose mask is zero.
+fn any_packet() -> Vec<u8> {
+    const TC_U32_TERMINAL: u8 = 1;
+    let mut selector = vec![0; 16 + 16];
+    selector[0] = TC_U32_TERMINAL;
+    selector[2] = 1;
+    selector
+}
+
+/// struct tc_mirred: a packet that goes on elsewhere.
+fn redirect(to: u32) -> Vec<u8> {
+    const TC_ACT_STOLEN: u32 = 4;
+    const TCA_EGRESS_REDIR: u32 = 1;
+    // index, capabilities, action, references, bindings; what is done; where.
+    [0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, to].into_iter().flat_map(u32::to_ne_bytes).collect()
+}
+
+impl Batch {
+    /// What becomes of packets that come by this device: they leave by `waiting`, another one, with its own discipline, and then come here.
+    ///
+    /// Sources: tc-mirred(8), tc-u32(8), linux/pkt_cls.h, the kernel's drivers/net/ifb.c.
+    pub(super) fn shape_incoming(&mut self, port: &End<'_>, waiting: &End<'_>, shape: &Shape, mtu: u32) {
+        const TCA_OPTIONS: u16 = 2;
+        const TCA_U32_SEL: u16 = 5;
+        const TCA_U32_ACT: u16 = 7;
+        const TCA_ACT_KIND: u16 = 1;
+        const TCA_ACT_OPTIONS: u16 = 2;
+        const TCA_MIRRED_PARMS: u16 = 2;
+        self.intermediate(waiting, mtu);
+        self.shape(waiting, shape, mtu);
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        let step = "set queueing discipline ingress";
+        self.push(flags, RouteNetlinkMessage::NewQueueDiscipline(ingress(port)), step, port.name);
+        let mut filter = TcMessage::with_index(port.index as i32);
+        filter.header.parent = TcHandle { major: TcHandle::INGRESS.major, minor: 0 };
+        // Priority 1; all protocols, in network order.
+        filter.header.info = 1 << 16 | u32::from((libc::ETH_P_ALL as u16).to_be());
+        let mut options = Attributes::default();
+        options.put(TCA_U32_SEL, &any_packet());
+        options.nested(TCA_U32_ACT, |actions| {
+            actions.nested(1, |action| {
+                action.put(TCA_ACT_KIND, b"mirred\0");
+                action.nested(TCA_ACT_OPTIONS, |options| options.put(TCA_MIRRED_PARMS, &redirect(waiting.index)));
+            });
+        });
+        filter.attributes = vec![
+            TcAttribute::Kind("u32".to_owned()),
+            TcAttribute::Other(DefaultNla::new(TCA_OPTIONS | NLA_F_NESTED, options.into())),
+        ];
+        self.push(flags, RouteNetlinkMessage::NewTrafficFilter(filter), "redirect by filter u32", port.name);
+    }
+
+    /// Nothing becomes of them any more.
+    pub(super) fn unshape_incoming(&mut self, port: &End<'_>, waiting: &End<'_>) {
+        let step = "remove queueing discipline ingress";
+        self.push(0, RouteNetlinkMessage::DelQueueDiscipline(ingress(port)), step, port.name);
+        self.delete(waiting);
     }
 }
 

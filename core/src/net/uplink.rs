@@ -225,27 +225,34 @@ impl Uplink {
         match result {
             Ok(()) => Ok(lead),
             Err(failed) => {
-                self.withdraw(switch, &lead);
+                let _ = self.withdraw(switch, &mut lead);
                 Err(failed)
             }
         }
     }
 
     /// The ports lead nowhere any more.
-    pub fn withdraw(&mut self, switch: &Socket, lead: &Lead) {
-        let Way::Kernel(kernel) = &mut self.way else { return };
+    ///
+    /// # Errors
+    /// They may still lead there: `lead` has those, and the addresses may be nobody else's.
+    pub fn withdraw(&mut self, switch: &Socket, lead: &mut Lead) -> Result<()> {
+        let Way::Kernel(kernel) = &mut self.way else { return Ok(()) };
+        // A transaction is one: all of it is there, or it has gone already.
+        let gone = |e: Error| if e.errno() == libc::ENOENT { Ok(()) } else { Err(e) };
         let mut batch = Batch::default();
         batch.lead_on(&kernel.table, &lead.outer, false);
-        let _ = kernel.firewall.request(batch);
+        kernel.firewall.request(batch).or_else(gone)?;
+        // Whom the kernel has led on once, it leads on without asking the maps: to whoever has the address next.
+        connections::forget(&kernel.firewall, &std::mem::take(&mut lead.outer));
         let mut batch = Batch::default();
         batch.lead_in(&lead.inner, false);
-        let _ = switch.request(batch);
-        // Whom the kernel has led on once, it leads on without asking the maps: to whoever has the address next.
-        connections::forget(&kernel.firewall, &lead.outer);
-        connections::forget(switch, &lead.inner);
-        for inner in &lead.inner {
+        switch.request(batch).or_else(gone)?;
+        let inner = std::mem::take(&mut lead.inner);
+        connections::forget(switch, &inner);
+        for inner in &inner {
             kernel.taken.remove(&(inner.to.is_ipv6(), inner.protocol, inner.port));
         }
+        Ok(())
     }
 }
 

@@ -287,6 +287,7 @@ impl<'a> ContainerPlan<'a> {
             }
             .write(&mut self.b, &mut self.needs);
         }
+        self.undo_net();
         self.undo();
         (self.b, self.needs)
     }
@@ -1495,7 +1496,6 @@ impl<'a> ContainerPlan<'a> {
         self.kill_group();
         self.b.section(section::UNDO);
         self.kill_group();
-        self.undo_net();
         self.b.field("cgroup");
         let shared = |index: usize| Arg::Slot((slot::SHARED + index) as u16);
         for (index, name) in &self.facts.undo_groups {
@@ -1507,15 +1507,16 @@ impl<'a> ContainerPlan<'a> {
         }
     }
 
-    /// What is gone already is no error, and nobody reads the answers.
+    /// Sent by who lifts what would outlive the container, since the keeper has the descriptor as long. What is gone already is no
+    /// error, and nobody reads the answers.
     fn undo_net(&mut self) {
-        if self.facts.undo_net.is_empty() {
-            return;
-        }
+        let Some((claim, messages)) = self.facts.undo_net.clone() else { return };
         const ANY: &[i32] = &[crate::proto::ANY as i32];
         self.b.field("net");
-        let messages = self.b.bytes(&self.facts.undo_net);
-        let length = self.facts.undo_net.len() as u64;
+        self.b.kept_slot = Some(self.need(Need::Pass(claim)));
+        self.b.section(section::LIFT);
+        let length = messages.len() as u64;
+        let messages = self.b.bytes(&messages);
         let first = self.b.len();
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
         let args = [libc::AF_NETLINK.into(), kind.into(), libc::NETLINK_ROUTE.into()];

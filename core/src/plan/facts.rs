@@ -180,8 +180,8 @@ pub(crate) struct Facts {
     pub group_leaf: bool,
     /// With `nesting`: the hierarchies in which it has groups.
     pub group_mounts: Vec<GroupMount>,
-    /// Messages to rtnetlink(7) of the undo plan.
-    pub undo_net: Vec<u8>,
+    /// Messages to rtnetlink(7) at the end, and a descriptor that the keeper has until they were sent.
+    pub undo_net: Option<(i32, Vec<u8>)>,
     /// Directory names of the undo plan: (index of the shared directory, name).
     pub undo_groups: Vec<(usize, String)>,
     /// Shared directory of the v2 tree, for cgroup.kill at the end.

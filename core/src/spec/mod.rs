@@ -113,7 +113,9 @@ pub use landlock::Landlock;
 pub use mount::{BindSource, Mount, MountKind, MountOwner};
 pub(crate) use name::name_syntax;
 pub use namespace::{NamespaceKind, NamespaceSource};
-pub use net::{Attachment, AttachmentKind, InterfaceAddress, IpvlanMode, MacvlanMode, Net, Route, RoutedPair};
+pub use net::{
+    AddressPool, Attachment, AttachmentKind, InterfaceAddress, IpvlanMode, MacvlanMode, Net, Route, RoutedPair,
+};
 pub use network::{NetworkSpec, WayOut};
 pub use port::{Port, Protocol};
 pub use rlimit::{Resource, Rlimit};

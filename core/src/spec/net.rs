@@ -198,6 +198,94 @@ impl std::str::FromStr for InterfaceAddress {
     }
 }
 
+/// Addresses from which one is chosen that no other container of the machine has. As text `FIRST-LAST/PREFIX`: `192.0.2.16-192.0.2.99/24`, or
+/// `192.0.2.0/24` for all of a subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressPool {
+    /// The first one.
+    pub first: IpAddr,
+    /// The last one, at most 65,535 further.
+    pub last: IpAddr,
+    /// The bits of the subnet that it is in. Default: all, 32 or 128.
+    pub prefix: Option<u8>,
+}
+
+impl AddressPool {
+    /// Addresses that are tried for one container.
+    pub const MAX: u128 = 65_536;
+
+    fn bits(address: IpAddr) -> u128 {
+        match address {
+            IpAddr::V4(address) => u32::from(address).into(),
+            IpAddr::V6(address) => address.into(),
+        }
+    }
+
+    /// Those that a container can have: not that of the subnet itself, nor, of IPv4, that of all in it.
+    pub(crate) fn addresses(self) -> impl Iterator<Item = IpAddr> {
+        let subnet = self.prefix.and_then(|prefix| ipnet::IpNet::new(self.first, prefix).ok());
+        let has_ends = subnet.filter(|subnet| subnet.prefix_len() + 1 < subnet.max_prefix_len());
+        let is_end = move |address: IpAddr| {
+            has_ends
+                .is_some_and(|subnet| address == subnet.network() || address.is_ipv4() && address == subnet.broadcast())
+        };
+        let of_number = move |number: u128| match self.first {
+            IpAddr::V4(_) => IpAddr::V4((number as u32).into()),
+            IpAddr::V6(_) => IpAddr::V6(number.into()),
+        };
+        (Self::bits(self.first)..=Self::bits(self.last)).map(of_number).filter(move |address| !is_end(*address))
+    }
+
+    fn validate(&self, at: &At) -> Result<()> {
+        let wrong = |why: &str| Err(at.error(format!("{self} {why}")));
+        let longest = if self.first.is_ipv4() { 32 } else { 128 };
+        if self.first.is_ipv4() != self.last.is_ipv4() {
+            return wrong("is of two families");
+        }
+        if self.prefix.is_some_and(|prefix| prefix > longest) {
+            return wrong("has more bits than its addresses");
+        }
+        let (first, last) = (Self::bits(self.first), Self::bits(self.last));
+        if first > last {
+            return wrong("ends before it begins");
+        }
+        if last - first >= Self::MAX {
+            return wrong("has more than 65536 addresses");
+        }
+        let subnet = |address: IpAddr| masked(InterfaceAddress { address, prefix: self.prefix });
+        if self.prefix.is_some() && subnet(self.first) != subnet(self.last) {
+            return wrong("is of several subnets");
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for AddressPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)?;
+        self.prefix.map_or(Ok(()), |prefix| write!(f, "/{prefix}"))
+    }
+}
+
+impl std::str::FromStr for AddressPool {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let wrong = || format!("{text:?} is no pool of addresses like 192.0.2.16-192.0.2.99/24 or 192.0.2.0/24");
+        let Some((first, last)) = text.split_once('-') else {
+            let subnet: ipnet::IpNet = text.parse().map_err(|_| wrong())?;
+            if subnet.addr() != subnet.network() {
+                return Err(format!("{text:?} has bits behind its prefix: {} is all of that subnet", subnet.trunc()));
+            }
+            let last = subnet.broadcast();
+            return Ok(Self { first: subnet.network(), last, prefix: Some(subnet.prefix_len()) });
+        };
+        let first = first.parse().map_err(|_| wrong())?;
+        let InterfaceAddress { address: last, prefix } = last.parse().map_err(|_| wrong())?;
+        Ok(Self { first, last, prefix })
+    }
+}
+
 /// A way to somewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -212,15 +300,19 @@ pub struct Route {
 /// As text, `network:NAME`, `bridge:NAME`, `macvlan:PARENT`, `macvtap:PARENT`, `ipvlan:PARENT`, `device:NAME`. As an object `{"network": "shop", "interface": "eth0",
 /// "addresses": ["10.89.0.5"], "mac": "02:00:0a:59:00:05", "aliases": ["db"], "firewall": {"incoming": "deny"}}`, or `{"macvlan": "eth0", "mode": "bridge", "addresses":
 /// ["192.0.2.5/24", "fd00::5/64"], "gateways": ["192.0.2.1"], "routes": [{"to": "10.0.0.0/8", "via": "192.0.2.7"}], "mtu": 1500}`, likewise `ipvlan` (`mode`), `vlan` (`id`),
-/// `bridge`, `device`, `routed` (`pair`: `veth`, `netkit`; it has to have `addresses`), and without addresses `macvtap` (`mode`).
+/// `bridge`, `device`, `routed` (`pair`: `veth`, `netkit`; it has to have `addresses` or `pool`), and without addresses `macvtap` (`mode`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// What the device leads to.
     pub kind: AttachmentKind,
     /// The name of the device inside; `eth0`, `eth1` by default.
     pub interface: Option<String>,
-    /// On a network at most one address of each of its subnets, others are chosen; elsewhere these. A macvtap has none.
+    /// On a network at most one address of each of its subnets, others are chosen; elsewhere these, which no other container of
+    /// this machine may have on the same device (AlreadyExists). A macvtap has none.
     pub addresses: Vec<InterfaceAddress>,
+    /// At most one pool of IPv4 and one of IPv6, from each of which an address is chosen that no container of this machine has, of this program
+    /// or another: they tell each other by the kernel (tables of nftables with owners, Linux 5.12). Not on a network, which chooses by itself, nor of a macvtap.
+    pub pool: Vec<AddressPool>,
     /// The address of the device. Default: made from its IP address on a network, else the kernel's choice. An ipvlan has that of its
     /// parent.
     pub mac: Option<[u8; 6]>,
@@ -243,6 +335,7 @@ impl Attachment {
             kind,
             interface: None,
             addresses: Vec::new(),
+            pool: Vec::new(),
             mac: None,
             mtu: None,
             gateways: Vec::new(),
@@ -304,6 +397,12 @@ impl Attachment {
         self
     }
 
+    /// One more pool from which an address is chosen.
+    pub fn pool(mut self, pool: AddressPool) -> Self {
+        self.pool.push(pool);
+        self
+    }
+
     /// The address of the device.
     pub fn mac(mut self, mac: [u8; 6]) -> Self {
         self.mac = Some(mac);
@@ -340,6 +439,12 @@ impl Attachment {
         self
     }
 
+    /// Of each address that it will have, whether it is of IPv4.
+    pub(crate) fn families(&self) -> impl Iterator<Item = bool> {
+        let pools = self.pool.iter().map(|pool| pool.first.is_ipv4());
+        self.addresses.iter().map(|one| one.address.is_ipv4()).chain(pools)
+    }
+
     /// The network that it is on.
     pub(crate) fn on_network(&self) -> Option<&str> {
         match &self.kind {
@@ -365,7 +470,7 @@ impl Attachment {
 
 const WORDS: [&str; 3] = ["loopback", "none", "host"];
 const KINDS: [&str; 8] = ["network", "bridge", "macvlan", "macvtap", "ipvlan", "vlan", "routed", "device"];
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "network",
     "bridge",
     "macvlan",
@@ -379,6 +484,7 @@ const KEYS: [&str; 19] = [
     "pair",
     "interface",
     "addresses",
+    "pool",
     "mac",
     "mtu",
     "gateways",
@@ -536,6 +642,8 @@ fn read_attachment(json: &Json, at: &At) -> Result<Attachment> {
         Some(other) => return Err(wrong_type(&at.key("routes"), "a list", other)),
     };
     let addresses = json::member(members, "addresses").map(|json| list(json, &at.key("addresses"), interface_address));
+    let pool = |text: &str, at: &At| text.parse::<AddressPool>().map_err(|why| at.error(why));
+    let pool = json::member(members, "pool").map(|json| list(json, &at.key("pool"), pool));
     let gateways = json::member(members, "gateways").map(|json| list(json, &at.key("gateways"), address));
     let aliases =
         json::member(members, "aliases").map(|json| list(json, &at.key("aliases"), |text, _| Ok(text.to_owned())));
@@ -547,6 +655,7 @@ fn read_attachment(json: &Json, at: &At) -> Result<Attachment> {
         kind: read_kind(members, at)?,
         interface: text("interface")?,
         addresses: addresses.transpose()?.unwrap_or_default(),
+        pool: pool.transpose()?.unwrap_or_default(),
         mac: json::member(members, "mac").map(|json| read_mac(json, &at.key("mac"))).transpose()?,
         mtu: mtu.transpose()?,
         gateways: gateways.transpose()?.unwrap_or_default(),
@@ -581,6 +690,9 @@ fn write_attachment(one: &Attachment) -> Json {
     }
     if !one.addresses.is_empty() {
         json["addresses"] = texts(one.addresses.iter().map(ToString::to_string).collect());
+    }
+    if !one.pool.is_empty() {
+        json["pool"] = texts(one.pool.iter().map(ToString::to_string).collect());
     }
     if let Some(mac) = one.mac {
         json["mac"] = show_mac(mac).into();
@@ -649,7 +761,7 @@ impl Codec for Net {
         let mut properties = json!({
             "mode": {"enum": modes}, "id": {"type": "integer", "minimum": 1, "maximum": 4094},
             "pair": {"enum": RoutedPair::ALL.map(RoutedPair::name)},
-            "interface": text, "addresses": texts, "mac": {"type": "string", "pattern": "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"},
+            "interface": text, "addresses": texts, "pool": texts, "mac": {"type": "string", "pattern": "^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$"},
             "mtu": {"type": "integer", "minimum": 68, "maximum": 65535}, "gateways": texts,
             "routes": {"type": "array", "items": route}, "aliases": texts, "firewall": Firewall::schema(),
         });
@@ -724,6 +836,13 @@ pub(super) fn validate(list: &[Attachment], host_name: impl Fn(&At, &str) -> Res
                 return Err(at.key("addresses").index(j).error(format!("{} stands twice", address.address)));
             }
         }
+        for (j, pool) in one.pool.iter().enumerate() {
+            let place = at.key("pool");
+            pool.validate(&place.index(j))?;
+            if one.pool[..j].iter().any(|other| other.first.is_ipv4() == pool.first.is_ipv4()) {
+                return Err(place.index(j).error("there is one pool of IPv4 and one of IPv6"));
+            }
+        }
         validate_device(one, at)?;
         for (j, alias) in one.aliases.iter().enumerate() {
             host_name(&at.key("aliases").index(j), alias)?;
@@ -771,6 +890,7 @@ fn validate_device(one: &Attachment, at: &At) -> Result<()> {
     }
     let of_the_guest = [
         ("addresses", one.addresses.is_empty()),
+        ("pool", one.pool.is_empty()),
         ("gateways", one.gateways.is_empty()),
         ("routes", one.routes.is_empty()),
     ];
@@ -782,8 +902,12 @@ fn validate_device(one: &Attachment, at: &At) -> Result<()> {
             .error("what comes to a macvtap goes to who reads its node, not to the container's network")
             .with_hint("the guest sets up its own addresses"));
     }
-    let networks =
-        [("gateways", one.gateways.is_empty()), ("routes", one.routes.is_empty()), ("mtu", one.mtu.is_none())];
+    let networks = [
+        ("pool", one.pool.is_empty()),
+        ("gateways", one.gateways.is_empty()),
+        ("routes", one.routes.is_empty()),
+        ("mtu", one.mtu.is_none()),
+    ];
     match networks.iter().find(|(_, absent)| !absent) {
         Some((key, _)) if one.on_network().is_some() => Err(at.key(key).error("is the network's")),
         _ if one.on_network().is_none() && !one.aliases.is_empty() => {
@@ -798,8 +922,14 @@ fn validate_device(one: &Attachment, at: &At) -> Result<()> {
 
 /// There is nobody else on the way to the host, and no subnet.
 fn validate_routed(one: &Attachment, at: &At) -> Result<()> {
-    if one.addresses.is_empty() {
+    if one.families().next().is_none() {
         return Err(at.key("addresses").error("is missing: the addresses that are routed to the container"));
+    }
+    for (j, pool) in one.pool.iter().enumerate() {
+        let place = at.key("pool");
+        if let Some(ip) = [pool.first, pool.last].into_iter().find(|ip| !can_be_routed(*ip)) {
+            return Err(place.index(j).error(format!("{ip} is no address that can be routed to somebody")));
+        }
     }
     for (j, address) in one.addresses.iter().enumerate() {
         let place = at.key("addresses");
@@ -810,12 +940,8 @@ fn validate_routed(one: &Attachment, at: &At) -> Result<()> {
                 place.error(format!("{address} is not one address: it is routed alone, as {}/{bits}", address.address))
             );
         }
-        let of_link = match address.address {
-            IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
-            IpAddr::V6(address) => address.is_unicast_link_local(),
-        };
         let ip = address.address;
-        if of_link || ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() {
+        if !can_be_routed(ip) {
             return Err(place.error(format!("{ip} is no address that can be routed to somebody")));
         }
     }
@@ -829,6 +955,14 @@ fn validate_routed(one: &Attachment, at: &At) -> Result<()> {
         return Err(at.key("routes").index(j).key("via").error("is the host, always: leave it out"));
     }
     Ok(())
+}
+
+fn can_be_routed(address: IpAddr) -> bool {
+    let of_link = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    !(of_link || address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
 /// The first address of what this one is in.
@@ -864,6 +998,8 @@ mod tests {
         for text in [
             r#"{"addresses":["192.0.2.5","2001:db8::5/128"],"routed":"eth0"}"#,
             r#"{"addresses":["192.0.2.5"],"pair":"netkit","routed":"eth0","routes":[{"to":"10.0.0.0/8"}]}"#,
+            r#"{"pool":["192.0.2.16-192.0.2.31","2001:db8::1:0-2001:db8::1:ffff"],"routed":"eth0"}"#,
+            r#"{"bridge":"br0","pool":["192.0.2.0-192.0.2.255/24"]}"#,
         ] {
             let mut spec = Spec::new();
             spec.set("net", text.as_bytes()).unwrap();
@@ -877,10 +1013,26 @@ mod tests {
             (r#""addresses": ["192.0.2.5"], "gateways": ["192.0.2.1"]"#, "net.gateways"),
             (r#""addresses": ["192.0.2.5"], "routes": [{"to": "10.0.0.0/8", "via": "10.0.0.1"}]"#, "net.routes[0].via"),
             (r#""addresses": ["192.0.2.5"], "pair": "tap""#, "net.pair"),
+            (r#""pool": []"#, "net.addresses"),
+            (r#""pool": ["192.0.2.7"]"#, "net.pool[0]"),
+            (r#""pool": ["192.0.2.7/24"]"#, "net.pool[0]"),
+            (r#""pool": ["192.0.2.9-192.0.2.7"]"#, "net.pool[0]"),
+            (r#""pool": ["192.0.2.9-fd00::7"]"#, "net.pool[0]"),
+            (r#""pool": ["192.0.2.9-192.0.3.9/24"]"#, "net.pool[0]"),
+            (r#""pool": ["10.0.0.0/8"]"#, "net.pool[0]"),
+            (r#""pool": ["127.0.0.1-127.0.0.9"]"#, "net.pool[0]"),
+            (r#""pool": ["192.0.2.9-192.0.2.10", "192.0.2.19-192.0.2.20"]"#, "net.pool[1]"),
         ] {
             let json = format!(r#"{{"net": {{"routed": "eth0", {more}}}}}"#);
             let error = Spec::from_json(&json).and_then(|spec| spec.validate()).unwrap_err();
             assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidSpec, Some(field)), "{error}");
         }
+        let all = |text: &str| {
+            text.parse::<AddressPool>().unwrap().addresses().map(|one| one.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(all("192.0.2.0/30"), ["192.0.2.1", "192.0.2.2"]);
+        assert_eq!(all("192.0.2.254-192.0.2.255"), ["192.0.2.254", "192.0.2.255"]);
+        assert_eq!(all("fd00::/126"), ["fd00::1", "fd00::2", "fd00::3"]);
+        assert_eq!(all("255.255.255.254-255.255.255.255").len(), 2);
     }
 }

@@ -30,6 +30,21 @@ pub(crate) fn netlink_option(socket: BorrowedFd<'_>, option: i32) -> io::Result<
     }
 }
 
+/// The longest message that a socket sends becomes as long as may be: `net.core.wmem_max` twice, or for root this.
+pub(crate) fn long_messages(socket: BorrowedFd<'_>, bytes: i32) {
+    let size = size_of::<i32>() as libc::socklen_t;
+    for option in [libc::SO_SNDBUFFORCE, libc::SO_SNDBUF] {
+        // SAFETY: the kernel reads one int, of that size.
+        let set = unsafe {
+            let value = (&raw const bytes).cast();
+            libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, size)
+        };
+        if set == 0 {
+            return;
+        }
+    }
+}
+
 /// The network namespace of a socket (Linux 4.10).
 pub(crate) fn namespace_of(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: no pointers; the answer is a new descriptor, close-on-exec, which nobody else owns.

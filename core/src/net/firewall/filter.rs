@@ -7,7 +7,7 @@
 //! ends exchanged: so a list that changes holds for what is open, and what it says nothing new of goes on.
 //!
 //! ```text
-//! forward, input, output of the bridge -> check: ARP and neighbour discovery pass
+//! forward, input, output of the bridge (forward alone where nothing leads out) -> check: ARP and neighbour discovery pass
 //!     is it an answer?   by the port that it leaves by: began-N; to the switch itself by the port that it came by: asked-N
 //!     does it fit?       by port: outgoing-reversed-N, incoming-reversed-N; an answer that does passes
 //!     what cannot be judged is dropped
@@ -18,11 +18,11 @@
 //! to others would be less to write, but the kernel follows all ways through them at each change: a map of a thousand to a map of a
 //! thousand are a million.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP};
+use netlink_packet_core::NLM_F_CREATE;
 
 use super::super::netlink::{Attributes, Batch, Socket, attributes_of, text_of};
 use super::{
@@ -35,6 +35,7 @@ use crate::net::Direction;
 use crate::net::link::Mac;
 use crate::spec::{Firewall, FirewallAction, FirewallPeer, FirewallProtocol, FirewallRule};
 
+const GETCHAIN: u16 = 4;
 const DELCHAIN: u16 = 5;
 const NEWOBJ: u16 = 18;
 const GETOBJ: u16 = 19;
@@ -111,6 +112,12 @@ const INCOMING_REVERSED: &str = "incoming-reversed";
 /// Maps from ports to chains of that name with the port's number; those that all ports have, and those of firewalls.
 const OF_PORTS: [&str; 3] = [BEGAN, NOTE, ABOUT];
 const OF_FIREWALLS: [&str; 6] = [ASKED, ASK, OUTGOING, INCOMING, OUTGOING_REVERSED, INCOMING_REVERSED];
+
+/// Those that a network needs: to the switch of an internal one nobody speaks, it has no address. The kernel follows all that there is at each
+/// change.
+fn of_firewalls(internal: bool) -> &'static [&'static str] {
+    if internal { &OF_FIREWALLS[2..] } else { &OF_FIREWALLS }
+}
 
 fn of_port(name: &str, port: u32) -> String {
     format!("{name}-{port}")
@@ -407,7 +414,7 @@ fn counter(port: u32, generation: u32, what: &str) -> String {
 /// The counter of what no rule said.
 const DEFAULTS: [(&str, &str); 2] = [(INCOMING, "in"), (OUTGOING, "out")];
 
-/// What a port is to the filter.
+/// A firewall, as the kernel has it.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Kept {
     pub firewall: Firewall,
@@ -415,23 +422,15 @@ pub(in super::super) struct Kept {
 }
 
 /// The names in rules.
-fn names_of(firewall: &Firewall) -> impl Iterator<Item = String> {
-    firewall.rules.iter().filter_map(|rule| match &rule.peer {
+fn names_of(firewall: &Firewall) -> BTreeSet<String> {
+    let name = |rule: &FirewallRule| match &rule.peer {
         Some(FirewallPeer::Name(name)) => Some(name.to_ascii_lowercase()),
         _ => None,
-    })
+    };
+    firewall.rules.iter().filter_map(name).collect()
 }
 
-/// The filter of a network: it is there since the first firewall.
-#[derive(Debug, Default)]
-pub(in super::super) struct Filter {
-    /// Numbers of names in rules.
-    names: BTreeMap<String, u32>,
-    /// Of firewalls, and of names.
-    next: u32,
-}
-
-/// A port as it is seen by the filter.
+/// A port as it comes to the filter.
 pub(in super::super) struct Member<'a> {
     pub port: u32,
     pub names: &'a [String],
@@ -439,22 +438,45 @@ pub(in super::super) struct Member<'a> {
     pub mac: Mac,
 }
 
-impl Member<'_> {
-    fn has(&self, name: &str) -> bool {
-        self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
+/// What the filter knows of a port.
+#[derive(Debug)]
+struct Known {
+    /// By which it is found.
+    names: BTreeSet<String>,
+    /// Its addresses, that of its link too.
+    addresses: Vec<IpAddr>,
+    kept: Option<Kept>,
+}
+
+impl Known {
+    fn of(member: &Member<'_>) -> Self {
+        let names = member.names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        let addresses = member.addresses.iter().map(IpNet::addr).chain([of_link(member.mac)]).collect();
+        Self { names, addresses, kept: None }
     }
 }
 
-/// What a change is about.
-pub(in super::super) struct Change<'a> {
-    pub member: &'a Member<'a>,
-    /// It comes with this change.
-    pub is_new: bool,
-    pub old: Option<&'a Kept>,
-    /// The firewalls of other ports.
-    pub others: &'a [&'a Firewall],
-    /// All that the filter knows.
-    pub members: &'a [Member<'a>],
+/// A name in rules.
+#[derive(Clone, Copy, Debug)]
+struct Name {
+    number: u32,
+    /// How many firewalls have it.
+    uses: usize,
+}
+
+/// The filter of a network: it is there since the first firewall. What it does to one port takes as long with a thousand others as with
+/// none, but for the kernel, which follows all chains of a table when one of them changes.
+#[derive(Debug)]
+pub(in super::super) struct Filter {
+    /// Nothing leads out of the network.
+    internal: bool,
+    ports: BTreeMap<u32, Known>,
+    /// Whose names these are.
+    found: BTreeMap<String, BTreeSet<u32>>,
+    /// Names in rules.
+    names: BTreeMap<String, Name>,
+    /// Of firewalls, and of names.
+    next: u32,
 }
 
 /// What packets a rule, or a default, decided about.
@@ -466,170 +488,184 @@ pub struct FirewallCount {
     pub bytes: u64,
 }
 
+/// Whether the table has a chain, or an object, of that name.
+fn has(socket: &Socket, kind: u16, name: &str) -> Result<bool> {
+    let message = Message::of_nftables(NFPROTO_BRIDGE, kind, |attributes| {
+        attributes.put(1, &text(TABLE));
+        match kind {
+            GETOBJ => {
+                attributes.put(2, &text(name));
+                attributes.put(3, &number(NFT_OBJECT_COUNTER));
+            }
+            _ => attributes.put(3, &text(name)),
+        }
+    });
+    match socket.ask(0, message, "find in nftables", TABLE) {
+        Ok(_) => Ok(true),
+        Err(e) if e.errno() == libc::ENOENT => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
 impl Filter {
     /// What all ports share.
     ///
     /// `broadcasts`: the addresses of everybody on the network.
-    pub fn begin(socket: &Socket, broadcasts: &[Ipv4Addr]) -> Result<Self> {
+    pub fn begin(socket: &Socket, broadcasts: &[Ipv4Addr], internal: bool) -> Result<Self> {
         let mut batch = Batch::default();
-        batch.transaction(|batch| batch.filter(broadcasts));
+        batch.transaction(|batch| batch.filter(broadcasts, internal));
         socket.request(batch)?;
-        Ok(Self::default())
+        Ok(Self { internal, ports: BTreeMap::new(), found: BTreeMap::new(), names: BTreeMap::new(), next: 0 })
     }
 
-    /// A port comes; it has a firewall if `change` says so.
-    pub fn join(&self, batch: &mut Batch, member: &Member<'_>) {
-        batch.flows(BEGAN, NOTE, member.port);
-        batch.plain_chain(&of_port(ABOUT, member.port));
-        let [open, _] = flows(BEGAN, member.port);
-        for family in FAMILIES {
-            for ends in [Ends::Ports, Ends::Echo] {
-                batch.rule_of(&of_port(ABOUT, member.port), |rule| {
-                    rule.of_family(family).flow_inside(family, false, ends, false);
-                    rule.looked_up(&open, true).verdict(NF_ACCEPT);
-                });
+    pub fn knows(&self, port: u32) -> bool {
+        self.ports.contains_key(&port)
+    }
+
+    /// How many ports it knows.
+    pub fn len(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// The firewall of a port, if it has one.
+    pub fn kept(&self, port: u32) -> Option<&Kept> {
+        self.ports.get(&port)?.kept.as_ref()
+    }
+
+    /// A port goes. When that fails it is there still, and its addresses are in the rules of others: nobody else may have them.
+    pub fn leave(&mut self, socket: &Socket, port: u32) -> Result<()> {
+        let Some(known) = self.ports.get(&port) else { return Ok(()) };
+        let last = |name: &String| self.names.get(name).filter(|one| one.uses == 1).map(|one| one.number);
+        let used = known.kept.as_ref().map(|kept| names_of(&kept.firewall)).unwrap_or_default();
+        let gone: Vec<u32> = used.iter().filter_map(last).collect();
+        let numbers = known.names.iter().filter_map(|name| self.names.get(name)).map(|name| name.number);
+        let mut batch = Batch::default();
+        batch.transaction(|batch| batch.leave(port, known, numbers, &gone, self.internal));
+        if let Err(error) = socket.request(batch) {
+            // Its answer may be what was lost.
+            if has(socket, GETCHAIN, &of_port(NOTE, port))? {
+                return Err(error);
             }
         }
-        OF_PORTS.iter().for_each(|map| batch.map_port(map, member.port));
-        self.known(batch, member, NEWSETELEM);
-    }
-
-    /// Its names in the rules of others.
-    fn known(&self, batch: &mut Batch, member: &Member<'_>, kind: u16) {
-        for (_, number) in self.names.iter().filter(|(name, _)| member.has(name)) {
-            batch.addresses(kind, *number, member);
-        }
-    }
-
-    /// A port goes.
-    pub fn leave(
-        &mut self,
-        socket: &Socket,
-        member: &Member<'_>,
-        kept: Option<&Kept>,
-        others: &[&Firewall],
-    ) -> Result<()> {
-        let used = |name: &String| others.iter().any(|one| names_of(one).any(|other| other == *name));
-        let gone = self.names.iter().filter(|(name, _)| !used(name));
-        let gone: Vec<(String, u32)> = gone.map(|(name, number)| (name.clone(), *number)).collect();
-        let mut batch = Batch::default();
-        batch.transaction(|batch| {
-            self.known(batch, member, DELSETELEM);
-            let maps = OF_PORTS.iter().chain(kept.map(|_| &OF_FIREWALLS[..]).unwrap_or_default());
-            maps.clone().for_each(|map| batch.unmap_port(map, member.port));
-            if kept.is_some() {
-                batch.elements(DELSETELEM, &port_set(FILTERED), &[member.port.to_ne_bytes().into()]);
-            }
-            maps.for_each(|map| batch.remove(DELCHAIN, 3, &of_port(map, member.port)));
-            let began = [Some(BEGAN), kept.map(|_| ASKED)];
-            for set in began.into_iter().flatten().flat_map(|chain| flows(chain, member.port)) {
-                batch.remove(DELSET, 2, &set.name);
-            }
-            if let Some(kept) = kept {
-                batch.counters(DELOBJ, member.port, kept);
-            }
-            for (_, number) in &gone {
-                FAMILIES.into_iter().for_each(|family| batch.remove(DELSET, 2, &peer(*number, family).name));
-            }
-        });
-        socket.request(batch)?;
-        self.names.retain(|name, _| !gone.iter().any(|(other, _)| other == name));
+        self.forget(&used);
+        self.remove(port);
         Ok(())
     }
 
-    /// Puts a firewall in the place of what the port had, in one transaction. Without one a port that is new just comes.
-    pub fn change(
-        &mut self,
-        socket: &Socket,
-        change: &Change<'_>,
-        firewall: Option<&Firewall>,
-    ) -> Result<Option<Kept>> {
-        let Change { member, is_new, old, others, members } = *change;
-        let Some(firewall) = firewall else {
-            let mut batch = Batch::default();
-            batch.transaction(|batch| {
-                if is_new {
-                    self.join(batch, member);
+    fn remove(&mut self, port: u32) {
+        for name in self.ports.remove(&port).into_iter().flat_map(|known| known.names) {
+            if let Some(ports) = self.found.get_mut(&name) {
+                ports.remove(&port);
+                if ports.is_empty() {
+                    self.found.remove(&name);
                 }
-            });
-            return socket.request(batch).map(|()| None);
-        };
-        let port = member.port;
-        let mut names = self.names.clone();
-        let mut next = self.next;
-        let kept = Kept { firewall: firewall.clone(), generation: next };
-        next += 1;
-        let mut added = Vec::new();
-        for name in names_of(firewall) {
-            if !names.contains_key(&name) {
-                names.insert(name.clone(), next);
-                added.push((name, next));
-                next += 1;
             }
         }
-        let used = |name: &String| {
-            names_of(firewall).any(|one| one == *name) || others.iter().any(|one| names_of(one).any(|n| n == *name))
-        };
-        let (stay, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            names.iter().map(|(name, number)| (name.clone(), *number)).partition(|(name, _)| used(name));
+    }
+
+    /// A firewall has these names no more.
+    fn forget(&mut self, names: &BTreeSet<String>) {
+        for name in names {
+            if let Some(one) = self.names.get_mut(name) {
+                one.uses -= 1;
+                if one.uses == 0 {
+                    self.names.remove(name);
+                }
+            }
+        }
+    }
+
+    /// Puts a firewall in the place of what the port had, in one transaction. Without one a port that is new just comes.
+    pub fn change(&mut self, socket: &Socket, member: &Member<'_>, firewall: Option<&Firewall>) -> Result<()> {
+        let port = member.port;
+        let comes = !self.knows(port);
+        if comes {
+            let known = Known::of(member);
+            for name in &known.names {
+                self.found.entry(name.clone()).or_default().insert(port);
+            }
+            self.ports.insert(port, known);
+        } else if firewall.is_none() {
+            return Ok(());
+        }
+        let known = &self.ports[&port];
+        let kept = firewall.map(|firewall| Kept { firewall: firewall.clone(), generation: self.next });
+        let mut next = self.next + 1;
+        let wanted = firewall.map(names_of).unwrap_or_default();
+        let had = known.kept.as_ref().map(|kept| names_of(&kept.firewall)).unwrap_or_default();
+        let mut numbers: BTreeMap<String, u32> = BTreeMap::new();
+        let mut new = Vec::new();
+        for name in &wanted {
+            let number = self.names.get(name).map_or_else(
+                || {
+                    let number = next;
+                    next += 1;
+                    new.push((name, number));
+                    number
+                },
+                |one| one.number,
+            );
+            numbers.insert(name.clone(), number);
+        }
+        let gone = had.difference(&wanted).filter_map(|name| self.names.get(name)).filter(|one| one.uses == 1);
+        let gone: Vec<u32> = gone.map(|one| one.number).collect();
         let mut batch = Batch::default();
         batch.transaction(|batch| {
-            if is_new {
-                self.join(batch, member);
+            if comes {
+                let names = known.names.iter().filter_map(|name| self.names.get(name));
+                batch.join(port, known, names.map(|name| name.number));
             }
-            for (name, number) in &added {
-                FAMILIES.into_iter().for_each(|family| batch.set(&peer(*number, family)));
-                let all = members.iter().chain(is_new.then_some(member));
-                all.filter(|one| one.has(name)).for_each(|one| batch.addresses(NEWSETELEM, *number, one));
+            for (name, number) in &new {
+                let whose = self.found.get(*name).into_iter().flatten();
+                batch.name(*number, whose.flat_map(|port| &self.ports[port].addresses));
             }
-            let lists = [
-                (OUTGOING, Direction::Out, false),
-                (INCOMING, Direction::In, false),
-                (OUTGOING_REVERSED, Direction::Out, true),
-                (INCOMING_REVERSED, Direction::In, true),
-            ];
-            match old {
-                None => {
-                    batch.flows(ASKED, ASK, port);
-                    lists.iter().for_each(|(chain, ..)| batch.plain_chain(&of_port(chain, port)));
-                }
-                Some(old) => {
-                    lists.iter().for_each(|(chain, ..)| batch.remove(DELRULE, 2, &of_port(chain, port)));
-                    batch.counters(DELOBJ, port, old);
-                }
-            }
-            batch.counters(NEWOBJ, port, &kept);
-            for (chain, direction, reversed) in lists {
-                batch.list(port, chain, &kept, direction, reversed, &names);
-            }
-            if old.is_none() {
-                OF_FIREWALLS.iter().for_each(|map| batch.map_port(map, port));
-                batch.elements(NEWSETELEM, &port_set(FILTERED), &[port.to_ne_bytes().into()]);
-            }
-            for number in gone.values() {
-                FAMILIES.into_iter().for_each(|family| batch.remove(DELSET, 2, &peer(*number, family).name));
+            if let Some(kept) = &kept {
+                batch.put_lists(port, (known.kept.as_ref(), kept), &numbers, &gone, self.internal);
             }
         });
-        socket.request(batch)?;
-        (self.names, self.next) = (stay, next);
-        Ok(Some(kept))
+        if let Err(error) = socket.request(batch) {
+            // Its answer may be what was lost.
+            let done = match &kept {
+                Some(kept) => has(socket, GETOBJ, &counter(port, kept.generation, DEFAULTS[0].1)),
+                None => has(socket, GETCHAIN, &of_port(NOTE, port)),
+            };
+            match done {
+                Ok(true) => {}
+                // Nobody knows: it may be there, and has to leave as if it were.
+                Err(_) => return Err(error),
+                Ok(false) => {
+                    if comes {
+                        self.remove(port);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        self.next = next;
+        if let Some(kept) = kept {
+            for (name, number) in numbers {
+                self.names.entry(name).or_insert(Name { number, uses: 0 }).uses += 1;
+            }
+            self.forget(&had);
+            self.ports.get_mut(&port).expect("it is there").kept = Some(kept);
+        }
+        Ok(())
     }
 
     /// The counters of a port: of each rule, of what came in and went out without one.
     pub fn counts(socket: &Socket, port: u32, kept: &Kept) -> Result<(Vec<FirewallCount>, [FirewallCount; 2])> {
-        let message = Message::of_nftables(NFPROTO_BRIDGE, GETOBJ, |attributes| {
-            attributes.put(1, &text(TABLE));
-            attributes.put(3, &number(NFT_OBJECT_COUNTER));
-        });
-        let mut found = BTreeMap::new();
-        let step = "read counters of nftables";
-        for payload in socket.ask(NLM_F_DUMP, message, step, TABLE)? {
-            let (name, count) = count_of(&payload);
-            found.insert(name, count);
-        }
-        let of = |what: &str| found.get(&counter(port, kept.generation, what)).copied().unwrap_or_default();
-        let rules = (0..kept.firewall.rules.len()).map(|i| of(&i.to_string())).collect();
-        Ok((rules, DEFAULTS.map(|(_, what)| of(what))))
+        let of = |what: &str| {
+            let message = Message::of_nftables(NFPROTO_BRIDGE, GETOBJ, |attributes| {
+                attributes.put(1, &text(TABLE));
+                attributes.put(2, &text(&counter(port, kept.generation, what)));
+                attributes.put(3, &number(NFT_OBJECT_COUNTER));
+            });
+            let found = socket.ask(0, message, "read counter of nftables", TABLE)?;
+            Ok(found.first().map(|payload| count_of(payload).1).unwrap_or_default())
+        };
+        let rules = (0..kept.firewall.rules.len()).map(|i| of(&i.to_string())).collect::<Result<_>>()?;
+        let [incoming, outgoing] = DEFAULTS.map(|(_, what)| what);
+        Ok((rules, [of(incoming)?, of(outgoing)?]))
     }
 }
 
@@ -717,11 +753,100 @@ impl Batch {
         });
     }
 
-    /// Those of a port that has a name.
-    fn addresses(&mut self, kind: u16, name: u32, member: &Member<'_>) {
-        for address in member.addresses.iter().map(IpNet::addr).chain([of_link(member.mac)]) {
-            self.elements(kind, &peer(name, Family::of(address)), &[octets(address)]);
+    /// Addresses of who has a name.
+    fn addresses<'a>(&mut self, kind: u16, name: u32, addresses: impl IntoIterator<Item = &'a IpAddr> + Clone) {
+        for family in FAMILIES {
+            let of_family = addresses.clone().into_iter().filter(|address| Family::of(**address) == family);
+            let keys: Vec<Vec<u8>> = of_family.map(|address| octets(*address)).collect();
+            self.elements(kind, &peer(name, family), &keys);
         }
+    }
+
+    /// The sets of a name, and who has it.
+    fn name<'a>(&mut self, number: u32, addresses: impl IntoIterator<Item = &'a IpAddr> + Clone) {
+        FAMILIES.into_iter().for_each(|family| self.set(&peer(number, family)));
+        self.addresses(NEWSETELEM, number, addresses);
+    }
+
+    /// A port comes. `names`: those of its own that are in rules.
+    fn join(&mut self, port: u32, known: &Known, names: impl Iterator<Item = u32>) {
+        self.flows(BEGAN, NOTE, port);
+        self.plain_chain(&of_port(ABOUT, port));
+        let [open, _] = flows(BEGAN, port);
+        for family in FAMILIES {
+            for ends in [Ends::Ports, Ends::Echo] {
+                self.rule_of(&of_port(ABOUT, port), |rule| {
+                    rule.of_family(family).flow_inside(family, false, ends, false);
+                    rule.looked_up(&open, true).verdict(NF_ACCEPT);
+                });
+            }
+        }
+        OF_PORTS.iter().for_each(|map| self.map_port(map, port));
+        names.for_each(|name| self.addresses(NEWSETELEM, name, &known.addresses));
+    }
+
+    /// A port goes, with names that it alone had in rules.
+    fn leave(&mut self, port: u32, known: &Known, names: impl Iterator<Item = u32>, gone: &[u32], internal: bool) {
+        let kept = known.kept.as_ref();
+        names.for_each(|name| self.addresses(DELSETELEM, name, &known.addresses));
+        let maps = OF_PORTS.iter().chain(kept.map(|_| of_firewalls(internal)).unwrap_or_default());
+        maps.clone().for_each(|map| self.unmap_port(map, port));
+        if kept.is_some() {
+            self.elements(DELSETELEM, &port_set(FILTERED), &[port.to_ne_bytes().into()]);
+        }
+        maps.for_each(|map| self.remove(DELCHAIN, 3, &of_port(map, port)));
+        let began = [Some(BEGAN), kept.filter(|_| !internal).map(|_| ASKED)];
+        for set in began.into_iter().flatten().flat_map(|chain| flows(chain, port)) {
+            self.remove(DELSET, 2, &set.name);
+        }
+        if let Some(kept) = kept {
+            self.counters(DELOBJ, port, kept);
+        }
+        self.remove_names(gone);
+    }
+
+    fn remove_names(&mut self, gone: &[u32]) {
+        for number in gone {
+            FAMILIES.into_iter().for_each(|family| self.remove(DELSET, 2, &peer(*number, family).name));
+        }
+    }
+
+    /// The lists of a firewall in the place of what there was. `names`: those in its rules; `gone`: what nobody's rules have any more.
+    fn put_lists(
+        &mut self,
+        port: u32,
+        (old, kept): (Option<&Kept>, &Kept),
+        names: &BTreeMap<String, u32>,
+        gone: &[u32],
+        internal: bool,
+    ) {
+        const LISTS: [(&str, Direction, bool); 4] = [
+            (OUTGOING, Direction::Out, false),
+            (INCOMING, Direction::In, false),
+            (OUTGOING_REVERSED, Direction::Out, true),
+            (INCOMING_REVERSED, Direction::In, true),
+        ];
+        match old {
+            None => {
+                if !internal {
+                    self.flows(ASKED, ASK, port);
+                }
+                LISTS.iter().for_each(|(chain, ..)| self.plain_chain(&of_port(chain, port)));
+            }
+            Some(old) => {
+                LISTS.iter().for_each(|(chain, ..)| self.remove(DELRULE, 2, &of_port(chain, port)));
+                self.counters(DELOBJ, port, old);
+            }
+        }
+        self.counters(NEWOBJ, port, kept);
+        for (chain, direction, reversed) in LISTS {
+            self.list(port, chain, kept, direction, reversed, names);
+        }
+        if old.is_none() {
+            of_firewalls(internal).iter().for_each(|map| self.map_port(map, port));
+            self.elements(NEWSETELEM, &port_set(FILTERED), &[port.to_ne_bytes().into()]);
+        }
+        self.remove_names(gone);
     }
 
     fn counters(&mut self, kind: u16, port: u32, kept: &Kept) {
@@ -892,8 +1017,8 @@ impl Batch {
     }
 
     /// What all ports share.
-    fn filter(&mut self, broadcasts: &[Ipv4Addr]) {
-        for map in OF_PORTS.iter().chain(&OF_FIREWALLS) {
+    fn filter(&mut self, broadcasts: &[Ipv4Addr], internal: bool) {
+        for map in OF_PORTS.iter().chain(of_firewalls(internal)) {
             self.special_set(&port_set(map), NFT_SET_MAP, None);
         }
         self.set(&port_set(FILTERED));
@@ -904,7 +1029,8 @@ impl Batch {
         };
         constants(PORTED, &[TCP, UDP, SCTP, UDPLITE, DCCP]);
         ERRORS.iter().for_each(|(name, values)| constants(name, values));
-        HOOKS.iter().for_each(|(chain, ways)| self.hook(chain, ways, broadcasts));
+        let hooks = if internal { &HOOKS[..1] } else { &HOOKS };
+        hooks.iter().for_each(|(chain, ways)| self.hook(chain, ways, broadcasts));
     }
 
     /// What is done at a hook, where packets have come by a port, leave by one, or both.
@@ -1078,26 +1204,30 @@ fn families(rule: &FirewallRule) -> Vec<Option<Family>> {
 
 #[cfg(any(fuzzing, test))]
 impl Batch {
-    /// All that a firewall has the kernel do, from the first port of a network that has one to the last.
-    pub(in super::super) fn fuzz_filter(&mut self, member: &Member<'_>, firewall: &Firewall, broadcasts: &[Ipv4Addr]) {
-        let kept = Kept { firewall: firewall.clone(), generation: member.port };
-        let names: BTreeMap<String, u32> = names_of(firewall).zip(1..).collect();
+    /// All that a filter has the kernel do, from a network's first port with a firewall to its last.
+    pub(in super::super) fn fuzz_filter(
+        &mut self,
+        member: &Member<'_>,
+        [first, second]: [&Firewall; 2],
+        broadcasts: &[Ipv4Addr],
+        internal: bool,
+    ) {
+        let numbers = |firewall: &Firewall| names_of(firewall).into_iter().zip(1..).collect::<BTreeMap<_, _>>();
+        let keep = |firewall: &Firewall, generation| Kept { firewall: firewall.clone(), generation };
+        let (old, new) = (keep(first, member.port), keep(second, !member.port));
+        let mut known = Known::of(member);
         self.transaction(|batch| {
-            batch.filter(broadcasts);
-            for number in names.values() {
-                FAMILIES.into_iter().for_each(|family| batch.set(&peer(*number, family)));
-                batch.addresses(NEWSETELEM, *number, member);
-            }
-            batch.flows(BEGAN, NOTE, member.port);
-            batch.flows(ASKED, ASK, member.port);
-            batch.counters(NEWOBJ, member.port, &kept);
-            for (chain, direction, reversed) in
-                [(OUTGOING, Direction::Out, false), (INCOMING_REVERSED, Direction::In, true)]
-            {
-                batch.list(member.port, chain, &kept, direction, reversed, &names);
-            }
-            batch.map_port(ABOUT, member.port);
-            batch.unmap_port(ABOUT, member.port);
+            batch.filter(broadcasts, internal);
+            batch.join(member.port, &known, numbers(first).into_values());
+            numbers(first).values().for_each(|number| batch.name(*number, &known.addresses));
+            batch.put_lists(member.port, (None, &old), &numbers(first), &[], internal);
+        });
+        self.transaction(|batch| {
+            batch.put_lists(member.port, (Some(&old), &new), &numbers(second), &[member.port], internal);
+        });
+        known.kept = Some(new);
+        self.transaction(|batch| {
+            batch.leave(member.port, &known, numbers(first).into_values(), &[member.port], internal)
         });
     }
 }

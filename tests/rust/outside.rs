@@ -138,7 +138,8 @@ fn left() -> String {
     let devices = run("ip -o link show type veth");
     // The outside's own.
     let devices: String = devices.lines().filter(|line| !line.contains("master br0")).collect();
-    devices + &run("nft list tables")
+    let tables = run("nft list tables");
+    devices + &tables.lines().filter(|line| !line.contains("ringfence-br0-")).collect::<String>()
 }
 
 #[test]

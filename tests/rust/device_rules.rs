@@ -156,7 +156,12 @@ fn devices_come_and_go() {
             sh_in(&c, "mount -o remount,bind,dev /dev; mknod /dev/kept c 10 237");
             assert_eq!(opens(&c, "/dev/kept"), "<");
         }
-        let open = c.command("sh").args(["-c", "exec 3</dev/z; sleep 0.2; head -c 1 <&3 | wc -c"]).spawn().unwrap();
+        let open = c
+            .command("sh")
+            .args(["-c", "exec 3</dev/z; : >/tmp/open; sleep 0.2; head -c 1 <&3 | wc -c"])
+            .spawn()
+            .unwrap();
+        until("it is open", || sh_in(&c, "ls /tmp").contains("open"));
         first.remove_device("/dev/deep/er/control").unwrap();
         c.remove_device("/dev/z").unwrap();
         assert_eq!(sh_in(&c, "ls -A /dev/deep/er; ls /dev/z 2>&1 || :").lines().count(), 1);

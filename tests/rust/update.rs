@@ -246,6 +246,8 @@ fn fields() -> Vec<Field> {
         field("hugepages", none(), json!({"2M": "4M"}), figure("hugepages.2M.max"), mebibyte(4)),
         field("rdma", none(), json!({"none0": {"hca_handle": 1}}), file(["rdma.max"; 2], ""), ""),
         field("misc", none(), json!({"none": 1}), file(["misc.max"; 2], ""), ""),
+        field("devices", none(), json!(["/dev/full:/dev/f"]), inside("test -c /dev/f; echo $?"), 0),
+        field("device_rules", none(), json!(["deny c 1:5 r"]), inside("(: </dev/zero) 2>/dev/null; echo $?"), 2),
         field("disk", none(), json!("16M"), inside(size), 16),
         field("inodes", none(), json!(900), inside(inodes), 9),
         field("quota", image(), json!({"uid:1000": "1M"}), figure("quota.uid:1000.disk_max"), mebibyte(1)),
@@ -306,7 +308,7 @@ impl Drop for SharedByWeight {
 const ENDING: [&str; 2] = ["wall_time", "cpu_time"];
 
 /// What not every machine has, or not every caller may have.
-const NOT_EVERYWHERE: [&str; 12] = [
+const NOT_EVERYWHERE: [&str; 13] = [
     "memory_high",
     "memory_low",
     "memory_min",
@@ -318,6 +320,7 @@ const NOT_EVERYWHERE: [&str; 12] = [
     "hugepages",
     "rdma",
     "misc",
+    "device_rules",
     "quota",
 ];
 

@@ -663,6 +663,7 @@ def test_mounts_and_volumes_with_maps_of_their_own(place: Path, tmp_path: Path) 
         (tmp_path / name).touch()
         os.chown(tmp_path / name, owner, owner)
     os.chown(tmp_path, 1000, 1000)
+    tmp_path.chmod(0o755)
 
     async def by_aio() -> bytes:
         async with aio.Container(mounts=mounts) as c:

@@ -316,6 +316,7 @@ documented! {
         /// Default: all new. `net` here excludes another `net`; the user namespace is decided by `idmap` unless one is joined;
         /// a namespace that is not new excludes the fields that would change it (`hostname` with a host's `uts`, ...). /proc shows the
         /// pid namespace that is joined, which without its user namespace takes root, and Linux 6.17 where `idmap` is not `host`.
+        /// /sys/class/net shows the devices of a network namespace that is joined, for an ordinary caller the host's.
         /// Fixed at the start. Source: namespaces(7), the kernel's filesystems/proc, pidns.
         namespaces: BTreeMap<NamespaceKind, NamespaceSource> = BTreeMap::new(), as Map<NamespaceKind, NamespaceSource>;
         /// How ids inside are ids of the host. See [`Idmap`].

@@ -34,6 +34,7 @@ use crate::state::ids::IdClaim;
 use crate::state::names::{self, Life, NameClaim};
 use crate::sys::nsfs::{self, namespace_type};
 use crate::sys::pidfd::pidfd_open;
+use crate::syscalls::{Filters, SyscallListener};
 use crate::volume;
 
 /// OpenVZ's table of resources.
@@ -129,6 +130,7 @@ pub(crate) struct Inner {
     kept: Mutex<net::Kept>,
     ports: Vec<Port>,
     readers: Readers,
+    syscalls: Filters,
     claims: Mutex<Vec<IdClaim>>,
     name: Mutex<Option<NameClaim>>,
     volumes: Mutex<volume::Used>,
@@ -346,6 +348,10 @@ impl Inner {
         process_runs(&self.pidfd)
     }
 
+    pub fn syscalls(&self) -> &Filters {
+        &self.syscalls
+    }
+
     pub fn watch_group(&self) -> Option<&Group> {
         self.group.as_ref()
     }
@@ -489,7 +495,11 @@ pub struct Container {
 }
 
 /// A process's pidfd, and numbered descriptors that the plan sent.
-type Answered = (Option<OwnedFd>, Vec<(u32, OwnedFd)>);
+struct Answered {
+    pidfd: Option<OwnedFd>,
+    listening: Option<launch::Listening>,
+    fds: Vec<(u32, OwnedFd)>,
+}
 
 /// The ends of the three streams that the payload gets, and the host's.
 struct Opened {
@@ -600,6 +610,7 @@ const NOBODY: &[Attribute] = &[];
 struct Attending<'a> {
     asks: &'a [Attribute],
     joining: &'a mut net::Joining,
+    plan: &'a launch::PlanFile,
 }
 
 impl launch::Attend for Attending<'_> {
@@ -619,6 +630,10 @@ impl launch::Attend for Attending<'_> {
             Some(attribute) => attribute.set(process),
             None => libc::EINVAL,
         }
+    }
+
+    fn plan(&self) -> Option<&launch::PlanFile> {
+        Some(self.plan)
     }
 }
 
@@ -1210,13 +1225,13 @@ impl Container {
         // The other ends: an end of file has to mean that nobody inside has them any more.
         drop((there, status_there, streams.given));
 
-        let attending = Attending { asks: &compiled.asks, joining: &mut joining };
+        let attending = Attending { asks: &compiled.asks, joining: &mut joining, plan: &plan };
         let outcome = launch::wait_started(&channel, Some(timeout), record::STARTED, attending)?;
-        let (pidfd, created, mut fds) = match outcome {
-            Outcome::Started { pidfd, created, fds, left_out: more } => {
+        let (pidfd, created, listening_filter, mut fds) = match outcome {
+            Outcome::Started { pidfd, created, listening, fds, left_out: more } => {
                 let paths = more.iter().filter_map(|&(section, op)| compiled.tag(section, op)?.path.as_ref());
                 left_out.extend(paths.map(Into::into));
-                (pidfd, created, fds)
+                (pidfd, created, listening, fds)
             }
             Outcome::Refused => return Ok(Attempt::Refused(keeper)),
             Outcome::KeeperDied => {
@@ -1336,6 +1351,7 @@ impl Container {
             devices: Mutex::new(moved),
             ports,
             readers: Readers::default(),
+            syscalls: Filters::default(),
             claims: Mutex::new(ids.claims),
             name: Mutex::new(name),
             volumes: Mutex::new(volumes.done()),
@@ -1352,6 +1368,9 @@ impl Container {
                 let pid = process::pid_of(pidfd.as_fd());
                 let mut host = streams.host;
                 host.terminal = fds.into_iter().find(|(number, _)| *number == TERMINAL).map(|(_, fd)| fd);
+                if let Some(listening) = listening_filter {
+                    inner.syscalls.add(listening, pid)?;
+                }
                 Some(Process::new(inner.clone(), pid, pidfd, status, host, oom)?)
             }
             _ => None,
@@ -1456,6 +1475,7 @@ impl Container {
             devices: Mutex::default(),
             kept: Mutex::default(),
             readers: Readers::default(),
+            syscalls: Filters::default(),
             claims: Mutex::default(),
             name: Mutex::default(),
             volumes: Mutex::default(),
@@ -1594,6 +1614,7 @@ impl Container {
             return Ok(());
         }
         process::raise(&inner.cancel);
+        inner.syscalls.close();
         if inner.spec.detach {
             return Ok(());
         }
@@ -1701,6 +1722,15 @@ impl Container {
             }
         };
         Events::new(inner, options, net)
+    }
+
+    /// The system calls about which this program is asked, because a rule of `seccomp` has the action `notify`: see [`SyscallListener`]. Any
+    /// number may be made; each request is given to one of them. Calls that are made before there is one wait for it.
+    ///
+    /// # Errors
+    /// Closed.
+    pub fn syscall_listener(&self) -> Result<SyscallListener> {
+        SyscallListener::new(self.open()?)
     }
 
     fn control_group(&self) -> Result<&Group> {
@@ -1843,7 +1873,7 @@ impl Inner {
         if let Some(capabilities) = &command.capabilities {
             self.grant(capabilities)?;
         }
-        let (channel, pidfd, fds) = {
+        let (channel, Answered { pidfd, listening, fds }) = {
             let given = &streams.given;
             self.ask(request::EXEC, command.start_timeout, (&compiled, &needs), given, sub.as_deref(), record::STARTED)
                 .map_err(|e| {
@@ -1855,6 +1885,9 @@ impl Inner {
         let pid = process::pid_of(pidfd.as_fd());
         let mut host = streams.host;
         host.terminal = fds.into_iter().find(|(number, _)| *number == TERMINAL).map(|(_, fd)| fd);
+        if let Some(listening) = listening {
+            self.syscalls.add(listening, pid)?;
+        }
         Process::new(self.clone(), pid, pidfd, Source::Channel(channel), host, oom)
     }
 
@@ -1887,11 +1920,10 @@ impl Inner {
         given: &[Option<OwnedFd>; 3],
         sub: Option<&groups::Sub>,
         until: u32,
-    ) -> Result<(Channel, Option<OwnedFd>, Vec<(u32, OwnedFd)>)> {
-        let (_, channel) = self.request(kind, timeout, (compiled, needs), given, sub)?;
-        let answered = self.answer(&channel, timeout, until, compiled);
-        let (pidfd, fds) = answered.map_err(|e| self.explain_group(e, sub))?;
-        Ok((channel, pidfd, fds))
+    ) -> Result<(Channel, Answered)> {
+        let (plan, channel) = self.request(kind, timeout, (compiled, needs), given, sub)?;
+        let answered = self.answer(&channel, &plan, timeout, until, compiled);
+        Ok((channel, answered.map_err(|e| self.explain_group(e, sub))?))
     }
 
     /// Files of a control group that is not there any more fail with errnos of their own.
@@ -1938,13 +1970,15 @@ impl Inner {
     fn answer(
         &self,
         channel: &Channel,
+        plan: &launch::PlanFile,
         timeout: Option<Duration>,
         until: u32,
         compiled: &crate::plan::builder::Compiled,
     ) -> Result<Answered> {
         let timeout = timeout.unwrap_or(Spec::START_TIMEOUT);
-        match launch::wait_started(channel, Some(timeout), until, compiled.asks.as_slice())? {
-            Outcome::Started { pidfd, fds, .. } => Ok((pidfd, fds)),
+        let attending = launch::Joiner { asks: &compiled.asks, plan };
+        match launch::wait_started(channel, Some(timeout), until, attending)? {
+            Outcome::Started { pidfd, fds, listening, .. } => Ok(Answered { pidfd, listening, fds }),
             Outcome::Failed(failed) => Err(self.explain(&failed, compiled)),
             Outcome::Refused => Err(other_credentials("the container")),
             Outcome::KeeperDied | Outcome::Ended(_) => Err(self.keeper_is_gone()),
@@ -1965,8 +1999,9 @@ impl Inner {
 
     fn open_joined(&self, joining: &Joining, path: &[u8], flags: i32) -> Result<OwnedFd> {
         let (compiled, needs) = crate::plan::reach::open(joining, path, flags, 0, self.may_setgroups);
-        let (_, _, fds) =
+        let (_, answered) =
             self.ask(request::CALL, None, (&compiled, &needs), &[None, None, None], None, record::ENDED)?;
+        let fds = answered.fds;
         fds.into_iter()
             .next()
             .map(|(_, fd)| fd)
@@ -2115,6 +2150,10 @@ impl Chosen {
 pub fn run(spec: &Spec, input: Option<&[u8]>, timeout: Option<Duration>) -> Result<Output> {
     if spec.argv.is_empty() {
         return Err(Error::spec("argv", "run needs a program"));
+    }
+    if spec.seccomp.notifies() {
+        return Err(Error::spec("seccomp", "asks the host about calls, and nobody could answer them while this waits")
+            .with_hint("start a Container, and answer them with its syscall_listener"));
     }
     let mut spec = spec.clone();
     if spec.terminal.is_none() {

@@ -473,6 +473,10 @@ impl Spec {
         if self.detach {
             net::detached(self.net.attachments())?;
         }
+        if self.detach && self.seccomp.notifies() {
+            return Err(Error::spec("detach", "calls with the action \"notify\" are answered by this program, which it outlives")
+                .with_hint("leave out detach, or give those calls another action"));
+        }
         if !self.init && self.argv.is_empty() {
             return Err(
                 Error::spec("init", "without init the payload is pid 1, and there is no argv").with_hint("set argv")

@@ -2151,10 +2151,7 @@ pub fn run(spec: &Spec, input: Option<&[u8]>, timeout: Option<Duration>) -> Resu
     if spec.argv.is_empty() {
         return Err(Error::spec("argv", "run needs a program"));
     }
-    if spec.seccomp.notifies() {
-        return Err(Error::spec("seccomp", "asks the host about calls, and nobody could answer them while this waits")
-            .with_hint("start a Container, and answer them with its syscall_listener"));
-    }
+    spec.check_unanswered()?;
     let mut spec = spec.clone();
     if spec.terminal.is_none() {
         spec.stdout.get_or_insert(Stdio::Pipe);

@@ -428,7 +428,8 @@ impl SyscallRequest {
         if self.state.load(Ordering::Relaxed) != WAITING {
             return Ok(false);
         }
-        let valid = unotify::is_valid(listener, self.id()).map_err(|e| Error::io("SECCOMP_IOCTL_NOTIF_ID_VALID", &e))?;
+        let valid =
+            unotify::is_valid(listener, self.id()).map_err(|e| Error::io("SECCOMP_IOCTL_NOTIF_ID_VALID", &e))?;
         if !valid {
             self.state.store(GONE, Ordering::Relaxed);
         }
@@ -501,7 +502,9 @@ impl SyscallRequest {
                 Ok(given)
             }
             Err(error) => Err(match error.raw_os_error() {
-                Some(libc::EBADF) if how.number.is_none() => invalid("the descriptor is not open").with_errno(libc::EBADF),
+                Some(libc::EBADF) if how.number.is_none() => {
+                    invalid("the descriptor is not open").with_errno(libc::EBADF)
+                }
                 _ => self.failed("SECCOMP_IOCTL_NOTIF_ADDFD", &error),
             }),
         }
@@ -725,6 +728,9 @@ fn answered() -> Error {
 }
 
 fn gone() -> Error {
-    Error::new(ErrorKind::NotFound, "nobody waits for an answer any more: the thread was killed, or a signal ended its call")
-        .with_errno(libc::ENOENT)
+    Error::new(
+        ErrorKind::NotFound,
+        "nobody waits for an answer any more: the thread was killed, or a signal ended its call",
+    )
+    .with_errno(libc::ENOENT)
 }

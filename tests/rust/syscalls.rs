@@ -63,8 +63,11 @@ fn inside() {
                 std::mem::forget(file);
             }
             let mut buffer = [0u8; 64];
-            println!("sysinfo {} {}", call(libc::SYS_sysinfo, [buffer.as_mut_ptr() as u64, 0, 0, 0]),
-                String::from_utf8_lossy(&buffer[..4]));
+            println!(
+                "sysinfo {} {}",
+                call(libc::SYS_sysinfo, [buffer.as_mut_ptr() as u64, 0, 0, 0]),
+                String::from_utf8_lossy(&buffer[..4])
+            );
             let (one, two) = std::os::unix::net::UnixStream::pair().expect("a pair");
             println!("getsid {}", call(libc::SYS_getsid, [two.as_raw_fd() as u64, 0, 0, 0]));
             let mut line = String::new();
@@ -217,8 +220,18 @@ fn every_kind_of_answer() {
         };
         let seen = lines(&process);
         let wanted = [
-            "errno -7", "value 77", "huge 5000000000", "dropped -38", "failed -38", "continue 0 true", "file 0 0 the host's",
-            "numbered 123 1 the host's", "replaced 123 0 the host's", "sysinfo 15 rtfm", "getsid 12", "by its socket",
+            "errno -7",
+            "value 77",
+            "huge 5000000000",
+            "dropped -38",
+            "failed -38",
+            "continue 0 true",
+            "file 0 0 the host's",
+            "numbered 123 1 the host's",
+            "replaced 123 0 the host's",
+            "sysinfo 15 rtfm",
+            "getsid 12",
+            "by its socket",
         ];
         let seen: Vec<&str> = seen.iter().map(String::as_str).filter(|line| wanted.contains(line)).collect();
         assert_eq!(seen, wanted, "{name}");
@@ -250,7 +263,10 @@ fn answer(request: &SyscallRequest, file: &std::path::Path, process: &Process) -
                 assert_eq!(request.write_memory(8, b"x").expect_err("no memory").errno(), libc::EFAULT);
                 let long = request.read_c_string(request.args()[1], 4).expect_err("longer");
                 assert_eq!(long.errno(), libc::ENAMETOOLONG, "{long}");
-                assert_eq!(request.read_memory(0, usize::MAX).expect_err("too much").kind(), ErrorKind::InvalidArgument);
+                assert_eq!(
+                    request.read_memory(0, usize::MAX).expect_err("too much").kind(),
+                    ErrorKind::InvalidArgument
+                );
                 assert_eq!(request.dup_fd(999).expect_err("not there").errno(), libc::EBADF);
                 request.answer_errno(libc::E2BIG)?;
                 // Once.
@@ -337,7 +353,8 @@ fn what_the_start_needs() {
             let error = container.spawn(&absent).expect_err("not there");
             assert_eq!((error.kind(), error.field()), (ErrorKind::NotFound, Some("argv[0]")), "{error}");
             for init in [true, false] {
-                let error = Container::start(&spec(json!({"argv": ["no-such-program"], "seccomp": seccomp, "init": init})));
+                let error =
+                    Container::start(&spec(json!({"argv": ["no-such-program"], "seccomp": seccomp, "init": init})));
                 assert_eq!(error.expect_err("not there").kind(), ErrorKind::NotFound);
             }
             assert!(begun.elapsed() < Duration::from_secs(20));
@@ -360,7 +377,8 @@ fn what_the_start_needs() {
 #[test]
 fn what_cannot_be_asked() {
     let of = |rules: Value| json!({"default_action": "allow", "rules": rules});
-    let sometimes = |name: &str| json!([{"names": [name], "action": "notify", "args": [{"index": 1, "op": "eq", "value": 0}]}]);
+    let sometimes =
+        |name: &str| json!([{"names": [name], "action": "notify", "args": [{"index": 1, "op": "eq", "value": 0}]}]);
     let both = json!([{"names": ["sendmsg", "sendmmsg"], "action": "notify"}]);
     for (rules, word) in [(sometimes("execve"), "execve"), (sometimes("seccomp"), "seccomp"), (both, "sendmmsg")] {
         let error = Container::start(&spec(json!({"argv": ["true"], "seccomp": of(rules)}))).expect_err("refused");
@@ -413,7 +431,8 @@ fn waits_and_ends() {
     // The second is answered, the third dropped.
     requests.pop().expect("a request").answer_value(3).expect("answer");
     drop(requests);
-    let answers: BTreeSet<String> = waiting[1..].iter().flat_map(lines).filter(|line| line.parse::<i64>().is_ok()).collect();
+    let answers: BTreeSet<String> =
+        waiting[1..].iter().flat_map(lines).filter(|line| line.parse::<i64>().is_ok()).collect();
     assert_eq!(answers, ["-38".to_owned(), "3".to_owned()].into());
 
     // A signal ends no wait that the host has read of (Linux 5.19).
@@ -579,7 +598,12 @@ fn a_listener_around_this_program() {
         let mut again = std::process::Command::new(std::env::current_exe().expect("own path"));
         again.args(["--exact", "a_listener_around_this_program", "--nocapture"]).env(INSIDE, "1");
         let ran = again.output().expect("run");
-        assert!(ran.status.success(), "{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert!(
+            ran.status.success(),
+            "{}{}",
+            String::from_utf8_lossy(&ran.stdout),
+            String::from_utf8_lossy(&ran.stderr)
+        );
         return;
     }
     // struct sock_filter: allow.
@@ -593,7 +617,8 @@ fn a_listener_around_this_program() {
     };
     assert!(listener >= 0, "{}", std::io::Error::last_os_error());
     start(json!({"argv": ["sleep", "60"]})).close(None).expect("close");
-    let error = Container::start(&spec(json!({"argv": ["sleep", "60"], "seccomp": asking(&["getsid"])}))).expect_err("taken");
+    let error =
+        Container::start(&spec(json!({"argv": ["sleep", "60"], "seccomp": asking(&["getsid"])}))).expect_err("taken");
     assert_eq!((error.field(), error.errno()), (Some("seccomp"), libc::EBUSY), "{error}");
     assert!(error.hint().is_some_and(|hint| hint.contains("listener")), "{error}");
 }
@@ -616,7 +641,11 @@ fn what_the_program_may_not_do_itself() {
                 Some("mknod") => request.answer_value(0),
                 Some("mount") => {
                     let kind = request.read_c_string(request.args()[2], 4096)?;
-                    if kind.to_bytes() == b"tmpfs" { request.answer_value(0) } else { request.answer_errno(libc::ENODEV) }
+                    if kind.to_bytes() == b"tmpfs" {
+                        request.answer_value(0)
+                    } else {
+                        request.answer_errno(libc::ENODEV)
+                    }
                 }
                 other => panic!("{other:?}"),
             })

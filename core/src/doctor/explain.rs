@@ -251,7 +251,9 @@ pub(crate) fn explain(step: &str, errno: i32) -> Option<String> {
                 "a filter around this program has a listener already, and the kernel takes one of them",
                 "start this program outside of the container whose calls are asked about, or leave out the action \"notify\"",
             )),
-            libc::EACCES => Some(reason("without no_new_privs it takes CAP_SYS_ADMIN", "leave no_new_privs at its default")),
+            libc::EACCES => {
+                Some(reason("without no_new_privs it takes CAP_SYS_ADMIN", "leave no_new_privs at its default"))
+            }
             libc::EINVAL | libc::ENOSYS => {
                 Some(reason("it takes Linux 5.14 with CONFIG_SECCOMP_FILTER", "leave out the action \"notify\""))
             }

@@ -90,13 +90,15 @@ fn compiled(filter: &Filter) -> Result<Vec<Instruction>> {
 fn listener(filter: &Filter, flags: u64, kernel: (u32, u32)) -> Result<Listener> {
     for name in ["execve", "seccomp"] {
         if filter.asked(name) == Asked::Sometimes {
-            let error = Error::spec("seccomp", format!("asks about {name} with some arguments only, and the start needs it"));
+            let error =
+                Error::spec("seccomp", format!("asks about {name} with some arguments only, and the start needs it"));
             return Err(error.with_hint("ask about it whatever its arguments are, or not at all"));
         }
     }
     let free = [("sendmsg", libc::SYS_sendmsg), ("sendmmsg", libc::SYS_sendmmsg)];
     let Some((_, sends_by)) = free.into_iter().find(|(name, _)| filter.asked(name) == Asked::Never) else {
-        let error = Error::spec("seccomp", "asks about sendmsg and sendmmsg, and the listener is handed over by one of them");
+        let error =
+            Error::spec("seccomp", "asks about sendmsg and sendmmsg, and the listener is handed over by one of them");
         return Err(error.with_hint("give one of them a rule of its own"));
     };
     // Once the host has read of a call, only a signal that kills the thread ends its wait: otherwise the call would be begun anew

@@ -332,7 +332,12 @@ proptest! {
 
 #[test]
 fn what_is_asked_of_the_host() {
-    let of = |rules: Vec<SeccompRule>| Filter { default: Allow, unknown: None, architectures: vec![SeccompArch::NATIVE], rules };
+    let of = |rules: Vec<SeccompRule>| Filter {
+        default: Allow,
+        unknown: None,
+        architectures: vec![SeccompArch::NATIVE],
+        rules,
+    };
     let asks = |names: [&str; 1]| SeccompRule::new(names, Notify);
     let some = asks(["execve"]).arg(1, SeccompOp::Equal, 0);
     assert_eq!(of(vec![]).asked("execve"), Asked::Never);

@@ -371,6 +371,18 @@ typedef struct ringfence_process ringfence_process;
 typedef struct ringfence_spec ringfence_spec;
 
 /**
+ * The system calls of a container about which this program is asked, because a rule of its "seccomp", or of a command's, has the
+ * action "notify". Any number may be made and used by any number of threads at once: each request is given to one of them.
+ */
+typedef struct ringfence_syscall_listener ringfence_syscall_listener;
+
+/**
+ * A system call that waits for an answer: ringfence_syscall_request_answer_continue(), _errno(), _value() or _fd(), once. Freed without one
+ * it is answered with ENOSYS. It may be used by any thread, and outlives its listener.
+ */
+typedef struct ringfence_syscall_request ringfence_syscall_request;
+
+/**
  * What is run inside by ringfence_container_enter(); `argument` is the pointer given there.
  */
 typedef int (*ringfence_function)(void *argument);
@@ -1602,6 +1614,208 @@ int ringfence_container_wait_for(const ringfence_container *container,
                                  const char *conditions,
                                  int timeout_ms,
                                  ringfence_error **err);
+
+/**
+ * The system calls of a container about which this program is asked: those of the main process and of every process that is
+ * started in it, which each have a filter of their own. `*result` is for ringfence_syscall_listener_free().
+ *
+ * Until somebody reads, calls wait. When the container's handle is closed, or this program ends, the kernel answers them with ENOSYS. The
+ * thread that waits can be killed at any time: then the request is not valid any more, and answers fail with
+ * RINGFENCE_KIND_NOT_FOUND. A signal that it handles ends its wait only before the request was read (Linux 5.19).
+ *
+ * This is no security boundary for calls that are answered with ringfence_syscall_request_answer_continue(): what an argument points to
+ * can be changed by another thread of the program before the kernel looks itself (seccomp_unotify(2)). Decide by memory only about what
+ * this program does itself.
+ */
+int ringfence_container_syscall_listener(const ringfence_container *container,
+                                         ringfence_syscall_listener **result,
+                                         ringfence_error **err);
+
+/**
+ * Frees the listener. NULL is fine. A call of ringfence_syscall_listener_next() that is under way on another thread fails with
+ * RINGFENCE_KIND_CLOSED; requests that were read, and other listeners of the container, stay.
+ */
+void ringfence_syscall_listener_free(ringfence_syscall_listener *listener);
+
+/**
+ * A descriptor, borrowed, that is readable (POLLIN) when there is something to read, and when it is over. Only poll it, never
+ * read it; ringfence_syscall_listener_next() with timeout 0 may then still find nothing. -1 for NULL and in a forked child.
+ */
+int ringfence_syscall_listener_fd(const ringfence_syscall_listener *listener);
+
+/**
+ * Waits for the next request: 1 there is one, 0 timed out or over (ringfence_syscall_listener_is_over()), -1 error. `*request` is for
+ * ringfence_syscall_request_free(). A loop that answers them all, until the container has ended:
+ *
+ *   while ((r = ringfence_syscall_listener_next(listener, -1, &request, &err)) == 1) {
+ *       ringfence_syscall_request_answer_errno(request, EPERM, &err);
+ *       ringfence_syscall_request_free(request);
+ *   }
+ *
+ * Fails with RINGFENCE_KIND_CLOSED when it was cancelled, or when the handle of a detached container was closed.
+ */
+int ringfence_syscall_listener_next(const ringfence_syscall_listener *listener,
+                                    int timeout_ms,
+                                    ringfence_syscall_request **request,
+                                    ringfence_error **err);
+
+/**
+ * Makes every call of ringfence_syscall_listener_next() with this listener, under way on any thread or begun later, fail with
+ * RINGFENCE_KIND_CLOSED, unless it is over.
+ */
+int ringfence_syscall_listener_cancel(const ringfence_syscall_listener *listener,
+                                      ringfence_error **err);
+
+/**
+ * 1 when the container has ended, so that nothing comes any more, else 0; -1 for NULL and in a forked child.
+ */
+int ringfence_syscall_listener_is_over(const ringfence_syscall_listener *listener);
+
+/**
+ * Frees the request, which is answered with ENOSYS if it was not answered. NULL is fine.
+ */
+void ringfence_syscall_request_free(ringfence_syscall_request *request);
+
+/**
+ * The kernel's number of the request, which no other of the same filter has; 0 for NULL.
+ */
+uint64_t ringfence_syscall_request_id(const ringfence_syscall_request *request);
+
+/**
+ * The pid of the thread that waits, in the pid namespace of this program; -1 for NULL. It can be given to another at any time after the thread was
+ * killed: what is found by it counts only when ringfence_syscall_request_is_valid() says 1 afterwards.
+ */
+int ringfence_syscall_request_pid(const ringfence_syscall_request *request);
+
+/**
+ * The pid of the process of the container whose filter it is: the main process or one that this program started
+ * (ringfence_process_pid()), which made the call or started who did; -1 for NULL.
+ */
+int ringfence_syscall_request_process(const ringfence_syscall_request *request);
+
+/**
+ * The number of the system call; -1 for NULL.
+ */
+int ringfence_syscall_request_number(const ringfence_syscall_request *request);
+
+/**
+ * Its name; NULL for a number that is newer than this library, and for NULL. Lives as long as the request.
+ */
+const char *ringfence_syscall_request_name(const ringfence_syscall_request *request);
+
+/**
+ * The instruction set of the caller, whose numbers count: "x86_64", "i386", "aarch64"; NULL for NULL. Lives as long as the request.
+ */
+const char *ringfence_syscall_request_arch(const ringfence_syscall_request *request);
+
+/**
+ * One of the six registers of arguments, 0 to 5; 0 for others, and for NULL. Addresses are the caller's:
+ * ringfence_syscall_request_read_memory().
+ */
+uint64_t ringfence_syscall_request_arg(const ringfence_syscall_request *request, int index);
+
+/**
+ * The address of the call; 0 for NULL.
+ */
+uint64_t ringfence_syscall_request_instruction_pointer(const ringfence_syscall_request *request);
+
+/**
+ * The request as a JSON object (ringfence_string_free()): "id", "pid", "process", "arch", "number", "name" (null for a number that is not
+ * known), "args", "instruction_pointer".
+ */
+char *ringfence_syscall_request_json(const ringfence_syscall_request *request,
+                                     ringfence_error **err);
+
+/**
+ * Whether the thread still waits for an answer: 1 or 0, -1 error.
+ */
+int ringfence_syscall_request_is_valid(const ringfence_syscall_request *request, ringfence_error **err);
+
+/**
+ * Has the kernel do the call, as if there were no filter. Not for deciding what a program may do: between the look at its memory and
+ * the kernel's own, another thread can put something else there.
+ *
+ * Fails with RINGFENCE_KIND_NOT_FOUND when the thread does not wait any more, with RINGFENCE_KIND_INVALID_ARGUMENT when it was answered.
+ */
+int ringfence_syscall_request_answer_continue(const ringfence_syscall_request *request,
+                                              ringfence_error **err);
+
+/**
+ * Has the call fail with an errno, 1 to 4095. Fails as ringfence_syscall_request_answer_continue().
+ */
+int ringfence_syscall_request_answer_errno(const ringfence_syscall_request *request, int number, ringfence_error **err);
+
+/**
+ * Has the call succeed with this result. (From -4095 to -1 the C library takes it for an errno.) Fails as
+ * ringfence_syscall_request_answer_continue().
+ */
+int ringfence_syscall_request_answer_value(const ringfence_syscall_request *request,
+                                           int64_t value,
+                                           ringfence_error **err);
+
+/**
+ * Gives the caller's process a copy of a descriptor of this program, and its number there to the call as the result, both at once (Linux
+ * 5.14): a call of openat or socket, say, that this program has made. `number`: what has that number there is replaced, as dup2() does; -1
+ * takes the lowest that is free. `cloexec`: whether an exec closes it. The number, or -1.
+ *
+ * Fails as ringfence_syscall_request_answer_continue(), and with RINGFENCE_KIND_EXHAUSTED (EMFILE) when the process may have no more
+ * descriptors: then the call still waits.
+ */
+int ringfence_syscall_request_answer_fd(const ringfence_syscall_request *request,
+                                        int fd,
+                                        int number,
+                                        int cloexec,
+                                        ringfence_error **err);
+
+/**
+ * As ringfence_syscall_request_answer_fd(), but the call waits on: for calls that make several.
+ */
+int ringfence_syscall_request_add_fd(const ringfence_syscall_request *request,
+                                     int fd,
+                                     int number,
+                                     int cloexec,
+                                     ringfence_error **err);
+
+/**
+ * Reads `length` bytes of the caller's memory into `buffer`, at most 64 MiB: of who made the call and of nobody else. On failure nothing is
+ * written. What was read can be something else by the time the kernel looks itself.
+ *
+ * Fails with errno EFAULT for addresses of which one is not readable, with RINGFENCE_KIND_NOT_FOUND when the thread does not wait any more,
+ * with RINGFENCE_KIND_PERMISSION_DENIED where this program may not read it, as for ptrace().
+ */
+int ringfence_syscall_request_read_memory(const ringfence_syscall_request *request,
+                                          uint64_t address,
+                                          void *buffer,
+                                          size_t length,
+                                          ringfence_error **err);
+
+/**
+ * Reads text of the caller's memory up to its NUL, `most` bytes long with it (a path: 4096), for ringfence_string_free(). Fails as
+ * ringfence_syscall_request_read_memory(), and with ENAMETOOLONG for text that is longer.
+ */
+char *ringfence_syscall_request_read_c_string(const ringfence_syscall_request *request,
+                                              uint64_t address,
+                                              size_t most,
+                                              ringfence_error **err);
+
+/**
+ * Writes to the caller's memory, and to nobody else's: what a call that this program makes in its place returns by an address. Pages that the
+ * program may not write to itself are written to, as a debugger does. Fails as ringfence_syscall_request_read_memory(); then a part may
+ * have been written.
+ */
+int ringfence_syscall_request_write_memory(const ringfence_syscall_request *request,
+                                           uint64_t address,
+                                           const void *data,
+                                           size_t length,
+                                           ringfence_error **err);
+
+/**
+ * A copy of a descriptor of the caller's process (CLOEXEC, yours): of a socket, say, that this program is to connect (pidfd_getfd()). Fails
+ * with errno EBADF where it has none of that number, otherwise as ringfence_syscall_request_read_memory().
+ */
+int ringfence_syscall_request_dup_fd(const ringfence_syscall_request *request,
+                                     int number,
+                                     ringfence_error **err);
 
 /**
  * A command for ringfence_container_spawn(). The program is looked up inside the container, by the PATH of the command's

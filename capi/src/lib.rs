@@ -37,6 +37,8 @@ mod events;
 mod logs;
 /// Waiting until a container is ready.
 mod ready;
+/// System calls that the host answers.
+mod syscalls;
 
 mod command;
 

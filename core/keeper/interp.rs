@@ -313,6 +313,12 @@ impl Plan {
                     Record { magic: crate::proto::MAGIC, kind: record::FD, op: args[1] as u32, ..Record::default() };
                 send_record(self.slot(slot::CHANNEL) as i32, &record, args[0] as i32)
             }
+            pseudo::HAND_OVER => {
+                let record =
+                    Record { magic: crate::proto::MAGIC, kind: record::FD, op: args[1] as u32, ..Record::default() };
+                let (data, len) = ((&record as *const Record).cast(), core::mem::size_of::<Record>());
+                sys::send_by(args[3] as u32, args[2] as i32, data, len, args[0] as i32).min(0)
+            }
             pseudo::LEFT_OUT => {
                 let at = self.header().progress;
                 let (section, op) = (at >> 24, at & 0xff_ffff);

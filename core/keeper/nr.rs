@@ -13,6 +13,7 @@ mod table {
     pub const MADVISE: u32 = 28;
     pub const GETPID: u32 = 39;
     pub const SENDMSG: u32 = 46;
+    pub const SENDMMSG: u32 = 307;
     pub const RECVMSG: u32 = 47;
     pub const SHUTDOWN: u32 = 48;
     pub const SETSOCKOPT: u32 = 54;
@@ -93,6 +94,7 @@ mod table {
     pub const MADVISE: u32 = 233;
     pub const GETPID: u32 = 172;
     pub const SENDMSG: u32 = 211;
+    pub const SENDMMSG: u32 = 269;
     pub const RECVMSG: u32 = 212;
     pub const SHUTDOWN: u32 = 210;
     pub const SETSOCKOPT: u32 = 208;

@@ -392,6 +392,9 @@ pub mod pseudo {
     pub const COMPARE: u32 = BASE + 18;
     /// (ruleset, fd of the path, access): landlock_add_rule(2) with a struct landlock_path_beneath_attr.
     pub const LANDLOCK_PATH: u32 = BASE + 40;
+    /// (fd, number, channel, system call): as SEND_FD, on a channel that is none of the slots, by sendmsg(2) or sendmmsg(2), of which
+    /// a filter may stand in the way of one.
+    pub const HAND_OVER: u32 = BASE + 41;
     /// (socket): runs what comes on it, see `calls.rs`, until its other end is closed.
     pub const FILES: u32 = BASE + 24;
 }

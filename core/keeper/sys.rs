@@ -187,6 +187,17 @@ const MSG_CTRUNC: i32 = 8;
 
 /// Sends one message with at most one descriptor; never blocks (a full channel belongs to a host that does not read).
 pub fn send(fd: i32, data: *const u8, len: usize, pass: i32) -> i64 {
+    send_by(nr::SENDMSG, fd, data, len, pass)
+}
+
+/// [`send`] by this system call: sendmsg(2), else sendmmsg(2).
+pub fn send_by(call: u32, fd: i32, data: *const u8, len: usize, pass: i32) -> i64 {
+    /// struct mmsghdr.
+    #[repr(C)]
+    struct One {
+        msg: MsgHdr,
+        sent: u32,
+    }
     let iov = IoVec { base: data, len };
     let mut control = [0u64; 3];
     let mut msg = MsgHdr::of(&iov);
@@ -198,8 +209,14 @@ pub fn send(fd: i32, data: *const u8, len: usize, pass: i32) -> i64 {
         msg.control = control.as_mut_ptr().cast();
         msg.control_len = 24;
     }
+    let mut one = One { msg, sent: 0 };
     loop {
-        let n = sc!(nr::SENDMSG, fd, &msg as *const MsgHdr, MSG_NOSIGNAL | MSG_DONTWAIT);
+        const FLAGS: u64 = MSG_NOSIGNAL | MSG_DONTWAIT;
+        let n = if call == nr::SENDMSG {
+            sc!(nr::SENDMSG, fd, &one.msg as *const MsgHdr, FLAGS)
+        } else {
+            sc!(nr::SENDMMSG, fd, &mut one as *mut One, 1, FLAGS)
+        };
         if n != -nr::EINTR as i64 {
             return n;
         }

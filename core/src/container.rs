@@ -34,6 +34,7 @@ use crate::state::ids::IdClaim;
 use crate::state::names::{self, Life, NameClaim};
 use crate::sys::nsfs::{self, namespace_type};
 use crate::sys::pidfd::pidfd_open;
+use crate::syscalls::{Filters, SyscallListener};
 use crate::volume;
 
 /// OpenVZ's table of resources.
@@ -135,6 +136,7 @@ pub(crate) struct Inner {
     kept: Mutex<net::Kept>,
     ports: Vec<Port>,
     readers: Readers,
+    syscalls: Filters,
     claims: Mutex<Vec<IdClaim>>,
     name: Mutex<Option<NameClaim>>,
     volumes: Mutex<volume::Used>,
@@ -352,6 +354,10 @@ impl Inner {
         process_runs(&self.pidfd)
     }
 
+    pub fn syscalls(&self) -> &Filters {
+        &self.syscalls
+    }
+
     pub fn watch_group(&self) -> Option<&Group> {
         self.group.as_ref()
     }
@@ -495,7 +501,11 @@ pub struct Container {
 }
 
 /// A process's pidfd, and numbered descriptors that the plan sent.
-type Answered = (Option<OwnedFd>, Vec<(u32, OwnedFd)>);
+struct Answered {
+    pidfd: Option<OwnedFd>,
+    listening: Option<launch::Listening>,
+    fds: Vec<(u32, OwnedFd)>,
+}
 
 /// The ends of the three streams that the payload gets, and the host's.
 struct Opened {
@@ -608,6 +618,7 @@ struct Attending<'a> {
     joining: &'a mut net::Joining,
     /// What is to be done when it is on its networks; an errno.
     settled: &'a mut dyn FnMut() -> i32,
+    plan: &'a launch::PlanFile,
 }
 
 impl launch::Attend for Attending<'_> {
@@ -630,6 +641,10 @@ impl launch::Attend for Attending<'_> {
             Some(attribute) => attribute.set(process),
             None => libc::EINVAL,
         }
+    }
+
+    fn plan(&self) -> Option<&launch::PlanFile> {
+        Some(self.plan)
     }
 }
 
@@ -1260,13 +1275,13 @@ impl Container {
             let set = changed.and_then(|rules| group.set_device_rules(Some(before), rules.as_ref().unwrap_or(before)));
             set.map_or_else(|e| e.errno().max(1), |()| 0)
         };
-        let attending = Attending { asks: &compiled.asks, joining: &mut joining, settled: &mut settled };
+        let attending = Attending { asks: &compiled.asks, joining: &mut joining, settled: &mut settled, plan: &plan };
         let outcome = launch::wait_started(&channel, Some(timeout), record::STARTED, attending)?;
-        let (pidfd, created, mut fds) = match outcome {
-            Outcome::Started { pidfd, created, fds, left_out: more } => {
+        let (pidfd, created, listening_filter, mut fds) = match outcome {
+            Outcome::Started { pidfd, created, listening, fds, left_out: more } => {
                 let paths = more.iter().filter_map(|&(section, op)| compiled.tag(section, op)?.path.as_ref());
                 left_out.extend(paths.map(Into::into));
-                (pidfd, created, fds)
+                (pidfd, created, listening, fds)
             }
             Outcome::Refused => return Ok(Attempt::Refused(keeper)),
             Outcome::KeeperDied => {
@@ -1389,6 +1404,7 @@ impl Container {
             devices: Mutex::new(moved),
             ports,
             readers: Readers::default(),
+            syscalls: Filters::default(),
             claims: Mutex::new(ids.claims),
             name: Mutex::new(name),
             volumes: Mutex::new(volumes.done()),
@@ -1405,6 +1421,9 @@ impl Container {
                 let pid = process::pid_of(pidfd.as_fd());
                 let mut host = streams.host;
                 host.terminal = fds.into_iter().find(|(number, _)| *number == TERMINAL).map(|(_, fd)| fd);
+                if let Some(listening) = listening_filter {
+                    inner.syscalls.add(listening, pid)?;
+                }
                 Some(Process::new(inner.clone(), pid, pidfd, status, host, oom)?)
             }
             _ => None,
@@ -1511,6 +1530,7 @@ impl Container {
             devices: Mutex::default(),
             kept: Mutex::default(),
             readers: Readers::default(),
+            syscalls: Filters::default(),
             claims: Mutex::default(),
             name: Mutex::default(),
             volumes: Mutex::default(),
@@ -1649,6 +1669,7 @@ impl Container {
             return Ok(());
         }
         process::raise(&inner.cancel);
+        inner.syscalls.close();
         if inner.spec.detach {
             return Ok(());
         }
@@ -1756,6 +1777,15 @@ impl Container {
             }
         };
         Events::new(inner, options, net)
+    }
+
+    /// The system calls about which this program is asked, because a rule of `seccomp` has the action `notify`: see [`SyscallListener`]. Any
+    /// number may be made; each request is given to one of them. Calls that are made before there is one wait for it.
+    ///
+    /// # Errors
+    /// Closed.
+    pub fn syscall_listener(&self) -> Result<SyscallListener> {
+        SyscallListener::new(self.open()?)
     }
 
     fn control_group(&self) -> Result<&Group> {
@@ -1898,7 +1928,7 @@ impl Inner {
         if let Some(capabilities) = &command.capabilities {
             self.grant(capabilities)?;
         }
-        let (channel, pidfd, fds) = {
+        let (channel, Answered { pidfd, listening, fds }) = {
             let given = &streams.given;
             self.ask(request::EXEC, command.start_timeout, (&compiled, &needs), given, sub.as_deref(), record::STARTED)
                 .map_err(|e| {
@@ -1910,6 +1940,9 @@ impl Inner {
         let pid = process::pid_of(pidfd.as_fd());
         let mut host = streams.host;
         host.terminal = fds.into_iter().find(|(number, _)| *number == TERMINAL).map(|(_, fd)| fd);
+        if let Some(listening) = listening {
+            self.syscalls.add(listening, pid)?;
+        }
         Process::new(self.clone(), pid, pidfd, Source::Channel(channel), host, oom)
     }
 
@@ -1942,11 +1975,10 @@ impl Inner {
         given: &[Option<OwnedFd>; 3],
         sub: Option<&groups::Sub>,
         until: u32,
-    ) -> Result<(Channel, Option<OwnedFd>, Vec<(u32, OwnedFd)>)> {
-        let (_, channel) = self.request(kind, timeout, (compiled, needs), given, sub)?;
-        let answered = self.answer(&channel, timeout, until, compiled);
-        let (pidfd, fds) = answered.map_err(|e| self.explain_group(e, sub))?;
-        Ok((channel, pidfd, fds))
+    ) -> Result<(Channel, Answered)> {
+        let (plan, channel) = self.request(kind, timeout, (compiled, needs), given, sub)?;
+        let answered = self.answer(&channel, &plan, timeout, until, compiled);
+        Ok((channel, answered.map_err(|e| self.explain_group(e, sub))?))
     }
 
     /// Files of a control group that is not there any more fail with errnos of their own.
@@ -1994,13 +2026,15 @@ impl Inner {
     fn answer(
         &self,
         channel: &Channel,
+        plan: &launch::PlanFile,
         timeout: Option<Duration>,
         until: u32,
         compiled: &crate::plan::builder::Compiled,
     ) -> Result<Answered> {
         let timeout = timeout.unwrap_or(Spec::START_TIMEOUT);
-        match launch::wait_started(channel, Some(timeout), until, compiled.asks.as_slice())? {
-            Outcome::Started { pidfd, fds, .. } => Ok((pidfd, fds)),
+        let attending = launch::Joiner { asks: &compiled.asks, plan };
+        match launch::wait_started(channel, Some(timeout), until, attending)? {
+            Outcome::Started { pidfd, fds, listening, .. } => Ok(Answered { pidfd, listening, fds }),
             Outcome::Failed(failed) => Err(self.explain(&failed, compiled)),
             Outcome::Refused => Err(other_credentials("the container")),
             Outcome::KeeperDied | Outcome::Ended(_) => Err(self.keeper_is_gone()),
@@ -2021,8 +2055,9 @@ impl Inner {
 
     fn open_joined(&self, joining: &Joining, path: &[u8], flags: i32) -> Result<OwnedFd> {
         let (compiled, needs) = crate::plan::reach::open(joining, path, flags, 0, self.may_setgroups);
-        let (_, _, fds) =
+        let (_, answered) =
             self.ask(request::CALL, None, (&compiled, &needs), &[None, None, None], None, record::ENDED)?;
+        let fds = answered.fds;
         fds.into_iter()
             .next()
             .map(|(_, fd)| fd)
@@ -2173,6 +2208,7 @@ pub fn run(spec: &Spec, input: Option<&[u8]>, timeout: Option<Duration>) -> Resu
     if spec.argv.is_empty() {
         return Err(Error::spec("argv", "run needs a program"));
     }
+    spec.check_unanswered()?;
     let mut spec = spec.clone();
     if spec.terminal.is_none() {
         spec.stdout.get_or_insert(Stdio::Pipe);

@@ -45,6 +45,8 @@ mod security;
 pub mod spec;
 pub mod state;
 mod sys;
+/// System calls about which the host is asked.
+mod syscalls;
 /// The manager of units, where there is one.
 mod systemd;
 #[doc = include_str!("testing.md")]
@@ -72,6 +74,7 @@ pub use plan::plan;
 pub use process::{ExitStatus, Output, Process, Reason};
 pub use spec::Spec;
 pub use state::{gc, ls, rm};
+pub use syscalls::{InjectedFd, SyscallListener, SyscallRequest};
 pub use tree::{CopyOptions, CopyProgress, RemoveOptions, Special, remove_tree};
 pub use volume::{Volume, remove_volume, volumes};
 

@@ -31,6 +31,7 @@ from ._process import Process
 from ._ready import HttpCheck
 from ._ringfence import __version__
 from ._run import popen, run
+from ._syscalls import SyscallListener, SyscallRequest
 from ._types import (
     Address,
     Beancounter,
@@ -118,6 +119,8 @@ __all__ = [
     "Stall",
     "Stalls",
     "SubprocessError",
+    "SyscallListener",
+    "SyscallRequest",
     "TimeoutExpired",
     "Usage",
     "Volume",

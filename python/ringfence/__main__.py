@@ -372,6 +372,7 @@ def _run(arguments: argparse.Namespace) -> int:
     container = Container.__new__(Container)
     container._closed = True
     with _held_back():
+        request["unanswered"] = True
         container._take(_ringfence.Container.start(request), _argv(arguments), TextOptions())
         if arguments.detach:
             print(container.name or container.id)

@@ -23,6 +23,7 @@ from ._logs import options_of as options_of_logs
 from ._namespace import ContainerNamespaces, Namespace
 from ._process import Process, TextOptions
 from ._ready import HttpCheck, LogPattern, PortNumber, conditions_of
+from ._syscalls import SyscallListener
 from ._types import (
     Address,
     AnyPath,
@@ -500,6 +501,22 @@ class Container:
         counted after the last look may be missing.
         """
         return Events(self._live("events").events(options_of(kinds, pressure)), self, timeout)
+
+    def syscall_listener(self, timeout: float | None = None) -> SyscallListener:
+        """The system calls about which this program is asked, because a rule of `seccomp` has the action `notify`.
+
+            rules = [{"names": ["mkdir", "mkdirat"], "action": "notify"}]
+            with ringfence.Container(seccomp={"profile": "default", "rules": rules}) as c:
+                listener = c.syscall_listener()
+                threading.Thread(target=listener.serve, args=(lambda request: request.answer_value(0),)).start()
+                c.run(["mkdir", "/no/such/place"], check=True)
+
+        It has those of the main process and of every process that is started in the container. Any number of listeners may be
+        made; each request is given to one. Until somebody reads, calls wait; when the container is closed, or this program ends, the
+        kernel answers them with ENOSYS.
+        timeout: how many seconds the iterator waits for a request; then it raises `TimeoutError`.
+        """
+        return SyscallListener(self._live("syscall_listener").syscall_listener(), self, timeout)
 
     def wait_for(
         self,

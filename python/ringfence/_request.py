@@ -198,6 +198,8 @@ def spec_request(
     mounts: list[Any] = [
         {"source": m} if isinstance(m, os.PathLike) else m for m in _list("mounts", fields.pop("mounts", None))
     ]
+    # Nobody could answer system calls.
+    unanswered = fields.pop("_unanswered", False)
     share_cwd = fields.pop("share_cwd", False)
     share_python = fields.pop("share_python", None)
     options = dict(options)
@@ -217,7 +219,10 @@ def spec_request(
         fields["net"] = _net(fields["net"])
     if "namespaces" in fields and fields["namespaces"] is not None:
         fields["namespaces"] = {kind: _namespace(source) for kind, source in fields["namespaces"].items()}
-    return _request(argv, streams, options, fields)
+    request = _request(argv, streams, options, fields)
+    if unanswered:
+        request["unanswered"] = True
+    return request
 
 
 def _list(field: str, value: Any) -> list[Any]:

@@ -77,5 +77,6 @@ def run(
         >>> ringfence.run(["echo", "hello"], capture_output=True, text=True, memory="64M").stdout
         'hello\\n'
     """
+    options["_unanswered"] = True
     with popen(args, **run_options(input, capture_output, options)) as process:
         return finish(process, input, timeout, check)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import logging
 import os
 import signal as signals
@@ -36,6 +37,7 @@ from . import (
     _reader,
     _ready,
     _run,
+    _syscalls,
 )
 from ._errors import Error, TimedOutError
 from ._files import CopyProgress, Volume
@@ -43,6 +45,7 @@ from ._group import ControlGroup
 from ._namespace import Namespace
 from ._process import Process as _Process
 from ._process import TextOptions
+from ._syscalls import SyscallRequest
 from ._types import (
     Address,
     AnyPath,
@@ -78,6 +81,7 @@ __all__ = [
     "Network",
     "Pod",
     "Process",
+    "SyscallListener",
     "by_name",
     "doctor",
     "gc",
@@ -389,6 +393,69 @@ class Events(_Reader[_events.Events, Event]):
     def kinds(self) -> tuple[str, ...]:
         """Which kinds are told here."""
         return self._sync.kinds
+
+
+class SyscallListener(_Reader[_syscalls.SyscallListener, SyscallRequest]):
+    """`ringfence.SyscallListener` for asyncio: an asynchronous iterator of `SyscallRequest`, and an asynchronous context manager."""
+
+    async def serve(self, answer: Callable[[SyscallRequest], object]) -> None:
+        """Calls `answer` with each request until the container has ended or this is closed; see `ringfence.SyscallListener.serve`.
+
+        A coroutine function answers several at once: each call is a task.
+        """
+        tasks: set[asyncio.Future[Any]] = set()
+
+        async def one(request: SyscallRequest, answering: Awaitable[object]) -> None:
+            with request:
+                try:
+                    await answering
+                except OSError as error:
+                    request._failed(error)
+
+        async def read() -> SyscallRequest | None:
+            try:
+                return await self.next()
+            except Error:
+                if self._sync._raw is None:
+                    return None
+                raise
+
+        reading: asyncio.Future[Any] = asyncio.ensure_future(read())
+        try:
+            while True:
+                finished, _ = await asyncio.wait({reading, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+                for task in finished & tasks:
+                    tasks.discard(task)
+                    task.result()
+                if not reading.done():
+                    continue
+                request = reading.result()
+                if request is None:
+                    break
+                reading = asyncio.ensure_future(read())
+                answering: object = None
+                try:
+                    answering = answer(request)
+                except OSError as error:
+                    request._failed(error)
+                except BaseException:
+                    request.close()
+                    raise
+                if inspect.isawaitable(answering):
+                    tasks.add(asyncio.ensure_future(one(request, answering)))
+                else:
+                    request.close()
+            while tasks:
+                finished, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                tasks -= finished
+                for task in finished:
+                    task.result()
+        finally:
+            for future in (reading, *tasks):
+                future.cancel()
+            for left in await asyncio.gather(reading, *tasks, return_exceptions=True):
+                if isinstance(left, SyscallRequest):
+                    left.close()
 
 
 class LogReader(_Reader[_logs.LogReader, str]):
@@ -782,6 +849,10 @@ class Container:
     ) -> Events:
         """What happens to it from now on: `async for event in c.events(): ...`; see `ringfence.Container.events`."""
         return Events(self._sync.events(kinds, pressure, timeout))
+
+    def syscall_listener(self, timeout: float | None = None) -> SyscallListener:
+        """The system calls about which this program is asked; see `ringfence.Container.syscall_listener`."""
+        return SyscallListener(self._sync.syscall_listener(timeout))
 
     async def wait_for(
         self,
@@ -1348,6 +1419,7 @@ async def run(
 ) -> CompletedProcess[Any]:
     """Runs a command in a container of its own. Cancelled or timed out, it kills the container."""
     decoding = TextOptions(text, None, encoding, errors)
+    options["_unanswered"] = True
     process = await popen(args, **_container.run_options(input, capture_output, options))
     return await _finish(process, input, timeout, check, decoding)
 

@@ -16,6 +16,7 @@ use crate::logs::LogReader;
 use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::ready::Readiness;
+use crate::syscalls::SyscallListener;
 use crate::{files, request, wait};
 
 /// A thread inside a container, until it is given back.
@@ -61,7 +62,14 @@ impl Container {
     #[staticmethod]
     fn start(py: Python<'_>, request: &Bound<'_, PyDict>) -> PyResult<Self> {
         let spec = request::spec(request)?;
-        detached(py, || ringfence::Container::start(&spec)).map(Self)
+        let unanswered = request.contains("unanswered")?;
+        detached(py, || {
+            if unanswered {
+                spec.check_unanswered()?;
+            }
+            ringfence::Container::start(&spec)
+        })
+        .map(Self)
     }
     #[staticmethod]
     fn by_name(py: Python<'_>, name: String) -> PyResult<Self> {
@@ -136,6 +144,9 @@ impl Container {
     /// `options` is JSON.
     fn events(&self, py: Python<'_>, options: &str) -> PyResult<Events> {
         detached(py, || self.0.events(&ringfence::EventOptions::from_json(options)?)).map(Events)
+    }
+    fn syscall_listener(&self, py: Python<'_>) -> PyResult<SyscallListener> {
+        detached(py, || self.0.syscall_listener()).map(SyscallListener)
     }
     fn freeze(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, || self.0.freeze())

@@ -17,6 +17,7 @@ mod pod;
 mod process;
 mod ready;
 mod request;
+mod syscalls;
 mod wait;
 
 /// The module `ringfence._ringfence`.
@@ -50,6 +51,8 @@ mod _ringfence {
     use crate::process::{ExitStatus, Process};
     #[pymodule_export]
     use crate::ready::Readiness;
+    #[pymodule_export]
+    use crate::syscalls::{SyscallListener, SyscallRequest};
     #[pymodule_export]
     #[pymodule_export]
     #[allow(non_upper_case_globals, reason = "the name that Python packages give their version")]

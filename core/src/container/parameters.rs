@@ -231,7 +231,7 @@ impl Inner {
     /// A task that joins for a moment: what it came to, and what it read.
     fn call(&self, (compiled, needs): (&Compiled, &[Need])) -> Result<(Result<()>, Before)> {
         let (plan, channel) = self.request(request::CALL, None, (compiled, needs), &[None, None, None], None)?;
-        let done = self.answer(&channel, None, record::ENDED, compiled);
+        let done = self.answer(&channel, &plan, None, record::ENDED, compiled);
         Ok((done.map(drop), plan.found(compiled)))
     }
 }

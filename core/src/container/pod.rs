@@ -435,8 +435,8 @@ impl Inner {
         let joining = self.outside_of_groups();
         let (compiled, needs) = crate::plan::reach::tree(&joining, "/dev/shm", self.may_setgroups);
         let given = &[None, None, None];
-        let (_, _, fds) = self.ask(request::CALL, timeout, (&compiled, &needs), given, None, record::ENDED)?;
-        let tree = fds.into_iter().next().map(|(_, fd)| fd);
+        let (_, answered) = self.ask(request::CALL, timeout, (&compiled, &needs), given, None, record::ENDED)?;
+        let tree = answered.fds.into_iter().next().map(|(_, fd)| fd);
         tree.ok_or_else(|| Error::new(ErrorKind::Internal, "no descriptor came back"))
     }
 }

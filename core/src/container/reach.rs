@@ -176,12 +176,12 @@ impl Container {
     ) -> Result<OwnedFd> {
         let none = [None, None, None];
         let asked = self.open()?.ask(request::CALL, timeout, (&compiled, &needs), &none, None, record::ENDED);
-        let (_, _, fds) = asked.map_err(|e| match e.kind() {
+        let (_, answered) = asked.map_err(|e| match e.kind() {
             // Its text is of a start.
             ErrorKind::TimedOut => timed_out().with_field(field),
             _ => e,
         })?;
-        let first = fds.into_iter().next().map(|(_, fd)| fd);
+        let first = answered.fds.into_iter().next().map(|(_, fd)| fd);
         first.ok_or_else(|| Error::new(ErrorKind::Internal, "no descriptor came back"))
     }
 }

@@ -245,6 +245,20 @@ pub(crate) fn explain(step: &str, errno: i32) -> Option<String> {
             }
             _ => None,
         }
+    } else if has(&["SECCOMP_FILTER_FLAG_NEW_LISTENER"]) {
+        match errno {
+            libc::EBUSY => Some(reason(
+                "a filter around this program has a listener already, and the kernel takes one of them",
+                "start this program outside of the container whose calls are asked about, or leave out the action \"notify\"",
+            )),
+            libc::EACCES => {
+                Some(reason("without no_new_privs it takes CAP_SYS_ADMIN", "leave no_new_privs at its default"))
+            }
+            libc::EINVAL | libc::ENOSYS => {
+                Some(reason("it takes Linux 5.14 with CONFIG_SECCOMP_FILTER", "leave out the action \"notify\""))
+            }
+            _ => None,
+        }
     } else if has(&["uid_map", "gid_map", "setgroups", "newuidmap", "newgidmap", "id map"]) {
         matches!(errno, libc::EPERM | libc::EACCES | libc::EINVAL).then(|| id_map(errno, &caller))
     } else if has(&["memfd", "execveat"]) && errno != libc::ENOSYS {

@@ -24,7 +24,8 @@ pub(crate) use keeper::{Detached, Keeper, Shared, Times};
 pub(crate) use nodes::taps;
 pub(crate) use pool::{acquire, keepers, start_detached};
 pub(crate) use request::{
-    Attend, OfPod, Outcome, PlanFile, Request, check_open, duplicate, explain_failure, open_stream_file, wait_started,
+    Attend, Joiner, Listening, OfPod, Outcome, PlanFile, Request, check_open, duplicate, explain_failure,
+    open_stream_file, wait_started,
 };
 pub(crate) use scope::place;
 

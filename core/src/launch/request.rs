@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::Write;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::channel::{Answer, Channel, deadline};
+use super::channel::{Answer, Channel, deadline, poll};
 use super::fork::HostOnly;
 use super::keeper::{Keeper, Times};
 use crate::cgroup::Group;
@@ -19,7 +20,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::plan::attribute::Attribute;
 use crate::plan::builder::Compiled;
 use crate::plan::facts::Need;
-use crate::proto::{Record, Span, keeper_step, record, section};
+use crate::plan::process::LISTENER;
+use crate::proto::{Header, Op, Record, Span, keeper_step, record, section};
+use crate::security::filter::{audit, rules::SeccompArch};
+use crate::sys::unotify::{self, Found, Received, Response};
 
 /// A descriptor of the request: opened for it, or borrowed.
 enum Given<'a> {
@@ -228,11 +232,90 @@ impl PlanFile {
     }
 }
 
+/// The listener of a process that is being started. What the start itself still does under the filter (the second filter, the
+/// exec, its end after a failure) goes on without anybody being asked.
+pub(crate) struct Listening {
+    pub fd: OwnedFd,
+    /// The last operation of the plan that went on.
+    went_on: Option<u32>,
+    /// A call of the program itself, which was executed meanwhile: for whoever is to be asked.
+    pub early: Option<Received>,
+    /// Nobody is under the filter any more.
+    over: bool,
+}
+
+impl Listening {
+    fn new(fd: OwnedFd) -> Self {
+        Self { fd, went_on: None, early: None, over: false }
+    }
+
+    /// Something came.
+    fn attend(&mut self, plan: &PlanFile) -> Result<()> {
+        let found = unotify::take(self.fd.as_fd());
+        let received = match found.map_err(|e| Error::io("SECCOMP_IOCTL_NOTIF_RECV", &e).with_field("seccomp"))? {
+            Found::Received(received) => received,
+            Found::Nothing => return Ok(()),
+            Found::Over => {
+                self.over = true;
+                return Ok(());
+            }
+        };
+        let native = received.arch == audit(SeccompArch::NATIVE);
+        match plan.at_work() {
+            // Each operation makes one call. The program can make the same one, but cannot change what the plan says of progress.
+            Some(AtWork::Operation(index, nr)) if native && nr == received.number && self.went_on != Some(index) => {
+                self.went_on = Some(index);
+            }
+            Some(AtWork::Failed) => {}
+            _ => {
+                self.early = Some(received);
+                return Ok(());
+            }
+        }
+        let go_on = Response { flags: libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32, ..Response::default() };
+        match unotify::send(self.fd.as_fd(), received.id, go_on) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => {
+                Err(Error::io("SECCOMP_IOCTL_NOTIF_SEND", &error).with_field("seccomp"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where whoever runs a plan is.
+enum AtWork {
+    /// The index in PAYLOAD, and the number of the system call.
+    Operation(u32, i32),
+    Failed,
+}
+
+impl PlanFile {
+    fn at_work(&self) -> Option<AtWork> {
+        let word = |at: usize| {
+            let mut bytes = [0; 4];
+            self.0.read_exact_at(&mut bytes, at as u64).ok()?;
+            Some(u32::from_ne_bytes(bytes))
+        };
+        if word(offset_of!(Header, fail_errno))? != 0 {
+            return Some(AtWork::Failed);
+        }
+        let progress = word(offset_of!(Header, progress))?;
+        let (section, index) = (progress >> 24, progress & 0xff_ffff);
+        if section != section::PAYLOAD as u32 {
+            return None;
+        }
+        let operations = word(offset_of!(Header, sections) + section::PAYLOAD * size_of::<Span>())?;
+        let nr = word(operations as usize + index as usize * size_of::<Op>() + offset_of!(Op, nr))?;
+        Some(AtWork::Operation(index, nr as i32))
+    }
+}
+
 /// What a start or exec came to.
 pub(crate) enum Outcome {
     Started {
         pidfd: Option<OwnedFd>,
         created: Option<OwnedFd>,
+        listening: Option<Listening>,
         fds: Vec<(u32, OwnedFd)>,
         /// Section and operation of parts that the start went on without.
         left_out: Vec<(u32, u32)>,
@@ -253,6 +336,27 @@ pub(crate) trait Attend {
 
     /// The process waits for an errno.
     fn ask(&mut self, index: usize, process: BorrowedFd<'_>) -> i32;
+
+    /// What is run: of those that start a program.
+    fn plan(&self) -> Option<&PlanFile> {
+        None
+    }
+}
+
+/// One more process.
+pub(crate) struct Joiner<'a> {
+    pub asks: &'a [Attribute],
+    pub plan: &'a PlanFile,
+}
+
+impl Attend for Joiner<'_> {
+    fn ask(&mut self, index: usize, process: BorrowedFd<'_>) -> i32 {
+        self.asks.ask(index, process)
+    }
+
+    fn plan(&self) -> Option<&PlanFile> {
+        Some(self.plan)
+    }
 }
 
 /// What a process may not do to itself, although its plan says so.
@@ -272,10 +376,24 @@ pub(crate) fn wait_started(
     let limit: Option<Instant> = deadline(timeout.map(|t| t.saturating_add(Duration::from_secs(5))));
     let mut created = None;
     let (mut fds, mut left_out) = (Vec::new(), Vec::new());
+    let mut listening: Option<Listening> = None;
     loop {
+        if let (Some(listening), Some(plan)) = (&mut listening, attend.plan())
+            && listening.early.is_none()
+            && !listening.over
+        {
+            let [answered, asked] = poll([channel.as_fd(), listening.fd.as_fd()], limit)?;
+            if asked {
+                listening.attend(plan)?;
+            }
+            if asked && !answered {
+                continue;
+            }
+        }
         match channel.receive(limit, None)? {
             Answer::Record(answer, fd) => match answer.kind {
                 record::CREATED => created = fd,
+                record::FD if answer.op == LISTENER => listening = fd.map(Listening::new),
                 record::FD => {
                     let number = answer.op;
                     fds.extend(fd.and_then(|fd| attend.take(number, fd)).map(|fd| (number, fd)));
@@ -288,7 +406,9 @@ pub(crate) fn wait_started(
                 }
                 record::REFUSED => return Ok(Outcome::Refused),
                 record::ENDED if until != record::ENDED => return Ok(Outcome::Ended(answer)),
-                kind if kind == until => return Ok(Outcome::Started { pidfd: fd, created, fds, left_out }),
+                kind if kind == until => {
+                    return Ok(Outcome::Started { pidfd: fd, created, listening, fds, left_out });
+                }
                 _ => {}
             },
             Answer::End => return Ok(Outcome::KeeperDied),

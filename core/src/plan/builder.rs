@@ -90,6 +90,10 @@ pub(crate) mod call {
     pub(crate) const BOUNDING: Call = Call(pseudo::BOUNDING, "prctl PR_CAPBSET_DROP");
     pub(crate) const AMBIENT: Call = Call(pseudo::AMBIENT, "prctl PR_CAP_AMBIENT");
     pub(crate) const VERIFY: Call = Call(pseudo::VERIFY, "verify");
+    /// A name of its own, because it fails for reasons of its own.
+    pub(crate) const SECCOMP_LISTENER: Call =
+        Call(libc::SYS_seccomp as u32, "seccomp SECCOMP_FILTER_FLAG_NEW_LISTENER");
+    pub(crate) const HAND_OVER: Call = Call(pseudo::HAND_OVER, "hand over");
     pub(crate) const SEND_FD: Call = Call(pseudo::SEND_FD, "send descriptor");
     pub(crate) const SKIP_IF_NEGATIVE: Call = Call(pseudo::SKIP_IF_NEGATIVE, "skip");
     pub(crate) const LEFT_OUT: Call = Call(pseudo::LEFT_OUT, "leave out");

@@ -8,7 +8,7 @@ use super::builder::{Arg, Builder, call};
 use super::confine::{self, Confinement};
 use super::facts::{Credentials, Inherited, Need, StreamFact};
 use crate::proto::{section, slot};
-use crate::security::filter::Program;
+use crate::security::filter::{Instruction, Program};
 use crate::spec::{Capabilities, IoPriority, Policy, Resource, Rlimit, Scheduler, Securebits, Spec, Terminal};
 
 /// What main and exec'd processes have in common.
@@ -45,6 +45,8 @@ const EXEC_PIPE: u16 = slot::INIT as u16;
 
 /// The number of the descriptor that a terminal is sent with.
 pub(crate) const TERMINAL: u32 = 1;
+/// The same of a filter's listener.
+pub(crate) const LISTENER: u32 = 4;
 
 const PR_SET_DUMPABLE: i32 = 4;
 const CAP_SYS_ADMIN: u32 = 21;
@@ -119,11 +121,21 @@ impl ProcessPlan<'_> {
         }
     }
 
+    /// The first number above those that are asked for.
+    fn first_free(&self) -> i32 {
+        self.pass_fds.values().copied().max().unwrap_or(0).max(2) + 1
+    }
+
+    /// The number by which the channel stays open up to the exec: a listener goes over it.
+    fn channel(&self) -> Option<i32> {
+        self.filter?.listener.as_ref().map(|_| self.first_free())
+    }
+
     fn streams(&self, b: &mut Builder, needs: &mut Vec<Need>) {
         const O_PATH_DIR: i32 = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
         // Descriptors that are passed on are first moved out of the way of each other's numbers.
         b.field("pass_fds");
-        let top = self.pass_fds.values().copied().max().unwrap_or(0).max(2) + 1;
+        let top = self.first_free();
         let mut moved = Vec::new();
         for (&from, &to) in self.pass_fds {
             let given = need(needs, Need::Pass(from));
@@ -180,13 +192,24 @@ impl ProcessPlan<'_> {
         b.field("pass_fds");
         if self.is_pid_one {
             // Its role knows of the exec by this descriptor's end: out of the way of the numbers that are asked for.
-            let moved = b.op(call::FCNTL, [Arg::Slot(EXEC_PIPE), libc::F_DUPFD_CLOEXEC.into(), top.into()]);
+            let above = top + i32::from(self.channel().is_some());
+            let moved = b.op(call::FCNTL, [Arg::Slot(EXEC_PIPE), libc::F_DUPFD_CLOEXEC.into(), above.into()]);
             moved.keep_in(EXEC_PIPE);
         }
+        let channel = self.channel().map(|number| {
+            let given = Arg::Slot(slot::CHANNEL as u16);
+            (b.op(call::FCNTL, [given, libc::F_DUPFD_CLOEXEC.into(), top.into()]).keep(), number)
+        });
         let mut keep = vec![0u32, 1, 2];
         for (slot, to) in moved {
             b.op(call::DUP3, [Arg::Slot(slot), to.into(), 0.into()]);
             keep.push(to as u32);
+        }
+        if let Some((slot, number)) = channel {
+            // EINVAL: it has this number already.
+            let flags = libc::O_CLOEXEC.into();
+            b.op(call::DUP3, [Arg::Slot(slot), number.into(), flags]).ok(&[libc::EINVAL]);
+            keep.push(number as u32);
         }
         // All others are closed by the exec, which is too late: a working directory, a program or the interpreter of a
         // script could be reached through /proc/self/fd before (CVE-2024-21626).
@@ -365,16 +388,26 @@ impl ProcessPlan<'_> {
         let Some(program) = self.filter else { return };
         b.field("seccomp");
         const SET_MODE_FILTER: i32 = 1;
-        let bytes: Vec<u8> = program.instructions.iter().flat_map(|instruction| instruction.bytes()).collect();
-        let Arg::Data(at) = b.bytes(&bytes) else { unreachable!("bytes gives an offset") };
-        // struct sock_fprog: the length, and after padding the address, which is an offset until then.
-        let fprog = b.words(&[program.instructions.len() as u64, at]);
-        let Arg::Data(words) = fprog else { unreachable!("words gives an offset") };
-        b.op(call::RELOCATE, [(words + 8).into(), 1.into()]);
+        if let (Some(listener), Some(channel)) = (&program.listener, self.channel()) {
+            let fprog = fprog(b, &listener.instructions);
+            let fd = b.op(call::SECCOMP_LISTENER, [SET_MODE_FILTER.into(), listener.flags.into(), fprog]).keep();
+            b.op(call::HAND_OVER, [Arg::Slot(fd), LISTENER.into(), channel.into(), listener.sends_by.into()]);
+        }
+        let fprog = fprog(b, &program.instructions);
         b.op(call::SECCOMP, [SET_MODE_FILTER.into(), program.flags.into(), fprog]).hint(
             "it takes a kernel with CONFIG_SECCOMP_FILTER, and without no_new_privs CAP_SYS_ADMIN; seccomp \"none\" goes without",
         );
     }
+}
+
+/// struct sock_fprog: the length, and after padding the address, which is an offset until it is relocated.
+fn fprog(b: &mut Builder, instructions: &[Instruction]) -> Arg {
+    let bytes: Vec<u8> = instructions.iter().flat_map(|instruction| instruction.bytes()).collect();
+    let Arg::Data(at) = b.bytes(&bytes) else { unreachable!("bytes gives an offset") };
+    let fprog = b.words(&[instructions.len() as u64, at]);
+    let Arg::Data(words) = fprog else { unreachable!("words gives an offset") };
+    b.op(call::RELOCATE, [(words + 8).into(), 1.into()]);
+    fprog
 }
 
 fn capset(b: &mut Builder, permitted: u64, effective: u64, inheritable: u64) {

@@ -107,6 +107,15 @@ fn golden_host_tree_of_a_root_caller() {
 }
 
 #[test]
+fn golden_program_that_asks_the_host() {
+    let json = r#"{"argv": ["sh"], "seccomp": {"profile": "default", "rules": [{"names": ["mount", "sendmsg"], "action": "notify"}]}}"#;
+    let spec = spec(json);
+    let context = Context { native: SeccompArch::X86_64, capabilities: Capabilities::DEFAULT, kernel: (6, 12) };
+    let filter = filter::program(&spec.seccomp, false, context).unwrap();
+    check("asks-the-host", &Plan::compile(&spec, &Facts { filter, ..root_facts() }));
+}
+
+#[test]
 fn golden_confined_program() {
     let spec = spec(
         r#"{"argv": ["/bin/app"], "rootfs": "/srv/image", "user": "1000", "securebits": ["noroot", "noroot_locked"],

@@ -8,7 +8,7 @@ use super::caps;
 use super::codec::{Bool, Codec};
 use super::json::{self, Json, Members, json, wrong_type};
 use super::suggest;
-use crate::error::{Error, ErrorKind, Result, errno_name};
+use crate::error::{Result, errno_name};
 use crate::security::filter::rules::{
     Seccomp, SeccompAction, SeccompArch, SeccompArg, SeccompOp, SeccompProfile, SeccompRule, SeccompRules, SeccompWhen,
 };
@@ -387,10 +387,6 @@ impl Seccomp {
             _ => {}
         }
         let known = |action: SeccompAction, at: &At| match action {
-            SeccompAction::Notify => {
-                let error = Error::new(ErrorKind::NotAvailable, "\"notify\" is not available yet");
-                Err(error.with_field(at.to_string()).with_errno(libc::ENOSYS))
-            }
             SeccompAction::Errno(errno) if u64::from(errno) > MAX_ERRNO => {
                 Err(at.error(format!("errno {errno} is more than {MAX_ERRNO}")))
             }
@@ -404,6 +400,13 @@ impl Seccomp {
             validate_rule(rule, &list.index(i), known)?;
         }
         Ok(())
+    }
+
+    /// Whether the host is asked about calls.
+    pub(crate) fn notifies(&self) -> bool {
+        let Self::Rules(own) = self else { return false };
+        let mut actions = own.rules.iter().map(|rule| rule.action).chain(own.default_action);
+        actions.any(|action| action == SeccompAction::Notify)
     }
 
     /// Whether namespaces can be made under it, as far as its profile says.

@@ -485,6 +485,18 @@ impl Spec {
         Ok(())
     }
 
+    /// For callers that start a container and only wait for it, as [`run`](crate::run) does.
+    ///
+    /// # Errors
+    /// InvalidSpec when a rule of `seccomp` has the action `notify`: nobody would answer.
+    pub fn check_unanswered(&self) -> Result<()> {
+        if !self.seccomp.notifies() {
+            return Ok(());
+        }
+        Err(Error::spec("seccomp", "asks the host about calls, and nobody could answer them while this waits")
+            .with_hint("start a Container, and answer them with its syscall_listener"))
+    }
+
     /// Fields that are each fine, but not together.
     fn validate_contradictions(&self) -> Result<()> {
         if self.detach && self.name.is_none() {
@@ -493,6 +505,13 @@ impl Spec {
         }
         if self.detach {
             net::detached(self.net.attachments())?;
+        }
+        if self.detach && self.seccomp.notifies() {
+            return Err(Error::spec(
+                "detach",
+                "calls with the action \"notify\" are answered by this program, which it outlives",
+            )
+            .with_hint("leave out detach, or give those calls another action"));
         }
         if !self.init && self.argv.is_empty() {
             return Err(

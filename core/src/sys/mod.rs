@@ -36,5 +36,7 @@ pub(crate) mod socket;
 pub(crate) mod stream;
 /// A task that shares the host's memory.
 pub(crate) mod task;
+/// Listeners of system call filters.
+pub(crate) mod unotify;
 /// Extended attributes of open files.
 pub(crate) mod xattr;

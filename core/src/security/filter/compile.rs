@@ -45,7 +45,7 @@ pub(super) const ARCH: u32 = 4;
 pub(super) const ARGS: u32 = 16;
 
 /// AUDIT_ARCH_* of linux/audit.h.
-pub(super) fn audit(arch: SeccompArch) -> u32 {
+pub(crate) fn audit(arch: SeccompArch) -> u32 {
     match arch {
         SeccompArch::X86_64 => 0xc000_003e,
         SeccompArch::I386 => 0x4000_0003,

@@ -50,4 +50,5 @@ pub(crate) fn fuzz(seccomp: &rules::Seccomp, input: &mut crate::fuzz::Input<'_>)
 }
 
 pub(crate) use cache::{Program, program};
-pub(crate) use table::{kernel, known_call, known_calls};
+pub(crate) use compile::{Instruction, audit};
+pub(crate) use table::{kernel, known_call, known_calls, name};

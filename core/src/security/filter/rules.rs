@@ -64,7 +64,7 @@ pub enum SeccompAction {
     Trace(u16),
     /// It is done, and logged where the kernel logs (seccomp(2), `actions_logged`).
     Log,
-    /// Whoever holds the filter's listener decides. Not available yet.
+    /// The host decides, call by call: see [`SyscallListener`](crate::SyscallListener).
     Notify,
 }
 
@@ -230,6 +230,60 @@ impl Filter {
         let mut of_execve = self.rules.iter().filter(|rule| rule.names.iter().any(|name| name == "execve"));
         let decided = of_execve.find(|rule| rule.args.is_empty() || !rule.action.refuses());
         !decided.map_or(self.default, |rule| rule.action).refuses()
+    }
+}
+
+/// Whether the host is asked about a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Never,
+    /// With some arguments.
+    Sometimes,
+    Always,
+}
+
+impl Filter {
+    /// Whether the host is asked about calls of that name.
+    pub fn asked(&self, name: &str) -> Asked {
+        let mut of_call = self.rules.iter().filter(|rule| rule.names.iter().any(|known| known == name));
+        let (mut asks, mut decides) = (false, false);
+        let mut count = |action| if action == SeccompAction::Notify { asks = true } else { decides = true };
+        loop {
+            let Some(rule) = of_call.next() else {
+                count(self.default);
+                break;
+            };
+            count(rule.action);
+            if rule.args.is_empty() {
+                break;
+            }
+        }
+        match (asks, decides) {
+            (false, _) => Asked::Never,
+            (true, true) => Asked::Sometimes,
+            (true, false) => Asked::Always,
+        }
+    }
+
+    /// Whether the host is asked about any call.
+    pub fn notifies(&self) -> bool {
+        let actions = self.rules.iter().map(|rule| rule.action).chain([self.default]).chain(self.unknown);
+        actions.into_iter().any(|action| action == SeccompAction::Notify)
+    }
+
+    /// Two filters that do together what this one does: the first asks the host and allows the rest, the second does the rest and
+    /// allows what the first asks about. Of several filters the kernel takes the strictest answer, and any other is stricter than
+    /// to allow.
+    pub fn split(&self) -> (Self, Self) {
+        let mapped = |map: fn(SeccompAction) -> SeccompAction| Self {
+            default: map(self.default),
+            unknown: self.unknown.map(map),
+            architectures: self.architectures.clone(),
+            rules: self.rules.iter().map(|rule| SeccompRule { action: map(rule.action), ..rule.clone() }).collect(),
+        };
+        use SeccompAction::{Allow, Notify};
+        let asking = mapped(|action| if action == Notify { Notify } else { Allow });
+        (asking, mapped(|action| if action == Notify { Allow } else { action }))
     }
 }
 

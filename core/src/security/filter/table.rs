@@ -26,6 +26,13 @@ pub(crate) fn number(name: &str, arch: SeccompArch) -> Option<u32> {
     (number != NO).then_some(number.into())
 }
 
+/// The name of a call, where the architecture has one of that number.
+pub(crate) fn name(number: u32, arch: SeccompArch) -> Option<&'static str> {
+    let column = column(arch);
+    let has = |numbers: &[u16; 3]| numbers[column] != NO && u32::from(numbers[column]) == number;
+    SYSCALLS.iter().find(|(_, numbers)| has(numbers)).map(|(name, _)| *name)
+}
+
 /// Whether any architecture has it.
 pub(crate) fn known_call(name: &str) -> bool {
     SYSCALLS.binary_search_by(|(known, _)| (*known).cmp(name)).is_ok()

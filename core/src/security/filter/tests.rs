@@ -337,3 +337,55 @@ fn profiles_are_short() {
         }
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: times(2000), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The strictest answer of two filters is the kernel's: in the order of its codes as signed numbers.
+    #[test]
+    fn a_filter_that_asks_is_two(filter in any_filter(), seed in 1u64..) {
+        let whole = compiled(&filter);
+        let (first, second) = filter.split();
+        prop_assert!(!second.notifies() && first.notifies() == filter.notifies());
+        let (first, second) = (compiled(&first), compiled(&second));
+        let mut dice = Dice(seed);
+        for _ in 0..20 {
+            let call = call(&filter, &mut dice);
+            let answers = [run(&first, &call), run(&second, &call)];
+            // Of equal actions the newest filter's, which is the second.
+            let action = |answer: u32| (answer & libc::SECCOMP_RET_ACTION_FULL) as i32;
+            let strictest = if action(answers[0]) < action(answers[1]) { answers[0] } else { answers[1] };
+            prop_assert_eq!(strictest, run(&whole, &call), "{:?} {:?}", call, filter);
+        }
+    }
+}
+
+#[test]
+fn what_is_asked_of_the_host() {
+    let of = |rules: Vec<SeccompRule>| Filter {
+        default: Allow,
+        unknown: None,
+        architectures: vec![SeccompArch::NATIVE],
+        rules,
+    };
+    let asks = |names: [&str; 1]| SeccompRule::new(names, Notify);
+    let some = asks(["execve"]).arg(1, SeccompOp::Equal, 0);
+    assert_eq!(of(vec![]).asked("execve"), Asked::Never);
+    assert_eq!(of(vec![asks(["execve"])]).asked("execve"), Asked::Always);
+    assert_eq!(of(vec![some.clone()]).asked("execve"), Asked::Sometimes);
+    assert_eq!(of(vec![some.clone(), asks(["execve"])]).asked("execve"), Asked::Always);
+    assert_eq!(of(vec![SeccompRule::new(["execve"], Allow), asks(["execve"])]).asked("execve"), Asked::Never);
+    assert_eq!(Filter { default: Notify, ..of(vec![]) }.asked("read"), Asked::Always);
+    assert_eq!(table::name(libc::SYS_openat2 as u32, SeccompArch::NATIVE), Some("openat2"));
+    assert_eq!((table::name(20, SeccompArch::I386), table::name(9999, SeccompArch::I386)), (Some("getpid"), None));
+    // The listener is handed over by whichever of the two nobody is asked about.
+    for (rules, by) in [(vec![asks(["getsid"])], libc::SYS_sendmsg), (vec![asks(["sendmsg"])], libc::SYS_sendmmsg)] {
+        let own = SeccompRules { profile: Some(SeccompProfile::Default), rules, ..SeccompRules::default() };
+        for (kernel, flags) in [((5, 18), 8), ((5, 19), 8 | 32)] {
+            let context = Context { kernel, ..context(SeccompArch::NATIVE, 0) };
+            let made = super::program(&own.clone().into(), false, context).unwrap().unwrap();
+            let listener = made.listener.as_ref().unwrap();
+            assert_eq!((listener.sends_by, listener.flags), (by as u32, flags));
+        }
+    }
+}

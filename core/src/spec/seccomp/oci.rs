@@ -48,8 +48,9 @@ pub(super) fn read(json: &Json, at: &At) -> Result<SeccompRules> {
     let members = json::members(json, at, FORMS, &PROFILE)?;
     for key in ["listenerPath", "listenerMetadata"] {
         if matches!(json::member(members, key), Some(json) if *json != json!("")) {
-            let error = Error::new(ErrorKind::NotAvailable, "listeners are not available yet");
-            return Err(error.with_field(at.key(key).to_string()).with_errno(libc::ENOSYS));
+            // Of runtimes that are programs of their own, a third one gets the listener; here it is the caller's.
+            let error = at.key(key).error("is not used: calls with the action SCMP_ACT_NOTIFY come to this program");
+            return Err(error.with_hint("leave it out, and answer them with the container's syscall_listener"));
         }
     }
     let Some(default) = action(members, "defaultAction", "defaultErrnoRet", "defaultErrno", at)? else {
@@ -84,8 +85,8 @@ pub(super) fn read(json: &Json, at: &At) -> Result<SeccompRules> {
         match flag.as_str() {
             "SECCOMP_FILTER_FLAG_LOG" => own.log = true,
             "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => own.spec_allow = true,
-            // There is one thread when the filter is installed.
-            "SECCOMP_FILTER_FLAG_TSYNC" => {}
+            // There is one thread when the filter is installed; and listeners have the other one from Linux 5.19 on.
+            "SECCOMP_FILTER_FLAG_TSYNC" | "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => {}
             _ => return Err(flags_at.index(i).error(format!("{flag:?} is unknown"))),
         }
     }

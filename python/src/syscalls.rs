@@ -1,0 +1,135 @@
+//! System calls of a container that the host answers.
+
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd};
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use ringfence::InjectedFd;
+
+use crate::call::detached;
+use crate::wait;
+
+/// A reader of the system calls of a container.
+#[pyclass(frozen, module = "ringfence._ringfence")]
+pub struct SyscallListener(pub ringfence::SyscallListener);
+
+#[pymethods]
+impl SyscallListener {
+    #[getter]
+    fn fd(&self) -> i32 {
+        self.0.fd().as_raw_fd()
+    }
+    #[getter]
+    fn over(&self) -> bool {
+        self.0.is_over()
+    }
+    /// `None` when the time passed or it is over.
+    #[pyo3(signature = (timeout=None))]
+    fn next(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<SyscallRequest>> {
+        let deadline = wait::deadline(timeout)?;
+        loop {
+            if let Some(request) = detached(py, || self.0.next(Some(Duration::ZERO)))? {
+                return Ok(Some(SyscallRequest(request)));
+            }
+            py.check_signals()?;
+            let late = deadline.is_some_and(|end| Instant::now() >= end);
+            if late || self.0.is_over() || !wait::readable(py, self.0.fd(), deadline)? {
+                return Ok(None);
+            }
+        }
+    }
+    fn cancel(&self) {
+        self.0.cancel();
+    }
+}
+
+/// A system call that waits for an answer.
+#[pyclass(frozen, module = "ringfence._ringfence")]
+pub struct SyscallRequest(ringfence::SyscallRequest);
+
+impl SyscallRequest {
+    fn inject(&self, py: Python<'_>, fd: i32, number: Option<i32>, cloexec: bool, answer: bool) -> PyResult<i32> {
+        if fd < 0 {
+            return Err(PyValueError::new_err(format!("{fd} is no descriptor")));
+        }
+        let how = InjectedFd { number, cloexec };
+        detached(py, || {
+            // SAFETY: not -1, and used for one system call, to which a number that is no descriptor is an error.
+            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+            if answer { self.0.answer_fd(fd, how) } else { self.0.add_fd(fd, how) }
+        })
+    }
+}
+
+#[pymethods]
+impl SyscallRequest {
+    #[getter]
+    fn id(&self) -> u64 {
+        self.0.id()
+    }
+    #[getter]
+    fn pid(&self) -> i32 {
+        self.0.pid()
+    }
+    #[getter]
+    fn process(&self) -> i32 {
+        self.0.process()
+    }
+    #[getter]
+    fn arch(&self) -> &'static str {
+        self.0.arch().name()
+    }
+    #[getter]
+    fn number(&self) -> i32 {
+        self.0.number()
+    }
+    #[getter]
+    fn name(&self) -> Option<&'static str> {
+        self.0.name()
+    }
+    #[getter]
+    fn args(&self) -> [u64; 6] {
+        self.0.args()
+    }
+    #[getter]
+    fn instruction_pointer(&self) -> u64 {
+        self.0.instruction_pointer()
+    }
+    #[getter]
+    fn gone(&self) -> bool {
+        self.0.is_gone()
+    }
+    fn is_valid(&self, py: Python<'_>) -> PyResult<bool> {
+        detached(py, || self.0.is_valid())
+    }
+    fn answer_continue(&self, py: Python<'_>) -> PyResult<()> {
+        detached(py, || self.0.answer_continue())
+    }
+    fn answer_errno(&self, py: Python<'_>, errno: i32) -> PyResult<()> {
+        detached(py, || self.0.answer_errno(errno))
+    }
+    fn answer_value(&self, py: Python<'_>, value: i64) -> PyResult<()> {
+        detached(py, || self.0.answer_value(value))
+    }
+    fn answer_fd(&self, py: Python<'_>, fd: i32, number: Option<i32>, cloexec: bool) -> PyResult<i32> {
+        self.inject(py, fd, number, cloexec, true)
+    }
+    fn add_fd(&self, py: Python<'_>, fd: i32, number: Option<i32>, cloexec: bool) -> PyResult<i32> {
+        self.inject(py, fd, number, cloexec, false)
+    }
+    fn read_memory<'py>(&self, py: Python<'py>, address: u64, length: usize) -> PyResult<Bound<'py, PyBytes>> {
+        detached(py, || self.0.read_memory(address, length)).map(|bytes| PyBytes::new(py, &bytes))
+    }
+    fn read_c_string<'py>(&self, py: Python<'py>, address: u64, most: usize) -> PyResult<Bound<'py, PyBytes>> {
+        detached(py, || self.0.read_c_string(address, most)).map(|text| PyBytes::new(py, text.to_bytes()))
+    }
+    fn write_memory(&self, py: Python<'_>, address: u64, data: Vec<u8>) -> PyResult<()> {
+        detached(py, || self.0.write_memory(address, &data))
+    }
+    /// The caller's.
+    fn dup_fd(&self, py: Python<'_>, number: i32) -> PyResult<i32> {
+        detached(py, || self.0.dup_fd(number)).map(IntoRawFd::into_raw_fd)
+    }
+}

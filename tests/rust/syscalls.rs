@@ -420,7 +420,7 @@ fn waits_and_ends() {
     let gone = [
         killed.answer_value(0),
         killed.answer_continue(),
-        killed.answer_fd(&killed_fd(), InjectedFd::default()).map(drop),
+        killed.answer_fd(killed_fd(), InjectedFd::default()).map(drop),
         killed.read_memory(0, 1).map(drop),
         killed.write_memory(0, b"x"),
         killed.dup_fd(0).map(drop),

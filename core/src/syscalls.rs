@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -479,7 +479,7 @@ impl SyscallRequest {
     /// As [`answer_continue`](Self::answer_continue), and then nothing is given; Exhausted when the process may have no more
     /// descriptors (EMFILE): the call still waits, as after every other error.
     pub fn answer_fd(&self, fd: impl AsFd, how: InjectedFd) -> Result<i32> {
-        self.inject(fd.as_fd(), how, true)
+        self.inject(fd.as_fd().as_raw_fd(), how, true)
     }
 
     /// As [`answer_fd`](Self::answer_fd), but the call waits on: for calls that make several.
@@ -487,10 +487,12 @@ impl SyscallRequest {
     /// # Errors
     /// The same.
     pub fn add_fd(&self, fd: impl AsFd, how: InjectedFd) -> Result<i32> {
-        self.inject(fd.as_fd(), how, false)
+        self.inject(fd.as_fd().as_raw_fd(), how, false)
     }
 
-    fn inject(&self, fd: BorrowedFd<'_>, how: InjectedFd, answer: bool) -> Result<i32> {
+    /// [`answer_fd`](Self::answer_fd) or [`add_fd`](Self::add_fd) by number, for other languages.
+    #[doc(hidden)]
+    pub fn inject(&self, fd: RawFd, how: InjectedFd, answer: bool) -> Result<i32> {
         let number = how.number.map(|number| u32::try_from(number).map_err(|_| invalid(format!("number {number}"))));
         let number = number.transpose()?;
         let listener = self.waiting()?;

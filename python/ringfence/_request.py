@@ -359,5 +359,5 @@ def refuse(fields: dict[str, Any]) -> None:
         if not any(value is ok or (type(value) is type(ok) and value == ok) for ok in accepted):
             raise TypeError(f"{name} is not possible in a container: {instead}")
     for name in fields:
-        if name not in SpecFields.__annotations__:
+        if name not in SpecFields.__annotations__ and name != "_unanswered":
             _unknown(name, fields[name])

@@ -119,9 +119,9 @@ class SyscallRequest:
 
     def _failed(self, error: OSError) -> None:
         """What becomes of an exception of whoever answers."""
-        if self.gone:
+        if self._raw is not None and self.gone:
             return
-        if isinstance(error, Error) or not error.errno or not self.is_valid():
+        if self._raw is None or isinstance(error, Error) or not error.errno or not self.is_valid():
             raise error
         self.answer_errno(error.errno)
 

@@ -61,6 +61,8 @@ class Request(TypedDict, total=False):
     pass_fds: dict[int, int]
     #: Under the text rules of C.
     set: list[tuple[str, bytes]]
+    # There, when nobody could answer system calls.
+    unanswered: bool
 
 
 class CommandFields(TypedDict, total=False):

@@ -359,7 +359,9 @@ class _Reader(Generic[S, T]):
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:
                 return None
-            await _readable(self._sync.fileno(), left)
+            # Held, because a close meanwhile is seen by its descriptor.
+            raw = self._sync._live("next")
+            await _readable(raw.fd, left)
 
     def close(self) -> None:
         """Lets go of it. Closing twice is fine."""

@@ -1,6 +1,6 @@
 //! System calls of a container that the host answers.
 
-use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd};
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyValueError;
@@ -55,11 +55,7 @@ impl SyscallRequest {
             return Err(PyValueError::new_err(format!("{fd} is no descriptor")));
         }
         let how = InjectedFd { number, cloexec };
-        detached(py, || {
-            // SAFETY: not -1, and used for one system call, to which a number that is no descriptor is an error.
-            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-            if answer { self.0.answer_fd(fd, how) } else { self.0.add_fd(fd, how) }
-        })
+        detached(py, || self.0.inject(fd, how, answer))
     }
 }
 

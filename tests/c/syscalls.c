@@ -106,8 +106,9 @@ static void answers(void)
     ok(container && ringfence_container_syscall_listener(container, &listener, &err) == 0, "a listener");
     ok(ringfence_syscall_listener_next(listener, 0, &request, &err) == 0 && !request && !readable(listener, 0), "nothing yet");
     ringfence_process *process = python(container, script);
-    int file = open("/proc/self/comm", O_RDONLY | O_CLOEXEC), pid = ringfence_process_pid(process), calls = 0;
-    while (calls < 7 && ringfence_syscall_listener_next(listener, 60000, &request, &err) == 1) {
+    int file = open("/proc/self/comm", O_RDONLY | O_CLOEXEC), pid = ringfence_process_pid(process), calls = 0, last = 0;
+    /* The C library asks for sysinfo, too. */
+    while (!last && ringfence_syscall_listener_next(listener, 60000, &request, &err) == 1) {
         char *text = ringfence_syscall_request_json(request, &err);
         json whole = {text, text ? strlen(text) : 0};
         if (!calls++)
@@ -117,6 +118,7 @@ static void answers(void)
                    ringfence_syscall_request_is_valid(request, &err) == 1 && ringfence_syscall_request_arg(request, 6) == 0,
                "what is known of a call");
         ringfence_string_free(text);
+        last = !strcmp(ringfence_syscall_request_name(request), "getsid");
         ok(answer(request, file) == 0, "answered");
         ringfence_syscall_request_free(request);
         request = NULL;

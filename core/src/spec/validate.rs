@@ -488,11 +488,13 @@ impl Spec {
     /// For callers that start a container and only wait for it, as [`run`](crate::run) does.
     ///
     /// # Errors
-    /// InvalidSpec when a rule of `seccomp` has the action `notify`: nobody would answer.
+    /// InvalidSpec when a rule of `seccomp` has the action `notify`: nobody would answer. What is wrong with such a spec for
+    /// everybody is said first.
     pub fn check_unanswered(&self) -> Result<()> {
         if !self.seccomp.notifies() {
             return Ok(());
         }
+        self.validate()?;
         Err(Error::spec("seccomp", "asks the host about calls, and nobody could answer them while this waits")
             .with_hint("start a Container, and answer them with its syscall_listener"))
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use once_cell::sync::OnceCell;
 
@@ -138,7 +138,7 @@ pub(crate) fn is_valid(fd: BorrowedFd<'_>, mut id: u64) -> io::Result<bool> {
 pub(crate) fn add_fd(
     fd: BorrowedFd<'_>,
     id: u64,
-    source: BorrowedFd<'_>,
+    source: RawFd,
     number: Option<u32>,
     cloexec: bool,
     answer: bool,
@@ -148,7 +148,7 @@ pub(crate) fn add_fd(
     let mut add = libc::seccomp_notif_addfd {
         id,
         flags: (set | send) as u32,
-        srcfd: source.as_raw_fd() as u32,
+        srcfd: source as u32,
         newfd: number.unwrap_or(0),
         newfd_flags: if cloexec { libc::O_CLOEXEC as u32 } else { 0 },
     };

@@ -265,7 +265,8 @@ impl Place<'_> {
         let n = self.call(number::COPY_FILE_RANGE, [from, of_from, to, of_to, len, 0]);
         // Between file systems, from one of the kernel's own, by a filter that does not know it: by hand. It says the same as 0.
         if n > 0 {
-            return n;
+            // A file server may say that it copied more than was asked for, and not every kernel looks.
+            return if n as u64 > len { EIO } else { n };
         }
         let buffer = self.buffer.as_mut_ptr() as u64;
         let n = self.call(number::PREAD64, [from, buffer, len.min(self.buffer.len() as u64), at]);

@@ -711,4 +711,27 @@ mod tests {
         assert_eq!(given(|_, _| 1 << 32 | 3), -1);
         assert_eq!(given(|_, _| 0xf700_0000), -1);
     }
+
+    #[test]
+    fn a_copy_is_no_longer_than_what_is_copied() {
+        let copied = |call| {
+            let mut program = Program::new();
+            program.op(COPY, [3.into(), 4.into(), 0.into(), 4096.into()]);
+            let mut answer = [0; 8];
+            Place { call, proc: -1, buffer: &mut [] }.run(&program.encode(), &[], &mut answer).unwrap();
+            i64::from_ne_bytes(answer)
+        };
+        let all = copied(|nr, args| match i64::from(nr) {
+            libc::SYS_lseek => i64::from(-libc::EINVAL),
+            libc::SYS_copy_file_range => args[4] as i64,
+            _ => 0,
+        });
+        assert_eq!(all, 4096);
+        let more = copied(|nr, _| match i64::from(nr) {
+            libc::SYS_lseek => i64::from(-libc::EINVAL),
+            libc::SYS_copy_file_range => i64::MAX,
+            _ => 0,
+        });
+        assert_eq!(more, i64::from(-libc::EIO));
+    }
 }

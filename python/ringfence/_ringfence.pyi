@@ -18,6 +18,8 @@ __all__ = [
     "Pod",
     "Process",
     "Readiness",
+    "SyscallListener",
+    "SyscallRequest",
     "__version__",
     "check",
     "doctor",

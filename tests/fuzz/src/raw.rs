@@ -262,13 +262,18 @@ fn own(nr: u32, args: [usize; 6]) -> i64 {
                 ready
             }
             nr::RECVMSG => receive(kernel, a as i32, b),
-            nr::SENDMSG => {
+            nr::SENDMSG | nr::SENDMMSG => {
                 let [iov, iovlen, control, controllen] = [16, 24, 32, 40].map(|at| word(b + at) as usize);
                 assert_eq!(iovlen, 1);
                 let (at, len) = (word(iov) as usize, word(iov + 8) as usize);
                 read(at, len);
                 read(control, controllen);
-                kernel.refuses().unwrap_or(len as i64)
+                if nr == nr::SENDMMSG {
+                    // struct mmsghdr: how much of it was sent is behind the message.
+                    assert_eq!(c, 1);
+                    write(b + 56, &(len as u32).to_ne_bytes());
+                }
+                kernel.refuses().unwrap_or(if nr == nr::SENDMMSG { 1 } else { len as i64 })
             }
             nr::OPENAT | nr::MKDIRAT | nr::FSOPEN | nr::OPEN_TREE | nr::CHDIR | nr::UNLINKAT | nr::UMOUNT2 => {
                 let path = if matches!(nr, nr::FSOPEN | nr::CHDIR | nr::UMOUNT2) { a } else { b };

@@ -577,7 +577,11 @@ fn move_out(container: &Container, below: &str, first_too: bool) {
         for dir in [group.join("payload"), group] {
             for pid in fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines() {
                 if first_too || pid.parse() != Ok(container.pid()) {
-                    fs::write(target.join("cgroup.procs"), pid).unwrap();
+                    // One that was listed may have ended.
+                    match fs::write(target.join("cgroup.procs"), pid) {
+                        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => {}
+                        done => done.unwrap(),
+                    }
                 }
             }
         }

@@ -270,9 +270,10 @@ def test_the_same_names() -> None:
     functions = {"run", "popen", "by_name", "doctor", "plan", "ls", "gc", "namespaces"}
     functions |= {"rm", "rmtree", "volumes", "remove_volume"}
     classes = {"Container", "Events", "Group", "LogReader", "LogStream", "Network", "Pod", "Process"}
+    classes |= {"SyscallListener"}
     assert functions | classes == set(aio.__all__)
     assert all(inspect.iscoroutinefunction(getattr(aio, name)) for name in functions)
     methods = {n for n in dir(ringfence.Container) if not n.startswith("_")}
     assert methods - set(dir(aio.Container)) == {"by_name", "log_fd"}
-    for name in ("Pod", "Network"):
+    for name in ("Pod", "Network", "SyscallListener"):
         assert {n for n in dir(getattr(ringfence, name)) if not n.startswith("_")} <= set(dir(getattr(aio, name)))

@@ -268,11 +268,12 @@ impl Place<'_> {
             // A file server may say that it copied more than was asked for, and not every kernel looks.
             return if n as u64 > len { EIO } else { n };
         }
-        let buffer = self.buffer.as_mut_ptr() as u64;
-        let n = self.call(number::PREAD64, [from, buffer, len.min(self.buffer.len() as u64), at]);
-        if n <= 0 {
-            return n;
-        }
+        let (buffer, most) = (self.buffer.as_mut_ptr() as u64, len.min(self.buffer.len() as u64));
+        let n = match self.call(number::PREAD64, [from, buffer, most, at]) {
+            failed if failed <= 0 => return failed,
+            more if more as u64 > most => return EIO,
+            n => n,
+        };
         let mut done = 0;
         while done < n {
             let w = self.call(number::PWRITE64, [to, buffer + done as u64, (n - done) as u64, at + done as u64]);
@@ -288,10 +289,13 @@ impl Place<'_> {
         let mut total = 0u64;
         let buffer = self.buffer.as_mut_ptr() as u64;
         while total <= limit {
-            let n = self.call(number::READ, [from, buffer, self.buffer.len() as u64]);
-            if n <= 0 {
-                return if n < 0 { n } else { total as i64 };
-            }
+            let most = self.buffer.len() as u64;
+            let n = match self.call(number::READ, [from, buffer, most]) {
+                0 => return total as i64,
+                failed if failed < 0 => return failed,
+                more if more as u64 > most => return EIO,
+                n => n,
+            };
             let mut done = 0;
             while done < n {
                 let w = self.call(number::WRITE, [to, buffer + done as u64, (n - done) as u64]);

@@ -56,7 +56,7 @@ pub(crate) fn look(path: &Path, access: DeviceAccess, ids: Option<(u32, u32)>, o
     let fact = DeviceFact { kind, number: meta.rdev(), mode: meta.mode() & 0o777, uid: meta.uid(), gid: meta.gid() };
     let inside = match ids {
         _ if own => true,
-        // The caller's ids come along, its supplementary groups do not.
+        // The caller's ids come along always, its supplementary groups only where it has no ids to give: they do not count.
         Some((uid, gid)) => xattr::acl_names_user(&text, uid) || allows(&fact, wanted, uid, gid),
         // Bound, and root inside is somebody else.
         None => allows(&fact, wanted, u32::MAX, u32::MAX),
@@ -65,7 +65,7 @@ pub(crate) fn look(path: &Path, access: DeviceAccess, ids: Option<(u32, u32)>, o
         return Ok(fact);
     }
     Err(denied("the caller may use it, but not by what it takes into a container").with_hint(format!(
-        "supplementary groups stay outside: its owner, its primary group or everybody has to be allowed to {do_what} it"
+        "supplementary groups do not count: its owner, its primary group or everybody has to be allowed to {do_what} it"
     )))
 }
 

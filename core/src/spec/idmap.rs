@@ -40,19 +40,11 @@ impl Codec for Idmap {
 
     fn read(json: &Json, at: &At) -> Result<Self> {
         let expected = "auto, host, keep-id, lines \"INSIDE OUTSIDE COUNT\", or an object with uid and gid";
-        match json {
-            Json::String(text) => match text.as_str() {
-                "auto" => Ok(Self::Auto),
-                "host" => Ok(Self::Host),
-                "keep-id" => Ok(Self::KeepId),
-                _ if is_ranges(text) => {
-                    let ranges = ranges(json, at)?;
-                    Ok(Self::Explicit { uid: ranges.clone(), gid: ranges })
-                }
-                _ => Err(wrong_type(at, expected, json)),
-            },
-            Json::Object(_) => sides(json, at, expected).map(|(uid, gid)| Self::Explicit { uid, gid }),
-            _ => Err(wrong_type(at, expected, json)),
+        match json.as_str() {
+            Some("auto") => Ok(Self::Auto),
+            Some("host") => Ok(Self::Host),
+            Some("keep-id") => Ok(Self::KeepId),
+            _ => explicit(json, at, expected).map(|(uid, gid)| Self::Explicit { uid, gid }),
         }
     }
 
@@ -103,18 +95,10 @@ impl Codec for MountIdmap {
 
     fn read(json: &Json, at: &At) -> Result<Self> {
         let expected = "container, host, lines \"INSIDE OUTSIDE COUNT\", or an object with uid and gid";
-        match json {
-            Json::String(text) => match text.as_str() {
-                "container" => Ok(Self::Container),
-                "host" => Ok(Self::Host),
-                _ if is_ranges(text) => {
-                    let ranges = ranges(json, at)?;
-                    Ok(Self::Explicit { uid: ranges.clone(), gid: ranges })
-                }
-                _ => Err(wrong_type(at, expected, json)),
-            },
-            Json::Object(_) => sides(json, at, expected).map(|(uid, gid)| Self::Explicit { uid, gid }),
-            _ => Err(wrong_type(at, expected, json)),
+        match json.as_str() {
+            Some("container") => Ok(Self::Container),
+            Some("host") => Ok(Self::Host),
+            _ => explicit(json, at, expected).map(|(uid, gid)| Self::Explicit { uid, gid }),
         }
     }
 
@@ -133,6 +117,15 @@ impl Codec for MountIdmap {
 
 fn is_ranges(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_digit() || c.is_ascii_whitespace())
+}
+
+/// Ranges for both kinds of ids, or for each.
+fn explicit(json: &Json, at: &At, expected: &'static str) -> Result<(Vec<IdRange>, Vec<IdRange>)> {
+    match json {
+        Json::String(text) if is_ranges(text) => ranges(json, at).map(|both| (both.clone(), both)),
+        Json::Object(_) => sides(json, at, expected),
+        _ => Err(wrong_type(at, expected, json)),
+    }
 }
 
 /// `uid` and `gid` of an object.

@@ -277,20 +277,7 @@ impl SyscallListener {
     /// # Errors
     /// Closed, when [`cancel`](Self::cancel) was called, or the handle of a detached container was closed.
     pub fn next(&self, timeout: Option<Duration>) -> Result<Option<SyscallRequest>> {
-        let deadline = launch::deadline(timeout);
-        loop {
-            if let Some(answer) = self.shared.take()? {
-                return Ok(answer);
-            }
-            let [ready] = launch::poll([self.fd()], deadline)?;
-            if !ready {
-                return Ok(None);
-            }
-            // Ready may be what another thread has read by now, or a filter's end: then time goes on.
-            if deadline.is_some_and(|at| std::time::Instant::now() >= at) {
-                return Ok(self.shared.take()?.flatten());
-            }
-        }
+        launch::next(self.fd(), timeout, || self.shared.take())
     }
 
     /// Hands every call to `answer`, one after the other, until the container has ended or [`cancel`](Self::cancel) was called. What it

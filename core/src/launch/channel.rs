@@ -59,6 +59,29 @@ pub(crate) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
     timeout.and_then(|t| Instant::now().checked_add(t))
 }
 
+/// What `take` finds: at once, or when the descriptor is readable. `take` says `None` for nothing yet, and `Some(None)` when it is over.
+/// `None`: that, or the time passed.
+pub(crate) fn next<T>(
+    fd: BorrowedFd<'_>,
+    timeout: Option<Duration>,
+    mut take: impl FnMut() -> Result<Option<Option<T>>>,
+) -> Result<Option<T>> {
+    let deadline = deadline(timeout);
+    loop {
+        if let Some(answer) = take()? {
+            return Ok(answer);
+        }
+        let [ready] = poll([fd], deadline)?;
+        if !ready {
+            return Ok(None);
+        }
+        // Ready may be what another thread has read by now, or what is nothing to tell: then time goes on.
+        if deadline.is_some_and(|at| Instant::now() >= at) {
+            return Ok(take()?.flatten());
+        }
+    }
+}
+
 impl Channel {
     /// (host's end, keeper's end)
     pub fn pair() -> Result<(Self, OwnedFd)> {

@@ -17,7 +17,7 @@ mod request;
 mod scope;
 
 pub(crate) use birth::{lent_ids, prospect};
-pub(crate) use channel::{Answer, Channel, deadline, poll};
+pub(crate) use channel::{Answer, Channel, deadline, next, poll};
 pub(crate) use fork::{HostOnly, Owner};
 pub(crate) use idmap::namespaces as namespaces_of_mounts;
 pub(crate) use keeper::{Detached, Keeper, Shared, Times};

@@ -125,10 +125,30 @@ static int mount_securityfs(void) { return when(mount_of("securityfs", NULL), RE
 static int mount_devtmpfs(void) { return when(mount_of("devtmpfs", NULL), REACHED); }
 static int mount_efivarfs(void) { return when(mount_of("efivarfs", NULL), REACHED); }
 
+/* A mount in the first namespace of control groups sets the options of all there are: with others than the host's own, whoever
+   succeeds would take the borders of the namespaces away from everybody on the machine. */
+static const char *options_of_groups(char *line, size_t size)
+{
+    FILE *file = fopen("/proc/self/mountinfo", "r");
+    char *options = NULL;
+    while (file && !options && fgets(line, (int)size, file)) {
+        char *kind = strstr(line, " - cgroup2 ");
+        char *shown = kind ? strrchr(kind, ' ') + 1 : NULL;
+        if (shown && strncmp(shown, "rw,", 3) == 0)
+            options = shown + 3;
+    }
+    if (file)
+        fclose(file);
+    if (options)
+        options[strcspn(options, "\n")] = 0;
+    return options;
+}
+
 /* A hierarchy may be mounted, and shows its own groups: none of their files may be written. */
 static int mount_cgroup(void)
 {
-    if (mount_of("cgroup2", NULL) < 0)
+    char line[4096];
+    if (mount_of("cgroup2", options_of_groups(line, sizeof line)) < 0)
         return -1;
     struct stat seen;
     return stat("/tmp/mounted/cgroup.procs", &seen) == 0 && access("/tmp/mounted/cgroup.procs", W_OK) == 0 ? REACHED : OWN;

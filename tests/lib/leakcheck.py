@@ -208,6 +208,10 @@ def compare(before: Snapshot, after: Snapshot) -> list[str]:
         was = before.get(kind, {})
         for name in sorted(now.keys() - was.keys()):
             lines.append(f"left behind, {kind}: {name} {now[name]}".rstrip())
+        if kind == "mounts":
+            # Options too: those of a tree of control groups are one for the whole machine.
+            changed = [name for name in now.keys() & was.keys() if now[name] != was[name]]
+            lines += [f"changed, {kind}: {name} {was[name]} -> {now[name]}" for name in sorted(changed)]
         if kind in ("mounts", "network devices", "nftables tables"):
             for name in sorted(was.keys() - now.keys()):
                 lines.append(f"gone, {kind}: {name} {was[name]}".rstrip())

@@ -237,6 +237,39 @@ fn another_namespace_of_control_groups() {
     inside(&fresh, "namespace");
 }
 
+/// A mount in the first namespace of control groups sets the options of the whole tree; `nsdelegate` is a border of others.
+#[test]
+fn a_mount_of_the_hosts_tree_leaves_its_options() {
+    let options = || {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        mounts
+            .lines()
+            .filter_map(|line| line.split_once(" - cgroup2 "))
+            .map(|(_, rest)| rest.to_owned())
+            .collect::<Vec<_>>()
+    };
+    let before = options();
+    if before.is_empty() {
+        return skip("no v2 tree is mounted here");
+    }
+    let tree = json!([{"type": "cgroup", "target": "/groups"}]);
+    let fields = json!({"mounts": tree, "namespaces": {"cgroup": "host"}});
+    let container = start(with(fields.clone(), json!({"idmap": "host"})));
+    let shown = sh_in(&container, "grep ' /groups ' /proc/self/mountinfo");
+    assert!(
+        before.iter().any(|options| shown.trim().ends_with(options.rsplit_once(' ').unwrap().1)),
+        "{shown} {before:?}"
+    );
+    // It is the host's: this process's own group is in it.
+    assert!(sh_in(&container, "ls /groups").contains("ringfence-test"), "{shown}");
+    container.close(None).unwrap();
+    assert_eq!(options(), before);
+
+    let e = refusal(with(fields, json!({"idmap": "auto"})));
+    assert_eq!((e.field(), e.kind()), (Some("mounts[0]"), ErrorKind::PermissionDenied), "{e}");
+    assert!(e.hint().is_some_and(|hint| hint.contains("control group namespace")), "{e}");
+}
+
 fn paths() -> String {
     trees().iter().map(|tree| tree.path.display().to_string()).collect::<Vec<_>>().join(" ")
 }

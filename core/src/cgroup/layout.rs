@@ -284,6 +284,27 @@ pub(super) fn current() -> Result<Arc<Layout>> {
     Ok(layout)
 }
 
+/// The options of the v2 tree, which are one for all its mounts and change with every mount in the first namespace of
+/// control groups: read when they are needed.
+pub(crate) fn tree_options() -> Result<Vec<String>> {
+    Ok(parse_tree_options(&read_proc("/proc/self/mountinfo")?))
+}
+
+fn parse_tree_options(mountinfo: &[u8]) -> Vec<String> {
+    let options = |line: &[u8]| -> Option<Vec<String>> {
+        let line = std::str::from_utf8(line).ok()?;
+        let mut rest = line.split_once(" - ")?.1.split(' ');
+        if rest.next()? != "cgroup2" {
+            return None;
+        }
+        // What an LSM shows there (`seclabel`) is no option of this file system.
+        let all =
+            rest.nth(1)?.split(',').filter(|word| !matches!(*word, "rw" | "ro" | "seclabel") && !word.contains('='));
+        Some(all.map(str::to_owned).collect())
+    };
+    mountinfo.split(|&b| b == b'\n').find_map(options).unwrap_or_default()
+}
+
 /// After a failure: reads again if this process was moved since (for example into the leaf that an error asked for).
 /// True when the layout is another one now.
 pub(super) fn refresh_if_moved() -> bool {
@@ -415,6 +436,18 @@ mod tests {
         let own = layout.v2().unwrap().own.as_deref();
         assert_eq!(own, Some(Path::new("user.slice/user-1000.slice/user@1000.service/app.slice/run-1.scope")));
         assert!(layout.home(Controller::Memory).is_none(), "v2 controllers are probed, not parsed");
+    }
+
+    #[test]
+    fn options_of_the_v2_tree() {
+        let options = |text: &str| parse_tree_options(format!("{HYBRID_MOUNTS}{text}").as_bytes());
+        assert_eq!(options(""), <[&str; 0]>::default());
+        let of =
+            |options| format!("28 22 0:25 / /sys/fs/cgroup rw,nosuid,relatime shared:9 - cgroup2 cgroup2 {options}\n");
+        let only = |options| parse_tree_options(of(options).as_bytes());
+        assert_eq!(only("rw,nsdelegate,memory_recursiveprot"), ["nsdelegate", "memory_recursiveprot"]);
+        assert_eq!(only("ro,seclabel,favordynmods"), ["favordynmods"]);
+        assert_eq!(parse_tree_options(b"1 2 0:1 / / rw - ext4 cgroup2 rw,nsdelegate\n"), <[&str; 0]>::default());
     }
 
     #[test]

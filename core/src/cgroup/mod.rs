@@ -64,7 +64,7 @@ mod v2;
 
 pub(crate) use device_rules::{DeviceRules, Numbers};
 pub(crate) use events::{Seen, Watch, listen};
-pub(crate) use layout::is_pure_v2;
+pub(crate) use layout::{is_pure_v2, tree_options};
 pub(crate) use limits::Limits;
 pub(crate) use parent::Place;
 pub(crate) use report::layout_report;

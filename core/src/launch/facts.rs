@@ -913,6 +913,10 @@ pub(crate) fn gather(
         }
         for (i, mount) in spec.mounts.iter().enumerate() {
             let (mut is_dir, mut path) = (true, None);
+            if mount.kind == MountKind::Cgroup && namespace_source(spec, NamespaceKind::Cgroup) != NamespaceSource::New
+            {
+                facts.group_options = crate::cgroup::tree_options()?;
+            }
             if let MountKind::Bind { source, .. } = &mount.kind {
                 let field = format!("mounts[{i}]");
                 match source {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::attribute::Attribute;
-use super::builder::{Arg, Builder, Idmapped, call};
+use super::builder::{Arg, Builder, Idmapped, Step, call};
 use super::facts::{DeviceFact, DiskFact, Facts, GroupMount, HostEntry, Need, QuotaCall, TapsFact, UndoName};
 use super::idmap::{Below, Ids, MountIds};
 use super::process::{ProcessPlan, need};
@@ -516,9 +516,17 @@ impl<'a> ContainerPlan<'a> {
     }
 
     fn finish_fs(&mut self, context: u16, kind: &'static str, attributes: u64) -> u16 {
+        self.create_fs(context, kind);
+        self.mount_fs(context, kind, attributes)
+    }
+
+    fn create_fs(&mut self, context: u16, kind: &'static str) -> Step<'_> {
         const CMD_CREATE: i32 = 6;
         let zero = || Arg::Imm(0);
-        self.b.op(call::FSCONFIG, [Arg::Slot(context), CMD_CREATE.into(), zero(), zero(), zero()]).path(kind);
+        self.b.op(call::FSCONFIG, [Arg::Slot(context), CMD_CREATE.into(), zero(), zero(), zero()]).path(kind)
+    }
+
+    fn mount_fs(&mut self, context: u16, kind: &'static str, attributes: u64) -> u16 {
         let mount = self.b.op(call::FSMOUNT, [Arg::Slot(context), 1.into(), attributes.into()]).path(kind).keep();
         self.b.op(call::CLOSE, [Arg::Slot(context)]);
         mount
@@ -1074,6 +1082,27 @@ impl<'a> ContainerPlan<'a> {
         }
     }
 
+    /// The v2 tree, as its namespace of control groups shows it. In the host's the mount's options are those of the whole
+    /// tree (cgroup_reconfigure() in the kernel): without the host's own, its `nsdelegate` would end here, and with it the
+    /// borders of all namespaces.
+    fn control_groups(&mut self, attributes: u64) -> u16 {
+        const SET_FLAG: i32 = 0;
+        let kind = "cgroup2";
+        if self.is_new(Ns::Cgroup) {
+            return self.new_fs(kind, &[], attributes);
+        }
+        let name = self.b.text(kind);
+        let context = self.b.op(call::FSOPEN, [name, 1.into()]).path(kind).keep();
+        for option in &self.facts.group_options.clone() {
+            let key = self.b.text(option);
+            self.b.op(call::FSCONFIG, [Arg::Slot(context), SET_FLAG.into(), key, 0.into(), 0.into()]).path(&**option);
+        }
+        self.create_fs(context, kind).hint(
+            "the tree of a control group namespace that is not the container's own takes root, and no user namespace",
+        );
+        self.mount_fs(context, kind, attributes)
+    }
+
     /// A hierarchy is known by its controllers: flags, and the name of one without any.
     fn v1_hierarchy(&mut self, controllers: &[String], attributes: u64) -> u16 {
         const SET_FLAG: i32 = 0;
@@ -1202,7 +1231,7 @@ impl<'a> ContainerPlan<'a> {
                 MountKind::Sysfs => self.sysfs(mount.readonly),
                 MountKind::Mqueue => self.new_fs("mqueue", &[], readonly | common | NOEXEC),
                 MountKind::Devpts => self.new_fs("devpts", &devpts_options(self.spec, false, false), NOSUID | NOEXEC),
-                MountKind::Cgroup => self.new_fs("cgroup2", &[], readonly | common | NOEXEC),
+                MountKind::Cgroup => self.control_groups(readonly | common | NOEXEC),
                 MountKind::BinfmtMisc { register } => {
                     let tree = self.binfmt_misc();
                     let field = self.b.field.clone();

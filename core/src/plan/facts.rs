@@ -189,6 +189,8 @@ pub(crate) struct Facts {
     /// The name of an attached container: (index of the shared directory, what to remove in it).
     pub undo_name: Option<(usize, UndoName)>,
     pub pure_v2: bool,
+    /// Options of the v2 tree, for who mounts it where they are the whole tree's.
+    pub group_options: Vec<String>,
     pub disk: DiskFact,
     /// With `DiskFact::Project` and `DiskFact::Btrfs`.
     pub quota_calls: Option<QuotaCalls>,

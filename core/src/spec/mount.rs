@@ -103,7 +103,8 @@ pub enum MountKind {
     Mqueue,
     /// A new instance of pseudoterminals (devpts(5)).
     Devpts,
-    /// The container's own control groups (cgroup_namespaces(7)).
+    /// The container's own control groups (cgroup_namespaces(7)). With `namespaces: {cgroup: host}` it is the host's tree, for
+    /// root without a user namespace.
     Cgroup,
     /// The container's own interpreters of binary formats: what is registered in it holds for programs that its processes
     /// execute and is seen nowhere else (the kernel's admin-guide/binfmt-misc; Linux 6.7). Without one, those of the machine

@@ -18,6 +18,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use nix::unistd::Whence;
 use once_cell::sync::OnceCell;
 
+use super::exec::other_credentials;
 use super::{Container, Inner, SHORT};
 use crate::cgroup::listen;
 use crate::error::{Error, ErrorKind, Result};
@@ -108,7 +109,7 @@ impl Inner {
                     return if is_live(file.as_fd()) { Ok(file) } else { Err(no_log()) };
                 }
                 Answer::Record(answer, _) if answer.kind == record::REFUSED => {
-                    return Err(super::other_credentials("the container"));
+                    return Err(other_credentials("the container"));
                 }
                 Answer::Record(..) | Answer::End => {}
                 Answer::Nothing | Answer::Cancelled => {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::role::{Membership, Role};
 use super::update::{LIVE, OF_THE_CONTAINER};
-use super::{Container, Inner, Membership, Role, SHORT, lock, process_runs};
+use super::{Container, Inner, SHORT, lock, process_runs};
 use crate::cgroup::{Group, Usage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::{EventOptions, Events};

@@ -9,7 +9,8 @@ use nix::sys::socket::{
 };
 use serde_json::{Value, json};
 
-use super::{Container, NOBODY};
+use super::Container;
+use super::start::NOBODY;
 use crate::cgroup::{Group, V1Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{self, Channel, HostOnly, Keeper, Outcome, Request, Times};

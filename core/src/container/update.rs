@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use serde_json::{Value, json};
 
 use super::nodes::{self, Nodes};
+use super::own_group::{check_nested_rates, time_counter};
 use super::parameters::{self, Before};
 use super::{Container, Inner, lock};
 use crate::cgroup::{Group, Limits};
@@ -296,7 +297,7 @@ impl Container {
         let mut new = layer(now, change)?;
         inner.keep_backend(now, &mut new)?;
         new.validate()?;
-        super::check_nested_rates(&new)?;
+        check_nested_rates(&new)?;
         if now.shm_size != new.shm_size && inner.pod.as_ref().is_some_and(|pod| pod.shares_memory(now)) {
             return Err(Error::spec("shm_size", "is the pod's").with_hint("update the pod"));
         }
@@ -357,7 +358,7 @@ impl Container {
     fn time_counter(&self, spec: &Spec) -> Result<Option<OwnedFd>> {
         match spec.cpu_time {
             None => Ok(None),
-            Some(_) => super::time_counter(self.inner().group.as_ref()).map(Some),
+            Some(_) => time_counter(self.inner().group.as_ref()).map(Some),
         }
     }
 }

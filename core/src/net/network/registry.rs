@@ -1,0 +1,74 @@
+//! The networks of this program, by name.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
+
+use once_cell::race::OnceBox;
+
+use super::{Handle, Shared, lock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::launch::{Keeper, Owner};
+use crate::spec::Spec;
+
+/// The networks of a process. A forked child cannot use its parent's: another thread's lock would never be given back. So it has one of
+/// its own behind that.
+pub(super) struct Registry {
+    owner: Owner,
+    /// By name, with a number that no other has.
+    pub(super) networks: Mutex<HashMap<String, (u64, Weak<Handle>)>>,
+    next: OnceBox<Registry>,
+}
+
+static REGISTRIES: OnceBox<Registry> = OnceBox::new();
+
+impl Registry {
+    fn new() -> Box<Self> {
+        Box::new(Self { owner: Owner::this(), networks: Mutex::default(), next: OnceBox::new() })
+    }
+
+    /// That of this process, which is made if need be.
+    pub(super) fn own() -> &'static Self {
+        let mut at = REGISTRIES.get_or_init(Self::new);
+        while !at.owner.is_this() {
+            at = at.next.get_or_init(Self::new);
+        }
+        at
+    }
+
+    /// The handle of a network of this program; not under the lock, for it may be the last one, whose drop closes it.
+    ///
+    /// # Errors
+    /// ForkedChild in a child that has made none, where the name may be one of the parent's.
+    pub(super) fn find(name: &str) -> Result<Option<Arc<Handle>>> {
+        let Some(mut at) = REGISTRIES.get() else { return Ok(None) };
+        while !at.owner.is_this() {
+            match at.next.get() {
+                Some(next) => at = next,
+                None => return at.owner.check().map(|()| None),
+            }
+        }
+        let found = lock(&at.networks).get(name).and_then(|(_, handle)| handle.upgrade());
+        Ok(found)
+    }
+}
+
+pub(super) fn unknown(name: &str) -> Error {
+    Error::new(ErrorKind::NotFound, format!("this program has no network {name:?}")).with_errno(libc::ENOENT)
+}
+
+pub(super) fn find(name: &str) -> Option<Arc<Shared>> {
+    let found = Registry::find(name).ok()??.shared.clone();
+    (found.owner.is_this() && lock(&found.state).sockets.is_some()).then_some(found)
+}
+
+/// The keeper of an ordinary user's networks: their containers have to be born in its user namespace.
+pub(crate) fn keeper_of_networks(spec: &Spec) -> Option<Arc<Keeper>> {
+    let all = spec.net.attachments().iter().filter_map(|one| find(one.on_network()?));
+    all.map(|network| network.keeper.clone()).find(|keeper| keeper.outer.is_some())
+}
+
+/// The keeper of an ordinary user's other networks, so that a container can be on several.
+pub(crate) fn keeper_of_others() -> Option<Arc<Keeper>> {
+    let all: Vec<_> = lock(&Registry::own().networks).values().filter_map(|(_, handle)| handle.upgrade()).collect();
+    all.iter().map(|handle| &handle.shared.keeper).find(|keeper| keeper.outer.is_some() && !keeper.is_dead()).cloned()
+}

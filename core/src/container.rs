@@ -79,6 +79,7 @@ pub use groups::ControlGroup;
 pub(crate) use groups::Sub;
 use logs::new_log;
 pub use logs::{LogIter, LogOptions, LogReader};
+pub(crate) use nodes::may_rule as may_rule_devices;
 pub use pod::Pod;
 pub use processes::ProcessEntry;
 pub use ready::{HttpCheck, PortCheck, Readiness, WaitFor};
@@ -1337,7 +1338,9 @@ impl Container {
         let home = at_home.and_then(|fd| disk::Home::of(fd).ok());
         let (mode, maps, why) = (ids.mode, ids.maps.clone(), ids.why.clone());
         let pod_id = pod.map(|pod| pod.holder.id.clone());
-        let chosen = Chosen { mode, maps, why, left_out, disk: disk.kind, home, pod: pod_id };
+        let single = keeper.outer.as_ref().is_some_and(|outer| outer.pool() == 0);
+        let groups = if single { launch::own_groups() } else { Vec::new() };
+        let chosen = Chosen { mode, maps, why, groups, left_out, disk: disk.kind, home, pod: pod_id };
         if let Some(name) = &name {
             let mut record = chosen.describe(spec, &id, pid, &keeper, group.as_ref());
             record["keeper"] = json!(keeper.pid);
@@ -2152,6 +2155,8 @@ struct Chosen {
     mode: &'static str,
     maps: Option<crate::plan::facts::IdMaps>,
     why: Option<String>,
+    /// The caller's supplementary groups that came along.
+    groups: Vec<u32>,
     left_out: Vec<std::path::PathBuf>,
     disk: Option<DiskFact>,
     home: Option<disk::Home>,
@@ -2189,6 +2194,7 @@ impl Chosen {
                 "gid": maps.map(|m| lines(&m.gid)),
                 "why": self.why,
                 "idmapped_mounts": maps.is_some_and(|m| m.idmapped_mounts),
+                "groups_kept": self.groups,
             },
             "namespaces": namespaces,
             "pod": self.pod,

@@ -433,7 +433,9 @@ def test_plan_and_doctor_are_values() -> None:
         assert rules.ok == (info["device_rules"] is not None), (rules, info)
         kept = info["idmap"]["groups_kept"]
         assert groups.detail.startswith(", ".join(map(str, kept)) or "none "), (groups, kept)
-        inside = container.run(["grep", "^Groups:", "/proc/self/status"], capture_output=True, text=True).stdout.split()[1:]
+        inside = container.run(
+            ["grep", "^Groups:", "/proc/self/status"], capture_output=True, text=True
+        ).stdout.split()[1:]
         assert len(inside) >= len(kept), (inside, kept)
 
 

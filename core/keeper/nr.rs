@@ -174,6 +174,7 @@ pub const EAGAIN: i32 = 11;
 pub const EACCES: i32 = 13;
 pub const EBUSY: i32 = 16;
 pub const EINVAL: i32 = 22;
+pub const EMFILE: i32 = 24;
 pub const EROFS: i32 = 30;
 pub const ELOOP: i32 = 40;
 pub const ENFILE: i32 = 23;

@@ -35,8 +35,13 @@
 //! that the host sent them is enough. So a host may give up its privileges, or end right after it has asked.
 
 pub const MAGIC: u32 = 0x5246_4b31;
-/// Descriptors of one request: SCM_MAX_FD is 253.
+/// Descriptors of one message: SCM_MAX_FD is 253.
 pub const MAX_FDS: usize = 250;
+/// Descriptors of one request. Of more than fit in its message the last one is a socket ([`MORE`]), in which the others wait, in messages
+/// of one byte.
+pub const MAX_GIVEN: usize = 8192;
+/// A flag of `START`, `EXEC`, `CALL` and `RELAY`.
+pub const MORE: u32 = 1;
 
 pub mod request {
     pub const HELLO: u32 = 1;
@@ -149,6 +154,8 @@ pub mod keeper_step {
     pub const CLOSE_RANGE: u32 = 21;
     /// The counter of processor time, for `cpu_time`.
     pub const CPU_STAT: u32 = 22;
+    /// The descriptors that did not fit in the request.
+    pub const MORE: u32 = 25;
     /// The user namespace for the ids of a mount, and its use. The index of the entry is in the bits from 8 on.
     pub const OWN_MAP: u32 = 23;
     pub const OWN_IDMAP: u32 = 24;

@@ -5,16 +5,24 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use crate::confine;
 use crate::interp::{NO_SECTION, Plan, check_lifeline, send_record};
 use crate::nr;
-use crate::proto::{MAGIC, MAX_FDS, Record, keeper_step, plan_flag, record, section, slot};
+use crate::proto::{MAGIC, MAX_FDS, MAX_GIVEN, Record, keeper_step, plan_flag, record, section, slot};
 use crate::sys::{self, PollFd, sc};
 
 /// Closes all descriptors but those in the plan's slots: otherwise one container would hold another's channel or lifeline.
 fn let_go(plan: &Plan) {
-    let mut keep = [0i32; MAX_FDS + 8];
+    const FEW: usize = MAX_FDS + 8;
+    let given = (0..plan.header().nslots).filter(|&index| plan.slot(index) >= 3).count();
+    if given <= FEW { keep::<FEW>(plan) } else { keep::<{ MAX_GIVEN + 8 }>(plan) }
+}
+
+/// Of up to so many slots. What is not there is not touched: most plans have a dozen.
+#[inline(never)]
+fn keep<const MOST: usize>(plan: &Plan) {
+    let mut keep = [0i32; MOST];
     let mut n = 0;
-    for index in 0..plan.header().nslots.min(keep.len() as u32) {
+    for index in 0..plan.header().nslots {
         let fd = plan.slot(index) as i32;
-        if fd < 3 {
+        if fd < 3 || n == MOST {
             continue;
         }
         // Insertion keeps the few numbers sorted; the same one may be in two slots.

@@ -6,7 +6,7 @@ use crate::interp::{NO_SECTION, Plan, send_record};
 use crate::nr;
 use crate::own_maps;
 use crate::proto::{
-    MAGIC, MAX_FDS, Record, Request, hello, keeper_step, limit, plan_flag, record, request, section, slot,
+    MAGIC, MAX_FDS, MAX_GIVEN, MORE, Record, Request, hello, keeper_step, limit, plan_flag, record, request, section, slot,
 };
 use crate::role;
 use crate::sys::{self, PollFd, sc};
@@ -408,6 +408,7 @@ impl Keeper {
             && req.nfds as usize == fds.len()
             && fds.len() <= MAX_FDS
             && match req.kind {
+                START | EXEC | CALL | RELAY if req.flags & MORE != 0 => fds.len() == MAX_FDS,
                 START => fds.len() >= 3,
                 EXEC | CALL | RELAY => fds.len() >= 2,
                 LOG => fds.len() == 1,
@@ -423,7 +424,11 @@ impl Keeper {
                     return true;
                 }
                 request::START | request::EXEC | request::CALL | request::RELAY => {
-                    self.begin(&req, fds);
+                    if req.flags & MORE == 0 {
+                        self.begin(&req, fds);
+                    } else {
+                        self.begin_with_more(&req, fds);
+                    }
                     return true;
                 }
                 request::KILL => {
@@ -573,6 +578,42 @@ impl Keeper {
 
     fn find(&mut self, key: u64) -> Option<usize> {
         (0..self.used).find(|&i| self.task(i).kind == request::START && self.task(i).key == key)
+    }
+
+    /// As `begin`, with the descriptors that wait in the last one. They are all there: the host has sent them before its request.
+    #[inline(never)]
+    fn begin_with_more(&mut self, req: &Request, fds: &[i32]) {
+        let (mut all, mut n) = ([-1i32; MAX_GIVEN], fds.len() - 1);
+        all[..n].copy_from_slice(&fds[..n]);
+        let queue = fds[n];
+        let mut errno = 0;
+        loop {
+            let (mut byte, mut next) = (0u8, [-1i32; 256]);
+            match sys::receive(queue, &mut byte, 1, &mut next) {
+                Ok(got) if got.nfds == 0 => break,
+                Ok(got) if n + got.nfds <= MAX_GIVEN => {
+                    all[n..n + got.nfds].copy_from_slice(&next[..got.nfds]);
+                    n += got.nfds;
+                }
+                Ok(got) => {
+                    next[..got.nfds].iter().for_each(|&fd| sys::close(fd));
+                    errno = nr::EINVAL;
+                    break;
+                }
+                // The kernel has given as many as this process may have.
+                Err(_) => {
+                    errno = nr::EMFILE;
+                    break;
+                }
+            }
+        }
+        sys::close(queue);
+        if errno != 0 {
+            self.answer(all[0], record::FAILED, NO_SECTION, keeper_step::MORE, errno);
+            all[..n].iter().for_each(|&fd| sys::close(fd));
+            return;
+        }
+        self.begin(req, &all[..n]);
     }
 
     fn begin(&mut self, req: &Request, fds: &[i32]) {

@@ -83,6 +83,7 @@ pub use files::WriteOptions;
 pub use groups::ControlGroup;
 pub(crate) use groups::Sub;
 pub use logs::{LogIter, LogOptions, LogReader};
+pub(crate) use nodes::may_rule as may_rule_devices;
 pub use pod::Pod;
 pub use processes::ProcessEntry;
 pub use ready::{HttpCheck, PortCheck, Readiness, WaitFor};

@@ -730,6 +730,22 @@ static void logs(json test, ringfence_container *container, json step, json expe
     free(text);
 }
 
+/* A step that gives a container's link a rate, a delay, losses. */
+static void shape(json test, ringfence_network *network, ringfence_container *container, json step, json expected)
+{
+    ringfence_error *err = NULL;
+    json given = json_get(step, "shape");
+    char *text = strndup(given.at, given.length), *direction = json_text(json_get(step, "direction"));
+    if (ringfence_network_shape(network, container, text, direction, &err) == 0)
+        expect(!json_get(expected, "error").at, "result", "an error", "a shape");
+    else if (ringfence_error_kind(err) == RINGFENCE_KIND_UNSUPPORTED)
+        snprintf(why, sizeof why, "%s", ringfence_error_message(err));
+    else
+        check_error(test, expected, err);
+    ringfence_error_free(err);
+    free(text), free(direction);
+}
+
 static void run(json test, const char *tmp)
 {
     ringfence_error *err = NULL;
@@ -791,6 +807,10 @@ static void run(json test, const char *tmp)
             }
             if (json_get(step, "logs").at) {
                 logs(test, container, step, wanted);
+                continue;
+            }
+            if (json_get(step, "shape").at) {
+                shape(test, networks[0], container, step, wanted);
                 continue;
             }
             result = run_command(container, step, timeout, &output, &err);

@@ -30,9 +30,22 @@ static int add(const char *device) { return ringfence_container_add_device(conta
 
 static int update(const char *json) { return ringfence_container_update(container, json, &err); }
 
+/* The doctor says by what rules are had. */
+static void doctored(int has_rules)
+{
+    char *json = ringfence_doctor_json(&err), *row = json ? strstr(json, "\"what\":\"devices.rules\"") : NULL;
+    /* Members are in the order of their names: "ok" stands before the name of the row. */
+    while (row && row > json && *row != '{')
+        row--;
+    ok(row && strstr(row, "\"ok\":") && !strncmp(strstr(row, "\"ok\":") + 5, has_rules ? "true" : "false", has_rules ? 4 : 5), "the doctor's row");
+    ok(json && strstr(json, "\"what\":\"caller.groups\""), "the caller's groups");
+    ringfence_string_free(json);
+}
+
 int main(void)
 {
     int root = geteuid() == 0;
+    char *json;
     container = start(root ? "{\"devices\": [\"/dev/zero:/dev/z:r\"], \"device_rules\": [\"deny c 1:9 r\"]}" : "{}");
     if (!container) {
         ok(0, "start");
@@ -61,6 +74,10 @@ int main(void)
         ok(failed(update("{\"device_rules\": [\"c 1:9 r\"]}"), RINGFENCE_KIND_PERMISSION_DENIED, "device_rules"), "no rules");
         ok(failed(add("/dev/full:/dev/r:r"), RINGFENCE_KIND_PERMISSION_DENIED, "devices[0].access"), "no access");
     }
+    json = ringfence_container_info_json(container, &err);
+    ok(json && strstr(json, "\"groups_kept\":["), "the caller's groups that came along");
+    ringfence_string_free(json);
+    doctored(root);
     ok(ringfence_container_close(container, 30000, &err) == 0, "close");
     ok(failed(add("/dev/full:/dev/f"), RINGFENCE_KIND_CLOSED, NULL), "closed");
     ringfence_container_free(container);

@@ -122,6 +122,18 @@ def logs(case: dict[str, Any], container: ringfence.Container, step: dict[str, A
         assert text == step["expect"].get("stdout")
 
 
+def shape(network: ringfence.Network, container: ringfence.Container, step: dict[str, Any]) -> None:
+    """A step that gives a container's link a rate, a delay, losses."""
+    try:
+        network.shape(container, **step["shape"], direction=step.get("direction", "both"))
+    except ringfence.Error as error:
+        if error.kind == "unsupported":
+            pytest.skip(str(error))
+        check_error(step, step["expect"].get("error"), error)
+    else:
+        assert "error" not in step["expect"], "an error was expected"
+
+
 @contextlib.contextmanager
 def set_up(name: str | None) -> Iterator[dict[str, str]]:
     """Has tests/lib/machine.py make what the case needs of the machine."""
@@ -252,17 +264,18 @@ def run(case: dict[str, Any]) -> None:
     if "pod" in case:
         in_pod(case, capture)
         return
-    with contextlib.ExitStack() as networks:
+    with contextlib.ExitStack() as stack:
+        networks = []
         try:
             for options in case.get("networks", []):
-                networks.enter_context(ringfence.Network(**options))
+                networks.append(stack.enter_context(ringfence.Network(**options)))
         except ringfence.Error as error:
             check_error(case, case.get("expect", {}).get("error"), error)
             return
-        in_place(case, capture)
+        in_place(case, capture, networks)
 
 
-def in_place(case: dict[str, Any], capture: dict[str, Any]) -> None:
+def in_place(case: dict[str, Any], capture: dict[str, Any], networks: list[ringfence.Network]) -> None:
     """One container, and perhaps another beside it."""
     fields = dict(case["spec"])
     if "commands" not in case:
@@ -299,6 +312,9 @@ def in_place(case: dict[str, Any], capture: dict[str, Any]) -> None:
                 continue
             if "logs" in step:
                 logs(case, one, step)
+                continue
+            if "shape" in step:
+                shape(networks[0], one, step)
                 continue
             command(case, one, step, capture)
 

@@ -426,6 +426,17 @@ def test_plan_and_doctor_are_values() -> None:
     assert report.ok
     assert all(f.ok or f.remedy for f in report.findings if f.essential)
     assert str(report)
+    rows = {finding.what: finding for finding in report.findings}
+    rules, groups = rows["devices.rules"], rows["caller.groups"]
+    with ringfence.Container() as container:
+        info = container.info
+        assert rules.ok == (info["device_rules"] is not None), (rules, info)
+        kept = info["idmap"]["groups_kept"]
+        assert groups.detail.startswith(", ".join(map(str, kept)) or "none "), (groups, kept)
+        inside = container.run(
+            ["grep", "^Groups:", "/proc/self/status"], capture_output=True, text=True
+        ).stdout.split()[1:]
+        assert len(inside) >= len(kept), (inside, kept)
 
 
 def test_gc_and_schema() -> None:

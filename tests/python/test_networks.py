@@ -6,6 +6,7 @@ tests/run: vm=root
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import gc
 import os
@@ -16,6 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -266,6 +268,109 @@ def test_what_cannot_be_had() -> None:
     with pytest.raises(ringfence.Error) as caught_error:
         net.container()
     assert caught_error.value.kind == "closed"
+
+
+BYTES = 1 << 19
+
+
+def transfer(sender: ringfence.Container, receiver: ringfence.Container) -> float:
+    """How long half of a megabyte takes from one container to the other."""
+    address = f"{receiver.addresses[0].addresses[0]}:80"
+    with receiver.listen("0.0.0.0:80") as listening, sender.connect(address, timeout=60) as sending:
+        accepted, _ = listening.accept()
+        began = time.monotonic()
+        with accepted, concurrent.futures.ThreadPoolExecutor(1) as other:
+            sent = other.submit(lambda: (sending.sendall(bytes(BYTES)), sending.shutdown(socket.SHUT_WR)))
+            received = 0
+            while data := accepted.recv(1 << 16):
+                received += len(data)
+            sent.result()
+        assert received == BYTES
+        return time.monotonic() - began
+
+
+def test_what_a_container_sends_has_a_rate_that_it_cannot_take_away() -> None:
+    async def again() -> None:
+        async with ringfence.aio.Network() as net:
+            one, two = await asyncio.gather(net.container(), net.container())
+            await net.shape(one, rate="1M", direction="out")
+            assert await asyncio.to_thread(transfer, one._sync, two._sync) > 0.35
+
+    with ringfence.Network() as net:
+        # Shaped on the network's side, by a device that nobody inside has.
+        one, two = net.container(capabilities={"add": ["net_admin"]}), net.container()
+        try:
+            net.shape(one, rate="1M", direction="out")
+        except ringfence.Error as error:
+            assert error.kind == "unsupported", error
+            pytest.skip(str(error))
+        one.run(["tc", "qdisc", "del", "dev", "eth0", "root"], capture_output=True)
+        assert transfer(one, two) > 0.35
+        assert "qdisc tbf" not in one.run(["tc", "qdisc"], capture_output=True, text=True).stdout
+        net.shape(one, rate="1M")
+        assert transfer(two, one) > 0.35 and transfer(one, two) > 0.35
+        net.shape(one)
+        assert transfer(one, two) < 0.35
+    asyncio.run(again())
+
+
+POOLS = """
+import asyncio, subprocess, sys
+import ringfence, ringfence.aio
+
+pool = ["192.0.2.16-192.0.2.18/24", "2001:db8::10-2001:db8::1f/64"]
+net = {"bridge": "br0", "pool": pool, "gateways": ["192.0.2.1"]}
+if len(sys.argv) == 1:
+    subprocess.run("ip link add br0 type bridge && ip link set br0 up", shell=True, check=True)
+
+async def other():
+    async with ringfence.aio.Container(net=net) as c:
+        return [str(address) for address in c.addresses[0].addresses]
+
+with ringfence.Container(net=net) as c:
+    print(*c.addresses[0].addresses, flush=True)
+    if len(sys.argv) == 1:
+        # Another program on the same bridge.
+        subprocess.run([sys.executable, __file__, "again"], check=True)
+        print(*asyncio.run(other()))
+    else:
+        with ringfence.Container(net=net) as third:
+            print(*third.addresses[0].addresses)
+            try:
+                ringfence.Container(net=net)
+            except ringfence.Error as error:
+                print(error.kind, error.field)
+            # One that is said is nobody else's, either.
+            try:
+                ringfence.Container(net={"bridge": "br0", "addresses": ["192.0.2.16/24"]})
+            except ringfence.Error as error:
+                print(error.kind, error.field)
+with ringfence.Container() as late:
+    print(*late.attach_net(net).addresses)
+"""
+
+
+def test_addresses_of_a_pool_are_one_containers_among_all_programs(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("to have a bridge takes root")
+    script = tmp_path / "pools.py"
+    script.write_text(POOLS)
+    path = os.pathsep.join(place for place in sys.path if place)
+    command = ["unshare", "-n", sys.executable, str(script)]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, timeout=120
+    )
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "192.0.2.16 2001:db8::10",
+        "192.0.2.17 2001:db8::11",
+        "192.0.2.18 2001:db8::12",
+        "exhausted net.pool",
+        "already_exists net.addresses[0]",
+        "192.0.2.17 2001:db8::11",
+        "192.0.2.17 2001:db8::11",
+        "192.0.2.16 2001:db8::10",
+    ]
 
 
 def test_asyncio(serve: Serve) -> None:

@@ -482,6 +482,44 @@ fn addresses_are_chosen_that_no_other_program_has() {
     assert_eq!(of(&on(Attachment::bridge("br0")).unwrap()), address("10.7.0.17"));
 }
 
+/// Who remembers the device that had an address before reaches the new one at once, of every kind that has a MAC of its own.
+#[test]
+fn neighbours_learn_who_has_an_address_now() {
+    let outside = router();
+    assert!(ip("link add br0 type bridge") && ip("link set br0 up"));
+    assert!(ip("link add inner type veth peer name cable") && ip("link set inner up") && ip("link set cable up"));
+    assert!(ip("link set cable master br0"));
+    let pools = ["10.7.0.16-10.7.0.17/24", "fd07::10-fd07::11/64"].map(|text| text.parse::<AddressPool>().unwrap());
+    let remember = "neigh replace 10.7.0.16 lladdr 02:00:00:00:00:99 nud reachable dev";
+    let remember6 = "-6 neigh replace fd07::10 lladdr 02:00:00:00:00:99 nud reachable dev";
+    let reached = |one: Attachment, device: &'static str, local: bool| {
+        let recalls = move || ip(&format!("{remember} {device}")) && ip(&format!("{remember6} {device}"));
+        assert!(if local { recalls() } else { outside.does(recalls) });
+        let Some(container) = started(with(one.pool(pools[0]).pool(pools[1]))) else { return };
+        assert_eq!(container.addresses().unwrap()[0].addresses, [address("10.7.0.16"), address("fd07::10")]);
+        let _listening =
+            ["10.7.0.16:80", "[fd07::10]:80"].map(|at| container.listen(at, 1).unwrap_or_else(|e| panic!("{at}: {e}")));
+        let connects = || {
+            for to in ["10.7.0.16:80", "[fd07::10]:80"] {
+                // Who sends to the other device would not be heard before it has asked again, for half a minute.
+                std::net::TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_secs(5)).expect(to);
+            }
+        };
+        if local {
+            connects()
+        } else {
+            outside.does(connects)
+        };
+    };
+    reached(Attachment::macvlan("near"), "far", false);
+    // The host's own neighbours are learned of likewise; what is near has its addresses, and must not be the way there.
+    assert!(ip("address flush dev near") && ip("-6 address flush dev near"));
+    assert!(ip("address add 10.7.0.254/24 dev inner") && ip("-6 address add fd07::fe/64 dev inner nodad"));
+    reached(Attachment::bridge("br0"), "inner", true);
+    let _ = std::fs::write("/proc/sys/net/ipv6/conf/inner/forwarding", "0");
+    reached(Attachment::device("near"), "far", false);
+}
+
 const VICTIM: &str = "RINGFENCE_TEST_VICTIM";
 
 #[test]

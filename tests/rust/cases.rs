@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use ringfence::spec::{NetworkSpec, Stdio};
 use ringfence::{
-    Command, Container, ControlGroup, Error, ErrorKind, LogOptions, Network, Output, Pod, Spec, Usage, WaitFor,
-    errno_name,
+    Command, Container, ControlGroup, Direction, Error, ErrorKind, LogOptions, Network, Output, Pod, Shape, Spec,
+    Usage, WaitFor, errno_name,
 };
 use serde_json::Value;
 
@@ -229,12 +229,27 @@ fn run(case: &Value) -> Result<(), Verdict> {
             wait_for(case, container, step)?;
         } else if step["logs"].is_object() {
             logs(case, container, step)?;
+        } else if step["shape"].is_object() {
+            shape(case, &networks[0], container, step)?;
         } else {
             check(case, step, command(container, step, timeout))?;
         }
     }
     let mut closed = all.iter().map(|container| container.close(timeout));
     closed.try_for_each(|end| end).map_err(|e| Verdict::Fail(format!("close: {e}")))
+}
+
+/// A step that gives a container's link a rate, a delay, losses.
+fn shape(case: &Value, network: &Network, container: &Container, step: &Value) -> Result<(), Verdict> {
+    let direction = Direction::parse(step["direction"].as_str().unwrap_or("both"));
+    let shaped =
+        Shape::from_json(&step["shape"].to_string()).and_then(|shape| network.shape(container, &shape, direction?));
+    match shaped {
+        Err(error) if error.kind() == ErrorKind::Unsupported => Err(Verdict::Skip(error.to_string())),
+        Err(error) => check_error(case, &step["expect"]["error"], &error),
+        Ok(()) if step["expect"]["error"].is_object() => Err(Verdict::Fail("an error was expected".into())),
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Who wants a part of what rivals share: a container, or a group inside one.

@@ -57,6 +57,48 @@ fn binds_give_no_devices_and_no_set_user_id() {
     }
 }
 
+/// One message between two processes brings 253 descriptors, and root's binds take one each of this program's.
+#[test]
+fn hundreds_of_binds() {
+    let (_dir, path) = source();
+    let binds = |count: usize| -> Vec<String> { (0..count).map(|i| format!("{path}:/binds/{i}")).collect() };
+    for count in [300, 1000] {
+        let script = format!(
+            "cat /binds/0/f /binds/{}/f; ls /proc/self/fd | wc -l; grep -c ' /binds/' /proc/self/mountinfo",
+            count - 1
+        );
+        assert_eq!(sh(&script, json!({"mounts": binds(count)})), format!("host\nhost\n4\n{count}\n"));
+    }
+    if is_root() {
+        let error = refused(json!({"argv": ["true"], "mounts": binds(8300)}));
+        assert!(error.field().is_some_and(|field| field.starts_with("mounts[8")), "{error}");
+        assert_eq!((error.kind(), error.errno()), (ErrorKind::Exhausted, libc::E2BIG), "{error}");
+    }
+}
+
+/// A program that may have few descriptors.
+const FEW: &str = "RINGFENCE_TEST_FEW";
+
+#[test]
+fn more_binds_than_the_program_may_have_descriptors() {
+    let name = "more_binds_than_the_program_may_have_descriptors";
+    if std::env::var_os(FEW).is_none() {
+        let mut few = std::process::Command::new("sh");
+        few.args(["-c", "ulimit -n 400; exec \"$0\" --exact \"$1\""]).arg(std::env::current_exe().expect("a path"));
+        let ran = few.arg(name).env(FEW, "1").output().expect("a shell");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
+        return;
+    }
+    let (_dir, path) = source();
+    let binds: Vec<String> = (0..600).map(|i| format!("{path}:/binds/{i}")).collect();
+    let error = refused(json!({"argv": ["true"], "mounts": binds}));
+    assert!(error.field().is_some_and(|field| field.starts_with("mounts[")), "{error}");
+    assert_eq!((error.kind(), error.errno()), (ErrorKind::Exhausted, libc::EMFILE), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("RLIMIT_NOFILE")), "{error}");
+    // Nothing of it is kept.
+    sh("test -e /binds/99/f", json!({"mounts": binds[..100]}));
+}
+
 /// What is mounted below the source comes along, read-only too.
 #[test]
 fn recursive_binds() {

@@ -379,6 +379,27 @@ fn has_programs() -> bool {
     loaded(DeviceRules::new(&[], &[], None).program()).is_ok()
 }
 
+/// By what this caller's containers would have rules of devices, for people.
+///
+/// # Errors
+/// What a container with `device_rules` would be refused with, but for the field.
+pub(crate) fn way() -> Result<String> {
+    let (layout, place) = (layout::current()?, Place::choose(None)?);
+    let mut why = libc::ENODEV;
+    if let Some(h) = layout.v2() {
+        match bpf::load(&DeviceRules::new(&[], &[], None).program(), NAME) {
+            Ok(_) => {
+                let path = super::parent::probe(h, &place, None)?;
+                return Ok(format!("a BPF program at each group, in {}", path.display()));
+            }
+            Err(errno) => why = errno,
+        }
+    }
+    let Some(h) = layout.home(Controller::Devices).filter(|h| !h.v2) else { return Err(cannot_by(why)) };
+    let path = super::parent::probe(h, &place, Some(Controller::Devices))?;
+    Ok(format!("the devices controller of v1, groups in {}", path.display()))
+}
+
 /// The program of this library at a group.
 fn attached(group: BorrowedFd<'_>) -> Result<Option<OwnedFd>, i32> {
     for id in bpf::attached(group)? {
@@ -458,10 +479,14 @@ fn devices_of(v1: &[V1Part]) -> Option<&V1Part> {
 }
 
 fn cannot(rules: &DeviceRules, errno: i32) -> Error {
+    rules.error(cannot_by(errno))
+}
+
+fn cannot_by(errno: i32) -> Error {
     let error = Error::os("bpf", errno).with_kind(ErrorKind::Unsupported);
-    rules.error(error.with_detail("the control group can have no rules of devices").with_hint(
+    error.with_detail("the control group can have no rules of devices").with_hint(
         "it takes a v2 tree and a kernel with CONFIG_CGROUP_BPF, or the devices controller of v1, each to be written by root",
-    ))
+    )
 }
 
 impl Making<'_> {

@@ -62,7 +62,7 @@ mod v1;
 /// cgroup v2.
 mod v2;
 
-pub(crate) use device_rules::{DeviceRules, Numbers};
+pub(crate) use device_rules::{DeviceRules, Numbers, way as device_rules_way};
 pub(crate) use events::{Seen, Watch, listen};
 pub(crate) use layout::{is_pure_v2, tree_options};
 pub(crate) use limits::Limits;

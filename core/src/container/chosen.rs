@@ -15,6 +15,8 @@ pub(super) struct Chosen {
     pub(super) mode: &'static str,
     pub(super) maps: Option<crate::plan::facts::IdMaps>,
     pub(super) why: Option<String>,
+    /// The caller's supplementary groups that came along.
+    pub(super) groups: Vec<u32>,
     pub(super) left_out: Vec<std::path::PathBuf>,
     pub(super) disk: Option<DiskFact>,
     pub(super) home: Option<disk::Home>,
@@ -52,6 +54,7 @@ impl Chosen {
                 "gid": maps.map(|m| lines(&m.gid)),
                 "why": self.why,
                 "idmapped_mounts": maps.is_some_and(|m| m.idmapped_mounts),
+                "groups_kept": self.groups,
             },
             "namespaces": namespaces,
             "pod": self.pod,

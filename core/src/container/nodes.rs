@@ -48,7 +48,7 @@ impl Nodes {
 }
 
 /// To write a device's rules takes CAP_SYS_ADMIN of the machine itself, for a BPF program as for the controller of v1.
-fn may_rule() -> bool {
+pub(crate) fn may_rule() -> bool {
     rights::capabilities() & 1 << rights::CAP_SYS_ADMIN != 0 && rights::in_initial_user_namespace()
 }
 

@@ -424,7 +424,9 @@ impl Container {
         let home = at_home.and_then(|fd| disk::Home::of(fd).ok());
         let (mode, maps, why) = (ids.mode, ids.maps.clone(), ids.why.clone());
         let pod_id = pod.map(|pod| pod.holder.id.clone());
-        let chosen = Chosen { mode, maps, why, left_out, disk: disk.kind, home, pod: pod_id };
+        let single = keeper.outer.as_ref().is_some_and(|outer| outer.pool() == 0);
+        let groups = if single { launch::own_groups() } else { Vec::new() };
+        let chosen = Chosen { mode, maps, why, groups, left_out, disk: disk.kind, home, pod: pod_id };
         if let Some(name) = &name {
             let mut record = chosen.describe(spec, &id, pid, &keeper, group.as_ref());
             record["keeper"] = json!(keeper.pid);

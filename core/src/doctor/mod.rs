@@ -103,6 +103,8 @@ pub fn doctor() -> Report {
     mounts(&mut report, &caller);
     ids(&mut report, &caller);
     groups(&mut report);
+    devices(&mut report);
+    kept_groups(&mut report);
     disk(&mut report);
     security(&mut report, &caller);
     rest(&mut report, &caller);
@@ -323,6 +325,39 @@ fn groups(report: &mut Report) {
     }
 }
 
+/// What has rules about devices.
+fn devices(report: &mut Report) {
+    let found = if crate::container::may_rule_devices() {
+        cgroup::device_rules_way().map_err(|error| {
+            let remedy = error.hint().map(str::to_owned);
+            let text = error.to_string();
+            (
+                remedy.as_ref().and_then(|hint| text.strip_suffix(&format!("; {hint}"))).unwrap_or(&text).to_owned(),
+                remedy,
+            )
+        })
+    } else {
+        let why = "not by this caller: they take CAP_SYS_ADMIN of the machine itself; none are needed in its containers, which are in \
+                   user namespaces where no device node can be made";
+        Err((why.to_owned(), None))
+    };
+    report.add("devices.rules", false, found);
+}
+
+/// Whether containers have the caller's supplementary groups, and what those may use.
+fn kept_groups(report: &mut Report) {
+    let groups = crate::launch::kept_groups();
+    let shown = groups.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let detail = if groups.is_empty() {
+        "none of the caller's come along".to_owned()
+    } else {
+        format!(
+            "{shown} of the caller's come along, with what they may use: containers have one id, and there the kernel lets nobody give them up"
+        )
+    };
+    report.add("caller.groups", false, Ok(detail));
+}
+
 /// What can limit a writable layer.
 fn disk(report: &mut Report) {
     report.add("disk.tmpfs", false, Ok("the size of a private layer in memory".to_owned()));
@@ -499,6 +534,31 @@ mod tests {
             let setpriv = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"];
             under("caller=(uid 65534), without CAP_SYS_ADMIN", &setpriv, || Ok(()));
         }
+    }
+
+    #[test]
+    fn rules_of_devices_and_groups_that_come_along() {
+        if !root() {
+            let row = doctor().get("devices.rules").unwrap().clone();
+            return assert!(!row.ok && row.detail.contains("CAP_SYS_ADMIN"), "{row:?}");
+        }
+        let report = doctor();
+        let row = report.get("devices.rules").unwrap();
+        assert_eq!(report.get("caller.groups").unwrap().detail, "none of the caller's come along");
+        // What it says is what a container has.
+        let started = crate::Container::start(&crate::Spec::new().device_rules(["deny c 1:7 w".parse().unwrap()]));
+        match started {
+            Ok(container) => {
+                let info: serde_json::Value = serde_json::from_str(&container.info_json()).unwrap();
+                let words = if info["device_rules"] == "bpf" { "BPF program" } else { "controller of v1" };
+                assert!(row.ok && row.detail.contains(words), "{row:?}: {info}");
+            }
+            Err(error) => assert!(!row.ok && row.remedy.is_some(), "{row:?}: {error}"),
+        }
+        // Without subordinate ids they do: 4 and 24 are no primary groups.
+        let setpriv = ["setpriv", "--reuid", "54321", "--regid", "54321", "--groups", "4,24,54321"];
+        under("caller.groups=4, 24 of the caller's come along", &setpriv, || Ok(()));
+        under("devices.rules=not by this caller", &setpriv, || Ok(()));
     }
 
     #[test]

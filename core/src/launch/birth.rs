@@ -253,6 +253,22 @@ pub(crate) fn prospect() -> Result<Option<Outer>> {
     if is_privileged() { Ok(None) } else { super::facts::outer().map(Some) }
 }
 
+/// The supplementary groups of this thread that its containers have, too: those of a caller with a single id, since setgroups(2) is
+/// denied where nobody else's map could be written (user_namespaces(7)). Without the primary one.
+pub(crate) fn kept_groups() -> Vec<u32> {
+    match prospect() {
+        Ok(Some(outer)) if outer.pool() == 0 => own_groups(),
+        _ => Vec::new(),
+    }
+}
+
+/// The supplementary groups of this thread.
+pub(crate) fn own_groups() -> Vec<u32> {
+    let own = nix::unistd::getegid();
+    let groups = nix::unistd::getgroups().unwrap_or_default();
+    groups.into_iter().filter(|group| *group != own).map(|group| group.as_raw()).collect()
+}
+
 /// How many ids a caller in a user namespace of many can map into its containers' outer namespace. `None`: that is not how.
 pub(crate) fn lent_ids() -> Option<u32> {
     prospect().ok().flatten().filter(|outer| outer.writes_maps).map(|outer| outer.pool())

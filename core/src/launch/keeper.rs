@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use once_cell::sync::OnceCell;
 
@@ -37,6 +38,36 @@ impl Outer {
         let sum = |ranges: &[(u32, u32)]| ranges.iter().map(|r| r.1).fold(0, u32::saturating_add);
         sum(&self.uids).min(sum(&self.gids))
     }
+}
+
+fn send_message(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> nix::Result<()> {
+    let raw: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control: &[ControlMessage] = if raw.is_empty() { &[] } else { &rights };
+    loop {
+        let iov = [IoSlice::new(bytes)];
+        match sendmsg::<()>(socket.as_raw_fd(), &iov, control, MsgFlags::MSG_NOSIGNAL, None) {
+            Err(Errno::EINTR) => {}
+            sent => return sent.map(drop),
+        }
+    }
+}
+
+fn not_sent(errno: Errno) -> Error {
+    let error = Error::os("sendmsg", errno as i32);
+    match errno {
+        Errno::ETOOMANYREFS => error
+            .with_kind(ErrorKind::Exhausted)
+            .with_hint("too many descriptors are in flight for this user: RLIMIT_NOFILE"),
+        _ => error,
+    }
+}
+
+/// A socket in which these descriptors wait for whoever gets it: of a request that has more than one message can bring.
+fn queued(fds: &[BorrowedFd<'_>]) -> Result<OwnedFd> {
+    let (here, there) = Channel::pair()?;
+    fds.chunks(proto::MAX_FDS).try_for_each(|some| send_message(here.as_fd(), &[0], some)).map_err(not_sent)?;
+    Ok(there)
 }
 
 /// What only a detached container's keeper gets.
@@ -197,12 +228,20 @@ impl Keeper {
         times: Times,
         fds: &[BorrowedFd<'_>],
     ) -> Result<bool> {
+        let more = if fds.len() > proto::MAX_FDS { Some(queued(&fds[proto::MAX_FDS - 1..])?) } else { None };
+        let mut first = fds;
+        let mut with_more = Vec::new();
+        if let Some(more) = &more {
+            with_more.extend_from_slice(&fds[..proto::MAX_FDS - 1]);
+            with_more.push(more.as_fd());
+            first = &with_more;
+        }
         let message = proto::Request {
             magic: MAGIC,
             kind,
             tid: nix::unistd::gettid().as_raw(),
-            nfds: fds.len() as u32,
-            flags: 0,
+            nfds: first.len() as u32,
+            flags: if more.is_some() { proto::MORE } else { 0 },
             timeout_ms,
             key,
             value,
@@ -211,36 +250,20 @@ impl Keeper {
             cpu_usec: times.cpu.map_or(0, |cpu| u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX).max(1)),
             pod,
         };
-        self.send_bytes(bytes_of(&message), fds)
+        self.send_bytes(bytes_of(&message), first)
     }
 
     pub(super) fn send_bytes(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<bool> {
         if self.is_dead() {
             return Ok(false);
         }
-        if fds.len() > proto::MAX_FDS {
-            return Err(Error::new(ErrorKind::Exhausted, format!("a start would need {} descriptors", fds.len()))
-                .with_hint("fewer mounts or passed descriptors: 250 fit in one message"));
-        }
-        let raw: Vec<RawFd> = fds.iter().map(|fd| fd.as_raw_fd()).collect();
-        let rights = [ControlMessage::ScmRights(&raw)];
-        let control: &[ControlMessage] = if raw.is_empty() { &[] } else { &rights };
-        loop {
-            let iov = [IoSlice::new(bytes)];
-            match sendmsg::<()>(self.socket.as_fd().as_raw_fd(), &iov, control, MsgFlags::MSG_NOSIGNAL, None) {
-                Ok(_) => return Ok(true),
-                Err(nix::errno::Errno::EINTR) => {}
-                Err(nix::errno::Errno::EPIPE | nix::errno::Errno::ECONNRESET | nix::errno::Errno::ENOTCONN) => {
-                    self.mark_dead();
-                    return Ok(false);
-                }
-                Err(nix::errno::Errno::ETOOMANYREFS) => {
-                    return Err(Error::os("sendmsg", libc::ETOOMANYREFS)
-                        .with_kind(ErrorKind::Exhausted)
-                        .with_hint("too many descriptors are in flight for this user: RLIMIT_NOFILE"));
-                }
-                Err(errno) => return Err(Error::os("sendmsg", errno as i32)),
+        match send_message(self.socket.as_fd(), bytes, fds) {
+            Ok(()) => Ok(true),
+            Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => {
+                self.mark_dead();
+                Ok(false)
             }
+            Err(errno) => Err(not_sent(errno)),
         }
     }
 

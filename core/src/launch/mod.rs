@@ -16,7 +16,7 @@ mod pool;
 mod request;
 mod scope;
 
-pub(crate) use birth::{lent_ids, prospect};
+pub(crate) use birth::{kept_groups, lent_ids, own_groups, prospect};
 pub(crate) use channel::{Answer, Channel, deadline, next, poll};
 pub(crate) use fork::{HostOnly, Owner};
 pub(crate) use idmap::namespaces as namespaces_of_mounts;

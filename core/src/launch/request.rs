@@ -21,7 +21,7 @@ use crate::plan::attribute::Attribute;
 use crate::plan::builder::Compiled;
 use crate::plan::facts::Need;
 use crate::plan::process::LISTENER;
-use crate::proto::{Header, Op, Record, Span, keeper_step, record, section};
+use crate::proto::{Header, MAX_GIVEN, Op, Record, Span, keeper_step, record, section};
 use crate::security::filter::{audit, rules::SeccompArch};
 use crate::sys::unotify::{self, Found, Received, Response};
 
@@ -102,6 +102,16 @@ fn open_tree(fd: RawFd, path: &CString, flags: i32) -> Result<OwnedFd> {
 
 fn missing(what: &str) -> Error {
     Error::new(ErrorKind::Internal, format!("a plan needs {what} that is not there"))
+}
+
+/// An error of a program that has no more descriptors says why it needs them.
+fn too_many(error: Error, needed: usize) -> Error {
+    match error.errno() {
+        libc::EMFILE => error.with_hint(format!(
+            "this start takes {needed} descriptors of this program, one for each bind, until it is over: RLIMIT_NOFILE (ulimit -n)"
+        )),
+        _ => error,
+    }
 }
 
 const TREE_CLONE: i32 = 1 | libc::O_CLOEXEC;
@@ -188,13 +198,24 @@ impl Request<'_> {
         let slots = compiled.buffer.get(12..16).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
         if slots > crate::proto::slot::MAX {
             return Err(Error::new(ErrorKind::Exhausted, format!("a start would need {slots} intermediate results"))
+                .with_field("mounts")
                 .with_hint("fewer mounts and files"));
+        }
+        // The channel, the plan and the status go with them.
+        let room = MAX_GIVEN - 3;
+        if let Some(first) = needs.get(room) {
+            let error = format!("it takes {} descriptors of this program, and {room} can be passed", needs.len());
+            return Err(Error::new(ErrorKind::Exhausted, error)
+                .with_field(first.field())
+                .with_errno(libc::E2BIG)
+                .with_hint("fewer mounts, devices or passed descriptors"));
         }
         let plan =
             memfd_create(c"ringfence-plan", MFdFlags::MFD_CLOEXEC).map_err(|e| Error::os("memfd_create", e as i32))?;
         let mut file = std::fs::File::from(plan);
         file.write_all(&compiled.buffer).map_err(|e| Error::io("write plan", &e))?;
-        let mut given: Vec<Given<'_>> = needs.iter().map(|need| self.open(need)).collect::<Result<_>>()?;
+        let opened = needs.iter().map(|need| self.open(need).map_err(|error| too_many(error, needs.len())));
+        let mut given: Vec<Given<'_>> = opened.collect::<Result<_>>()?;
         for (index, one) in compiled.idmapped.iter().enumerate().filter(|(_, one)| one.by_caller) {
             let tree = given.get_mut((u32::from(one.slot) - crate::proto::slot::FIRST) as usize);
             let own = || self.users.get(index)?.as_ref().map(AsFd::as_fd);
@@ -448,7 +469,12 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
         if let Some(path) = &tag.path {
             error = error.with_path(path.clone());
         }
-        let hint = tag.hint.map(str::to_owned).or_else(|| crate::doctor::explain(tag.call, errno));
+        // An ordinary user's keeper opens them inside.
+        let of_keeper = "a start has a descriptor for each bind until it is over: the hard RLIMIT_NOFILE (ulimit -Hn)";
+        let hint = match errno {
+            libc::EMFILE => Some(of_keeper.to_owned()),
+            _ => tag.hint.map(str::to_owned).or_else(|| crate::doctor::explain(tag.call, errno)),
+        };
         return match hint {
             Some(hint) if !hint.is_empty() => error.with_hint(hint),
             _ => error,
@@ -474,6 +500,11 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
             return Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH);
         }
         keeper_step::TABLE_FULL => ("containers", "keeper's table"),
+        keeper_step::MORE => {
+            return Error::os("receive descriptors", errno)
+                .with_field("mounts")
+                .with_hint("the keeper has as many as the hard RLIMIT_NOFILE allows; each bind of a start takes one");
+        }
         keeper_step::KILLED => {
             return Error::new(ErrorKind::Closed, "it was killed while it started").with_errno(libc::ESRCH);
         }

@@ -4,9 +4,14 @@ use std::ffi::CString;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
+use netlink_packet_core::Parseable as _;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage, State};
 
+use super::announce::{Who, announce};
 use super::claim;
 use super::link::{End, Remote};
 use super::netlink::{Batch, Socket};
@@ -90,6 +95,26 @@ fn tap_number(index: u32) -> std::io::Result<u64> {
         text.trim().split_once(':').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
     let (major, minor) = numbers.ok_or_else(|| std::io::Error::from_raw_os_error(libc::EBADMSG))?;
     Ok(libc::makedev(major, minor))
+}
+
+/// Waits until the kernel has seen that a port of a bridge has somebody at its other end, which it does later, by itself
+/// (net/core/link_watch.c): until then the bridge takes nothing from it.
+fn wait_for_port(index: u32) {
+    /// It takes less than a millisecond, unless the machine has much else to do.
+    const PATIENCE: Duration = Duration::from_millis(100);
+    let Ok(socket) = Socket::open(libc::NETLINK_ROUTE) else { return };
+    let began = Instant::now();
+    while began.elapsed() < PATIENCE && !is_operational(&socket, index) {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+fn is_operational(socket: &Socket, index: u32) -> bool {
+    let mut question = LinkMessage::default();
+    question.header.index = index;
+    let Ok(found) = socket.ask(0, RouteNetlinkMessage::GetLink(question), "find device", "") else { return true };
+    let parsed = found.first().and_then(|bytes| LinkMessage::parse(bytes).ok());
+    parsed.is_none_or(|link| link.attributes.contains(&LinkAttribute::OperState(State::Up)))
 }
 
 impl Other {
@@ -227,6 +252,7 @@ impl Other {
             mtu: one.mtu,
         };
         let mut batch = Batch::default();
+        let mut port = None;
         match &one.kind {
             AttachmentKind::Network(_) => return Err(Error::new(ErrorKind::Internal, "a network is no other device")),
             AttachmentKind::Device(name) => {
@@ -242,6 +268,7 @@ impl Other {
                 let mtu = one.mtu.or(near);
                 // The container's end has its number only if this one has; any name that is free.
                 let here = End { index: new_index(), name: "rf%d" };
+                port = Some(here.index);
                 batch.veth(&here, near, &Remote { mtu, ..remote }, Some(bridge));
             }
             AttachmentKind::Routed { pair, .. } => {
@@ -278,10 +305,24 @@ impl Other {
         }
         one.gateways.iter().for_each(|gateway| batch.route(&end, everywhere(*gateway), Some(*gateway)));
         socket.request(batch).map_err(|e| e.with_field(self.field.clone()))?;
-        if let Some(routed) = &self.routed {
-            routed.announce();
+        match &self.routed {
+            Some(routed) => routed.announce(),
+            None => self.announce(namespace, port),
         }
         Ok(())
+    }
+
+    /// Tells the others on the wire whose the addresses are now: those of a pool had another container before, with another MAC. Where it
+    /// cannot be said, they find out when they ask.
+    fn announce(&self, namespace: &OwnedFd, port: Option<u32>) {
+        let addresses: Vec<IpAddr> = self.attachment.addresses.iter().map(|one| one.address).collect();
+        if addresses.is_empty() {
+            return;
+        }
+        if let Some(port) = port {
+            wait_for_port(port);
+        }
+        let _ = in_namespace(namespace.as_fd(), || announce(&self.interface, &addresses, Who::Host));
     }
 
     /// It stays.

@@ -1,5 +1,7 @@
 //! Networks of containers.
 
+/// Who has an address from now on.
+mod announce;
 /// Devices on those of the host.
 mod attach;
 /// Addresses that are one container's among all programs.

@@ -24,6 +24,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage};
 use netlink_packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType};
 
+use super::announce::{Who, announce};
 use super::attach::{everywhere, subnet};
 use super::claim::{self, UNKNOWN};
 use super::firewall::{
@@ -238,14 +239,7 @@ impl Routed {
 
     /// Tells the others on the wire, once, who answers from now on: they may know another. Who does not hear it asks.
     pub fn announce(&self) {
-        let Ok(Some(mac)) = rtnl::ethernet_address(&self.outer_name) else { return };
-        for &address in &self.addresses {
-            let frame = match address {
-                IpAddr::V4(address) => arp_announcement(mac, address),
-                IpAddr::V6(address) => neighbour_advertisement(mac, address),
-            };
-            let _ = rtnl::send_frame(self.outer, &frame);
-        }
+        let _ = announce(&self.outer_name, &self.addresses, Who::Router);
     }
 }
 
@@ -375,37 +369,6 @@ impl Batch {
     }
 }
 
-const EVERYBODY: [u8; 6] = [0xff; 6];
-
-/// A request that names its sender only (RFC 5227, 3).
-fn arp_announcement(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
-    let address = address.octets();
-    let ethernet = [&EVERYBODY[..], &mac, &[0x08, 0x06]].concat();
-    // Ethernet, IPv4, lengths of their addresses, request.
-    let arp = [&[0, 1, 0x08, 0, 6, 4, 0, 1][..], &mac, &address, &[0; 6], &address].concat();
-    [ethernet, arp].concat()
-}
-
-/// An advertisement that nobody asked for, which replaces what others know (RFC 4861, 7.2.6).
-fn neighbour_advertisement(mac: [u8; 6], address: Ipv6Addr) -> Vec<u8> {
-    const ICMPV6: u8 = 58;
-    const OVERRIDE: u8 = 0x20;
-    const ROUTER: u8 = 0x80;
-    let all_nodes: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-    let (from, to) = (address.octets(), all_nodes.octets());
-    // Type, code, checksum, flags; whose; option 2: the address of the device, in units of eight bytes.
-    let mut icmp = [&[136, 0, 0, 0, ROUTER | OVERRIDE, 0, 0, 0][..], &from, &[2, 1], &mac].concat();
-    let length = icmp.len() as u8;
-    let pseudo = [&from[..], &to, &[0, 0, 0, length, 0, 0, 0, ICMPV6], &icmp].concat();
-    let sum: u32 = pseudo.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = !((folded & 0xffff) + (folded >> 16)) as u16;
-    icmp[2..4].copy_from_slice(&checksum.to_be_bytes());
-    let ethernet = [&[0x33, 0x33, 0, 0, 0, 1][..], &mac, &[0x86, 0xdd]].concat();
-    let ip = [&[0x60, 0, 0, 0, 0, length, ICMPV6, 255][..], &from, &to].concat();
-    [ethernet, ip, icmp].concat()
-}
-
 #[cfg(any(fuzzing, test))]
 pub(super) fn fuzz(bytes: &[u8]) {
     Entry::parse(bytes);
@@ -419,23 +382,5 @@ impl Batch {
             batch.owned_table(table);
             batch.sources_of(table, device, addresses);
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn announcements_are_what_the_wire_has() {
-        let mac = [2, 0, 0, 0, 0, 7];
-        let arp = arp_announcement(mac, Ipv4Addr::new(192, 0, 2, 5));
-        assert_eq!((arp.len(), &arp[28..32], &arp[38..]), (42, &[192, 0, 2, 5][..], &[192, 0, 2, 5][..]));
-        let told = neighbour_advertisement(mac, "2001:db8::5".parse().unwrap());
-        assert_eq!((told.len(), told[54], told[19]), (86, 136, 32));
-        // With its checksum a message sums up to all ones.
-        let pseudo = [&told[22..54], &[0, 0, 0, 32, 0, 0, 0, 58], &told[54..]].concat();
-        let sum: u32 = pseudo.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
-        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::attribute::Attribute;
+use super::facts::Need;
 use super::idmap::OwnMaps;
 use crate::proto::{self, Header, Op, Span, arg, pseudo, section, slot};
 use crate::sys::plain::bytes_of;
@@ -108,8 +109,8 @@ pub(crate) mod call {
     pub(crate) const CHECK_CWD: Call = Call(pseudo::CHECK_CWD, "getcwd");
 }
 
-/// Results have their slots after those for as many descriptors as a request can bring: how many it brings is known only when
-/// all operations are written.
+/// Results have their slots after those for as many descriptors as a message can bring: how many it brings is known only when
+/// all operations are written. Where there are more, they are written once again.
 const FIRST_RESULT: u32 = slot::FIRST + proto::MAX_FDS as u32;
 
 /// A step that is still being written: chain the rest.
@@ -191,6 +192,16 @@ pub(crate) struct Builder {
     /// The field that the next operations are for.
     pub field: Arc<str>,
     at: usize,
+}
+
+/// A plan, and the descriptors that its request has to bring.
+pub(crate) fn build(write: impl Fn(Builder) -> (Builder, Vec<Need>)) -> (Compiled, Vec<Need>) {
+    let (mut b, mut needs) = write(Builder::new());
+    if needs.len() > proto::MAX_FDS {
+        let first_result = slot::FIRST + needs.len() as u32;
+        (b, needs) = write(Builder { nslots: first_result, ..Builder::new() });
+    }
+    (b.build(), needs)
 }
 
 impl Builder {

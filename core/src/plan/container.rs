@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::attribute::Attribute;
-use super::builder::{Arg, Builder, call};
+use super::builder::{Arg, Builder, build, call};
 use super::facts::{Facts, Need, QuotaCall};
 use super::process::{ProcessPlan, need};
 use super::sysctl;
@@ -140,16 +140,15 @@ pub(crate) fn hosts_text(spec: &Spec, own_mounts: bool) -> Option<String> {
 
 /// The plan of a start, and the descriptors that its request has to bring.
 pub(crate) fn compile(spec: &Spec, facts: &Facts) -> (super::builder::Compiled, Vec<Need>) {
-    let (b, needs) = ContainerPlan::new(spec, facts).write();
-    (b.build(), needs)
+    build(|b| ContainerPlan::new(spec, facts, b).write())
 }
 
 impl<'a> ContainerPlan<'a> {
-    fn new(spec: &'a Spec, facts: &'a Facts) -> Self {
+    fn new(spec: &'a Spec, facts: &'a Facts, b: Builder) -> Self {
         Self {
             spec,
             facts,
-            b: Builder::new(),
+            b,
             needs: Vec::new(),
             attach: Vec::new(),
             on_top: Vec::new(),

@@ -1,6 +1,6 @@
 //! Plans that join a running container: one more process.
 
-use super::builder::{Arg, Builder, Compiled, call};
+use super::builder::{Arg, Builder, Compiled, build, call};
 use super::facts::Need;
 use super::process::{ProcessPlan, need};
 use super::sysctl;
@@ -49,12 +49,13 @@ impl Joining {
 
 /// One more process in a running container, with a number of its own in the container's pid namespace if one is asked for.
 pub(crate) fn process(joining: &Joining, process: &ProcessPlan<'_>, set_tid: Option<i32>) -> (Compiled, Vec<Need>) {
-    let mut b = Builder::new();
-    b.set_tid = set_tid;
-    let mut needs = Vec::new();
-    joining.prepare(&mut b, &mut needs);
-    process.write(&mut b, &mut needs);
-    (b.build(), needs)
+    build(|mut b| {
+        b.set_tid = set_tid;
+        let mut needs = Vec::new();
+        joining.prepare(&mut b, &mut needs);
+        process.write(&mut b, &mut needs);
+        (b, needs)
+    })
 }
 
 /// Gives a file system of the container other options. The request brings it, its root open, in the place of the first stream:

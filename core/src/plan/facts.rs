@@ -39,6 +39,22 @@ pub(crate) enum Need {
     Listener(usize),
 }
 
+impl Need {
+    /// The field of the spec that asks for it.
+    pub fn field(&self) -> String {
+        match self {
+            Self::GroupDir | Self::GroupTop | Self::GroupLeaf | Self::GroupTasks(_) => "cgroup".into(),
+            Self::Tree { field, .. } | Self::TreeOfFd { field, .. } | Self::Namespace { field, .. } => (**field).into(),
+            Self::Disk => "disk".into(),
+            Self::Nodes(_) => "devices".into(),
+            Self::SharedMemory => "shm_size".into(),
+            Self::Stream(i) => ["stdin", "stdout", "stderr"].get(*i).copied().unwrap_or("stdin").into(),
+            Self::Pass(fd) => format!("pass_fds[{fd}]"),
+            Self::Listener(i) => format!("ports[{i}]"),
+        }
+    }
+}
+
 /// Where nodes of macvtaps are made while the container starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TapsFact {

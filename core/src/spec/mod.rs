@@ -224,7 +224,8 @@ documented! {
         ///
         /// Default: none beside /proc, /sys, /dev and the private directories of the root file system. Range: absolute paths;
         /// targets without `..`, each once, none above an earlier one, none below /proc but a binfmt_misc at its place and a few
-        /// plain files. Fixed at the start.
+        /// plain files. A start has a descriptor of each until it is over, of this program for root, else of its keeper: RLIMIT_NOFILE is a
+        /// bound (the hard one of a keeper), and so are 8,189 of root's, with all that is passed (Exhausted). Fixed at the start.
         /// Source: mount_setattr(2), open_tree(2).
         mounts: Vec<Mount> = Vec::new(), as List<Mount>;
         /// Files that exist inside with these bytes: absolute path -> content. Missing directories are made. See [`File`].
@@ -316,7 +317,8 @@ documented! {
         /// Default: all new. `net` here excludes another `net`; the user namespace is decided by `idmap` unless one is joined;
         /// a namespace that is not new excludes the fields that would change it (`hostname` with a host's `uts`, ...). /proc shows the
         /// pid namespace that is joined, which without its user namespace takes root, and Linux 6.17 where `idmap` is not `host`.
-        /// /sys/class/net shows the devices of a network namespace that is joined, for an ordinary caller the host's.
+        /// /sys/class/net shows the devices of a network namespace that is joined; for an ordinary caller it shows the host's, read-only,
+        /// whatever the network is: what is there is told by netlink (`ip link`, if_nameindex(3)) and by /proc/net/dev.
         /// Fixed at the start. Source: namespaces(7), the kernel's filesystems/proc, pidns.
         namespaces: BTreeMap<NamespaceKind, NamespaceSource> = BTreeMap::new(), as Map<NamespaceKind, NamespaceSource>;
         /// How ids inside are ids of the host. See [`Idmap`].

@@ -115,7 +115,6 @@ def test_mount_points_are_made_inside(root: Root, outside: Path, source: Path, s
 def test_a_careless_copy_goes_outside(root: Root, outside: Path, swapped: Path, way: str) -> None:
     """Class 16, CVE-2018-15664: a directory becomes a symlink between the look at it and the copy, in both directions."""
     (outside / "secret").write_text("secret")
-    (swapped.parent / "a/secret").write_text("inside")
     before = tree(outside)
     words = ["--slow", "300", way, "/vol/a/secret" if way == "--copy-out" else "/vol/a/new=pwned"]
 

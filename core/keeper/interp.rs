@@ -202,6 +202,13 @@ impl Plan {
         }
     }
 
+    /// Has this task, which ran the section, nothing open any more but what its program is to have?
+    pub fn has_let_go(&self, which: usize) -> bool {
+        let span = self.header().sections[which];
+        let done = if self.header().fail_errno != 0 { self.header().fail_op.min(span.len) } else { span.len };
+        (0..done).any(|index| self.op(span, index).nr == pseudo::CLOSE_OTHERS)
+    }
+
     /// Runs a section; false after a failure, which is then in the header. It ends there, but for the removal of control
     /// groups: one that cannot be removed keeps no other from going.
     pub fn run(&self, which: usize) -> bool {

@@ -209,11 +209,20 @@ fn wait_at_gate(plan: &Plan) {
     }
 }
 
+/// The end of a task that a container can see, in or after a section. What protects its descriptors is its memory's, which a task that ends
+/// gives back before it closes them: here they go first. (A payload that has only its own has a filter too, which may ask the host.)
+fn end(plan: &Plan, which: usize, code: i32) -> ! {
+    if !plan.has_let_go(which) {
+        sys::close_range(0, u32::MAX);
+    }
+    sys::exit(code)
+}
+
 fn pid1(plan: &Plan, exec_pipe: i32) -> ! {
     let h = plan.header();
     wait_at_gate(plan);
     if !plan.run(section::SETUP) {
-        sys::exit(1)
+        end(plan, section::SETUP, 1)
     }
     if h.flags & plan_flag::RESIDENT != 0 {
         init(plan)
@@ -221,7 +230,7 @@ fn pid1(plan: &Plan, exec_pipe: i32) -> ! {
     // The write end closes by exec; a failure is in the header before it closes.
     plan.set_slot(slot::INIT, exec_pipe.into());
     plan.run(section::PAYLOAD);
-    sys::exit(127)
+    end(plan, section::PAYLOAD, 127)
 }
 
 /// The resident init.
@@ -240,13 +249,13 @@ fn init(plan: &Plan) -> ! {
         let child = sys::clone3(&args);
         if child == 0 {
             plan.run(section::PAYLOAD);
-            sys::exit(127)
+            end(plan, section::PAYLOAD, 127)
         }
         if child < 0 {
             plan.fail(NO_SECTION, keeper_step::PAYLOAD_CLONE, child);
         }
         if h.fail_errno != 0 {
-            sys::exit(1)
+            end(plan, section::SETUP, 1)
         }
         payload = child as i32;
     }
@@ -397,7 +406,7 @@ pub fn join(plan: &Plan, call: bool) -> ! {
     if child == 0 {
         sys::prctl(nr::PR_SET_DUMPABLE, 0);
         let done = plan.run(section::PAYLOAD);
-        sys::exit(if done && call { 0 } else { 127 })
+        end(plan, section::PAYLOAD, if done && call { 0 } else { 127 })
     }
     if child < 0 {
         plan.fail(NO_SECTION, keeper_step::PAYLOAD_CLONE, child);

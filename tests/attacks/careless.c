@@ -9,6 +9,8 @@
  *
  *     --mkdir PATH            mkdir -p by path                                            CVE-2024-45310
  *     --mount SOURCE:PATH     looks that PATH is no symlink, then mounts by path          CVE-2021-30465
+ *     --copy-out PATH         looks that the directory of PATH is no symlink, then prints the file, by path   CVE-2018-15664
+ *     --copy-in PATH=TEXT     the same, and writes it                                     CVE-2018-15664
  *     --careful SOURCE:PATH   the same by descriptors, as it should be done
  *     --proc, --sys           mounts them by path                                         CVE-2023-27561, CVE-2019-19921
  *     --dev                   makes nodes and links of /dev by path, chmods the console   CVE-2026-41579, CVE-2026-47766
@@ -25,6 +27,7 @@
  *     --same-session          no setsid(2)                                                CVE-2017-5226
  *     --same-environment      the caller's own environment
  *     --host-processes        no pid namespace
+ *     --shared                mounts stay in the peer groups of the host's
  *     --tell-mounts           prints what is mounted before the root is changed
  *     --pid-file FILE         where the host finds the pid of the container's first process
  */
@@ -51,7 +54,7 @@
 extern char **environ;
 
 static const char *root = "/", *cwd = "/", *pid_file, *user;
-static int maps = -1, slow, leak, inheritable, same_session, same_environment, host_processes;
+static int maps = -1, slow, leak, inheritable, same_session, same_environment, host_processes, shared;
 static pid_t join;
 
 static void die(const char *what)
@@ -104,6 +107,28 @@ static void mount_by_path(char *pair)
     usleep(slow);
     if (mount(pair, below(path), NULL, MS_BIND, NULL) < 0)
         die(path);
+}
+
+/* The look and the copy are two walks of the same path. */
+static void copy(const char *path, const char *text)
+{
+    char directory[4096], data[4096];
+    struct stat seen;
+    snprintf(directory, sizeof directory, "%s", below(path));
+    *strrchr(directory, '/') = 0;
+    if (lstat(directory, &seen) < 0 || S_ISLNK(seen.st_mode)) {
+        errno = ELOOP;
+        die("a symlink");
+    }
+    usleep(slow);
+    int file = open(below(path), (text ? O_WRONLY | O_CREAT : O_RDONLY) | O_CLOEXEC, 0644);
+    ssize_t n = file < 0 ? -1 : text ? write(file, text, strlen(text)) : read(file, data, sizeof data);
+    if (n < 0)
+        die(path);
+    if (!text)
+        fwrite(data, 1, n, stdout);
+    fflush(stdout);
+    close(file);
 }
 
 static void mount_by_descriptor(char *pair)
@@ -274,7 +299,8 @@ int main(int argc, char **argv)
                      {"--inheritable", &inheritable},
                      {"--same-session", &same_session},
                      {"--same-environment", &same_environment},
-                     {"--host-processes", &host_processes}};
+                     {"--host-processes", &host_processes},
+                     {"--shared", &shared}};
         int known = 0;
         for (unsigned i = 0; i < sizeof plain / sizeof *plain; i++)
             if (strcmp(name, plain[i].name) == 0)
@@ -321,9 +347,10 @@ int main(int argc, char **argv)
     pid_t child = fork();
     if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        /* Of mounts that systemd has made shared, the copies of unshare(2) are peers; for pivot_root(2) it is enough that / is none. */
+        if (mount(NULL, "/", NULL, (shared ? 0 : MS_REC) | MS_PRIVATE, NULL) < 0)
             die("private");
-        if (mount(root, root, NULL, MS_BIND | MS_REC, NULL) < 0)
+        if (mount(root, root, NULL, MS_BIND | MS_REC, NULL) < 0 || mount(NULL, root, NULL, MS_PRIVATE, NULL) < 0)
             die(root);
         for (int i = 0; i < count; i++) {
             const char *step = steps[i] + 2;
@@ -352,6 +379,12 @@ int main(int argc, char **argv)
                 mount_by_path(steps[++i]);
             } else if (strcmp(step, "careful") == 0) {
                 mount_by_descriptor(steps[++i]);
+            } else if (strcmp(step, "copy-out") == 0) {
+                copy(steps[++i], NULL);
+            } else if (strcmp(step, "copy-in") == 0) {
+                char *text = strchr(steps[++i], '=');
+                *text++ = 0;
+                copy(steps[i], text);
             } else if (strcmp(step, "mask") == 0) {
                 const char *null = below("/dev/null");
                 if (mount(null, below(steps[++i]), NULL, MS_BIND, NULL) < 0)

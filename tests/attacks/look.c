@@ -14,6 +14,9 @@
  *     look device TYPE MAJOR MINOR makes a node (c or b) where nodes are devices, and opens it
  *     look wait                    until standard input ends
  *     look cover PATH...           mounts a tmpfs over each, then waits
+ *     look reopen PATH TEXT        opens PATH (or has it: fd:N) for reading, opens that again for writing, writes TEXT; once more
+ *                                  after it has made the mount writable that the directory of PATH is
+ *     look leave DIR               leaves two copies of itself: one is set-user-id, the file of the other has CAP_NET_RAW
  */
 
 #define _XOPEN_SOURCE 700
@@ -21,12 +24,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -102,6 +107,53 @@ static int put(const char *path, const char *text)
     return 0;
 }
 
+static int reopen(const char *path, const char *text)
+{
+    char again[64];
+    int fd, error = 0;
+    if (sscanf(path, "fd:%d", &fd) != 1)
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+    snprintf(again, sizeof again, "/proc/self/fd/%d", fd);
+    for (int remounted = 0; remounted < 2; remounted++) {
+        int file = open(again, O_WRONLY | O_TRUNC | O_CLOEXEC);
+        error = errno;
+        if (file >= 0 && write(file, text, strlen(text)) > 0) {
+            puts(remounted ? "written after a remount" : "written");
+            return 0;
+        }
+        char point[256];
+        snprintf(point, sizeof point, "%s", path);
+        if (strrchr(point, '/'))
+            *strrchr(point, '/') = 0;
+        mount("none", point, NULL, MS_REMOUNT | MS_BIND, NULL);
+    }
+    errno = error;
+    return failed("reopen");
+}
+
+static int leave(const char *directory)
+{
+    static char program[1 << 21];
+    int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    ssize_t length = read(self, program, sizeof program);
+    for (int i = 0; i < 2; i++) {
+        char path[256];
+        snprintf(path, sizeof path, "%s/%s", directory, i ? "capable" : "set-user-id");
+        int file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
+        if (length <= 0 || file < 0 || write(file, program, length) != length)
+            return failed(path);
+        struct vfs_cap_data data = {.magic_etc = VFS_CAP_REVISION_2 | VFS_CAP_FLAGS_EFFECTIVE,
+                                    .data = {{.permitted = 1 << CAP_NET_RAW}}};
+        int done = i ? fsetxattr(file, "security.capability", &data, sizeof data, 0) : fchmod(file, 06755);
+        close(file);
+        if (done < 0)
+            failed(path);
+        else
+            puts(path);
+    }
+    return 0;
+}
+
 static int status(const char *path)
 {
     struct stat seen;
@@ -167,6 +219,10 @@ int main(int argc, char **argv)
     }
     if (!strcmp(what, "write") && argc == 4)
         return put(argv[2], argv[3]);
+    if (!strcmp(what, "reopen") && argc == 4)
+        return reopen(argv[2], argv[3]);
+    if (!strcmp(what, "leave") && argc == 3)
+        return leave(argv[2]);
     if (!strcmp(what, "device") && argc == 5)
         return device(*argv[2], atoi(argv[3]), atoi(argv[4]));
     if (!strcmp(what, "list") && argc == 3)

@@ -157,6 +157,10 @@ def test_nobody_is_looked_into_while_a_container_starts(
         for _ in range(ROUNDS):
             with pod.container(["/bin/look", "count"], **fields) as second:
                 assert second.wait(30) == 0
+            # What it holds while it dies, half way, and at the end of it.
+            for wrong in ({"mounts": [f"{outside}:/tmp", f"{outside}:/bin/look"]}, {"cwd": "/nowhere"}):
+                with pytest.raises(ringfence.Error):
+                    pod.container(["/bin/look", "count"], **fields | wrong)
         attacker.kill()
         said = attacker.stdout.read().splitlines()
     assert not [line for line in said if not line.startswith("looked ")], said

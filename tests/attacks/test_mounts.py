@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,18 +111,47 @@ def test_mount_points_are_made_inside(root: Root, outside: Path, source: Path, s
     _rounds(outside, launch, lambda seen: None)
 
 
-def test_files_are_written_inside(root: Root, outside: Path, swapped: Path, idmap: str) -> None:
-    """Classes 4 and 10 at a running container: what the host writes, makes and reads by a path inside."""
+@pytest.mark.parametrize("way", ["--copy-in", "--copy-out"])
+def test_a_careless_copy_goes_outside(root: Root, outside: Path, swapped: Path, way: str) -> None:
+    """Class 16, CVE-2018-15664: a directory becomes a symlink between the look at it and the copy, in both directions."""
     (outside / "secret").write_text("secret")
     before = tree(outside)
+    words = ["--slow", "300", way, "/vol/a/secret" if way == "--copy-out" else "/vol/a/new=pwned"]
+
+    def attack() -> bool:
+        seen = careless("--root", root, *words, "--", "/bin/look", "count")
+        return seen.out.startswith("secret") or tree(outside) != before
+
+    until_won(attack)
+
+
+def test_files_are_copied_inside(root: Root, outside: Path, swapped: Path, idmap: str, tmp_path: Path) -> None:
+    """Class 16, CVE-2018-15664, and 4 and 10 at a running container: what the host writes, makes, reads and copies by a path inside."""
+    (outside / "secret").write_text("secret")
+    before = tree(outside)
+    # While they are exchanged, one of the two is the directory.
+    fine = swapped.parent / "fine"
+    fine.mkdir()
+    (fine / "secret").write_text("inside")
     mounts = [f"{swapped.parent}:/vol:rw"]
     done = 0
     with ringfence.Container(rootfs=root, idmap=idmap, mounts=mounts) as container:
-        for _ in range(ROUNDS):
+
+        def opened(path: str, mode: str) -> bytes:
+            with container.open(path, mode) as file:
+                return bytes(file.read()) if mode == "rb" else bytes(file.write(b"over"))
+
+        for number in range(ROUNDS):
+            out = tmp_path / f"out{number}"
             calls: list[Callable[[], Any]] = [
                 lambda: container.write_bytes("/vol/a/file", b"over"),
                 lambda: container.copy_in(root / "bin", "/vol/a/new"),
                 lambda: container.read_bytes("/vol/a/secret"),
+                lambda: opened("/vol/a/secret", "rb"),
+                lambda: opened("/vol/a/other", "wb"),
+                partial(container.copy_out, "/vol/a", out),
+                partial(container.copy_out, "/vol/a/secret", out),
+                partial(container.copy_out, "/vol", out),
             ]
             for call in calls:
                 try:
@@ -130,6 +160,11 @@ def test_files_are_written_inside(root: Root, outside: Path, swapped: Path, idma
                 except ringfence.Error:
                     pass
             assert tree(outside) == before
+            if out.is_symlink() or out.is_file():
+                assert out.is_symlink() or out.read_text() != "secret"
+                continue
+            for found in out.rglob("*"):
+                assert found.is_symlink() or found.is_dir() or found.read_bytes() != b"secret", found
     assert done
 
 

@@ -206,8 +206,14 @@ def _attackers() -> None:
     directory = SUITES / "attacks"
     directory.mkdir(parents=True, exist_ok=True)
     for source in sorted((ROOT / "tests" / "attacks").glob("*.c")):
+        compiler = os.environ.get("CC", "cc")
+        if source.stem == "musl":
+            compiler = "musl-gcc"
+            if not shutil.which(compiler):
+                (directory / source.stem).unlink(missing_ok=True)
+                continue
         command = [
-            os.environ.get("CC", "cc"),
+            compiler,
             "-std=c17",
             "-D_GNU_SOURCE",
             "-Wall",

@@ -103,6 +103,38 @@ def match_path(request: ringfence.SyscallRequest) -> None:
         request.answer_continue()
 
 
+LISTENERS = """
+import ctypes, errno, platform
+libc = ctypes.CDLL(None, use_errno=True)
+NUMBER = {"x86_64": 317, "aarch64": 277}[platform.machine()]
+class Instruction(ctypes.Structure):
+    _fields_ = [("code", ctypes.c_uint16), ("jt", ctypes.c_uint8), ("jf", ctypes.c_uint8), ("k", ctypes.c_uint32)]
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_uint16), ("filter", ctypes.POINTER(Instruction))]
+program = Program(1, (Instruction * 1)(Instruction(6, 0, 0, 0x7FFF0000)))  # all is allowed
+def install(flags):
+    done = libc.syscall(NUMBER, 1, flags, ctypes.byref(program))
+    return "filter" if done == 0 else "listener" if done > 0 else errno.errorcode[ctypes.get_errno()]
+print(install(8), install(0), install(8), libc.getsid(0) == 42)
+"""
+
+
+@pytest.mark.parametrize("profile", ["default", "strict"])
+def test_a_program_inside_has_a_listener_only_where_the_host_has_none(profile: str) -> None:
+    """The kernel takes one around a program, whoever's; filters without go on top of the host's, which still hears of its calls."""
+    asking = {**ONE, "profile": profile}
+    with ringfence.Container() as c, c.syscall_listener() as listener:
+        serving = threading.Thread(target=listener.serve, args=(lambda request: request.answer_value(42),))
+        serving.start()
+        run = {"capture_output": True, "text": True, "timeout": 60}
+        argv = ["python3", "-c", LISTENERS]
+        assert c.run(argv, seccomp=asking, **run).stdout == "EBUSY filter EBUSY True\n"
+        assert c.run(argv, seccomp=profile, **run).stdout == "listener filter EBUSY False\n"
+        listener.close()
+        serving.join(30)
+        assert not serving.is_alive()
+
+
 def test_every_kind_of_answer() -> None:
     with ringfence.Container() as c:
         with c.syscall_listener() as listener:

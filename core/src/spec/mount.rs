@@ -27,6 +27,7 @@ pub struct Mount {
     /// became, which no container is started with.
     pub target: PathBuf,
     /// Default: true for binds, sysfs and cgroup, false for the rest. What `register` has is written before.
+    /// It does not hold for processes with CAP_SYS_ADMIN in the container, which can mount it again.
     pub readonly: bool,
     /// Of binds and volumes: whose inside is what belongs to the owner of the source. Default: see [`MountOwner`].
     pub owner: Option<MountOwner>,

@@ -279,21 +279,22 @@ impl Plan {
                 0
             }
             pseudo::SIGNALS => {
-                sys::default_signals();
+                // Every disposition is the default since birth: here nobody handles or ignores a signal.
                 sys::block_signals(false);
                 0
             }
             pseudo::BOUNDING => {
-                for cap in 0..64u64 {
-                    let r = sys::prctl(nr::PR_CAPBSET_READ, cap);
-                    if r < 0 {
-                        break;
+                for cap in (0..64u64).filter(|cap| args[0] & 1 << cap == 0) {
+                    let r = sys::prctl(nr::PR_CAPBSET_DROP, cap);
+                    if r == 0 {
+                        continue;
                     }
-                    if args[0] & 1 << cap == 0 && r == 1 {
-                        let r = sys::prctl(nr::PR_CAPBSET_DROP, cap);
-                        if r < 0 {
-                            return r;
-                        }
+                    // Who may drop none may still have none.
+                    match sys::prctl(nr::PR_CAPBSET_READ, cap) {
+                        0 => {}
+                        1 => return r,
+                        // The kernel knows no such capability, and no higher one.
+                        _ => break,
                     }
                 }
                 0

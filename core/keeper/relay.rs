@@ -163,6 +163,8 @@ struct Relay {
 }
 
 /// Says STARTED on the plan's channel and serves; ends with the container.
+// Not inlined, as `Relay::datagrams`.
+#[inline(never)]
 pub fn run(plan: &Plan, entries: *const RelayEntry, count: usize) -> i64 {
     let open = raise_descriptors();
     let table = map(CONNECTIONS * core::mem::size_of::<Connection>());
@@ -647,6 +649,9 @@ impl Relay {
     }
 
     /// What clients of UDP have sent.
+    // Not inlined: entering a function touches all pages of its frame, and in a caller's frame these would be resident in each
+    // process that runs a plan, every container's init among them.
+    #[inline(never)]
     fn datagrams(&mut self, listener: i32, number: u32) {
         let mut data = [0u8; 65536];
         for _ in 0..ACCEPTS {
@@ -750,6 +755,8 @@ impl Relay {
     }
 
     /// What the container answers to a client of UDP.
+    // Not inlined, as above.
+    #[inline(never)]
     fn answers(&mut self, index: usize) {
         let mut data = [0u8; 65536];
         for _ in 0..ACCEPTS {
@@ -786,6 +793,8 @@ impl Relay {
 const SINK_IS_FULL: i64 = i64::MIN;
 
 /// Sends what waits at the source without taking it, then takes what was sent. As splice: 0 at the end.
+// Not inlined, as above.
+#[inline(never)]
 fn copy(source: i32, sink: i32) -> i64 {
     let mut data = [0u8; 16 * 1024];
     let n = sc!(nr::RECVFROM, source, data.as_mut_ptr(), data.len(), MSG_PEEK | MSG_DONTWAIT, 0, 0);

@@ -109,6 +109,9 @@ fn init_is_out_of_the_container_s_reach() {
     assert_eq!(status_line(&status, "CapEff"), "0000000000000020");
     assert_eq!(status_line(&status, "CapInh"), "0000000000000000");
     assert_eq!(status_line(&status, "NoNewPrivs"), "1");
+    // Its program's pages, which all keepers and inits of a host share, and a stack of its own.
+    let kib = |key| status_line(&status, key).trim_end_matches(" kB").parse::<u32>().expect("a number");
+    assert!(kib("RssAnon") <= 32 && kib("VmRSS") <= 100, "{status}");
     let script = "ls /proc/1/map_files/* 2>/dev/null; readlink /proc/1/fd/200 /proc/1/fd/201 2>/dev/null; cat /proc/1/fd/200 2>/dev/null
                   readlink /proc/1/exe /proc/1/root /proc/1/cwd 2>/dev/null
                   (cat /proc/1/mem /proc/1/maps) 2>/dev/null | wc -c; kill -KILL 1; kill -STOP 1; kill -SEGV 1; echo end";

@@ -133,8 +133,10 @@ pub(crate) struct Times {
 impl Times {
     /// How many processors could work for it at once. Those that are not there now may come.
     fn cpus(self) -> u32 {
-        match (self.cpu, nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_CONF)) {
-            (Some(_), Ok(Some(count))) => u32::try_from(count).unwrap_or(1),
+        // The C library reads a file of sysfs for it.
+        let count = self.cpu.map(|_| nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_CONF));
+        match count {
+            Some(Ok(Some(count))) => u32::try_from(count).unwrap_or(1),
             _ => 1,
         }
     }

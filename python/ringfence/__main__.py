@@ -6,6 +6,7 @@ import argparse
 import errno
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -45,9 +46,34 @@ PROG = "python -m ringfence"
 NOT_FOUND, NOT_EXECUTABLE, OURS = 127, 126, 125
 
 
+_NO_IMAGES = "there are no images; run --rootfs takes a directory that holds an unpacked one"
+
+#: What docker's command line has beside, and what there is for it.
+_ELSEWHERE = {
+    "build": _NO_IMAGES,
+    "commit": _NO_IMAGES,
+    "help": "COMMAND --help tells of one, --help of all",
+    "image": _NO_IMAGES,
+    "images": _NO_IMAGES,
+    "info": "doctor tells of this machine",
+    "pause": "programs freeze and thaw containers, as by Container.freeze",
+    "port": "inspect tells the ports",
+    "pull": _NO_IMAGES,
+    "restart": "a container that ended is not started again; run starts a new one",
+    "start": "a container that ended is not started again; run starts a new one",
+    "system": "gc removes what killed programs left, doctor tells of this machine",
+    "unpause": "programs freeze and thaw containers, as by Container.thaw",
+    "update": "programs change limits, as by Container.update",
+    "version": "it is --version",
+}
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
+        unknown = re.match("argument COMMAND: invalid choice: '([a-z]*)'", message)
+        if unknown and unknown[1] in _ELSEWHERE:
+            message = f"there is no {unknown[1]}: {_ELSEWHERE[unknown[1]]}"
         self.exit(OURS, f"ringfence: {message}\n")
 
 
@@ -216,21 +242,31 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _not_negative(text: str) -> int:
-    number = int(text)
+    number = _whole(text)
     if number < 0:
         raise argparse.ArgumentTypeError("0 or more is expected")
     return number
 
 
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a whole number is expected, not {text!r}") from None
+
+
 def _positive(text: str) -> int:
-    number = int(text)
+    number = _whole(text)
     if number < 1:
         raise argparse.ArgumentTypeError("1 or more is expected")
     return number
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"seconds are expected, not {text!r}") from None
     if not 0.1 <= seconds <= 86400:
         raise argparse.ArgumentTypeError("0.1 to 86400 seconds are expected")
     return seconds
@@ -325,6 +361,13 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"env": _environment(arguments), "cwd": arguments.cwd, "user": arguments.user}
 
 
+def _terminal_of(arguments: argparse.Namespace) -> tuple[int, int]:
+    """The size of its terminal. A shell that is told of one, and has nobody at it, would wait for ever for what to do."""
+    if getattr(arguments, "interactive", False) and not os.isatty(0):
+        raise SpecError("--tty: standard input is no terminal; leave -t out", kind="invalid_argument", field="terminal")
+    return _terminal.size(0)
+
+
 def _spec_request(arguments: argparse.Namespace, streams: _request.Streams) -> Request:
     base: dict[str, Any] = {}
     if arguments.spec:
@@ -344,7 +387,7 @@ def _spec_request(arguments: argparse.Namespace, streams: _request.Streams) -> R
     if arguments.share_cwd:
         fields["share_cwd"] = True
     if arguments.tty:
-        fields["terminal"] = _terminal.size(0)
+        fields["terminal"] = _terminal_of(arguments)
     options = _options(arguments) | {"detach": arguments.detach, "base": base}
     # Text, under the rules that text has in C: "0.5" is a number of cores.
     options["set"] = [
@@ -424,7 +467,7 @@ def _exec(arguments: argparse.Namespace) -> int:
     if argv is None:
         raise SpecError("a command is needed", kind="invalid_argument", field="argv")
     container = Container.by_name(arguments.container)
-    fields: dict[str, Any] = {"terminal": _terminal.size(0)} if arguments.tty else {}
+    fields: dict[str, Any] = {"terminal": _terminal_of(arguments)} if arguments.tty else {}
     stream = None if arguments.tty else "inherit"
     with _held_back():
         process = container.popen(argv, stdin=stream, stdout=stream, stderr=stream, **_options(arguments), **fields)
@@ -760,6 +803,9 @@ def exit_status(error: Error) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line; its exit status."""
+    if sys.stdout is None:
+        # It was closed; what is printed goes nowhere.
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8", closefd=False)
     parser = _parser()
     parsed = parser.parse_args(arguments)
     try:

@@ -424,6 +424,8 @@ class Container:
         owner: str | int | None = None,
     ) -> int:
         """`write_bytes` of encoded text; how many characters."""
+        if not isinstance(text, str):
+            raise TypeError(f"text: str, not {type(text).__name__}; write_bytes writes bytes")
         self.write_bytes(path, text.encode(encoding, errors), mode=mode, owner=owner)
         return len(text)
 
@@ -824,7 +826,7 @@ class Container:
         if self._closed:
             return
         raw = self._live("close")
-        until = None if timeout is None else time.monotonic() + timeout
+        until = _host.deadline(timeout)
         if not self._detached:
             self._end(raw, timeout)
         raw.close(None if until is None else max(0.0, until - time.monotonic()))

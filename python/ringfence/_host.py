@@ -39,6 +39,14 @@ def sync_log_level() -> None:
         _ringfence.set_log_level(level)
 
 
+def deadline(timeout: float | None) -> float | None:
+    """When the seconds will have passed, by `time.monotonic`."""
+    try:
+        return None if timeout is None else time.monotonic() + timeout
+    except TypeError:
+        raise TypeError(f"timeout: expected a number of seconds, got {timeout!r}") from None
+
+
 def _forked() -> None:
     global generation
     generation += 1

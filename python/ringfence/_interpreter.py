@@ -84,3 +84,14 @@ def mounts(argv: list[bytes], rootfs: Any, given: list[Any], share: bool | None)
     program = os.fsdecode(argv[0]) if argv and is_this(argv[0]) else sys.executable
     taken = {os.path.normpath(target) for target in _targets(given)}
     return [{"source": path, "target": path} for path in paths(program) if path not in taken]
+
+
+def add_mounts(argv: list[bytes], rootfs: Any, given: list[Any], share: bool | None) -> list[Any]:
+    """The mounts of a container with those to add: one that others of them lie below stands before these, or it would cover them."""
+    targets = [os.path.normpath(target) for target in _targets(given)]
+    above: list[Any] = []
+    others: list[Any] = []
+    for mount in mounts(argv, rootfs, given, share):
+        below = any(target.startswith(mount["target"] + "/") for target in targets)
+        (above if below else others).append(mount)
+    return [*above, *given, *others]

@@ -212,7 +212,7 @@ class Pod:
         if self._closed:
             return
         raw = self._live("close")
-        until = None if timeout is None else time.monotonic() + timeout
+        until = _host.deadline(timeout)
         try:
             # Here, where Ctrl-C works; the core's own close has then nothing left to wait for.
             raw.kill()

@@ -288,7 +288,7 @@ class _Communication:
             pass
 
     def go_on(self, timeout: float | None) -> tuple[Any, Any]:
-        until = None if timeout is None else time.monotonic() + timeout
+        until = _host.deadline(timeout)
         with selectors.DefaultSelector() if len(self.files) > 1 else selectors.PollSelector() as selector:
             for name, file in self.files.items():
                 selector.register(file, selectors.EVENT_WRITE if name == "stdin" else selectors.EVENT_READ, name)

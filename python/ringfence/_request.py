@@ -11,7 +11,7 @@ import json
 import math
 import os
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from datetime import timedelta
 from typing import Any, NoReturn
 
@@ -89,6 +89,9 @@ def argv_of(args: Args, shell: bool = False, executable: Any = None) -> list[byt
     """The argument vector, by `subprocess`'s rules."""
     if isinstance(args, (str, bytes, os.PathLike)):
         words = [os.fsencode(args)]
+    elif isinstance(args, (Mapping, Set)):
+        # Their order, or their keys, as arguments would be an accident.
+        raise TypeError(f"args: expected a list of arguments, not {type(args).__name__}")
     else:
         words = []
         for word in args:
@@ -103,6 +106,10 @@ def argv_of(args: Args, shell: bool = False, executable: Any = None) -> list[byt
 
 
 def _env_of(env: Mapping[Any, Any]) -> dict[bytes, bytes | None]:
+    if not isinstance(env, Mapping):
+        hint = 'write {"NAME": "value"}'
+        message = f"env: expected a mapping of names to values, not {type(env).__name__}; {hint}"
+        raise SpecError(message, kind="invalid_spec", field="env", hint=hint)
     result: dict[bytes, bytes | None] = {}
     for name, value in env.items():
         result[os.fsencode(name)] = None if value is None else _bytes(f"env[{name!r}]", value)
@@ -208,7 +215,7 @@ def spec_request(
         mounts.append({"source": here, "target": here})
         if options.get("cwd") is None:
             options["cwd"] = here
-    mounts += _interpreter.mounts(argv or [], fields.get("rootfs"), mounts, share_python)
+    mounts = _interpreter.add_mounts(argv or [], fields.get("rootfs"), mounts, share_python)
     if mounts:
         fields["mounts"] = mounts
     if fields.get("devices") is not None:

@@ -29,6 +29,7 @@ from . import (
     _container,
     _events,
     _files,
+    _host,
     _logs,
     _machine,
     _network,
@@ -347,7 +348,7 @@ class _Reader(Generic[S, T]):
 
     async def next(self, timeout: float | None = None) -> T | None:
         """The next one; None when the seconds pass first, or when it is over. Cancelled, it loses none."""
-        until = None if timeout is None else time.monotonic() + timeout
+        until = _host.deadline(timeout)
         # Others have their turn also while there is always one.
         self._taken += 1
         if self._taken % 64 == 0:
@@ -941,7 +942,7 @@ class Container:
         await asyncio.to_thread(self._sync.thaw)
 
     async def _ended(self, timeout: float | None = None) -> bool:
-        until = None if timeout is None else time.monotonic() + timeout
+        until = _host.deadline(timeout)
         while not self._sync._raw.wait(0):
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:
@@ -1230,7 +1231,7 @@ class Pod:
         self._sync.kill()
 
     async def _ended(self, timeout: float | None = None) -> bool:
-        until = None if timeout is None else time.monotonic() + timeout
+        until = _host.deadline(timeout)
         while not self._sync._raw.wait(0):
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:
@@ -1325,7 +1326,7 @@ class Group:
 
     async def wait(self, timeout: float | None = None) -> None:
         """Waits until all have ended; `subprocess.TimeoutExpired` when the seconds pass first."""
-        until = None if timeout is None else time.monotonic() + timeout
+        until = _host.deadline(timeout)
         for container in self.containers.values():
             await container.wait(None if until is None else max(0.0, until - time.monotonic()))
 

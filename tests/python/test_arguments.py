@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import ringfence
-from ringfence import _interpreter, _request, _ringfence
+from ringfence import _host, _interpreter, _request, _ringfence
 from ringfence._types import CommandFields, SpecFields, Usage
 
 
@@ -143,6 +143,25 @@ def test_the_usage_of_the_core_is_the_usage_of_python() -> None:
         assert set(json.loads(c._raw.usage())) == set(Usage.__dataclass_fields__)
 
 
+@pytest.mark.parametrize("env", [["A=1"], "A=1", {"A"}])
+def test_an_environment_is_a_mapping(env: Any) -> None:
+    with pytest.raises(ringfence.SpecError, match=r'^env: .*; write \{"NAME": "value"\}$') as caught:
+        ringfence.run(["true"], env=env)
+    assert caught.value.field == "env"
+
+
+@pytest.mark.parametrize("args", [{"argv": ["true"]}, {"true", "false"}])
+def test_arguments_have_an_order(args: Any) -> None:
+    with pytest.raises(TypeError, match=r"^args: expected a list of arguments, not "):
+        _request.argv_of(args)
+
+
+def test_a_timeout_is_a_number() -> None:
+    assert _host.deadline(None) is None
+    with pytest.raises(TypeError, match=r"^timeout: expected a number of seconds, got '5s'$"):
+        _host.deadline("5s")  # type: ignore[arg-type]
+
+
 # --- the interpreter
 
 
@@ -179,3 +198,11 @@ def test_a_mount_that_was_given_is_not_added_again(monkeypatch: pytest.MonkeyPat
     assert _interpreter.mounts(argv, None, [], None) == [{"source": "/home/u/venv", "target": "/home/u/venv"}]
     for given in ("/home/u/venv", "/x:/home/u/venv:rw", {"source": "/x", "target": "/home/u/venv"}):
         assert _interpreter.mounts(argv, None, [given], None) == []
+
+
+def test_a_mount_below_the_interpreter_is_not_covered_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_interpreter, "paths", lambda _: ["/home/u/p/venv", "/root/.pyenv/3"])
+    argv = [os.fsencode(sys.executable)]
+    given = ["/home/u/p", "/root/.pyenv/3/lib"]
+    venv, interpreter = ({"source": path, "target": path} for path in ("/home/u/p/venv", "/root/.pyenv/3"))
+    assert _interpreter.add_mounts(argv, None, given, None) == [interpreter, *given, venv]

@@ -117,6 +117,32 @@ def test_completion() -> None:
         ringfence.rm(name)
 
 
+def test_commands_of_docker_lead_to_ours() -> None:
+    for name, instead in [("pull", "rootfs"), ("port", "inspect"), ("restart", "run starts a new one")]:
+        done = call(name, "x")
+        assert done.returncode == 125
+        assert f"ringfence: there is no {name}: " in done.stderr
+        assert instead in done.stderr
+
+
+def test_a_number_is_named_where_one_is_expected() -> None:
+    assert "argument --tail: a whole number is expected, not 'x'\n" in call("logs", "--tail", "x", "db").stderr
+    assert "argument --interval: seconds are expected, not 'x'\n" in call("stats", "--interval", "x").stderr
+
+
+def test_a_terminal_needs_one() -> None:
+    done = call("run", "-it", "sh")
+    assert done.returncode == 125
+    assert done.stderr == "ringfence: --tty: standard input is no terminal; leave -t out\n"
+
+
+def test_a_closed_output_is_no_traceback() -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$@" >&-', "sh", *COMMAND, "ls"], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_version() -> None:
     assert call("--version").stdout == f"ringfence {ringfence.__version__}\n"
 
@@ -200,6 +226,11 @@ def test_ls_and_gc() -> None:
     assert isinstance(json.loads(call("ls", "--json").stdout), list)
     assert call("gc").returncode == 0
     assert set(json.loads(call("gc", "--json").stdout)) == {"processes", "cgroups", "files", "remaining"}
+
+
+def test_doctor_says_a_remedy_once() -> None:
+    for finding in json.loads(call("doctor", "--json").stdout)["findings"]:
+        assert not finding["remedy"] or not finding["detail"].endswith("; " + finding["remedy"])
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:

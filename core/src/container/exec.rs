@@ -132,7 +132,8 @@ impl Inner {
             self.ask(request::EXEC, command.start_timeout, (&compiled, &needs), given, sub.as_deref(), record::STARTED)
                 .map_err(|e| {
                     let program = command.argv.first().map(std::path::Path::new);
-                    with_rules_hint(with_program_hint(e, program, &self.spec), confinement.landlock)
+                    let alone = command.argv.len() == 1;
+                    with_rules_hint(with_program_hint(e, program, alone, &self.spec), confinement.landlock)
                 })?
         };
         let pidfd = pidfd.ok_or_else(|| Error::new(ErrorKind::Internal, "the keeper gave no pidfd"))?;
@@ -293,8 +294,9 @@ pub(super) fn other_credentials(started: &str) -> Error {
         .with_hint("ids, groups, capabilities and namespaces have to be the same")
 }
 
-/// A program that the host has, but below a directory that containers do not see.
-pub(super) fn with_program_hint(error: Error, program: Option<&std::path::Path>, spec: &Spec) -> Error {
+/// A program that the host has, but below a directory that containers do not see, or one that is a whole command line,
+/// `alone` in argv.
+pub(super) fn with_program_hint(error: Error, program: Option<&std::path::Path>, alone: bool, spec: &Spec) -> Error {
     if error.field() != Some("argv[0]") && error.field() != Some("cwd") || error.errno() != libc::ENOENT {
         return error;
     }
@@ -304,6 +306,13 @@ pub(super) fn with_program_hint(error: Error, program: Option<&std::path::Path>,
     };
     match path.filter(|p| p.is_absolute()).and_then(|p| facts::hidden_hint(&spec.rootfs, p)) {
         Some(hint) => error.with_hint(hint),
+        // No shell takes a command line apart.
+        None if error.field() == Some("argv[0]")
+            && alone
+            && path.is_some_and(|p| p.as_os_str().as_encoded_bytes().contains(&b' ')) =>
+        {
+            error.with_hint("argv[0] is the program alone: each of its arguments is an element of its own")
+        }
         None => error,
     }
 }

@@ -630,5 +630,5 @@ fn explain(failed: &Record, compiled: &crate::plan::builder::Compiled, spec: &Sp
         );
     }
     let program = spec.argv.first().map(std::path::Path::new);
-    with_rules_hint(with_program_hint(error, program, spec), &spec.landlock)
+    with_rules_hint(with_program_hint(error, program, spec.argv.len() == 1, spec), &spec.landlock)
 }

@@ -362,7 +362,12 @@ fn kept_groups(report: &mut Report) {
 fn disk(report: &mut Report) {
     report.add("disk.tmpfs", false, Ok("the size of a private layer in memory".to_owned()));
     for backend in crate::quota::report() {
-        let found = backend.found.map_err(|error| (error.to_string(), error.hint().map(str::to_owned)));
+        let found = backend.found.map_err(|error| {
+            let (text, remedy) = (error.to_string(), error.hint().map(str::to_owned));
+            // The remedy has a line of its own.
+            let why = remedy.as_deref().and_then(|hint| text.strip_suffix(hint)?.strip_suffix("; "));
+            (why.unwrap_or(&text).to_owned(), remedy)
+        });
         report.add(format!("disk.{}", backend.name), false, found);
     }
 }

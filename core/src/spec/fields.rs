@@ -75,7 +75,7 @@ pub(super) use documented;
 pub(super) const LATER: [&str; 1] = ["hooks"];
 
 /// What other container programs call it, and what to write here.
-const FOREIGN: [(&str, &str); 77] = [
+const FOREIGN: [(&str, &str); 84] = [
     ("volumes", "mounts"),
     ("volume", "mounts"),
     ("binds", "mounts"),
@@ -155,7 +155,25 @@ const FOREIGN: [(&str, &str); 77] = [
     ("id", "name"),
     ("publish", "ports"),
     ("sysctl", "sysctls"),
+    ("expose", "ports"),
+    ("mac_address", "net, with {\"mac\": ...}"),
+    ("firewall", "net, with {\"firewall\": ...}"),
+    ("logging", "stdout and stderr, or log_max"),
+    ("log_config", "stdout and stderr, or log_max"),
+    ("depends_on", "after, of the member of a group"),
+    ("healthcheck", "wait_for, of the member of a group, or the call wait_for"),
     ("timeout", "start_timeout, stop_timeout, or the timeout of the call"),
+];
+
+/// What other container programs have and this has not, and what there is instead.
+const ABSENT: [(&str, &str); 7] = [
+    ("remove", "nothing is left of a container that has ended, and it ends with its handle unless detach is set"),
+    ("auto_remove", "nothing is left of a container that has ended, and it ends with its handle unless detach is set"),
+    ("rm", "nothing is left of a container that has ended, and it ends with its handle unless detach is set"),
+    ("restart", "a container that ended is not started again; its events and wait tell of it"),
+    ("restart_policy", "a container that ended is not started again; its events and wait tell of it"),
+    ("pull", "there are no images; a directory that holds an unpacked one is a rootfs"),
+    ("platform", "there are no images; a directory that holds an unpacked one is a rootfs"),
 ];
 
 fn find<T: Fields>(name: &str) -> Result<&'static Field<T>> {
@@ -176,6 +194,9 @@ fn unknown<T: Fields>(name: &str) -> Error {
     let known = || T::FIELDS.iter().map(|field| field.name).chain(LATER);
     if let Some((_, ours)) = FOREIGN.iter().find(|(foreign, _)| *foreign == plain) {
         return error.with_hint(format!("did you mean {ours}?"));
+    }
+    if let Some((_, instead)) = ABSENT.iter().find(|(foreign, _)| *foreign == plain) {
+        return error.with_hint(*instead);
     }
     match known().find(|name| *name == plain).or_else(|| suggest::nearest(&shown, known())) {
         Some(name) => error.with_hint(format!("did you mean {name}?")),

@@ -769,6 +769,10 @@ fn names_of_other_programs_lead_to_ours() {
         ("cap_add", "{\"add\": [...]}"),
         ("ulimits", "rlimits"),
         ("publish", "ports"),
+        ("depends_on", "after, of the member of a group"),
+        ("firewall", "net"),
+        ("auto_remove", "nothing is left"),
+        ("restart", "events and wait"),
     ] {
         let error = read(theirs, &json!(1)).unwrap_err();
         assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidSpec, Some(theirs)));

@@ -5,8 +5,9 @@ use crate::raw;
 
 /// Any system call.
 pub fn call(number: u32, args: &[u64; 6]) -> i64 {
-    // SAFETY: the keeper is single-threaded and has no Rust objects whose validity a system call of a checked plan could
-    // end: its own state is never named by a plan, which can only address its own buffer.
+    // SAFETY: a plan can only address its own buffer, which its checks saw to (`Plan::map`), and nothing of the keeper's state; what
+    // the keeper itself names are buffers of its own that outlive the call, are as long as it says, and are `mut` where the kernel
+    // writes. It is single-threaded: nobody looks at them meanwhile.
     unsafe {
         raw::syscall6(
             number as usize,
@@ -114,8 +115,9 @@ pub struct PollFd {
 
 /// `timeout_ms` below 0 waits for ever.
 pub fn poll(fds: &mut [PollFd], timeout_ms: i64) -> i64 {
-    let ts = [timeout_ms / 1000, timeout_ms % 1000 * 1_000_000];
-    let pointer = if timeout_ms < 0 { core::ptr::null() } else { ts.as_ptr() };
+    // The system call, unlike the C library's function, writes what is left of the time.
+    let mut ts = [timeout_ms / 1000, timeout_ms % 1000 * 1_000_000];
+    let pointer = if timeout_ms < 0 { core::ptr::null_mut() } else { ts.as_mut_ptr() };
     sc!(nr::PPOLL, fds.as_mut_ptr(), fds.len(), pointer, 0, 0)
 }
 

@@ -12,7 +12,7 @@ use crate::cgroup::Group;
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::facts::{self, UserFiles};
-use crate::launch::{self, Channel, Outcome, Request, Times};
+use crate::launch::{self, Channel, Outcome, Request};
 use crate::plan::confine::Confinement;
 use crate::plan::container::namespace_source;
 use crate::plan::exec::Joining;
@@ -211,12 +211,7 @@ impl Inner {
             group: sub.map(|sub| &sub.group).or(self.group.as_ref()),
             tasks: &Group::tasks_with(&v1, &own),
             streams: [0, 1, 2].map(|i| given[i].as_ref().map(|fd: &OwnedFd| fd.as_fd())),
-            times: Times::default(),
-            disk: None,
-            namespaces: &[],
-            pod: None,
-            users: &[],
-            listeners: &[],
+            ..Request::default()
         }
         .send(&self.keeper, kind, self.key, Some(timeout), there.as_fd(), None, compiled, needs)?;
         sent.map(|plan| (plan, channel)).ok_or_else(|| self.keeper_is_gone())

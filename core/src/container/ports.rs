@@ -13,7 +13,7 @@ use super::Container;
 use super::start::NOBODY;
 use crate::cgroup::{Group, V1Part};
 use crate::error::{Error, ErrorKind, Result};
-use crate::launch::{self, Channel, HostOnly, Keeper, Outcome, Request, Times};
+use crate::launch::{self, Channel, HostOnly, Keeper, Outcome, Request};
 use crate::plan::exec::Joining;
 use crate::proto::{record, request};
 use crate::spec::{Port, Protocol, Spec};
@@ -89,13 +89,8 @@ impl Listening {
         let sent = Request {
             group: place.as_ref(),
             tasks: &v1.iter().map(V1Part::tasks).collect::<Vec<_>>(),
-            streams: [None; 3],
-            times: Times::default(),
-            disk: None,
-            namespaces: &[],
-            pod: None,
-            users: &[],
             listeners: &listeners,
+            ..Request::default()
         }
         .send(keeper, request::RELAY, key, Some(timeout), there.as_fd(), None, &compiled, &needs)?;
         drop(there);

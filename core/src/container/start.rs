@@ -13,9 +13,9 @@ use super::end::{End, sweep_lingering};
 use super::exec::{other_credentials, with_program_hint, with_rules_hint};
 use super::joined::{joined_user_allows_setgroups, keeper_of_joined, open_namespaces};
 use super::named::NAMED;
-use super::own_group::{Making, check_nested_rates, share, time_counter};
+use super::own_group::{Making, check_nested_rates, describe_group, member_group, own_group, share, time_counter};
 use super::role::{Membership, Role};
-use super::streams::{Opened, open_streams};
+use super::streams::streams_of_main;
 use super::{Container, Handle, Inner, SHORT, disk, lock, logs, nodes, parameters, ports};
 use crate::cgroup::{Group, Limits, Purpose, V1Part};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,10 +25,11 @@ use crate::launch::{self, Channel, Keeper, Outcome, Owner, Request, Times};
 use crate::namespace::Namespace;
 use crate::net;
 use crate::plan::attribute::Attribute;
+use crate::plan::builder::Compiled;
 use crate::plan::container::{DISK, HOSTS, NETLINK, clone_flag, namespace_source};
-use crate::plan::facts::{DiskFact, GroupMount, StreamFact, TapsFact};
+use crate::plan::facts::{DiskFact, TapsFact};
 use crate::plan::process::TERMINAL;
-use crate::process::{self, OomCount, Process, Source, Streams};
+use crate::process::{self, OomCount, Process, Source};
 use crate::proto::{Record, record, request};
 use crate::spec::{BindSource, MountKind, NamespaceKind, NamespaceSource, Spec, Stdio};
 use crate::state::names::{self, NameClaim};
@@ -201,13 +202,7 @@ impl Container {
                 shared_memory = Some(pod.holder.clone_shared_memory(spec.start_timeout)?);
             }
         }
-        let streams = if spec.argv.is_empty() {
-            Opened { given: [None, None, None], facts: [StreamFact::Null; 3], host: Streams::default() }
-        } else {
-            let asked = [spec.stdin.as_ref(), spec.stdout.as_ref(), spec.stderr.as_ref()];
-            let out = if spec.terminal.is_some() { Stdio::Null } else { Stdio::Log };
-            open_streams(asked, [Stdio::Null, out.clone(), out], log.as_ref())?
-        };
+        let streams = streams_of_main(spec, log.as_ref())?;
         facts.streams = streams.facts;
         let disk = disk::prepare(spec, keeper.privileged)?;
         facts.may_setgroups &= joined_user_allows_setgroups(spec);
@@ -226,22 +221,16 @@ impl Container {
             // The library's own.
             Role::Switch(_) | Role::Beside(_) | Role::Undo(..) => None,
         };
-        let group = match pod_group {
-            Some(above) => {
-                for parent in above.parents() {
-                    if let Err(not_taken) = share(&keeper, parent)? {
-                        return Ok(not_taken);
-                    }
-                }
-                Some(above.member(&id, &limits)?)
-            }
+        let made = match pod_group {
+            Some(above) => member_group(above, &keeper, &id, &limits)?,
             None => {
                 let purpose = Purpose { heir, ports, devices: rules.as_ref() };
-                match Self::own_group(spec, role, &keeper, &id, (&limits, purpose))? {
-                    Ok(group) => group,
-                    Err(not_made) => return Ok(not_made),
-                }
+                own_group(spec, role, &keeper, &id, (&limits, purpose))?
             }
+        };
+        let group = match made {
+            Ok(group) => group,
+            Err(not_made) => return Ok(not_made),
         };
         let mut making = Making { group, done: false };
         if let (Some(_), Some(group), Some(rules)) = (pod_group, &making.group, &rules) {
@@ -258,30 +247,10 @@ impl Container {
         if spec.cpu_time.is_some() {
             time_counter(making.group.as_ref())?;
         }
-        if let Some(group) = &making.group {
-            facts.group_dir = group.v2_dir().is_some();
-            facts.group_tasks = group.v1().len();
-            if heir.is_some() {
-                facts.group_leaf = facts.group_dir;
-                let mount = |(v2, name, controllers)| GroupMount { v2, name, controllers };
-                facts.group_mounts = group.inherited().into_iter().map(mount).collect();
-            }
-            // A member's are in those of its pod, whose parents the keeper knows.
-            let (above, names) = match pod_group {
-                Some(above) => (above, above.member_paths(group.name())),
-                None => (group, vec![group.name().to_owned(); group.parents().len()]),
-            };
-            for (parent, name) in above.parents().iter().zip(names) {
-                let index = match share(&keeper, parent)? {
-                    Ok(index) => index,
-                    Err(not_taken) => return Ok(not_taken),
-                };
-                facts.undo_groups.push((index, name));
-            }
-            if !own_pids && facts.group_dir {
-                // The v2 parent is the first.
-                facts.kill_group = facts.undo_groups.first().cloned();
-            }
+        if let Some(group) = &making.group
+            && let Err(not_taken) = describe_group(&mut facts, &keeper, group, pod_group, (heir.is_some(), own_pids))?
+        {
+            return Ok(not_taken);
         }
         if let Some(name) = name.as_ref().filter(|_| !spec.detach) {
             if let Role::Switch(switch) = role {
@@ -338,7 +307,7 @@ impl Container {
                 user_namespace: user_namespace.as_ref().map(AsFd::as_fd),
             }),
             users: &users,
-            listeners: &[],
+            ..Request::default()
         }
         .send(
             &keeper,
@@ -380,7 +349,7 @@ impl Container {
             Outcome::Failed(failed) => {
                 // The keeper undoes it: the groups are gone when it says so.
                 let _ = launch::wait_started(&channel, Some(SHORT), record::ENDED, NOBODY);
-                return Err(joining.failure().unwrap_or_else(|| explain(&failed, &compiled, spec, &keeper)));
+                return Err(joining.failure().unwrap_or_else(|| explain(&failed, &compiled, spec)));
             }
         };
         let created =
@@ -390,29 +359,12 @@ impl Container {
         drop(plan);
         let pid = process::pid_of(created.as_fd());
         let group = making.group.take();
-        if listening.has_others()
-            && let Err(error) = listening.serve(&keeper, key, (group.as_ref(), pod_group), timeout)
-        {
-            // One that has ended in the meantime needs none, and fails in many ways; EPERM: it is without memory already.
-            let patience =
-                if matches!(error.errno(), libc::ESRCH | libc::EPERM) { SHORT } else { Duration::from_millis(100) };
-            let ended = launch::poll([created.as_fd()], launch::deadline(Some(patience)))?[0];
-            if !ended {
-                // Nobody wants a last look at it.
-                let _ = process::send_signal(created.as_fd(), libc::SIGKILL);
-                let _ = keeper.send(request::RELEASE, key, 0, 0, &[]);
-                let _ = launch::wait_started(&channel, Some(SHORT), record::ENDED, NOBODY);
-                return Err(if error.field().is_some() { error } else { error.with_field("ports") });
-            }
+        if listening.has_others() {
+            let served = listening.serve(&keeper, key, (group.as_ref(), pod_group), timeout);
+            served.or_else(|error| give_up_ports(error, &keeper, key, &channel, created.as_fd()))?;
         }
         let ports = listening.done();
-        let own = NamespaceKind::ALL
-            .into_iter()
-            .filter(|&kind| {
-                // A privileged keeper is in a mount namespace of its own, so even the host's is joined.
-                namespace_source(spec, kind) != NamespaceSource::Host || kind == NamespaceKind::Mnt && keeper.privileged
-            })
-            .fold(0, |flags, kind| flags | clone_flag(kind));
+        let own = own_namespaces(spec, keeper.privileged);
         let may_setgroups = facts.may_setgroups;
         if let Role::Switch(switch) = role {
             let (of_switch, others) = fds.into_iter().partition(|(number, _)| *number >= NETLINK);
@@ -444,18 +396,7 @@ impl Container {
         let mut end = End::default();
         let name = match name {
             Some(name) if spec.detach => {
-                // Until it is told so, its keeper ends it together with this process.
-                keeper.send(request::KEEP, key, 0, 0, &[])?;
-                end.ended = match launch::wait_started(&channel, Some(SHORT), record::KEPT, NOBODY) {
-                    Ok(Outcome::Started { .. }) => None,
-                    // It was over before that: its last word is in the state directory.
-                    Ok(Outcome::Ended(record)) => Some(record),
-                    failed => {
-                        // It may be kept after all, and then nobody would find it.
-                        let _ = process::send_signal(created.as_fd(), libc::SIGKILL);
-                        return Err(failed.err().unwrap_or_else(keeper_killed));
-                    }
-                };
+                end.ended = keep(&keeper, key, &channel, created.as_fd())?;
                 name.keep();
                 None
             }
@@ -613,7 +554,7 @@ impl launch::Attend for Attending<'_> {
     }
 }
 
-fn explain(failed: &Record, compiled: &crate::plan::builder::Compiled, spec: &Spec, _keeper: &Keeper) -> Error {
+fn explain(failed: &Record, compiled: &Compiled, spec: &Spec) -> Error {
     let error = launch::explain_failure(failed, compiled);
     if error.errno() == libc::ENOENT && error.field() == Some("namespaces") {
         // cgroup2's mount option nsdelegate: the kernel finds no group there for who is born.
@@ -631,4 +572,43 @@ fn explain(failed: &Record, compiled: &crate::plan::builder::Compiled, spec: &Sp
     }
     let program = spec.argv.first().map(std::path::Path::new);
     with_rules_hint(with_program_hint(error, program, spec.argv.len() == 1, spec), &spec.landlock)
+}
+
+/// The kinds of namespaces that are not the host's, as flags of clone.
+fn own_namespaces(spec: &Spec, privileged: bool) -> u64 {
+    // A privileged keeper is in a mount namespace of its own, so even the host's is joined.
+    let is_own = |kind: &NamespaceKind| {
+        namespace_source(spec, *kind) != NamespaceSource::Host || *kind == NamespaceKind::Mnt && privileged
+    };
+    NamespaceKind::ALL.into_iter().filter(is_own).fold(0, |flags, kind| flags | clone_flag(kind))
+}
+
+/// Its ports could not be served: it is ended, unless it has ended by itself.
+fn give_up_ports(error: Error, keeper: &Keeper, key: u64, channel: &Channel, created: BorrowedFd<'_>) -> Result<()> {
+    // One that has ended in the meantime needs none, and fails in many ways; EPERM: it is without memory already.
+    let patience = if matches!(error.errno(), libc::ESRCH | libc::EPERM) { SHORT } else { Duration::from_millis(100) };
+    if launch::poll([created], launch::deadline(Some(patience)))?[0] {
+        return Ok(());
+    }
+    // Nobody wants a last look at it.
+    let _ = process::send_signal(created, libc::SIGKILL);
+    let _ = keeper.send(request::RELEASE, key, 0, 0, &[]);
+    let _ = launch::wait_started(channel, Some(SHORT), record::ENDED, NOBODY);
+    Err(if error.field().is_some() { error } else { error.with_field("ports") })
+}
+
+/// Until it is told so, the keeper of a detached container ends it together with this process. Its last word, if it was over
+/// before that.
+fn keep(keeper: &Keeper, key: u64, channel: &Channel, created: BorrowedFd<'_>) -> Result<Option<Record>> {
+    keeper.send(request::KEEP, key, 0, 0, &[])?;
+    match launch::wait_started(channel, Some(SHORT), record::KEPT, NOBODY) {
+        Ok(Outcome::Started { .. }) => Ok(None),
+        // That is in the state directory, too.
+        Ok(Outcome::Ended(record)) => Ok(Some(record)),
+        failed => {
+            // It may be kept after all, and then nobody would find it.
+            let _ = process::send_signal(created, libc::SIGKILL);
+            Err(failed.err().unwrap_or_else(keeper_killed))
+        }
+    }
 }

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::launch::{self};
 use crate::plan::facts::StreamFact;
 use crate::process::Streams;
-use crate::spec::Stdio;
+use crate::spec::{Spec, Stdio};
 
 /// The ends of the three streams that the payload gets, and the host's.
 pub(super) struct Opened {
@@ -70,4 +70,14 @@ pub(super) fn open_streams(asked: [Option<&Stdio>; 3], defaults: [Stdio; 3], log
         out.facts[i] = StreamFact::Given;
     }
     Ok(out)
+}
+
+/// Those of a container's main process, if it has one.
+pub(super) fn streams_of_main(spec: &Spec, log: Option<&OwnedFd>) -> Result<Opened> {
+    if spec.argv.is_empty() {
+        return Ok(Opened { given: [None, None, None], facts: [StreamFact::Null; 3], host: Streams::default() });
+    }
+    let asked = [spec.stdin.as_ref(), spec.stdout.as_ref(), spec.stderr.as_ref()];
+    let out = if spec.terminal.is_some() { Stdio::Null } else { Stdio::Log };
+    open_streams(asked, [Stdio::Null, out.clone(), out], log)
 }

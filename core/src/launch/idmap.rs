@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::facts::{MountPoint, mount_points};
 use super::keeper::{Keeper, Outer};
 use super::request::wait_started;
-use super::{Channel, Outcome, Request, Shared, Times};
+use super::{Channel, Outcome, Request, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::builder::{Builder, Compiled, Idmapped};
 use crate::plan::container::namespace_source;
@@ -359,19 +359,8 @@ pub(crate) fn namespaces(keeper: &Keeper, compiled: &Compiled) -> Result<std::re
     b.idmapped.clone_from(&compiled.idmapped);
     let plan = b.build_namespaces();
     let (channel, there) = Channel::pair()?;
-    let nothing = Request {
-        group: None,
-        tasks: &[],
-        streams: [None; 3],
-        times: Times::default(),
-        disk: None,
-        namespaces: &[],
-        pod: None,
-        users: &[],
-        listeners: &[],
-    };
     let timeout = Some(Spec::START_TIMEOUT);
-    let sent = nothing.send(keeper, request::CALL, 0, timeout, there.as_fd(), None, &plan, &[])?;
+    let sent = Request::default().send(keeper, request::CALL, 0, timeout, there.as_fd(), None, &plan, &[])?;
     drop(there);
     if sent.is_none() {
         return Ok(Err(Shared::Left));

@@ -41,7 +41,8 @@ impl AsFd for Given<'_> {
     }
 }
 
-/// What a plan's needs are taken from.
+/// What a plan's needs are taken from: nothing by default.
+#[derive(Default)]
 pub(crate) struct Request<'a> {
     pub group: Option<&'a Group>,
     /// `tasks` of the groups on v1, as the plan counts them.

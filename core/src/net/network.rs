@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -21,7 +20,6 @@ use super::uplink::{Switch, Uplink};
 use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{self, Keeper, Owner};
-use crate::plan::container::LOCALHOST;
 use crate::spec::net::show_mac;
 use crate::spec::{Attachment, Firewall, Idmap, Net, NetworkSpec, Spec, WayOut};
 
@@ -264,9 +262,7 @@ impl Network {
             }
         };
         let (path, hosts) = switch.hosts;
-        hosts
-            .write_all_at(LOCALHOST.as_bytes(), 0)
-            .map_err(|e| Error::io("write", &e).with_path(path.to_string_lossy()))?;
+        let hosts = Hosts::new(hosts).map_err(|e| Error::io("write", &e).with_path(path.to_string_lossy()))?;
         let shared = Arc::new(Shared {
             owner: Owner::this(),
             number,
@@ -285,7 +281,7 @@ impl Network {
                 pool: Pool::new(subnets),
                 ports: BTreeMap::new(),
                 leaving: BTreeMap::new(),
-                hosts: Hosts { file: hosts, length: LOCALHOST.len() as u64, free: Vec::new() },
+                hosts,
                 cuts: 0..0,
                 filter: None,
                 started: VecDeque::new(),

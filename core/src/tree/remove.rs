@@ -12,7 +12,7 @@ use super::copy::{basename, parent};
 use super::side::{Arg, Program, RENAME, Session, Side, Stat, UNLINK, Watch, checked, failed, join};
 use super::{CopyProgress, Work};
 use crate::error::{Error, ErrorKind, Result};
-use crate::launch::{self, Channel, Keeper, Request, Times};
+use crate::launch::{self, Channel, Keeper, Request};
 use crate::plan::reach;
 use crate::proto::{record, request};
 use crate::spec::Spec;
@@ -81,18 +81,7 @@ fn outer<'a>(watch: &'a dyn Watch) -> Result<Side<'a>> {
             .map_err(|e| Error::os("socketpair", e as i32))?;
         let (channel, answers) = Channel::pair()?;
         let (compiled, needs) = reach::files(None, false);
-        let sent = Request {
-            group: None,
-            tasks: &[],
-            streams: [Some(there.as_fd()), None, None],
-            times: Times::default(),
-            disk: None,
-            namespaces: &[],
-            pod: None,
-            users: &[],
-            listeners: &[],
-        }
-        .send(
+        let sent = Request { streams: [Some(there.as_fd()), None, None], ..Request::default() }.send(
             &keeper,
             request::CALL,
             0,

@@ -9,19 +9,26 @@ use std::sync::{Arc, Mutex};
 
 use super::lock;
 use crate::launch::HostOnly;
+use crate::plan::container::LOCALHOST;
 use crate::spec::{NamespaceKind, NamespaceSource, Spec};
 
 /// What /etc/hosts of those on a network is. Others read it at any time: a line is written once, where it stays, and its place is filled
 /// with empty lines when it goes.
 #[derive(Debug)]
 pub(super) struct Hosts {
-    pub(super) file: File,
-    pub(super) length: u64,
+    file: File,
+    length: u64,
     /// Where there are empty lines: from where on, and how many.
-    pub(super) free: Vec<(u64, u64)>,
+    free: Vec<(u64, u64)>,
 }
 
 impl Hosts {
+    /// Nobody is on the network yet.
+    pub(super) fn new(file: File) -> std::io::Result<Self> {
+        file.write_all_at(LOCALHOST.as_bytes(), 0)?;
+        Ok(Self { file, length: LOCALHOST.len() as u64, free: Vec::new() })
+    }
+
     /// Where the lines are now.
     pub(super) fn add(&mut self, lines: &str) -> (u64, u64) {
         let needed = lines.len() as u64;

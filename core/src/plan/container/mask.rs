@@ -66,12 +66,7 @@ impl<'a> ContainerPlan<'a> {
             for (tree, how) in [(over_directory, how_dir), (over_file, how)] {
                 let Some(tree) = tree else { continue };
                 let at = self.b.len();
-                let target = self
-                    .b
-                    .op(call::OPENAT2, [libc::AT_FDCWD.into(), text, how, 24.into()])
-                    .ok(&[libc::ENOENT, libc::ENOTDIR])
-                    .path(&*shown)
-                    .keep();
+                let target = self.open_where_there(text, how, &shown);
                 let args = [Arg::Slot(tree), empty, Arg::Slot(target), empty, MOVE_BOTH.into()];
                 self.b.op(call::MOVE_MOUNT, args).path(&*shown);
                 self.b.skip_from(at, false);
@@ -96,12 +91,7 @@ impl<'a> ContainerPlan<'a> {
             let shown = path.to_string_lossy().into_owned();
             let text = self.b.text(path.as_os_str().as_bytes());
             let at = self.b.len();
-            let target = self
-                .b
-                .op(call::OPENAT2, [libc::AT_FDCWD.into(), text, how, 24.into()])
-                .ok(&[libc::ENOENT, libc::ENOTDIR])
-                .path(&*shown)
-                .keep();
+            let target = self.open_where_there(text, how, &shown);
             let tree = self.clone_of(target, true, &shown);
             let flags = EMPTY | RECURSIVE;
             let args = [Arg::Slot(tree), empty, flags.into(), attr, 32.into()];
@@ -110,5 +100,13 @@ impl<'a> ContainerPlan<'a> {
             self.b.op(call::MOVE_MOUNT, args).path(shown);
             self.b.skip_from(at, false);
         }
+    }
+    /// A path that may not be there: what needs it is left out then.
+    fn open_where_there(&mut self, path: Arg, how: Arg, shown: &str) -> u16 {
+        self.b
+            .op(call::OPENAT2, [libc::AT_FDCWD.into(), path, how, 24.into()])
+            .ok(&[libc::ENOENT, libc::ENOTDIR])
+            .path(shown)
+            .keep()
     }
 }

@@ -59,6 +59,57 @@ impl Spec {
     }
 
     pub(super) fn validate_limits(&self) -> Result<()> {
+        self.validate_memory()?;
+        for (field, time) in [("wall_time", self.wall_time), ("cpu_time", self.cpu_time)] {
+            if let Some(time) = time {
+                if time.is_zero() {
+                    return Err(At::Field(field)
+                        .error("0 leaves no time to run")
+                        .with_hint("leave it out for no limit"));
+                }
+                range(field, time.as_secs_f64(), 0.0, MAX_TIMEOUT.as_secs_f64())?;
+            }
+        }
+        self.validate_processors()?;
+        if let Some(cpuset) = &self.cpuset {
+            cpuset.validate()?;
+        }
+        self.validate_ports()?;
+        self.validate_devices()?;
+        self.validate_device_rules()?;
+        self.validate_disk()?;
+        self.validate_cpus()?;
+        if let Some(pids) = self.pids {
+            range("pids", pids, 1, MAX_PIDS)?;
+        }
+        if let Some(ptys) = self.ptys {
+            // devpts takes 0 for no limit at all.
+            range("ptys", ptys, 1, MAX_PTYS)?;
+        }
+        if let Some(size) = self.shm_size {
+            range("shm_size", size, MIN_SIZE, i64::MAX as u64)?;
+        }
+        if let Some(size) = self.log_max {
+            range("log_max", size, MIN_SIZE, 1 << 40)?;
+        }
+        if let Some(signal) = self.stop_signal {
+            range("stop_signal", signal, 1, signal::MAX)?;
+        }
+        if let Some(timeout) = self.stop_timeout {
+            range("stop_timeout", timeout.as_secs_f64(), 0.0, MAX_TIMEOUT.as_secs_f64())?;
+        }
+        let TimeOffsets { monotonic, boottime } = self.time_offsets;
+        for (clock, offset) in [("monotonic", monotonic), ("boottime", boottime)] {
+            if TimeOffsets::seconds_and_nanoseconds(offset).0.abs() > MAX_OFFSET_SECONDS {
+                return Err(At::Field("time_offsets").key(clock).error(format!(
+                    "{offset} ns are more than the {MAX_OFFSET_SECONDS} s either way that the kernel takes"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn validate_memory(&self) -> Result<()> {
         if let Some(bytes) = self.memory {
             let at = At::Field("memory");
             if bytes < MIN_MEMORY {
@@ -91,16 +142,10 @@ impl Spec {
         if let Some(swap) = self.swap {
             range("swap", swap, 0, i64::MAX as u64)?;
         }
-        for (field, time) in [("wall_time", self.wall_time), ("cpu_time", self.cpu_time)] {
-            if let Some(time) = time {
-                if time.is_zero() {
-                    return Err(At::Field(field)
-                        .error("0 leaves no time to run")
-                        .with_hint("leave it out for no limit"));
-                }
-                range(field, time.as_secs_f64(), 0.0, MAX_TIMEOUT.as_secs_f64())?;
-            }
-        }
+        Ok(())
+    }
+
+    fn validate_processors(&self) -> Result<()> {
         for (field, weight) in [("cpu_weight", self.cpu_weight), ("io_weight", self.io_weight)] {
             if let Some(weight) = weight {
                 range(field, weight, 1, 10_000)?;
@@ -119,13 +164,10 @@ impl Spec {
             }
         }
         self.validate_real_time()?;
-        if let Some(cpuset) = &self.cpuset {
-            cpuset.validate()?;
-        }
-        self.validate_ports()?;
-        self.validate_devices()?;
-        self.validate_device_rules()?;
-        self.validate_disk()?;
+        Ok(())
+    }
+
+    fn validate_cpus(&self) -> Result<()> {
         if let Some(cpus) = self.cpus {
             let at = At::Field("cpus");
             if !cpus.is_finite() {
@@ -141,33 +183,6 @@ impl Spec {
             }
             if cpus > 10_000.0 {
                 return Err(at.error(format!("{cpus} is more than 10000 cores")));
-            }
-        }
-        if let Some(pids) = self.pids {
-            range("pids", pids, 1, MAX_PIDS)?;
-        }
-        if let Some(ptys) = self.ptys {
-            // devpts takes 0 for no limit at all.
-            range("ptys", ptys, 1, MAX_PTYS)?;
-        }
-        if let Some(size) = self.shm_size {
-            range("shm_size", size, MIN_SIZE, i64::MAX as u64)?;
-        }
-        if let Some(size) = self.log_max {
-            range("log_max", size, MIN_SIZE, 1 << 40)?;
-        }
-        if let Some(signal) = self.stop_signal {
-            range("stop_signal", signal, 1, signal::MAX)?;
-        }
-        if let Some(timeout) = self.stop_timeout {
-            range("stop_timeout", timeout.as_secs_f64(), 0.0, MAX_TIMEOUT.as_secs_f64())?;
-        }
-        let TimeOffsets { monotonic, boottime } = self.time_offsets;
-        for (clock, offset) in [("monotonic", monotonic), ("boottime", boottime)] {
-            if TimeOffsets::seconds_and_nanoseconds(offset).0.abs() > MAX_OFFSET_SECONDS {
-                return Err(At::Field("time_offsets").key(clock).error(format!(
-                    "{offset} ns are more than the {MAX_OFFSET_SECONDS} s either way that the kernel takes"
-                )));
             }
         }
         Ok(())

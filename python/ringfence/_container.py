@@ -9,6 +9,7 @@ import socket as sockets
 import subprocess
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
@@ -112,14 +113,14 @@ class Container:
         text_options: TextOptions,
         owns_container: bool = False,
         home: Pod | Network | None = None,
-    ) -> None:
+    ) -> Process[Any] | None:
         # Set first: the finalizer also sees a container that could not be started.
         self._closed = True
         _request.refuse(fields)
         request = _request.spec_request(args, streams, options, fields, owns_container)
         _host.sync_log_level()
         start = home._live("container").container if home else _ringfence.Container.start
-        self._take(start(request), args, text_options, owns_container, home)
+        return self._take(start(request), args, text_options, owns_container, home)
 
     def _take(
         self,
@@ -128,7 +129,7 @@ class Container:
         text_options: TextOptions,
         owns_container: bool = False,
         home: Pod | Network | None = None,
-    ) -> None:
+    ) -> Process[Any] | None:
         self._raw = raw
         # A pod or a network ends when its object is forgotten: not before this one.
         self._home = home
@@ -139,7 +140,26 @@ class Container:
         main = raw.main()
         if self._owned and home is None:
             _host.attached.add(self)
-        self._main = Process[Any](main, args, self, text_options, owns_container) if main else None
+        process = Process[Any](main, args, self, text_options, owns_container) if main else None
+        # The process that owns it refers to it: back only weakly, so that both, with their descriptors, go when they are forgotten
+        # and not when cycles are collected.
+        self._held = None if owns_container else process
+        self._owner = weakref.ref(process) if process and owns_container else None
+        self._main_args = args, text_options
+        return process
+
+    @property
+    def _main(self) -> Process[Any] | None:
+        if self._owner is None:
+            return self._held
+        process = self._owner()
+        if process is None:
+            # Who was given the container alone. Its pipes went with the process that was forgotten.
+            raw = self._raw.main()
+            assert raw is not None
+            process = Process[Any](raw, self._main_args[0], self, self._main_args[1], True)
+            self._owner = weakref.ref(process)
+        return process
 
     @classmethod
     def _launch(
@@ -152,9 +172,9 @@ class Container:
     ) -> Process[Any]:
         """A container for one process, which owns it."""
         self = cls.__new__(cls)
-        self._start(args, streams, options, fields, text_options, owns_container=True)
-        assert self._main is not None
-        return self._main
+        process = self._start(args, streams, options, fields, text_options, owns_container=True)
+        assert process is not None
+        return process
 
     @classmethod
     def by_name(cls, name: str) -> Self:

@@ -225,7 +225,7 @@ class Process(Generic[T]):
             self._communication = _Communication(self, input)
         elif input:
             raise ValueError("Cannot send input after starting communication")
-        return self._communication.go_on(timeout)
+        return self._communication.go_on(self, timeout)
 
     def __enter__(self) -> Process[T]:
         return self
@@ -259,7 +259,6 @@ class _Communication:
     """The state of `communicate`, which a timeout interrupts and the next call resumes."""
 
     def __init__(self, process: Process[Any], input: Any) -> None:
-        self.process = process
         self.received: dict[str, list[bytes]] = {}
         self.files: dict[str, Any] = {n: f for n in ("stdout", "stderr") if (f := getattr(process, n)) is not None}
         for name in self.files:
@@ -287,7 +286,7 @@ class _Communication:
         except BrokenPipeError:
             pass
 
-    def go_on(self, timeout: float | None) -> tuple[Any, Any]:
+    def go_on(self, process: Process[Any], timeout: float | None) -> tuple[Any, Any]:
         until = _host.deadline(timeout)
         with selectors.DefaultSelector() if len(self.files) > 1 else selectors.PollSelector() as selector:
             for name, file in self.files.items():
@@ -295,16 +294,16 @@ class _Communication:
             while selector.get_map():
                 left = None if until is None else until - time.monotonic()
                 if left is not None and left < 0:
-                    raise self._expired(timeout)
+                    raise self._expired(process, timeout)
                 for key, _ in selector.select(left):
                     if not (self._write if key.data == "stdin" else self._reader(key.data))(key.fd):
                         selector.unregister(key.fileobj)
                         self._close(self.files.pop(key.data))
         try:
-            self.process.wait(None if until is None else max(0.0, until - time.monotonic()))
+            process.wait(None if until is None else max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
-            raise self._expired(timeout) from None
-        return self._text("stdout"), self._text("stderr")
+            raise self._expired(process, timeout) from None
+        return self._text(process, "stdout"), self._text(process, "stderr")
 
     def _write(self, fd: int) -> bool:
         try:
@@ -323,15 +322,15 @@ class _Communication:
 
         return read
 
-    def _expired(self, timeout: float | None) -> subprocess.TimeoutExpired:
+    def _expired(self, process: Process[Any], timeout: float | None) -> subprocess.TimeoutExpired:
         out, err = (b"".join(self.received.get(name, ())) or None for name in ("stdout", "stderr"))
-        return subprocess.TimeoutExpired(self.process.args, timeout or 0.0, output=out, stderr=err)
+        return subprocess.TimeoutExpired(process.args, timeout or 0.0, output=out, stderr=err)
 
-    def _text(self, name: str) -> Any:
+    def _text(self, process: Process[Any], name: str) -> Any:
         if name not in self.received:
             return None
         data = b"".join(self.received[name])
-        file = getattr(self.process, name)
-        if not self.process.text_mode:
+        file = getattr(process, name)
+        if not process.text_mode:
             return data
         return data.decode(file.encoding, file.errors).replace("\r\n", "\n").replace("\r", "\n")

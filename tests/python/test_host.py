@@ -260,3 +260,34 @@ def test_import_is_quick_and_starts_nothing() -> None:
 
 def test_the_version() -> None:
     assert ringfence.__version__.count(".") == 2
+
+
+def test_what_is_forgotten_goes_at_once() -> None:
+    """Its descriptors do not wait for the collector of cycles, which does not know how few there are."""
+
+    def once() -> int:
+        assert ringfence.run(["true"], capture_output=True).returncode == 0
+        with ringfence.Container() as container:
+            assert container.run(["cat"], input=b"text", stdout=ringfence.PIPE).stdout == b"text"
+        del container
+        return len(os.listdir("/proc/self/fd"))
+
+    gc.disable()
+    try:
+        first = once()
+        assert [once() for _ in range(3)] == [first] * 3
+    finally:
+        gc.enable()
+
+
+def test_the_process_of_a_container_that_was_kept_alone() -> None:
+    process = ringfence.popen(["sh", "-c", "read line; exit 7"], stdin=ringfence.PIPE)
+    assert process.stdin
+    process.stdin.close()
+    container = process.container
+    del process
+    assert container.wait(20) == 7
+    assert container.main is not None
+    assert (container.main.args, container.main.poll()) == (["sh", "-c", "read line; exit 7"], 7)
+    assert container.main.container is container
+    container.close()

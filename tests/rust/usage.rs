@@ -649,3 +649,26 @@ fn a_full_table_of_descriptors_changes_no_figure() {
     );
     container.close(None).unwrap();
 }
+
+#[test]
+fn a_handle_that_is_kept_after_the_end_keeps_no_file_of_the_group() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    let container = start(json!({"memory": "64M", "argv": ["true"]}));
+    let id = container.id().to_owned();
+    let kept = || {
+        let links =
+            fs::read_dir("/proc/self/fd").unwrap().flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+        // The lists of tasks, by which processes join, are the group's.
+        let figures =
+            links.filter(|link| link.to_string_lossy().contains(&format!("{id}/")) && !link.ends_with("tasks"));
+        figures.count()
+    };
+    container.usage().unwrap();
+    assert!(container.wait_end(Some(Duration::from_secs(20))).unwrap());
+    assert_eq!(kept(), 0);
+    let (usage, again) = (container.usage().unwrap(), container.usage().unwrap());
+    assert_eq!((usage.memory_max, usage.pids_current), (Some(64 << 20), Some(0)));
+    assert_eq!(usage, again);
+}

@@ -582,6 +582,11 @@ impl Group {
         .map_err(unread)
     }
 
+    /// Instead of [`Group::final_usage`], when nobody can ask any more.
+    pub fn let_go(&self) {
+        lock(&self.reader).let_go();
+    }
+
     /// Processes of the group that were killed for want of memory: one read. `None`: not counted here.
     pub fn oom_kills(&self) -> Option<u64> {
         lock(&self.reader).oom_kills(&self.name)

@@ -840,6 +840,8 @@ pub(super) struct Reader {
     devices: BTreeMap<String, Option<String>>,
     buffer: Vec<u8>,
     last: Option<Usage>,
+    /// `last` is what there is to know.
+    ended: bool,
 }
 
 impl Reader {
@@ -892,7 +894,15 @@ impl Reader {
             (Some(parent), _) => Some((parent.dir.clone(), V1_HUGEPAGES)),
             (None, parent) => parent.map(|parent| (parent.dir.clone(), V2_HUGEPAGES)),
         };
-        Self { sources, pages, looked_for_pages: false, devices: BTreeMap::new(), buffer: Vec::new(), last: None }
+        Self {
+            sources,
+            pages,
+            looked_for_pages: false,
+            devices: BTreeMap::new(),
+            buffer: Vec::new(),
+            last: None,
+            ended: false,
+        }
     }
 
     /// Only groups with that limit have the controller: one look instead of one for each size and figure.
@@ -938,6 +948,9 @@ impl Reader {
 
     /// All counters; after the group's end the last ones that were read.
     pub fn usage(&mut self, group: &str) -> Result<Usage, Failure> {
+        if self.ended {
+            return self.last.clone().ok_or(Failure::Gone);
+        }
         self.find_pages(group);
         let mut usage = Usage::default();
         match self.read(group, |_| true, &mut usage) {
@@ -958,6 +971,9 @@ impl Reader {
     /// control files is what costs (7-12 us each): only those that last, and what was read before. What is in use now is nothing,
     /// and the limits are `limits` where nobody has read them yet.
     pub fn final_usage(&mut self, group: &str, limits: &Limits) -> Result<Usage, Failure> {
+        if self.ended {
+            return self.usage(group);
+        }
         let mut usage = Usage::default();
         let lasts = |source: &Source| source.name.rsplit('/').next().is_some_and(|name| LASTING.contains(&name));
         let wanted = |source: &Source| !matches!(source.state, State::Unopened) || lasts(source);
@@ -966,6 +982,7 @@ impl Reader {
             Err(Failure::Gone) => return self.usage(group),
             Err(e) => return Err(e),
         }
+        self.let_go();
         usage.emptied();
         usage.memory_max = usage.memory_max.or(limits.memory.and_then(|bytes| memory_in_kernel("memory", bytes).ok()));
         usage.pids_max = usage.pids_max.or(limits.pids);
@@ -973,10 +990,18 @@ impl Reader {
         Ok(usage)
     }
 
+    /// Closes the files: a handle may be kept long after the end, and descriptors are for who runs.
+    pub fn let_go(&mut self) {
+        self.sources.clear();
+        self.ended = true;
+    }
+
     /// One file instead of all.
     pub fn oom_kills(&mut self, group: &str) -> Option<u64> {
         let Self { sources, buffer, last, .. } = self;
-        let source = sources.iter_mut().find(|s| s.name.ends_with(OOM_V1) || s.name == OOM_V2)?;
+        let Some(source) = sources.iter_mut().find(|s| s.name.ends_with(OOM_V1) || s.name == OOM_V2) else {
+            return last.as_ref()?.memory_oom_kills;
+        };
         let mut usage = Usage::default();
         match source.read(group, buffer, &mut usage) {
             Ok(()) => usage.memory_oom_kills,

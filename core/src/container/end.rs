@@ -48,11 +48,11 @@ impl Inner {
                         drop(end);
                         // The last look; then the keeper may remove the groups.
                         self.readers.look(true);
-                        if let Some(group) = &self.group
-                            && !self.closed.load(Ordering::Relaxed)
-                        {
+                        match &self.group {
+                            Some(group) if self.closed.load(Ordering::Relaxed) => group.let_go(),
                             // Without figures, `usage` says so.
-                            let _ = group.final_usage();
+                            Some(group) => drop(group.final_usage()),
+                            None => {}
                         }
                         self.close_layer();
                         self.give_devices_back();

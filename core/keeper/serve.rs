@@ -6,7 +6,8 @@ use crate::interp::{NO_SECTION, Plan, send_record};
 use crate::nr;
 use crate::own_maps;
 use crate::proto::{
-    MAGIC, MAX_FDS, MAX_GIVEN, MORE, Record, Request, hello, keeper_step, limit, plan_flag, record, request, section, slot,
+    MAGIC, MAX_FDS, MAX_GIVEN, MORE, Record, Request, hello, keeper_step, limit, plan_flag, record, request, section,
+    slot,
 };
 use crate::role;
 use crate::sys::{self, PollFd, sc};

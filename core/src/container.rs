@@ -226,6 +226,10 @@ pub(crate) struct EndDescriptors<'a> {
     pub until_pid_one_ended: Option<BorrowedFd<'a>>,
 }
 
+fn ended() -> Error {
+    Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH)
+}
+
 pub(crate) fn no_group() -> Error {
     Error::new(ErrorKind::Unsupported, "this container has no control group")
         .with_field("cgroup")
@@ -424,10 +428,10 @@ impl Container {
     ///
     /// # Errors
     /// Unsupported without a control group that can be frozen; TimedOut when a process does not stop within 5 s, and then all
-    /// run again; ESRCH when somebody moved the processes out of the container's group.
+    /// run again; ESRCH when somebody moved the processes out of the container's group; Closed after its end.
     pub fn freeze(&self) -> Result<()> {
         let group = self.control_group()?;
-        group.freeze()?;
+        group.freeze().map_err(|e| self.or_ended(e))?;
         let inner = self.inner();
         if !group.holds(inner.pid) && self.is_running() {
             group.thaw()?;
@@ -442,9 +446,14 @@ impl Container {
 
     /// Undoes [`freeze`](Self::freeze).
     pub fn thaw(&self) -> Result<()> {
-        self.control_group()?.thaw()?;
+        self.control_group()?.thaw().map_err(|e| self.or_ended(e))?;
         self.inner().readers.look(false);
         Ok(())
+    }
+
+    /// The group goes with the container: that is no fault of the group's.
+    fn or_ended(&self, error: Error) -> Error {
+        if self.is_running() { error } else { ended() }
     }
 
     /// A descriptor of one of its namespaces (CLOEXEC, the caller's).
@@ -454,7 +463,7 @@ impl Container {
         let file = std::fs::File::open(&path);
         // The number is pid 1's only as long as its pidfd says that it runs.
         if !process_runs(&inner.pidfd) {
-            return Err(Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH));
+            return Err(ended());
         }
         match file {
             Ok(file) => Ok(file.into()),

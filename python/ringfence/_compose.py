@@ -145,6 +145,8 @@ class Group:
         Raises the first error of a member, with the end of its log as `log_tail` where it did not become ready; `ringfence.Error` of kind `timed_out` when not all are ready within the seconds. In
         both cases, and with Ctrl-C, nothing is left, and the group can be started again.
         """
+        # pytest shows the line of the test, and not this.
+        __tracebackhide__ = True
         raw = self._live("start")
         _host.sync_log_level()
         raw.start(timeout)
@@ -192,13 +194,13 @@ class Group:
     def wait(self, timeout: float | None = None) -> None:
         """Waits until all have ended; `subprocess.TimeoutExpired` when the seconds pass first."""
         if not self._live("wait").wait(timeout):
-            raise subprocess.TimeoutExpired([], timeout or 0.0)
+            raise subprocess.TimeoutExpired("group", timeout or 0.0)
 
     def wait_any(self, timeout: float | None = None) -> str:
         """Waits until one has ended, and gives its name; `subprocess.TimeoutExpired` when the seconds pass first."""
         name = self._live("wait_any").wait_any(timeout)
         if name is None:
-            raise subprocess.TimeoutExpired([], timeout or 0.0)
+            raise subprocess.TimeoutExpired("group", timeout or 0.0)
         return name
 
     def kill(self) -> None:

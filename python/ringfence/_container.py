@@ -565,6 +565,8 @@ class Container:
         say what is missing and what is there, with the last 50 lines of the log (`Error.log_tail`). What held once is not
         looked at again.
         """
+        # pytest shows the line of the test, and not this.
+        __tracebackhide__ = True
         conditions = conditions_of(port, log, path, command, http)
         readiness = self._live("wait_for").readiness(conditions, timeout)
         try:
@@ -791,7 +793,7 @@ class Container:
         """
         raw = self._live("wait")
         if not self._closed and not raw.wait(timeout):
-            raise subprocess.TimeoutExpired(self._main.args if self._main else [], timeout or 0.0)
+            raise subprocess.TimeoutExpired(self._main.args if self._main else f"container {self.id}", timeout or 0.0)
         return self._main.poll() if self._main else None
 
     def update(self, **limits: Unpack[LimitFields]) -> None:

@@ -179,7 +179,7 @@ class Pod:
         """Waits until it has ended, by `kill` or `wall_time` for one; `subprocess.TimeoutExpired` when the seconds pass first."""
         raw = self._live("wait")
         if not self._closed and not raw.wait(timeout):
-            raise subprocess.TimeoutExpired([], timeout or 0.0)
+            raise subprocess.TimeoutExpired(f"pod {self.id}", timeout or 0.0)
 
     def stop(self, timeout: float | None = None) -> None:
         """`stop_signal` to its containers, SIGKILL after `timeout` seconds (default: the longest `stop_timeout`); then closes."""

@@ -955,7 +955,8 @@ class Container:
     async def wait(self, timeout: float | None = None) -> int | None:
         """Waits until it has ended and everything is undone; `subprocess.TimeoutExpired` when the seconds pass first."""
         if not self._sync._closed and not await self._ended(timeout):
-            raise subprocess.TimeoutExpired(self._sync.main.args if self._sync.main else [], timeout or 0.0)
+            main = self._sync.main
+            raise subprocess.TimeoutExpired(main.args if main else f"container {self.id}", timeout or 0.0)
         return self._sync.main.poll() if self._sync.main else None
 
     async def stop(self, timeout: float | None = None) -> int | None:
@@ -1244,7 +1245,7 @@ class Pod:
     async def wait(self, timeout: float | None = None) -> None:
         """Waits until it has ended; `subprocess.TimeoutExpired` when the seconds pass first."""
         if not self._sync._closed and not await self._ended(timeout):
-            raise subprocess.TimeoutExpired([], timeout or 0.0)
+            raise subprocess.TimeoutExpired(f"pod {self._sync.id}", timeout or 0.0)
 
     async def stop(self, timeout: float | None = None) -> None:
         """`stop_signal` to its containers, SIGKILL after `timeout` seconds (default: the longest `stop_timeout`); then closes."""
@@ -1343,7 +1344,7 @@ class Group:
             if wait in done:
                 wait.result()
                 return name
-        raise subprocess.TimeoutExpired([], timeout or 0.0)
+        raise subprocess.TimeoutExpired("group", timeout or 0.0)
 
     async def kill(self) -> None:
         """SIGKILL to every process of all of them. Does not wait."""

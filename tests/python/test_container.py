@@ -197,6 +197,8 @@ def test_wait_times_out() -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             c.wait(0.2)
         assert time.monotonic() - started < 3
+    with ringfence.Container() as c, pytest.raises(subprocess.TimeoutExpired, match=f"container {c.id}"):
+        c.wait(0.01)
 
 
 def test_closing_ends_waits_of_other_threads() -> None:

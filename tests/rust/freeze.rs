@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::*;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use ringfence::spec::Stdio;
-use ringfence::{Command, Container, Process, Spec};
+use ringfence::{Command, Container, ErrorKind, Process, Spec};
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;
@@ -122,5 +122,19 @@ fn a_group_that_forks() {
     }
     herd.kill().unwrap();
     herd.remove().unwrap();
+    container.close(None).unwrap();
+}
+
+#[test]
+fn one_that_has_ended() {
+    if !can_limit() {
+        return skip("no control group for this caller");
+    }
+    let container = start(json!({"argv": ["true"], "pids": 9}));
+    assert!(container.wait_end(Some(Duration::from_secs(20))).unwrap());
+    for refused in [container.freeze(), container.thaw()] {
+        let e = refused.unwrap_err();
+        assert_eq!((e.kind(), e.errno()), (ErrorKind::Closed, libc::ESRCH), "{e}");
+    }
     container.close(None).unwrap();
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use nix::sched::{CloneFlags, setns};
 
-use super::{Container, Inner, lock, process_runs};
+use super::{Container, Inner, ended, lock, process_runs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::HostOnly;
 use crate::net::netlink::{Batch, Socket};
@@ -174,10 +174,6 @@ impl Inner {
         }
         opened.map_err(|e| failed("open", "device", &path, &e))
     }
-}
-
-fn ended() -> Error {
-    Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH)
 }
 
 /// A number for a device that none has. By its name one inside could not be found again: that is the container's to change. Nor may

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::{Container, process_runs};
+use super::{Container, ended, process_runs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::container::{clone_flag, namespace_source};
 use crate::spec::{NamespaceKind, NamespaceSource};
@@ -185,8 +185,4 @@ impl Container {
         }
         Ok(flags)
     }
-}
-
-fn ended() -> Error {
-    Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH)
 }

@@ -92,7 +92,7 @@ impl Inner {
         let streams = open_streams(asked, [Stdio::Inherit, Stdio::Inherit, Stdio::Inherit], None)?;
         let inherited = facts::inherited();
         let seccomp = command.seccomp.as_ref().unwrap_or(&self.spec.seccomp);
-        let filter = facts::filter(seccomp, capabilities, self.spec.nesting)?;
+        let filter = facts::filter(seccomp, capabilities, confinement.landlock, self.spec.nesting)?;
         let _joining = self.group.as_ref().map(Group::joining);
         let (compiled, needs) = crate::plan::exec::process(
             &self.joining(),

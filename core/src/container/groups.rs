@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::Value;
 
 use super::update::{LIVE, OF_THE_CONTAINER, Undo, layer};
-use super::{Container, Inner, lock};
+use super::{Container, Inner, ended, lock};
 use crate::cgroup::{Group, Limits, SUB_PAYLOAD, SUB_RELAY, Usage};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
@@ -76,7 +76,7 @@ fn make(inner: &Inner, container: &Container, name: &str, limits: &Spec) -> Resu
     }
     check(limits)?;
     if inner.has_ended() {
-        return Err(Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH));
+        return Err(ended());
     }
     let mut subs = lock(&inner.subs);
     let group = container.group_of(limits)?.sub(name, &Limits::of(limits)).map_err(|e| match e.field() {
@@ -200,7 +200,7 @@ impl ControlGroup {
         let new = layer(&before, change).map_err(context)?;
         check(&new).map_err(context)?;
         if inner.has_ended() {
-            return Err(context(Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH)));
+            return Err(context(ended()));
         }
         // A controller has to be the container's before it can be the group's.
         let container = self.container.group_of(&new).map_err(context)?;

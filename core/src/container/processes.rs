@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use serde_json::{Value, json};
 
-use super::{Container, process_runs};
+use super::{Container, ended, process_runs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::namespace::{Namespace, is_short};
 use crate::plan::container::namespace_source;
@@ -78,7 +78,7 @@ impl Container {
             }
         }
         if found.is_empty() && !self.is_running() {
-            return Err(Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH));
+            return Err(ended());
         }
         found.sort_by_key(|entry| entry.pid_inside);
         Ok(found)

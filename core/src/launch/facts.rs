@@ -20,8 +20,8 @@ use crate::plan::facts::{Credentials, Facts, HostEntry, IdMaps, Inherited};
 use crate::security::filter::rules::Context;
 use crate::security::filter::{self, Program};
 use crate::spec::{
-    BindSource, Capabilities, IdRange, Idmap, MountKind, NamespaceKind, NamespaceSource, Resource, Rlimit, Rootfs,
-    RootfsKind, Seccomp, SeccompArch, Spec,
+    BindSource, Capabilities, IdRange, Idmap, Landlock, MountKind, NamespaceKind, NamespaceSource, Resource, Rlimit,
+    Rootfs, RootfsKind, Seccomp, SeccompArch, Spec,
 };
 use crate::spec::{IdOrName, UserSpec};
 use crate::state::ids::{self, IdClaim};
@@ -826,12 +826,19 @@ const RESOURCES: [Resource; 16] = [
 ///
 /// # Errors
 /// Rules of which none can be made.
-pub(crate) fn filter(seccomp: &Seccomp, capabilities: &Capabilities, nesting: bool) -> Result<Option<Arc<Program>>> {
-    filter::program(
-        seccomp,
-        nesting,
-        Context { native: SeccompArch::NATIVE, capabilities: capabilities.bounding, kernel: rights::kernel_version() },
-    )
+pub(crate) fn filter(
+    seccomp: &Seccomp,
+    capabilities: &Capabilities,
+    landlock: &Landlock,
+    nesting: bool,
+) -> Result<Option<Arc<Program>>> {
+    let context = Context {
+        native: SeccompArch::NATIVE,
+        capabilities: capabilities.bounding,
+        kernel: rights::kernel_version(),
+        ports: landlock.has_ports(),
+    };
+    filter::program(seccomp, nesting, context)
 }
 
 pub(crate) fn inherited() -> Inherited {
@@ -964,7 +971,7 @@ pub(crate) fn gather(
     facts.throttles = throttles().to_vec();
     facts.known_paths.extend(facts.throttles.iter().map(|path| (path.clone(), Some(true))));
     // Of a container without a main process, too: what is wrong shows at the start.
-    facts.filter = filter(&spec.seccomp, &spec.capabilities, spec.nesting)?;
+    facts.filter = filter(&spec.seccomp, &spec.capabilities, &spec.landlock, spec.nesting)?;
     let mut uid = None;
     if !spec.argv.is_empty() {
         let (credentials, home) = resolve_user(spec.user.as_deref(), &spec.groups, defaults, &SpecFiles(spec))?;

@@ -21,7 +21,7 @@ fn maps(start: u32, count: u32) -> IdMaps {
 
 fn filter() -> Option<Arc<Program>> {
     let capabilities = Capabilities::DEFAULT;
-    let context = Context { native: SeccompArch::X86_64, capabilities, kernel: (6, 12) };
+    let context = Context { native: SeccompArch::X86_64, capabilities, kernel: (6, 12), ports: false };
     filter::program(&Seccomp::Default, false, context).unwrap()
 }
 
@@ -110,7 +110,12 @@ fn golden_host_tree_of_a_root_caller() {
 fn golden_program_that_asks_the_host() {
     let json = r#"{"argv": ["sh"], "seccomp": {"profile": "default", "rules": [{"names": ["mount", "sendmsg"], "action": "notify"}]}}"#;
     let spec = spec(json);
-    let context = Context { native: SeccompArch::X86_64, capabilities: Capabilities::DEFAULT, kernel: (6, 12) };
+    let context = Context {
+        native: SeccompArch::X86_64,
+        capabilities: Capabilities::DEFAULT,
+        kernel: (6, 12),
+        ports: spec.landlock.has_ports(),
+    };
     let filter = filter::program(&spec.seccomp, false, context).unwrap();
     check("asks-the-host", &Plan::compile(&spec, &Facts { filter, ..root_facts() }));
 }

@@ -289,6 +289,9 @@ pub(super) fn set(json: &Json, at: &At, expected: &str) -> Result<u64> {
                 None => {
                     let error = at.error(format!("{name:?} is not a capability"));
                     let short = name.to_ascii_lowercase();
+                    if short == "all" {
+                        return Err(error.with_hint("\"all\" stands for itself, in no list"));
+                    }
                     Err(match suggest::nearest(short.strip_prefix("cap_").unwrap_or(&short), NAMES) {
                         Some(near) => error.with_hint(format!("did you mean {near:?}?")),
                         None => error,

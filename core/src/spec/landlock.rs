@@ -35,7 +35,11 @@ pub struct Landlock {
     /// | `remove` | `remove_file`, `remove_dir` |
     /// | `all` | all of them: also `make_char`, `make_block`, `refer` (link and rename between directories), `ioctl_dev` |
     pub paths: BTreeMap<PathBuf, u64>,
-    /// TCP ports that sockets may be bound to; 0 stands for one that the kernel chooses. `None`: all. An empty list: none.
+    /// TCP ports that sockets may be bound to; 0 stands for one that the kernel chooses. `None`: all. An empty list: none. The kernel
+    /// does not ask about listen(2) on a socket without an address, which gets a port of the kernel's choice.
+    ///
+    /// With rules about ports, the filter of system calls (with `seccomp: none` one that does nothing else) refuses what they
+    /// do not see: sockets of MPTCP and SMC, MSG_FASTOPEN, and io_uring.
     pub bind: Option<Vec<u16>>,
     /// TCP ports that may be connected to, at any address. `None`: all. An empty list: none.
     pub connect: Option<Vec<u16>>,
@@ -112,6 +116,11 @@ impl Landlock {
         of_word.or_else(|| ACCESS.iter().position(|(known, _)| *known == name).map(|bit| 1 << bit))
     }
 
+    /// There are rules about TCP ports.
+    pub(crate) fn has_ports(&self) -> bool {
+        self.bind.is_some() || self.connect.is_some()
+    }
+
     /// Nothing is restricted.
     pub fn is_empty(&self) -> bool {
         self.paths.is_empty() && self.bind.is_none() && self.connect.is_none() && self.scopes == 0
@@ -130,7 +139,7 @@ impl Landlock {
     pub(crate) fn needs(&self) -> (u32, &'static str) {
         let of_paths = ACCESS.iter().enumerate().filter(|(bit, _)| self.handled() & (1 << bit) != 0);
         let tcp = if self.bind.is_some() { "bind" } else { "connect" };
-        let of_tcp = (self.bind.is_some() || self.connect.is_some()).then_some((ABI_TCP, tcp));
+        let of_tcp = self.has_ports().then_some((ABI_TCP, tcp));
         let of_scopes = (self.scopes != 0).then_some((ABI_SCOPES, "scopes"));
         let of_paths = of_paths.map(|(_, (_, since))| (*since, "paths"));
         of_paths.chain(of_tcp).chain(of_scopes).max_by_key(|(since, _)| *since).unwrap_or((0, ""))
@@ -272,7 +281,13 @@ impl Codec for Landlock {
         let members = json::members(json, at, FORMS, &["paths", "bind", "connect", "scopes", "abi"])?;
         let mut rules = Self::default();
         if let Some(json) = json::member(members, "paths") {
-            Map::<PathBuf, Access>::merge(&mut rules.paths, json, &at.key("paths"))?;
+            let at = at.key("paths");
+            Map::<PathBuf, Access>::merge(&mut rules.paths, json, &at)?;
+            // A list that was computed, and came out empty, is not to open everything.
+            if rules.paths.is_empty() {
+                let error = at.error("is empty, and the kernel has no rules without any path");
+                return Err(error.with_hint("leave it out to restrict no files; {\"/\": \"execute\"} allows little"));
+            }
         }
         let list = |key| json::member(members, key).map(|json| ports(json, &at.key(key))).transpose();
         rules.bind = list("bind")?;

@@ -32,7 +32,12 @@ mod tests;
 pub(crate) fn fuzz(seccomp: &rules::Seccomp, input: &mut crate::fuzz::Input<'_>) {
     use rules::{Context, SeccompArch};
     let native = if input.bool() { SeccompArch::X86_64 } else { SeccompArch::Aarch64 };
-    let context = Context { native, capabilities: input.word().into(), kernel: (6, u32::from(input.byte())) };
+    let context = Context {
+        native,
+        capabilities: input.word().into(),
+        kernel: (6, u32::from(input.byte())),
+        ports: input.bool(),
+    };
     let Some(filter) = profile::filter(seccomp, input.bool(), &context) else { return };
     let Ok(program) = compile::compile(&filter) else { return };
     interpret::assert_sound(&program);

@@ -178,6 +178,28 @@ fn strict_rules() -> Vec<SeccompRule> {
     rules
 }
 
+/// What Landlock's rules about TCP ports do not see: sockets that speak TCP under another protocol, data that connects, and what
+/// makes and uses sockets where no filter looks. The answers are those of a kernel that has none of it, so that programs take TCP.
+fn no_way_round_ports() -> Vec<SeccompRule> {
+    const AF_SMC: u64 = 43;
+    const IPPROTO_SMC: u64 = 256;
+    let mut rules = vec![SeccompRule::new(["socket"], errno(libc::EAFNOSUPPORT)).arg(0, INT, AF_SMC)];
+    for protocol in [libc::IPPROTO_MPTCP as u64, IPPROTO_SMC] {
+        rules.push(SeccompRule::new(["socket"], errno(libc::EPROTONOSUPPORT)).arg(2, INT, protocol));
+    }
+    const FAST_OPEN: u64 = libc::MSG_FASTOPEN as u64;
+    for (name, flags) in [("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3)] {
+        let connects = SeccompOp::MaskedEqual(FAST_OPEN);
+        rules.push(SeccompRule::new([name], errno(libc::EOPNOTSUPP)).arg(flags, connects, FAST_OPEN));
+    }
+    // By the multiplexer of 32-bit programs: socket, sendto, sendmsg, sendmmsg.
+    for call in [1, 11, 16, 20] {
+        rules.push(SeccompRule::new(["socketcall"], errno(libc::ENOSYS)).arg(0, INT, call));
+    }
+    rules.push(SeccompRule::new(["io_uring_setup"], errno(libc::EPERM)));
+    rules
+}
+
 /// What a filter answers to calls that its rules do not know: as a kernel that does not know them either, so that programs take
 /// another way. Where nobody is refused anything, or somebody decides call by call, there is no such answer.
 fn unknown(default: SeccompAction) -> Option<SeccompAction> {
@@ -188,6 +210,12 @@ fn unknown(default: SeccompAction) -> Option<SeccompAction> {
 pub(super) fn filter(seccomp: &Seccomp, nesting: bool, context: &Context) -> Option<Filter> {
     let profile = |profile| SeccompRules { profile: Some(profile), ..SeccompRules::default() };
     match seccomp {
+        Seccomp::Unconfined if context.ports => Some(Filter {
+            default: SeccompAction::Allow,
+            unknown: None,
+            architectures: context.native.family().to_vec(),
+            rules: no_way_round_ports(),
+        }),
         Seccomp::Unconfined => None,
         Seccomp::Default => Some(of_rules(&profile(SeccompProfile::Default), nesting, context)),
         Seccomp::Strict => Some(of_rules(&profile(SeccompProfile::Strict), nesting, context)),
@@ -202,6 +230,7 @@ fn of_rules(own: &SeccompRules, nesting: bool, context: &Context) -> Filter {
         Some(SeccompProfile::Strict) => (strict_rules(), &family[..1]),
         None => (Vec::new(), &family[..1]),
     };
+    let ports = if context.ports { no_way_round_ports() } else { Vec::new() };
     let default = own.default_action.unwrap_or(errno(libc::EPERM));
     let counts = |rule: &&SeccompRule| rule.when == SeccompWhen::default() || rule.when.holds(context);
     let architectures = match own.architectures.as_slice() {
@@ -212,6 +241,7 @@ fn of_rules(own: &SeccompRules, nesting: bool, context: &Context) -> Filter {
         default,
         unknown: unknown(default),
         architectures,
-        rules: own.rules.iter().filter(counts).cloned().chain(more).collect(),
+        // Before one's own: an allowed call is not allowed the way round.
+        rules: ports.into_iter().chain(own.rules.iter().filter(counts).cloned()).chain(more).collect(),
     }
 }

@@ -187,6 +187,8 @@ pub(crate) struct Context {
     /// The bounding set.
     pub capabilities: u64,
     pub kernel: (u32, u32),
+    /// Landlock has rules about TCP ports: the ways round them are closed.
+    pub ports: bool,
 }
 
 impl SeccompWhen {

@@ -11,7 +11,7 @@ use crate::spec::Capabilities;
 use SeccompAction::{Allow, Errno, KillProcess, KillThread, Log, Notify, Trace, Trap};
 
 pub(super) fn context(native: SeccompArch, capabilities: u64) -> Context {
-    Context { native, capabilities, kernel: (6, 12) }
+    Context { native, capabilities, kernel: (6, 12), ports: false }
 }
 
 pub(super) fn compiled(filter: &Filter) -> Vec<Instruction> {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -36,14 +37,19 @@ def _shell(launcher: str, root: Root) -> tuple[dict[str, str], str]:
     """What of a shell was reached by what it started on its terminal, and what was printed there."""
     master, slave = pty.openpty()
     printed: list[bytes] = []
+    over = threading.Event()
 
     def read() -> None:
-        try:
-            while data := os.read(master, 4096):
-                printed.append(data)
-        except OSError:
-            # EIO: nobody has the other end any more.
-            pass
+        # Not until nobody has the other end any more: what was made the machine's console has it until this end is closed.
+        while True:
+            if not select.select([master], [], [], 0.2)[0]:
+                if over.is_set():
+                    return
+                continue
+            try:
+                printed.append(os.read(master, 4096))
+            except OSError:
+                return
 
     reader = threading.Thread(target=read)
     try:
@@ -55,7 +61,8 @@ def _shell(launcher: str, root: Root) -> tuple[dict[str, str], str]:
         out, _ = shell.communicate(timeout=100)
         assert shell.returncode == 0
     finally:
-        reader.join(10)
+        over.set()
+        reader.join()
         os.close(master)
     return json.loads(out), b"".join(printed).decode()
 

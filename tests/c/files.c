@@ -36,8 +36,12 @@ int main(void)
     char top[] = "/tmp/ringfence-files-XXXXXX", tree[64], file[64], back[64], buffer[16];
     ringfence_container *container = NULL;
     ringfence_spec *spec = ringfence_spec_from_json("{\"files\": {\"/etc/ringfence-files\": \"within\"}}", &err);
-    if (!mkdtemp(top) || ringfence_container_start(spec, &container, &err) < 0) {
-        ok(0, "start: %s", err ? ringfence_error_message(err) : top);
+    if (!mkdtemp(top)) {
+        ok(0, "%s: %s", top, strerror(errno));
+        return done();
+    }
+    if (ringfence_container_start(spec, &container, &err) < 0) {
+        ok(0, "start: %s", ringfence_error_message(err));
         return done();
     }
     snprintf(tree, sizeof tree, "%s/tree", top);

@@ -51,7 +51,10 @@ static void hold(const char *path, int announce)
     held[count].device = seen.st_dev;
     held[count].inode = seen.st_ino;
     held[count].fd = fd;
-    ssize_t n = readlink(path, held[count].path, sizeof held[count].path - 1);
+    /* Of what is open: the process may have ended meanwhile, or execute something else. */
+    char own[32];
+    snprintf(own, sizeof own, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(own, held[count].path, sizeof held[count].path - 1);
     if (announce)
         printf("opened %s (mode %o)\n", n > 0 ? held[count].path : path, seen.st_mode & 07777);
     count++;

@@ -60,6 +60,10 @@ fn binds_give_no_devices_and_no_set_user_id() {
 /// One message between two processes brings 253 descriptors, and root's binds take one each of this program's.
 #[test]
 fn hundreds_of_binds() {
+    use nix::sys::resource::{Resource::RLIMIT_NOFILE, getrlimit, setrlimit};
+    // Root's are descriptors of this program while it starts: 1,024 are customary, and more on request.
+    let (_, hard) = getrlimit(RLIMIT_NOFILE).unwrap();
+    setrlimit(RLIMIT_NOFILE, hard, hard).unwrap();
     let (_dir, path) = source();
     let binds = |count: usize| -> Vec<String> { (0..count).map(|i| format!("{path}:/binds/{i}")).collect() };
     for count in [300, 1000] {

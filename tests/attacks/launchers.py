@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -67,6 +68,14 @@ def careless(*words: str | os.PathLike[str], timeout: float = 30, **options: Any
     command = [str(PROGRAMS / "careless"), *map(os.fspath, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
     return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def host(script: str, launcher: str, idmap: str, top: Path) -> list[str]:
+    """What a script beside the tests prints, that is a host of its own with what the launcher starts."""
+    command = [sys.executable, str(Path(__file__).with_name(script)), launcher, idmap, str(top)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
 
 
 def contained(*argv: str, timeout: float = 30, container: ringfence.Container | None = None, **fields: Any) -> Outcome:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from launchers import IS_ROOT, Root, careless, contained
+from launchers import IS_ROOT, Root, careless, contained, host
 
 import ringfence
 
@@ -168,20 +167,12 @@ def test_what_is_left_raises_nobody(root: Root, outside: Path, idmap: str, when:
         ringfence.remove_volume(name)
 
 
-def _propagated(launcher: str, idmap: str, top: Path) -> list[str]:
-    script = Path(__file__).with_name("shared_host.py")
-    command = [sys.executable, str(script), launcher, idmap, str(top)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
 def test_a_careless_mount_propagates(root: Root) -> None:
     """Extra: mounts of a host whose mounts are shared, as systemd makes them: its own come in, the container's go out."""
-    assert _propagated("careless", "host", root.path) == ["out", "in"]
+    assert host("shared_host.py", "careless", "host", root.path) == ["out", "in"]
 
 
 @pytest.mark.parametrize("how", ["start", "exec"])
 def test_no_mount_propagates(root: Root, idmap: str, how: str) -> None:
     """Extra: neither from a source that is shared, nor from a root file system, nor from below either."""
-    assert _propagated(how, idmap, root.path) == []
+    assert host("shared_host.py", how, idmap, root.path) == []

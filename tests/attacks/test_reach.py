@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from launchers import IS_ROOT, Root, careless, contained
+from launchers import IS_ROOT, Root, careless, contained, host
 
 import ringfence
 
@@ -31,17 +30,9 @@ def top() -> Iterator[Path]:
     made.rmdir()
 
 
-def _reached(launcher: str, idmap: str, top: Path) -> list[str]:
-    script = Path(__file__).with_name("reach_host.py")
-    command = [sys.executable, str(script), launcher, idmap, str(top)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
 def test_a_read_only_bind_is_reached_through(top: Path) -> None:
     """Extra: read-only mounts do not keep anybody from connecting, from writing to a FIFO, from opening a device."""
-    said = _reached("bind", "host", top)
+    said = host("reach_host.py", "bind", "host", top)
     assert said.count("socket: reached") == said.count("fifo: reached") == said.count("device: reached") == 2, said
     assert said.count("accepted") == said.count("read") == 2, said
 
@@ -51,7 +42,7 @@ def test_nothing_of_the_host_is_reached(top: Path, idmap: str, rootfs: str) -> N
     """Extra: through the overlays of `rootfs: host` a socket is nobody's, a FIFO has no reader, and a device is none."""
     if rootfs == "owned" and not IS_ROOT:
         rootfs = "ringfence"
-    said = _reached(rootfs, idmap, top)
+    said = host("reach_host.py", rootfs, idmap, top)
     assert len([line for line in said if line.startswith("socket: ")]) == 2, said
     assert not [line for line in said if line.endswith("reached") or line in ("accepted", "read")], said
 

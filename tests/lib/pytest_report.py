@@ -9,6 +9,7 @@ from typing import Any
 
 _PATH = os.environ.get("RINGFENCE_TEST_EVENTS")
 _ONLY = os.environ.get("RINGFENCE_TEST_ONLY")
+_PART, _PARTS = (int(word) for word in os.environ.get("RINGFENCE_TEST_PART", "0/1").split("/"))
 
 
 def _write(event: dict[str, Any]) -> None:
@@ -26,6 +27,7 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
     if _ONLY:
         wanted = json.loads(_ONLY)
         items[:] = [item for item in items if item.nodeid in wanted]
+    items[:] = items[_PART::_PARTS]
 
 
 def pytest_runtest_logstart(nodeid: str, location: Any) -> None:

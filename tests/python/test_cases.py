@@ -1,6 +1,6 @@
 """Runs the language-neutral cases of tests/cases through the Python interface.
 
-tests/run: timeout=600 vm=root,delegated
+tests/run: timeout=600 vm=root,delegated parts=2
 """
 
 from __future__ import annotations

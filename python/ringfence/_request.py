@@ -213,7 +213,8 @@ def spec_request(
     if share_cwd:
         here = os.getcwd()
         mounts.append({"source": here, "target": here})
-        if options.get("cwd") is None:
+        # Without a main process nothing starts there.
+        if argv and options.get("cwd") is None:
             options["cwd"] = here
     mounts = _interpreter.add_mounts(argv or [], fields.get("rootfs"), mounts, share_python)
     if mounts:

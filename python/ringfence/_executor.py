@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ._call import Call
 from ._container import Container
 from ._errors import Error
-from ._types import AnyPath
+from ._types import AnyPath, Seconds
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -37,7 +37,7 @@ class ContainerExecutor(Executor):
         self,
         max_workers: int | None = None,
         *,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         trusted: bool = False,
         python: AnyPath | None = None,
         **fields: Unpack[SpecFields],

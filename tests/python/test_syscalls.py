@@ -82,7 +82,9 @@ def match_path(request: ringfence.SyscallRequest) -> None:
         with pytest.raises(ringfence.Error) as bad:
             request.answer_errno(5000)
         assert bad.value.kind == "invalid_argument"
-        request.answer_errno(errno.E2BIG)
+        with pytest.raises(ringfence.SpecError, match=r'^errno: "ENONE" is no errno'):
+            request.answer_errno("ENONE")
+        request.answer_errno("E2BIG")
         with pytest.raises(ringfence.Error, match="answered already"):
             request.answer_value(0)
     elif path == b"/host/raised":

@@ -483,7 +483,9 @@ fn what_only_a_main_process_has_needs_one() {
         spec.argv(["true"]).validate().unwrap();
     }
     // What the commands that are started later take from the spec.
-    for json in [r#"{"capabilities": "none", "securebits": ["noroot"], "no_new_privs": false}"#, r#"{"seccomp": "strict"}"#] {
+    for json in
+        [r#"{"capabilities": "none", "securebits": ["noroot"], "no_new_privs": false}"#, r#"{"seccomp": "strict"}"#]
+    {
         Spec::from_json(json).unwrap().validate().unwrap();
     }
     // Mounts are whose it says that they are.

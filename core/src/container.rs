@@ -66,6 +66,8 @@ mod reach;
 mod ready;
 /// What it is to a pod and to a switch.
 mod role;
+/// Which limit was in the way of a process that could not be started.
+mod short;
 /// The start.
 mod start;
 /// The streams of a program.

@@ -154,3 +154,10 @@ def test_signals_have_names() -> None:
         assert process.wait() == -10
         c.signal("TERM")
         assert c.wait() == -15
+
+
+@pytest.mark.needs("memory")
+def test_too_little_memory_is_named() -> None:
+    with pytest.raises(ringfence.Error, match="want of memory") as caught:
+        ringfence.run(["true"], memory="64K")
+    assert (caught.value.field, caught.value.kind, caught.value.errno) == ("memory", "exhausted", errno.ENOMEM)

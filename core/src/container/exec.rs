@@ -131,6 +131,7 @@ impl Inner {
             let given = &streams.given;
             self.ask(request::EXEC, command.start_timeout, (&compiled, &needs), given, sub.as_deref(), record::STARTED)
                 .map_err(|e| {
+                    let e = self.short_of_memory(e, oom.sub.as_deref(), oom.before);
                     let program = command.argv.first().map(std::path::Path::new);
                     let alone = command.argv.len() == 1;
                     with_rules_hint(with_program_hint(e, program, alone, &self.spec), confinement.landlock)
@@ -178,7 +179,7 @@ impl Inner {
     ) -> Result<(Channel, Answered)> {
         let (plan, channel) = self.request(kind, timeout, (compiled, needs), given, sub)?;
         let answered = self.answer(&channel, &plan, timeout, until, compiled);
-        Ok((channel, answered.map_err(|e| self.explain_group(e, sub))?))
+        Ok((channel, answered.map_err(|e| self.short_of_pids(self.explain_group(e, sub), sub))?))
     }
 
     /// Files of a control group that is not there any more fail with errnos of their own.

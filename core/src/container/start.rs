@@ -16,7 +16,7 @@ use super::named::NAMED;
 use super::own_group::{Making, check_nested_rates, describe_group, member_group, own_group, share, time_counter};
 use super::role::{Membership, Role};
 use super::streams::streams_of_main;
-use super::{Container, Handle, Inner, SHORT, disk, lock, logs, nodes, parameters, ports};
+use super::{Container, Handle, Inner, SHORT, disk, lock, logs, nodes, parameters, ports, short};
 use crate::cgroup::{Group, Limits, Purpose, V1Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Readers;
@@ -349,7 +349,10 @@ impl Container {
             Outcome::Failed(failed) => {
                 // The keeper undoes it: the groups are gone when it says so.
                 let _ = launch::wait_started(&channel, Some(SHORT), record::ENDED, NOBODY);
-                return Err(joining.failure().unwrap_or_else(|| explain(&failed, &compiled, spec)));
+                return Err(joining.failure().unwrap_or_else(|| {
+                    let pod = pod.map(|pod| &*pod.holder);
+                    short::at_start(explain(&failed, &compiled, spec), making.group.as_ref(), spec, pod)
+                }));
             }
         };
         let created =

@@ -722,7 +722,9 @@ class Container:
         """Calls `function(*args, **kwargs)` in a fresh interpreter inside; returns its value or raises its exception.
 
         The exception's `__cause__` has the traceback from inside. Function and arguments go in by pickle, or by cloudpickle
-        where that is installed here and inside: then also lambdas and what `__main__` defines. Modules are found along this
+        where that is installed here and inside: then also lambdas. For what `__main__` defines the program's file is run once more
+        inside, as the module `__mp_main__`, as `multiprocessing` does: what only the program itself is to do stands below
+        `if __name__ == "__main__":`, and the container has to see the file (`mounts`, `share_cwd=True`). Modules are found along this
         program's `sys.path`, as far as the container has those directories. The interpreter is `python`, else this one (a
         container of its own has it where it is hidden with `share_python=True`). It has no standard input; what it prints goes where this
         program's output goes. `options` are those of `popen`: `cgroup`, `env`, `user`, `rlimits`, ...

@@ -588,7 +588,8 @@ fn sigchld_ignored() {
 }
 
 fn container_of_nothing() -> Container {
-    start([])
+    let spec = Spec { stdin: None, stdout: None, stderr: None, ..spec([]) };
+    Container::start(&spec).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn subreaper() {

@@ -161,8 +161,8 @@ class SyscallListener(Reader[_ringfence.SyscallListener, SyscallRequest]):
         """Calls `answer` with each request, one after the other, until the container has ended or this is closed.
 
         What it does not answer is answered with ENOSYS. An `OSError` that it raises is the call's errno; every other exception, and
-        a `ringfence.Error`, ends this, unless the thread that waited was killed meanwhile. Calls then wait until somebody serves
-        again, or this is closed: on a thread of its own, serve in `with listener:`.
+        a `ringfence.Error`, ends this, unless the thread that waited was killed meanwhile: the call has ENOSYS before the exception
+        is raised here. Later calls wait until somebody serves again, or the container is closed.
         """
         while True:
             try:

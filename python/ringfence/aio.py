@@ -438,10 +438,12 @@ class SyscallListener(_Reader[_syscalls.SyscallListener, SyscallRequest]):
                 reading = asyncio.ensure_future(read())
                 answering: object = None
                 try:
-                    answering = answer(request)
-                except OSError as error:
-                    request._failed(error)
+                    try:
+                        answering = answer(request)
+                    except OSError as error:
+                        request._failed(error)
                 except BaseException:
+                    # The call gets ENOSYS before anybody hears of this: the exception keeps the request, and nobody else has it.
                     request.close()
                     raise
                 if inspect.isawaitable(answering):

@@ -277,6 +277,16 @@ def test_asyncio() -> None:
             with pytest.raises(ZeroDivisionError):
                 await serving
 
+            # So does what is no coroutine, with an error that is no errno of the call; it is heard of when the call has its answer.
+            def wrong(request: ringfence.SyscallRequest) -> None:
+                request.answer_errno(-1)
+
+            serving = asyncio.create_task(listener.serve(wrong))
+            ran = await c.run(["python3", "-c", code, "0"], seccomp=ONE, capture_output=True, text=True)
+            assert int(ran.stdout) == -errno.ENOSYS
+            with pytest.raises(ringfence.SpecError, match="errno"):
+                await serving
+
             # Cancelled, it answers what it has.
             serving = asyncio.create_task(listener.serve(lambda request: asyncio.sleep(60)))
             process = await c.popen(["python3", "-c", code, "0"], seccomp=ONE, stdout=ringfence.PIPE)

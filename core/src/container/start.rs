@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::chosen::Chosen;
 use super::end::{End, sweep_lingering};
-use super::exec::{other_credentials, with_program_hint, with_rules_hint};
+use super::exec::{other_credentials, with_null_hint, with_program_hint, with_rules_hint};
 use super::joined::{joined_user_allows_setgroups, keeper_of_joined, open_namespaces};
 use super::named::NAMED;
 use super::own_group::{Making, check_nested_rates, describe_group, member_group, own_group, share, time_counter};
@@ -558,7 +558,7 @@ impl launch::Attend for Attending<'_> {
 }
 
 fn explain(failed: &Record, compiled: &Compiled, spec: &Spec) -> Error {
-    let error = launch::explain_failure(failed, compiled);
+    let error = with_null_hint(launch::explain_failure(failed, compiled), &spec.device_rules);
     if error.errno() == libc::ENOENT && error.field() == Some("namespaces") {
         // cgroup2's mount option nsdelegate: the kernel finds no group there for who is born.
         return error

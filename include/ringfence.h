@@ -436,7 +436,8 @@ const char *ringfence_error_kind_name(const ringfence_error *error);
 int ringfence_error_errno(const ringfence_error *error);
 
 /**
- * The field of the spec that asked for what failed, like "mounts[2].source"; NULL when there is none, and for NULL.
+ * The field of the spec that asked for what failed, like "mounts[2].source", or the argument of the call that can never work; NULL when there
+ * is none, and for NULL.
  */
 const char *ringfence_error_field(const ringfence_error *error);
 

@@ -121,9 +121,9 @@ fn report_out_of_memory(err: *mut *mut ringfence_error) {
     set_errno(libc::ENOMEM);
 }
 
-/// An argument that can never work.
-pub(crate) fn invalid(detail: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidArgument, detail).with_errno(libc::EINVAL)
+/// An argument that can never work: its name is the error's field.
+pub(crate) fn invalid(argument: &str, detail: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidArgument, detail).with_field(argument).with_errno(libc::EINVAL)
 }
 
 /// Length of a C string, 0 for NULL: for [`border_for`].
@@ -135,7 +135,7 @@ pub(crate) fn length(text: *const c_char) -> usize {
 /// The bytes of a C string; `what` names the argument in the error.
 pub(crate) fn bytes<'a>(text: *const c_char, what: &str) -> Result<&'a [u8]> {
     if text.is_null() {
-        return Err(invalid(format!("{what} is NULL")));
+        return Err(invalid(what, "is NULL"));
     }
     // SAFETY: not NULL, and by the header's contract it ends with a NUL byte and stays until the call returns.
     Ok(unsafe { CStr::from_ptr(text) }.to_bytes())
@@ -143,7 +143,7 @@ pub(crate) fn bytes<'a>(text: *const c_char, what: &str) -> Result<&'a [u8]> {
 
 /// A C string that must be UTF-8: keys, names, JSON.
 pub(crate) fn text<'a>(text: *const c_char, what: &str) -> Result<&'a str> {
-    std::str::from_utf8(bytes(text, what)?).map_err(|e| invalid(format!("{what} is not UTF-8: {e}")))
+    std::str::from_utf8(bytes(text, what)?).map_err(|e| invalid(what, format!("is not UTF-8: {e}")))
 }
 
 /// A block of bytes; NULL is allowed when it is empty.
@@ -152,10 +152,10 @@ pub(crate) fn block<'a>(data: *const c_void, len: usize, what: &str) -> Result<&
         return Ok(&[]);
     }
     if data.is_null() {
-        return Err(invalid(format!("{what} is NULL, its length is {len}")));
+        return Err(invalid(what, format!("is NULL, its length is {len}")));
     }
     if isize::try_from(len).is_err() {
-        return Err(invalid(format!("{what} cannot have {len} bytes")));
+        return Err(invalid(what, format!("cannot have {len} bytes")));
     }
     // SAFETY: not NULL, of a length that can exist, and by the header's contract readable until the call returns.
     Ok(unsafe { std::slice::from_raw_parts(data.cast(), len) })
@@ -163,7 +163,7 @@ pub(crate) fn block<'a>(data: *const c_void, len: usize, what: &str) -> Result<&
 
 /// Refuses NULL for an output before anything is done.
 pub(crate) fn output<T>(place: *mut T, what: &str) -> Result<()> {
-    if place.is_null() { Err(invalid(format!("{what} (the place for the result) is NULL"))) } else { Ok(()) }
+    if place.is_null() { Err(invalid(what, "is NULL, and it is the place for the result")) } else { Ok(()) }
 }
 
 /// Milliseconds as the header defines them.
@@ -171,7 +171,7 @@ pub(crate) fn timeout(ms: c_int) -> Result<Option<Duration>> {
     match ms {
         -1 => Ok(None),
         0.. => Ok(Some(Duration::from_millis(ms as u64))),
-        _ => Err(invalid(format!("a timeout of {ms} ms: -1 is for ever, 0 only looks"))),
+        _ => Err(invalid("timeout_ms", format!("{ms} ms: -1 is for ever, 0 only looks"))),
     }
 }
 
@@ -229,7 +229,8 @@ mod tests {
     fn timeouts_are_milliseconds() {
         assert_eq!(timeout(-1), Ok(None));
         assert_eq!(timeout(1500), Ok(Some(Duration::from_millis(1500))));
-        assert_eq!(timeout(-2).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        let error = timeout(-2).unwrap_err();
+        assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidArgument, Some("timeout_ms")));
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub unsafe extern "C" fn ringfence_command_env(
     border_for(length(value), err, -1, || {
         let key = bytes(key, "key")?;
         if key.is_empty() || key.contains(&b'=') {
-            return Err(invalid("the name of a variable is not empty and has no \"=\"").with_field("env"));
+            return Err(invalid("env", "the name of a variable is not empty and has no \"=\""));
         }
         let body = body(command)?;
         let mut body = write(&body, "command")?;
@@ -152,7 +152,7 @@ fn stream(command: *mut ringfence_command, which: usize, fd: c_int, err: *mut *m
 /// A copy with CLOEXEC, so that the caller may close its own at once.
 pub(crate) fn duplicate(fd: c_int) -> Result<OwnedFd> {
     if fd < 0 {
-        return Err(invalid(format!("{fd} is not a descriptor")).with_errno(libc::EBADF));
+        return Err(invalid("fd", format!("{fd} is not a descriptor")).with_errno(libc::EBADF));
     }
     // SAFETY: the number is not -1; whether it is open is what the call finds out.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };

@@ -328,7 +328,7 @@ pub unsafe extern "C" fn ringfence_container_usage_u64(
         let key = text(key, "key")?;
         let container = running(container)?;
         if Usage::default().get(key).is_none() {
-            return Err(invalid(format!("there is no usage {key:?}")));
+            return Err(invalid("key", format!("there is no usage {key:?}")));
         }
         let number = match container.container.usage()?.get(key).flatten() {
             Some(number) => number,
@@ -457,7 +457,7 @@ pub unsafe extern "C" fn ringfence_container_enter(
     err: *mut *mut ringfence_error,
 ) -> c_int {
     border(err, -1, || {
-        let function = function.ok_or_else(|| invalid("function is NULL"))?;
+        let function = function.ok_or_else(|| invalid("function", "is NULL"))?;
         let kinds = self::kinds(kinds)?;
         let argument = Handed(argument);
         let act = move || {
@@ -512,7 +512,7 @@ pub unsafe extern "C" fn ringfence_container_listen(
     err: *mut *mut ringfence_error,
 ) -> c_int {
     border(err, -1, || {
-        let backlog = u32::try_from(backlog).map_err(|_| invalid("backlog is negative"))?;
+        let backlog = u32::try_from(backlog).map_err(|_| invalid("backlog", "is negative"))?;
         Ok(running(container)?.container.listen(text(address, "address")?, backlog)?.into_raw_fd())
     })
 }
@@ -546,7 +546,7 @@ pub unsafe extern "C" fn ringfence_container_open_path(
 ) -> c_int {
     border(err, -1, || {
         if path.is_null() {
-            return Err(invalid("path is NULL"));
+            return Err(invalid("path", "is NULL"));
         }
         // SAFETY: by the header's contract a NUL-terminated string.
         let path = OsStr::from_bytes(unsafe { CStr::from_ptr(path) }.to_bytes());

@@ -169,7 +169,8 @@ pub unsafe extern "C" fn ringfence_error_errno(error: *const ringfence_error) ->
     look(error).map_or(0, |e| e.errno)
 }
 
-/// The field of the spec that asked for what failed, like "mounts[2].source"; NULL when there is none, and for NULL.
+/// The field of the spec that asked for what failed, like "mounts[2].source", or the argument of the call that can never work; NULL when there
+/// is none, and for NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_error_field(error: *const ringfence_error) -> *const c_char {
     text(look(error).and_then(|e| e.field.as_ref()))

@@ -35,6 +35,7 @@ impl Object for ringfence_events {
     type Body = Body;
     const MAGIC: u64 = u64::from_ne_bytes(*b"rf-evnts");
     const NAME: &'static str = "reader of events";
+    const ARGUMENT: &'static str = "events";
 }
 
 /// What can happen to a container. The numbers never change; later versions add some. The names are those of

@@ -34,7 +34,7 @@ pub unsafe extern "C" fn ringfence_container_read_file(
 ) -> i64 {
     border(err, -1, || {
         if buffer.is_null() && size > 0 {
-            return Err(invalid("buffer is NULL"));
+            return Err(invalid("buffer", "is NULL"));
         }
         let path = self::path(path, "path")?;
         let content = running(container)?.container.read(path, Some(size as u64))?;
@@ -62,7 +62,7 @@ pub unsafe extern "C" fn ringfence_container_write_file(
 ) -> c_int {
     border(err, -1, || {
         if data.is_null() && length > 0 {
-            return Err(invalid("data is NULL"));
+            return Err(invalid("data", "is NULL"));
         }
         let mode = match mode {
             -1 => None,

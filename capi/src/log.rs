@@ -105,10 +105,10 @@ fn set(sink: Sink, level: c_int) -> Result<()> {
         n if n == at::Info as c_int => LevelFilter::Info,
         n if n == at::Debug as c_int => LevelFilter::Debug,
         n if n == at::Trace as c_int => LevelFilter::Trace,
-        _ => return Err(invalid(format!("log level {level}: 0 (off) to 5 (trace)"))),
+        _ => return Err(invalid("level", format!("{level}: 0 (off) to 5 (trace)"))),
     };
     if INSIDE.get() {
-        return Err(invalid("the log callback cannot change where the log goes").with_errno(libc::EDEADLK));
+        return Err(invalid("callback", "the log callback cannot change where the log goes").with_errno(libc::EDEADLK));
     }
     let me = this_process();
     match SET_BY.load(Ordering::Acquire) {

@@ -35,6 +35,7 @@ impl Object for ringfence_logs {
     type Body = Body;
     const MAGIC: u64 = u64::from_ne_bytes(*b"rf-logs.");
     const NAME: &'static str = "reader of a log";
+    const ARGUMENT: &'static str = "logs";
 }
 
 /// The log of a container (what its main process wrote to streams of kind `log`), line by line. `options` is JSON, or NULL for the

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ringfence::{Error, ErrorKind, Result};
 
+use crate::border::invalid;
+
 /// A type that C knows by name only.
 pub(crate) trait Object {
     type Body: Send + Sync;
@@ -14,6 +16,8 @@ pub(crate) trait Object {
     const MAGIC: u64;
     /// What the error calls it.
     const NAME: &'static str;
+    /// The argument that it is.
+    const ARGUMENT: &'static str = Self::NAME;
 }
 
 #[repr(C)]
@@ -39,24 +43,20 @@ pub(crate) fn give<O: Object>(body: O::Body) -> *mut O {
 
 fn live<'a, O: Object>(object: *const O) -> Result<&'a Handle<O::Body>> {
     if object.is_null() {
-        return Err(invalid(format!("the {} is NULL", O::NAME)));
+        return Err(invalid(O::ARGUMENT, format!("the {} is NULL", O::NAME)));
     }
     let handle: *const Handle<O::Body> = object.cast();
     if !handle.is_aligned() {
-        return Err(invalid(format!("this pointer is not a {}", O::NAME)));
+        return Err(invalid(O::ARGUMENT, format!("this pointer is not a {}", O::NAME)));
     }
     // SAFETY: not NULL, aligned, and by the contract of the header a pointer that this library gave out. A freed or foreign
     // one is looked at through one atomic word only, as long as it is still mapped.
     match unsafe { (*handle).magic.load(Ordering::Acquire) } {
         // SAFETY: the word names the type, so this is a box made by `give`, which only `release` takes back.
         magic if magic == O::MAGIC => Ok(unsafe { &*handle }),
-        FREED => Err(invalid(format!("the {} was freed", O::NAME))),
-        _ => Err(invalid(format!("this pointer is not a {}, or the {} was freed", O::NAME, O::NAME))),
+        FREED => Err(invalid(O::ARGUMENT, format!("the {} was freed", O::NAME))),
+        _ => Err(invalid(O::ARGUMENT, format!("this pointer is not a {}, or the {} was freed", O::NAME, O::NAME))),
     }
-}
-
-fn invalid(detail: String) -> Error {
-    Error::new(ErrorKind::InvalidArgument, detail).with_errno(libc::EINVAL)
 }
 
 /// The body of an object that is plain memory.

@@ -257,9 +257,9 @@ pub unsafe extern "C" fn ringfence_process_resize(
         let process = running(process)?;
         let side = |n: c_int, what: &str| match u16::try_from(n) {
             Ok(n) if n > 0 => Ok(n),
-            _ => Err(invalid(format!("{n} {what}: a terminal has 1 to 65535"))),
+            _ => Err(invalid(what, format!("{n}: a terminal has 1 to 65535"))),
         };
-        process.resize(side(rows, "rows")?, side(cols, "columns")?)?;
+        process.resize(side(rows, "rows")?, side(cols, "cols")?)?;
         Ok(0)
     })
 }

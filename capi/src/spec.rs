@@ -42,6 +42,7 @@ pub(crate) fn write<'a, T>(lock: &'a RwLock<T>, what: &str) -> Result<RwLockWrit
 
 fn in_use(what: &str, how: &str) -> Error {
     Error::new(ErrorKind::InvalidArgument, format!("the {what} is {how} on another thread"))
+        .with_field(what)
         .with_errno(libc::EBUSY)
         .with_hint(format!("a {what} belongs to one thread at a time"))
 }

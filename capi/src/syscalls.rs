@@ -22,6 +22,7 @@ impl Object for ringfence_syscall_listener {
     type Body = SyscallListener;
     const MAGIC: u64 = u64::from_ne_bytes(*b"rf-scall");
     const NAME: &'static str = "listener of system calls";
+    const ARGUMENT: &'static str = "listener";
 }
 
 /// A system call that waits for an answer: ringfence_syscall_request_answer_continue(), _errno(), _value() or _fd(), once. Freed without one
@@ -40,6 +41,7 @@ impl Object for ringfence_syscall_request {
     type Body = Body;
     const MAGIC: u64 = u64::from_ne_bytes(*b"rf-sreqs");
     const NAME: &'static str = "system call's request";
+    const ARGUMENT: &'static str = "request";
 }
 
 /// The system calls of a container about which this program is asked: those of the main process and of every process that is
@@ -259,10 +261,10 @@ pub unsafe extern "C" fn ringfence_syscall_request_answer_value(
 /// How a descriptor of this program is given.
 fn injected(fd: c_int, number: c_int, cloexec: c_int) -> Result<(BorrowedFd<'static>, InjectedFd)> {
     if fd < 0 {
-        return Err(invalid(format!("fd {fd} is no descriptor")));
+        return Err(invalid("fd", format!("{fd} is no descriptor")));
     }
     if number < -1 {
-        return Err(invalid(format!("number {number}: -1 is the lowest that is free")));
+        return Err(invalid("number", format!("{number}: -1 is the lowest that is free")));
     }
     // SAFETY: not -1, and used for one system call, to which a number that is no descriptor is an error.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };

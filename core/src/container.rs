@@ -66,6 +66,8 @@ mod reach;
 mod ready;
 /// What it is to a pod and to a switch.
 mod role;
+/// Which limit was in the way of a process that could not be started.
+mod short;
 /// The start.
 mod start;
 /// The streams of a program.
@@ -339,6 +341,7 @@ impl Container {
                 Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),
                 Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
                     Err(Error::new(ErrorKind::InvalidArgument, format!("{signal} is no signal"))
+                        .with_field("signal")
                         .with_errno(libc::EINVAL))
                 }
                 Err(e) => Err(Error::io("pidfd_send_signal", &e)),

@@ -254,6 +254,26 @@ pub fn errno_name(errno: i32) -> Option<String> {
     }
 }
 
+/// The errno of a name, `EPERM` or `eperm`, or of a number from 1 to 4095 (MAX_ERRNO of the kernel) as text.
+///
+/// # Errors
+/// A sentence, when there is none.
+pub fn parse_errno(text: &str) -> std::result::Result<i32, String> {
+    const MAX: i32 = 4095;
+    // Of those with two names nix has one.
+    let name = match text.to_ascii_uppercase().as_str() {
+        "EWOULDBLOCK" => "EAGAIN".to_owned(),
+        "ENOTSUP" => "EOPNOTSUPP".to_owned(),
+        "EDEADLOCK" => "EDEADLK".to_owned(),
+        name => name.to_owned(),
+    };
+    let number = if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None };
+    number
+        .filter(|errno| (1..=MAX).contains(errno))
+        .or_else(|| (1..=MAX).find(|&errno| errno_name(errno).as_deref() == Some(name.as_str())))
+        .ok_or_else(|| format!("{text:?} is no errno; give a name like \"EPERM\", or a number from 1 to {MAX}"))
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let d = &*self.data;
@@ -306,6 +326,19 @@ impl From<Error> for io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errnos_have_names() {
+        for (text, errno) in
+            [("EPERM", libc::EPERM), ("enosys", libc::ENOSYS), ("EWOULDBLOCK", libc::EAGAIN), ("4095", 4095)]
+        {
+            assert_eq!(parse_errno(text), Ok(errno));
+        }
+        assert_eq!(parse_errno("ENOTSUP"), Ok(libc::EOPNOTSUPP));
+        for text in ["", "0", "4096", "-1", "PERM", "UnknownErrno"] {
+            assert!(parse_errno(text).unwrap_err().contains("is no errno"), "{text}");
+        }
+    }
 
     #[test]
     fn a_message_names_everything_once() {

@@ -64,7 +64,7 @@ pub use container::{
     ProcessEntry, Readiness, WaitFor, WriteOptions, run,
 };
 pub use doctor::doctor;
-pub use error::{Error, ErrorKind, Result, errno_name};
+pub use error::{Error, ErrorKind, Result, errno_name, parse_errno};
 pub use events::{Event, EventKind, EventOptions, Events, Pressure, PressureLevel, PressureResource};
 pub use group::{Group, Member};
 pub use launch::end_keepers;

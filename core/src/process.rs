@@ -368,9 +368,9 @@ impl Process {
     pub fn kill(&self, signal: i32) -> Result<()> {
         self.inner.owner.check()?;
         if !(0..=64).contains(&signal) {
-            return Err(
-                Error::new(ErrorKind::InvalidArgument, format!("{signal} is no signal")).with_errno(libc::EINVAL)
-            );
+            return Err(Error::new(ErrorKind::InvalidArgument, format!("{signal} is no signal"))
+                .with_field("signal")
+                .with_errno(libc::EINVAL));
         }
         match send_signal(self.pidfd(), signal) {
             Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Ok(()),

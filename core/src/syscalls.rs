@@ -281,8 +281,8 @@ impl SyscallListener {
     }
 
     /// Hands every call to `answer`, one after the other, until the container has ended or [`cancel`](Self::cancel) was called. What it
-    /// does not answer is answered with ENOSYS. When it fails, this ends with its error; but not when the thread that waited
-    /// was killed meanwhile ([`is_gone`](SyscallRequest::is_gone)), which can happen at any time.
+    /// does not answer is answered with ENOSYS. When it fails, the call has ENOSYS too, and this ends with its error; later calls wait
+    /// until somebody reads again. It does not end when the thread that waited was killed meanwhile ([`is_gone`](SyscallRequest::is_gone)), which can happen at any time.
     ///
     /// Calls that take long are better read with [`next`](Self::next) and answered by other threads: a request is a value that may be sent.
     ///
@@ -446,7 +446,7 @@ impl SyscallRequest {
     /// As [`answer_continue`](Self::answer_continue); InvalidArgument for a number that is no errno.
     pub fn answer_errno(&self, errno: i32) -> Result<()> {
         if !(1..=4095).contains(&errno) {
-            return Err(invalid(format!("{errno} is no errno: 1 to 4095")));
+            return Err(invalid("errno", format!("{errno} is no errno: 1 to 4095")));
         }
         self.answer(Response { errno, ..Response::default() })
     }
@@ -480,7 +480,9 @@ impl SyscallRequest {
     /// [`answer_fd`](Self::answer_fd) or [`add_fd`](Self::add_fd) by number, for other languages.
     #[doc(hidden)]
     pub fn inject(&self, fd: RawFd, how: InjectedFd, answer: bool) -> Result<i32> {
-        let number = how.number.map(|number| u32::try_from(number).map_err(|_| invalid(format!("number {number}"))));
+        let number = how
+            .number
+            .map(|number| u32::try_from(number).map_err(|_| invalid("number", format!("{number} is no descriptor"))));
         let number = number.transpose()?;
         let listener = self.waiting()?;
         match unotify::add_fd(listener, self.id(), fd, number, how.cloexec, answer) {
@@ -492,7 +494,7 @@ impl SyscallRequest {
             }
             Err(error) => Err(match error.raw_os_error() {
                 Some(libc::EBADF) if how.number.is_none() => {
-                    invalid("the descriptor is not open").with_errno(libc::EBADF)
+                    invalid("fd", "the descriptor is not open").with_errno(libc::EBADF)
                 }
                 _ => self.failed("SECCOMP_IOCTL_NOTIF_ADDFD", &error),
             }),
@@ -565,7 +567,7 @@ impl SyscallRequest {
     /// where this program may not read it (as for ptrace(2)).
     pub fn read_memory(&self, address: u64, length: usize) -> Result<Vec<u8>> {
         if length > LONGEST {
-            return Err(invalid(format!("{length} bytes are more than {LONGEST}")));
+            return Err(invalid("length", format!("{length} bytes are more than {LONGEST}")));
         }
         let memory = self.memory(false)?;
         let mut bytes = Vec::new();
@@ -619,7 +621,7 @@ impl SyscallRequest {
     /// As [`read_memory`](Self::read_memory). EFAULT may come after a part was written.
     pub fn write_memory(&self, address: u64, bytes: &[u8]) -> Result<()> {
         if bytes.len() > LONGEST {
-            return Err(invalid(format!("{} bytes are more than {LONGEST}", bytes.len())));
+            return Err(invalid("data", format!("{} bytes are more than {LONGEST}", bytes.len())));
         }
         let memory = self.memory(true)?;
         match memory.write_all_at(bytes, address) {
@@ -704,8 +706,8 @@ fn fill(memory: &File, address: u64, into: &mut [u8]) -> Result<bool> {
     }
 }
 
-fn invalid(detail: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidArgument, detail).with_errno(libc::EINVAL)
+fn invalid(argument: &str, detail: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidArgument, detail).with_field(argument).with_errno(libc::EINVAL)
 }
 
 fn bad_address() -> Error {

@@ -276,9 +276,18 @@ pub fn volumes() -> Result<Vec<Volume>> {
 /// [`remove_tree`].
 pub fn remove_volume(name: &str) -> Result<()> {
     check_name(name).map_err(|why| Error::new(ErrorKind::InvalidArgument, why).with_field("name"))?;
-    let path = place()?.join(name);
+    let place = place()?;
+    let path = place.join(name);
     // Held until it is gone: nobody takes it meanwhile.
-    let _free = lock(&path, libc::LOCK_EX).map_err(|e| e.with_field("name"))?.ok_or_else(|| busy(&path))?;
+    let _free = lock(&path, libc::LOCK_EX)
+        .map_err(|error| match error.errno() {
+            libc::ENOENT => Error::new(ErrorKind::NotFound, format!("no volume is named {name:?}"))
+                .with_errno(libc::ENOENT)
+                .with_hint(format!("the volumes of this user are in {}", place.display())),
+            _ => error,
+        })
+        .map_err(|error| error.with_field("name"))?
+        .ok_or_else(|| busy(&path))?;
     if of_running()?.iter().any(|(_, names)| names.iter().any(|used| used == name)) {
         return Err(busy(&path));
     }

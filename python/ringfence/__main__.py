@@ -368,7 +368,7 @@ def _terminal_of(arguments: argparse.Namespace) -> tuple[int, int]:
     return _terminal.size(0)
 
 
-def _spec_request(arguments: argparse.Namespace, streams: _request.Streams) -> Request:
+def _spec_request(arguments: argparse.Namespace, needs_command: bool = False) -> Request:
     base: dict[str, Any] = {}
     if arguments.spec:
         with open(
@@ -401,15 +401,16 @@ def _spec_request(arguments: argparse.Namespace, streams: _request.Streams) -> R
         if not equals:
             raise SpecError(f"--set {entry}: FIELD=VALUE is expected", kind="invalid_argument")
         options["set"].append((field, os.fsencode(value)))
-    return _request.spec_request(_argv(arguments), streams, options, fields)
-
-
-def _main_streams(arguments: argparse.Namespace) -> _request.Streams:
-    return (None, None, None) if arguments.tty or arguments.detach else ("inherit", "inherit", "inherit")
+    argv = _argv(arguments)
+    has_main = bool(argv or base.get("argv")) or any(field == "argv" for field, _ in options["set"])
+    if needs_command and not has_main:
+        raise SpecError("a command is needed, or --detach", kind="invalid_argument", field="argv")
+    stream = "inherit" if has_main and not arguments.tty and not arguments.detach else None
+    return _request.spec_request(argv, (stream, stream, stream), options, fields)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    request = _spec_request(arguments, _main_streams(arguments))
+    request = _spec_request(arguments, needs_command=not arguments.detach)
     if arguments.rm and arguments.detach:
         raise SpecError("--rm: what is left running is forgotten by rm or gc", kind="invalid_argument")
     container = Container.__new__(Container)
@@ -422,8 +423,7 @@ def _run(arguments: argparse.Namespace) -> int:
             return 0
         with container:
             process = container.main
-            if process is None:
-                raise SpecError("a command is needed, or --detach", kind="invalid_argument", field="argv")
+            assert process is not None
             if arguments.timeout is not None:
                 signal.signal(signal.SIGALRM, lambda *_: _expire(container, arguments.timeout))
                 signal.setitimer(signal.ITIMER_REAL, max(arguments.timeout, 1e-6))
@@ -633,7 +633,7 @@ def _ns(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    request = _spec_request(arguments, _main_streams(arguments))
+    request = _spec_request(arguments)
     text, shown = _ringfence.plan(request)
     data = json.loads(text)
     plan = Plan(data["steps"], data.get("undo", []), text, shown)

@@ -29,7 +29,7 @@ MOST, MOST_PLAIN = 256 << 20, 16 << 20
 
 # What runs inside: sys.path as here, the main module under another name (as multiprocessing's `spawn` does), then the call.
 _INSIDE = """
-import os, pickle, sys, traceback
+import errno, os, pickle, sys, traceback
 def given(fd):
     with open(fd, "rb", closefd=False) as file:
         file.seek(0)
@@ -44,10 +44,22 @@ preparation, work_to_do = pickle.loads(given(work))
 os.close(work)
 value, failure, text = None, None, ""
 try:
+    main = preparation.get("init_main_from_path")
+    unseen = main and not os.path.exists(main)
+    if unseen:
+        # What cloudpickle brings along needs it not.
+        del preparation["init_main_from_path"]
     if preparation:
         import multiprocessing.spawn
         multiprocessing.spawn.prepare(preparation)
-    function, args, kwargs = pickle.loads(work_to_do)
+    try:
+        function, args, kwargs = pickle.loads(work_to_do)
+    except AttributeError:
+        if not unseen:
+            raise
+        why = ("the container does not see the program's own file, which is run there for what __main__ defines; mount its "
+               "directory (mounts, share_cwd=True), or have the function in a module that the container sees")
+        raise FileNotFoundError(errno.ENOENT, why, main) from None
     value = pickle.dumps(function(*args, **kwargs), protocol=5)
 except BaseException as error:
     failure, text = named(error), shown(error)

@@ -13,7 +13,7 @@ from ._container import Container
 from ._errors import Error, forked_child
 from ._process import TextOptions
 from ._ready import HttpCheck, LogPattern, PortNumber
-from ._types import AnyPath, Args, Env, Stream
+from ._types import AnyPath, Args, Env, Seconds, Stream
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -61,7 +61,7 @@ class Group:
         members: Mapping[str, Mapping[str, Any]] | None = None,
         *,
         pod: Pod | None = None,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
     ) -> None:
         """`members`: name -> arguments of `add`. With a block, `timeout` is that of the start that entering it makes then."""
         # Set first: the finalizer also sees a group that could not be made.
@@ -139,7 +139,7 @@ class Group:
         """
         return self._live("order").order()
 
-    def start(self, timeout: float | None = None) -> Self:
+    def start(self, timeout: Seconds | None = None) -> Self:
         """Starts all of them; they are ready when this returns.
 
         Raises the first error of a member, with the end of its log as `log_tail` where it did not become ready; `ringfence.Error` of kind `timed_out` when not all are ready within the seconds. In
@@ -191,23 +191,23 @@ class Group:
         """The containers by name."""
         return {name: self[name] for name in self}
 
-    def wait(self, timeout: float | None = None) -> None:
+    def wait(self, timeout: Seconds | None = None) -> None:
         """Waits until all have ended; `subprocess.TimeoutExpired` when the seconds pass first."""
         if not self._live("wait").wait(timeout):
-            raise subprocess.TimeoutExpired("group", timeout or 0.0)
+            raise subprocess.TimeoutExpired("group", _host.seconds(timeout) or 0.0)
 
-    def wait_any(self, timeout: float | None = None) -> str:
+    def wait_any(self, timeout: Seconds | None = None) -> str:
         """Waits until one has ended, and gives its name; `subprocess.TimeoutExpired` when the seconds pass first."""
         name = self._live("wait_any").wait_any(timeout)
         if name is None:
-            raise subprocess.TimeoutExpired("group", timeout or 0.0)
+            raise subprocess.TimeoutExpired("group", _host.seconds(timeout) or 0.0)
         return name
 
     def kill(self) -> None:
         """SIGKILL to every process of all of them. Does not wait."""
         self._live("kill").kill()
 
-    def close(self, timeout: float | None = None) -> None:
+    def close(self, timeout: Seconds | None = None) -> None:
         """Stops them in reverse order, each with its `stop_signal` and, after its `stop_timeout`, SIGKILL; closes them.
 
         What is left after `timeout` seconds, or with Ctrl-C, is killed. Closing twice is fine.

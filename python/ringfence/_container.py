@@ -35,6 +35,7 @@ from ._types import (
     Port,
     Pressure,
     ProcessEntry,
+    Seconds,
     Size,
     SpecFields,
     Stream,
@@ -374,7 +375,7 @@ class Container:
         """
         return _reach.made(self._live("listen").listen(_reach.address(address), _reach.backlog(backlog)))
 
-    def connect(self, address: tuple[str, int] | str, timeout: float | None = None) -> sockets.socket:
+    def connect(self, address: tuple[str, int] | str, timeout: Seconds | None = None) -> sockets.socket:
         """A stream socket that is connected to a server inside; addresses as for `listen`.
 
         `timeout` (seconds) is for the connection, and is the socket's afterwards, as with `socket.create_connection`.
@@ -399,7 +400,7 @@ class Container:
         newline: str | None = None,
     ) -> IO[Any]:
         """As the builtin `open`, for a path as the container sees it; see `open_path`."""
-        name = os.fsdecode(path)
+        name = _request.path_of("path", path)
         return open(name, mode, buffering, encoding, errors, newline, opener=self.open_path)
 
     def read_bytes(self, path: AnyPath, limit: int | None = None) -> bytes:
@@ -456,7 +457,7 @@ class Container:
         *,
         owner: str | int | None = None,
         special: Literal["refuse", "skip"] = "refuse",
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         progress: Callable[[CopyProgress], object] | None = None,
     ) -> CopyProgress:
         """Copies a file or a tree of this machine into the container, as `cp -a` would name it.
@@ -478,7 +479,7 @@ class Container:
         target: AnyPath,
         *,
         special: Literal["refuse", "skip"] = "refuse",
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         progress: Callable[[CopyProgress], object] | None = None,
     ) -> CopyProgress:
         """Copies a file or a tree of the container to this machine; see `copy_in`. The copy is the caller's.
@@ -505,7 +506,7 @@ class Container:
         self,
         kinds: Iterable[str] | None = None,
         pressure: Iterable[Pressure] = (),
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
     ) -> Events:
         """What happens to it from now on: an iterator of `Event`, a context manager, with a `fileno()` to poll.
 
@@ -524,7 +525,7 @@ class Container:
         """
         return Events(self._live("events").events(options_of(kinds, pressure)), self, timeout)
 
-    def syscall_listener(self, timeout: float | None = None) -> SyscallListener:
+    def syscall_listener(self, timeout: Seconds | None = None) -> SyscallListener:
         """The system calls about which this program is asked, because a rule of `seccomp` has the action `notify`.
 
             rules = [{"names": ["mkdir", "mkdirat"], "action": "notify"}]
@@ -548,7 +549,7 @@ class Container:
         path: AnyPath | Iterable[AnyPath] | None = None,
         command: Iterable[AnyPath] | None = None,
         http: str | HttpCheck | None = None,
-        timeout: float | None = 60.0,
+        timeout: Seconds | None = 60.0,
     ) -> None:
         """Waits until it is ready: until all that is given holds.
 
@@ -578,11 +579,11 @@ class Container:
     def logs(self, since: int = 0, *, tail: int | None = None, follow: Literal[False] = False) -> str: ...
     @overload
     def logs(
-        self, since: int = 0, *, tail: int | None = None, follow: Literal[True], timeout: float | None = None
+        self, since: int = 0, *, tail: int | None = None, follow: Literal[True], timeout: Seconds | None = None
     ) -> LogReader: ...
 
     def logs(
-        self, since: int = 0, *, tail: int | None = None, follow: bool = False, timeout: float | None = None
+        self, since: int = 0, *, tail: int | None = None, follow: bool = False, timeout: Seconds | None = None
     ) -> str | LogReader:
         """What the main process wrote to streams that are `log`; bounded by `log_max`. Also after its end, and of a detached container.
 
@@ -695,7 +696,7 @@ class Container:
         *,
         input: Any = None,
         capture_output: bool = False,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         check: bool = False,
         **options: Any,
     ) -> CompletedProcess[Any]:
@@ -712,7 +713,7 @@ class Container:
         function: Callable[..., T],
         /,
         *args: Any,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         trusted: bool = False,
         python: AnyPath | None = None,
         options: CommandFields | None = None,
@@ -721,7 +722,9 @@ class Container:
         """Calls `function(*args, **kwargs)` in a fresh interpreter inside; returns its value or raises its exception.
 
         The exception's `__cause__` has the traceback from inside. Function and arguments go in by pickle, or by cloudpickle
-        where that is installed here and inside: then also lambdas and what `__main__` defines. Modules are found along this
+        where that is installed here and inside: then also lambdas. For what `__main__` defines the program's file is run once more
+        inside, as the module `__mp_main__`, as `multiprocessing` does: what only the program itself is to do stands below
+        `if __name__ == "__main__":`, and the container has to see the file (`mounts`, `share_cwd=True`). Modules are found along this
         program's `sys.path`, as far as the container has those directories. The interpreter is `python`, else this one (a
         container of its own has it where it is hidden with `share_python=True`). It has no standard input; what it prints goes where this
         program's output goes. `options` are those of `popen`: `cgroup`, `env`, `user`, `rlimits`, ...
@@ -737,7 +740,7 @@ class Container:
         result = self._call(_call.Call(function, args, kwargs, python, trusted), timeout, options or {})
         return cast("T", result)
 
-    def _call(self, call: _call.Call, timeout: float | None, options: Mapping[str, Any]) -> Any:
+    def _call(self, call: _call.Call, timeout: Seconds | None, options: Mapping[str, Any]) -> Any:
         try:
             given: dict[str, Any] = {"stdin": subprocess.DEVNULL, **options}
             with self.popen(call.args, pass_fds=call.pass_fds, **given) as process:
@@ -746,7 +749,7 @@ class Container:
                 except BaseException as error:
                     process._abandon()
                     if isinstance(error, subprocess.TimeoutExpired):
-                        raise subprocess.TimeoutExpired(call.args[:1], timeout or 0.0) from None
+                        raise subprocess.TimeoutExpired(call.args[:1], _host.seconds(timeout) or 0.0) from None
                     raise
             return call.result(returncode, process.reason)
         finally:
@@ -754,15 +757,15 @@ class Container:
 
     # --- its life
 
-    def signal(self, sig: int) -> None:
-        """Signals the main process, or pid 1 when there is none."""
+    def signal(self, sig: int | str) -> None:
+        """Sends a signal, by number or name (`TERM`), to the main process, or pid 1 when there is none."""
         self._live("signal").signal(sig)
 
     def kill(self) -> None:
         """SIGKILL to every process, atomically. Does not wait."""
         self._live("kill").kill()
 
-    def stop(self, timeout: float | None = None) -> int | None:
+    def stop(self, timeout: Seconds | None = None) -> int | None:
         """`stop_signal`, then SIGKILL after `timeout` seconds (default: `stop_timeout`); waits for the end.
 
         Gives the returncode of the main process, None when there is none.
@@ -780,20 +783,23 @@ class Container:
         raw = self._live("stop")
         raw.signal(raw.stop_signal)
 
-    def _grace(self, timeout: float | None) -> float:
-        if timeout is not None:
-            return timeout
+    def _grace(self, timeout: Seconds | None) -> float:
+        given = _host.seconds(timeout)
+        if given is not None:
+            return given
         own = self._raw.stop_timeout
         return 10.0 if own is None else own
 
-    def wait(self, timeout: float | None = None) -> int | None:
+    def wait(self, timeout: Seconds | None = None) -> int | None:
         """Waits until it has ended and everything is undone; `subprocess.TimeoutExpired` when the seconds pass first.
 
         Gives the returncode of the main process, None when there is none.
         """
         raw = self._live("wait")
         if not self._closed and not raw.wait(timeout):
-            raise subprocess.TimeoutExpired(self._main.args if self._main else f"container {self.id}", timeout or 0.0)
+            raise subprocess.TimeoutExpired(
+                self._main.args if self._main else f"container {self.id}", _host.seconds(timeout) or 0.0
+            )
         return self._main.poll() if self._main else None
 
     def update(self, **limits: Unpack[LimitFields]) -> None:
@@ -838,7 +844,7 @@ class Container:
         """Lets them go on."""
         self._live("thaw").thaw()
 
-    def close(self, timeout: float | None = None) -> None:
+    def close(self, timeout: Seconds | None = None) -> None:
         """Kills what runs and waits until everything is undone. Closing twice is fine.
 
         A detached container is left running, only this handle is closed: `stop` ends it. Raises `ringfence.Error` of kind
@@ -854,7 +860,7 @@ class Container:
         raw.close(None if until is None else max(0.0, until - time.monotonic()))
         self._forget()
 
-    def _end(self, raw: _ringfence.Container, timeout: float | None = None) -> bool:
+    def _end(self, raw: _ringfence.Container, timeout: Seconds | None = None) -> bool:
         """Kills and waits here, where Ctrl-C works; the core's own close has then nothing left to wait for."""
         try:
             raw.kill()
@@ -929,7 +935,7 @@ def final_usage(container: Container) -> Usage:
         return Usage()
 
 
-def finish(process: Process[Any], input: Any, timeout: float | None, check: bool) -> CompletedProcess[Any]:
+def finish(process: Process[Any], input: Any, timeout: Seconds | None, check: bool) -> CompletedProcess[Any]:
     """Brings a process to its end, by the rules of `subprocess.run`."""
     try:
         stdout, stderr = process.communicate(input, timeout)

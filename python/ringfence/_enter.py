@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 def names_of(kinds: str | Iterable[str]) -> list[str]:
     """`"net"`, or several names."""
+    if not isinstance(kinds, Iterable):
+        raise TypeError(f"kinds: names of namespaces are text, not {type(kinds).__name__}")
     names = [kinds] if isinstance(kinds, str) else list(kinds)
     for name in names:
         if not isinstance(name, str):

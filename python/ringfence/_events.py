@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _request, _ringfence
 from ._reader import Reader
-from ._types import Event, Pressure
+from ._types import Event, Pressure, Seconds
 
 if TYPE_CHECKING:
     from ._container import Container
@@ -20,8 +20,10 @@ def options_of(kinds: Iterable[str] | None, pressure: Iterable[Pressure]) -> str
     options: dict[str, Any] = {}
     if kinds is not None:
         # A lone text is a mistake that the core names; as an iterable it would be its letters.
-        options["kinds"] = kinds if isinstance(kinds, str) else list(kinds)
-    options["pressure"] = [_request._plain(f"pressure[{i}]", one) for i, one in enumerate(pressure)]
+        options["kinds"] = kinds if isinstance(kinds, str) else _request.each("kinds", kinds)
+    options["pressure"] = [
+        _request._plain(f"pressure[{i}]", one) for i, one in enumerate(_request.each("pressure", pressure))
+    ]
     return json.dumps(options)
 
 
@@ -34,12 +36,12 @@ class Events(Reader[_ringfence.Events, Event]):
 
     _what = "events"
 
-    def __init__(self, raw: _ringfence.Events, container: Container | Pod, timeout: float | None) -> None:
+    def __init__(self, raw: _ringfence.Events, container: Container | Pod, timeout: Seconds | None) -> None:
         super().__init__(raw, container, timeout)
         #: Which kinds are told here.
         self.kinds: tuple[str, ...] = tuple(raw.kinds)
 
-    def next(self, timeout: float | None = None) -> Event | None:
+    def next(self, timeout: Seconds | None = None) -> Event | None:
         """The next event; None when the seconds pass first, or when it is over. 0 only looks."""
         fields = self._live("next").next(timeout)
         return None if fields is None else Event(*fields)

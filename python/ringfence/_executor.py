@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ._call import Call
 from ._container import Container
 from ._errors import Error
-from ._types import AnyPath
+from ._types import AnyPath, Seconds
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ._types import SpecFields
+    from ._types import CommandFields, SpecFields
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class ContainerExecutor(Executor):
     `max_workers` containers (default: the processors that this program may use) are started as they are needed, with the fields
     given, and closed by `shutdown`. Each task has an interpreter of its own, so that none finds what another left in
     memory; files that it leaves in the container are seen by the next one there. A container that has ended is replaced. What a
-    task leaves running is in its container until that closes. `timeout`, `trusted` and `python` are those of `Container.call`.
+    task leaves running is in its container until that closes. `timeout`, `trusted`, `python` and `options` are those of `Container.call`.
 
         with ringfence.ContainerExecutor(4, memory="256M", pids=64) as executor:
             print(list(executor.map(math.sqrt, range(100))))
@@ -37,16 +37,17 @@ class ContainerExecutor(Executor):
         self,
         max_workers: int | None = None,
         *,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         trusted: bool = False,
         python: AnyPath | None = None,
+        options: CommandFields | None = None,
         **fields: Unpack[SpecFields],
     ) -> None:
         if "name" in fields and max_workers != 1:
             raise ValueError("name: several containers cannot have one name")
         self._fields = fields
         self._fields.setdefault("share_python", True)
-        self._timeout, self._trusted, self._python = timeout, trusted, python
+        self._timeout, self._trusted, self._python, self._options = timeout, trusted, python, options or {}
         self._own = threading.local()
         self._lock = threading.Lock()
         self._containers: list[Container] = []
@@ -64,7 +65,7 @@ class ContainerExecutor(Executor):
         except BaseException:
             call.close()
             raise
-        return cast("T", container._call(call, self._timeout, {}))
+        return cast("T", container._call(call, self._timeout, self._options))
 
     def _container(self) -> Container:
         """This worker's, which runs."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from . import _ringfence
-from ._types import AnyPath
+from . import _request, _ringfence
+from ._types import AnyPath, Seconds
 
 
 class CopyProgress(NamedTuple):
@@ -50,13 +49,13 @@ def copy(
     target: AnyPath,
     owner: str | int | None,
     special: str,
-    timeout: float | None,
+    timeout: Seconds | None,
     progress: Progress | None,
 ) -> CopyProgress:
     if progress is not None and not callable(progress):
         raise TypeError(f"progress: a function, not {type(progress).__name__}")
     tell = None if progress is None else lambda *at: progress(CopyProgress(*at))
-    paths = os.fsdecode(source), os.fsdecode(target)
+    paths = _request.path_of("source", source), _request.path_of("target", target)
     return CopyProgress(*raw.copy(into, paths[0], paths[1], owner_text(owner), special, timeout, tell))
 
 
@@ -66,10 +65,13 @@ def content(data: object) -> bytes:
         return data
     if isinstance(data, str):
         raise TypeError("data: bytes, not str; write_text writes text")
-    return bytes(memoryview(data))  # type: ignore[arg-type]
+    try:
+        return bytes(memoryview(data))  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"data: bytes, not {type(data).__name__}") from None
 
 
-def rmtree(path: AnyPath, *, timeout: float | None = None) -> None:
+def rmtree(path: AnyPath, *, timeout: Seconds | None = None) -> None:
     """Removes a file, a link or a tree of this machine: also what a container left there for other ids of this user.
 
     As `shutil.rmtree`, which cannot do that: files of subordinate ids, in a directory that was mounted writable. No link is followed,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._container import Container
     from ._network import Network
     from ._pod import Pod
+    from ._types import Seconds
 
 logger = logging.getLogger("ringfence")
 logger.addHandler(logging.NullHandler())
@@ -39,12 +40,15 @@ def sync_log_level() -> None:
         _ringfence.set_log_level(level)
 
 
-def deadline(timeout: float | None) -> float | None:
+def seconds(timeout: Seconds | None) -> float | None:
+    """A timeout as a number: text and timedeltas are durations, as in the vocabulary."""
+    return _ringfence.seconds("timeout", timeout)
+
+
+def deadline(timeout: Seconds | None) -> float | None:
     """When the seconds will have passed, by `time.monotonic`."""
-    try:
-        return None if timeout is None else time.monotonic() + timeout
-    except TypeError:
-        raise TypeError(f"timeout: expected a number of seconds, got {timeout!r}") from None
+    left = seconds(timeout)
+    return None if left is None else time.monotonic() + left
 
 
 def _forked() -> None:

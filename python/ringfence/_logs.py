@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._container import Container
+    from ._types import Seconds
 
 #: Where `stream_logs` sends lines.
 LogTarget = Union[Callable[[str], object], logging.Logger, "logging.LoggerAdapter[Any]"]
@@ -54,7 +55,7 @@ class LogReader(Reader[_ringfence.LogReader, str]):
         """Behind the last byte that was handed out; `since` for another reader that goes on there."""
         return self._live("position").position
 
-    def next(self, timeout: float | None = None) -> str | None:
+    def next(self, timeout: Seconds | None = None) -> str | None:
         """The next line; None when the seconds pass first, or when it is over. 0 only looks."""
         line = self._live("next").next(timeout)
         return None if line is None else line.decode(errors="replace")

@@ -178,7 +178,7 @@ class Network:
         """SIGKILL to everything in the containers that `container` started. Does not wait; the network goes on."""
         self._live("kill").kill()
 
-    def close(self, timeout: float | None = None) -> None:
+    def close(self, timeout: Seconds | None = None) -> None:
         """Ends the containers that `container` started, then the network; waits until everything is undone. Closing twice is fine."""
         if self._closed:
             return

@@ -17,7 +17,7 @@ from ._errors import Error, forked_child
 from ._events import Events, options_of
 from ._namespace import ContainerNamespaces, Namespace
 from ._process import TextOptions
-from ._types import Args, Pressure, Usage
+from ._types import Args, Pressure, Seconds, Usage
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -158,7 +158,7 @@ class Pod:
         self,
         kinds: Iterable[str] | None = None,
         pressure: Iterable[Pressure] = (),
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
     ) -> Events:
         """What happens to the pod as a whole from now on: as `Container.events`; the last is its end."""
         return Events(self._live("events").events(options_of(kinds, pressure)), self, timeout)
@@ -175,13 +175,13 @@ class Pod:
         """SIGKILL to everything in it; the pod ends. Does not wait."""
         self._live("kill").kill()
 
-    def wait(self, timeout: float | None = None) -> None:
+    def wait(self, timeout: Seconds | None = None) -> None:
         """Waits until it has ended, by `kill` or `wall_time` for one; `subprocess.TimeoutExpired` when the seconds pass first."""
         raw = self._live("wait")
         if not self._closed and not raw.wait(timeout):
-            raise subprocess.TimeoutExpired(f"pod {self.id}", timeout or 0.0)
+            raise subprocess.TimeoutExpired(f"pod {self.id}", _host.seconds(timeout) or 0.0)
 
-    def stop(self, timeout: float | None = None) -> None:
+    def stop(self, timeout: Seconds | None = None) -> None:
         """`stop_signal` to its containers, SIGKILL after `timeout` seconds (default: the longest `stop_timeout`); then closes."""
         self._live("stop")
         running, until = self._ask_to_stop(timeout)
@@ -193,7 +193,7 @@ class Pod:
                     raise
         self.close()
 
-    def _ask_to_stop(self, timeout: float | None) -> tuple[list[Container], float]:
+    def _ask_to_stop(self, timeout: Seconds | None) -> tuple[list[Container], float]:
         running = [container for container in self.containers if container.running] if not self._closed else []
         for container in running:
             try:
@@ -204,7 +204,7 @@ class Pod:
         grace = max((container._grace(timeout) for container in running), default=0.0)
         return running, time.monotonic() + grace
 
-    def close(self, timeout: float | None = None) -> None:
+    def close(self, timeout: Seconds | None = None) -> None:
         """Ends its containers, then the namespaces; waits until everything is undone. Closing twice is fine.
 
         Raises `ringfence.Error` of kind `timed_out` when the seconds pass first.

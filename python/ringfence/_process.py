@@ -21,6 +21,7 @@ from ._errors import forked_child
 if TYPE_CHECKING:
     from . import _ringfence
     from ._container import Container
+    from ._types import Seconds
 
 T = TypeVar("T", str, bytes)
 
@@ -182,16 +183,16 @@ class Process(Generic[T]):
         raw = self._live("poll")
         return self.returncode if self._status else self._ended(raw.try_wait())
 
-    def wait(self, timeout: float | None = None) -> int:
+    def wait(self, timeout: Seconds | None = None) -> int:
         """Waits for its end; `subprocess.TimeoutExpired` when the seconds pass first. Any number of threads may wait."""
         raw = self._live("wait")
         if self._status is None and self._ended(raw.wait(timeout)) is None:
-            raise subprocess.TimeoutExpired(self.args, timeout if timeout is not None else 0.0)
+            raise subprocess.TimeoutExpired(self.args, _host.seconds(timeout) or 0.0)
         assert self.returncode is not None
         return self.returncode
 
-    def send_signal(self, sig: int) -> None:
-        """Sends a signal; nothing happens when it has ended."""
+    def send_signal(self, sig: int | str) -> None:
+        """Sends a signal, by number or name (`TERM`); nothing happens when it has ended."""
         raw = self._live("send_signal")
         if self.poll() is None:
             raw.kill(sig)
@@ -214,7 +215,7 @@ class Process(Generic[T]):
             self.kill()
             self.wait()
 
-    def communicate(self, input: T | None = None, timeout: float | None = None) -> tuple[T, T]:
+    def communicate(self, input: T | None = None, timeout: Seconds | None = None) -> tuple[T, T]:
         """Writes `input`, reads stdout and stderr to their ends, waits. None for a stream that is no pipe.
 
         After `subprocess.TimeoutExpired` (which has what was read as `output` and `stderr`) it can be called again and
@@ -286,7 +287,8 @@ class _Communication:
         except BrokenPipeError:
             pass
 
-    def go_on(self, process: Process[Any], timeout: float | None) -> tuple[Any, Any]:
+    def go_on(self, process: Process[Any], timeout: Seconds | None) -> tuple[Any, Any]:
+        timeout = _host.seconds(timeout)
         until = _host.deadline(timeout)
         with selectors.DefaultSelector() if len(self.files) > 1 else selectors.PollSelector() as selector:
             for name, file in self.files.items():
@@ -322,9 +324,9 @@ class _Communication:
 
         return read
 
-    def _expired(self, process: Process[Any], timeout: float | None) -> subprocess.TimeoutExpired:
+    def _expired(self, process: Process[Any], timeout: Seconds | None) -> subprocess.TimeoutExpired:
         out, err = (b"".join(self.received.get(name, ())) or None for name in ("stdout", "stderr"))
-        return subprocess.TimeoutExpired(process.args, timeout or 0.0, output=out, stderr=err)
+        return subprocess.TimeoutExpired(process.args, _host.seconds(timeout) or 0.0, output=out, stderr=err)
 
     def _text(self, process: Process[Any], name: str) -> Any:
         if name not in self.received:

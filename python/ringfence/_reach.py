@@ -7,6 +7,8 @@ import socket
 import time
 
 from . import _ringfence
+from ._host import seconds
+from ._types import Seconds
 
 Address = tuple[str, int] | str
 
@@ -18,6 +20,8 @@ def made(fd: int) -> socket.socket:
 
 def backlog(value: int) -> int:
     """listen(2) takes more than the kernel has for as much as it has."""
+    if not isinstance(value, int):
+        raise TypeError(f"backlog: a number is expected, not {type(value).__name__}")
     return max(0, min(value, 0x7FFFFFFF))
 
 
@@ -64,9 +68,10 @@ def family(given: tuple[str, int]) -> int:
     return socket.AF_INET6 if ":" in given[0] else socket.AF_INET
 
 
-def connect(raw: _ringfence.Container, given: Address, timeout: float | None) -> socket.socket:
+def connect(raw: _ringfence.Container, given: Address, timeout: Seconds | None) -> socket.socket:
     """Connects on this thread where that is the same, so that Ctrl-C ends the wait."""
     started = time.monotonic()
+    timeout = seconds(timeout)
     if isinstance(given, tuple) and is_ip(given):
         ready = made(raw.socket(family(given), socket.SOCK_STREAM, 0))
         try:

@@ -11,6 +11,8 @@ from ._errors import Error, TimedOutError, forked_child
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ._types import Seconds
+
 
 class Raw(Protocol):
     """A reader of the core."""
@@ -34,12 +36,12 @@ class Reader(Generic[R, T]):
     #: What is said when nothing came.
     _none = "none"
 
-    def __init__(self, raw: R, container: object, timeout: float | None) -> None:
+    def __init__(self, raw: R, container: object, timeout: Seconds | None) -> None:
         self._raw: R | None = raw
         self._generation = _host.generation
         self._name = repr(container)
         #: How many seconds the iterator waits for the next one.
-        self.timeout = timeout
+        self.timeout = _host.seconds(timeout)
 
     def _live(self, call: str) -> R:
         if self._generation != _host.generation:
@@ -60,7 +62,7 @@ class Reader(Generic[R, T]):
         """All was handed out, and nothing comes any more."""
         return self._live("over").over
 
-    def next(self, timeout: float | None = None) -> T | None:
+    def next(self, timeout: Seconds | None = None) -> T | None:
         """The next one; None when the seconds pass first, or when it is over. 0 only looks."""
         raise NotImplementedError
 

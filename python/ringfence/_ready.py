@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict, Union, cast
+from typing import Any, TypedDict, Union
 
 from . import _request
 from ._types import AnyPath
@@ -50,15 +50,21 @@ def conditions_of(
     """What the core takes."""
     found: dict[str, Any] = {}
     if port is not None:
-        found["port"] = port if isinstance(port, (int, str)) else list(port)
+        found["port"] = port if isinstance(port, (int, str)) else _request.each("port", port)
     if log is not None:
-        found["log"] = _pattern(log) if isinstance(log, (str, re.Pattern)) else [_pattern(each) for each in log]
+        found["log"] = (
+            _pattern(log)
+            if isinstance(log, (str, re.Pattern))
+            else [_pattern(one) for one in _request.each("log", log)]
+        )
     if path is not None:
         one = isinstance(path, (str, bytes, os.PathLike))
-        found["path"] = _path(path) if one else [_path(each) for each in cast("Iterable[AnyPath]", path)]
+        found["path"] = _path(path) if one else [_path(each) for each in _request.each("path", path)]
     if command is not None:
         # A lone text is a mistake that the core names; as an iterable it would be its letters.
-        found["command"] = command if isinstance(command, str) else [_path(argument) for argument in command]
+        found["command"] = (
+            command if isinstance(command, str) else [_path(argument) for argument in _request.each("command", command)]
+        )
     if http is not None:
         found["http"] = dict(http) if isinstance(http, Mapping) else http
     return json.dumps(found)

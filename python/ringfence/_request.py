@@ -73,6 +73,20 @@ def _plain(field: str, value: Any) -> Any:
     raise TypeError(f"{field}: a value of type {type(value).__name__} is not possible")
 
 
+def path_of(name: str, value: Any) -> str:
+    """A path that is an argument of this name."""
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        raise TypeError(f"{name}: expected str, bytes or os.PathLike object, not {type(value).__name__}")
+    return os.fsdecode(value)
+
+
+def each(name: str, value: Any) -> list[Any]:
+    """The elements of an argument of this name."""
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name}: a list is expected, not {type(value).__name__}")
+    return list(value)
+
+
 def _key(key: Any) -> str:
     return str(int(key)) if isinstance(key, int) else os.fsdecode(key)
 
@@ -94,9 +108,9 @@ def argv_of(args: Args, shell: bool = False, executable: Any = None) -> list[byt
         raise TypeError(f"args: expected a list of arguments, not {type(args).__name__}")
     else:
         words = []
-        for word in args:
+        for word in each("args", args):
             if not isinstance(word, (str, bytes, os.PathLike)):
-                raise TypeError(f"expected str, bytes or os.PathLike object, not {type(word).__name__}")
+                raise TypeError(f"args: expected str, bytes or os.PathLike object, not {type(word).__name__}")
             words.append(os.fsencode(word))
     if shell:
         words = [os.fsencode(executable or _SHELL), b"-c", *words]
@@ -213,7 +227,8 @@ def spec_request(
     if share_cwd:
         here = os.getcwd()
         mounts.append({"source": here, "target": here})
-        if options.get("cwd") is None:
+        # Without a main process nothing starts there.
+        if argv and options.get("cwd") is None:
             options["cwd"] = here
     mounts = _interpreter.add_mounts(argv or [], fields.get("rootfs"), mounts, share_python)
     if mounts:

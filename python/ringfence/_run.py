@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from . import _request
 from ._container import Container, finish, run_options
 from ._process import Process, TextOptions
-from ._types import AnyPath, Args, CompletedProcess, Env, Stream
+from ._types import AnyPath, Args, CompletedProcess, Env, Seconds, Stream
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -64,7 +64,7 @@ def run(
     *,
     input: Any = None,
     capture_output: bool = False,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
     check: bool = False,
     **options: Any,
 ) -> CompletedProcess[Any]:

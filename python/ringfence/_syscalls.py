@@ -13,6 +13,8 @@ from ._reader import Reader
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ._types import Seconds
+
 
 class HasFileno(Protocol):
     """A file, a socket."""
@@ -21,7 +23,11 @@ class HasFileno(Protocol):
 
 
 def _number(fd: int | HasFileno) -> int:
-    return fd if isinstance(fd, int) else fd.fileno()
+    if isinstance(fd, int):
+        return fd
+    if not hasattr(fd, "fileno"):
+        raise TypeError(f"fd: a descriptor or what has one is expected, not {type(fd).__name__}")
+    return fd.fileno()
 
 
 class SyscallRequest:
@@ -75,8 +81,8 @@ class SyscallRequest:
         """
         self._live("answer_continue").answer_continue()
 
-    def answer_errno(self, errno: int) -> None:
-        """Has the call fail with this errno: 1 to 4095."""
+    def answer_errno(self, errno: int | str) -> None:
+        """Has the call fail with this errno: 1 to 4095, or a name (`EPERM`)."""
         self._live("answer_errno").answer_errno(errno)
 
     def answer_value(self, value: int = 0) -> None:
@@ -146,7 +152,7 @@ class SyscallListener(Reader[_ringfence.SyscallListener, SyscallRequest]):
 
     _what = "system calls"
 
-    def next(self, timeout: float | None = None) -> SyscallRequest | None:
+    def next(self, timeout: Seconds | None = None) -> SyscallRequest | None:
         """The next request; None when the seconds pass first, or when it is over. 0 only looks."""
         raw = self._live("next").next(timeout)
         return None if raw is None else SyscallRequest(raw)
@@ -155,8 +161,8 @@ class SyscallListener(Reader[_ringfence.SyscallListener, SyscallRequest]):
         """Calls `answer` with each request, one after the other, until the container has ended or this is closed.
 
         What it does not answer is answered with ENOSYS. An `OSError` that it raises is the call's errno; every other exception, and
-        a `ringfence.Error`, ends this, unless the thread that waited was killed meanwhile. Calls then wait until somebody serves
-        again, or this is closed: on a thread of its own, serve in `with listener:`.
+        a `ringfence.Error`, ends this, unless the thread that waited was killed meanwhile: the call has ENOSYS before the exception
+        is raised here. Later calls wait until somebody serves again, or the container is closed.
         """
         while True:
             try:

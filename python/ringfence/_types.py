@@ -66,7 +66,8 @@ class Request(TypedDict, total=False):
 
 
 class CommandFields(TypedDict, total=False):
-    """Fields of the vocabulary that any command may have; the container's spec gives the defaults.
+    """Fields of the vocabulary that any command may have. `capabilities`, `securebits`, `landlock`, `apparmor`, `selinux`, `seccomp` and
+    `no_new_privs` are those of the container where a command has none.
 
     Everything that is inside (cwd, user, groups) means the container's own paths and names.
     """
@@ -216,7 +217,7 @@ class SpecFields(CommandFields, LimitFields, total=False):
     #: Added to the clocks inside: `monotonic`, `boottime`.
     time_offsets: Mapping[str, Seconds]
     cgroup_parent: AnyPath
-    #: Mounts the caller's directory read-only at the same path, and starts there.
+    #: Mounts the caller's directory read-only at the same path; the main process starts there.
     share_cwd: bool
     #: Mounts this interpreter's prefixes read-only at the same paths. By itself when `sys.executable` is the program.
     share_python: bool

@@ -159,7 +159,7 @@ class _Cancelled(Exception):
     """Ends work in a thread."""
 
 
-async def rmtree(path: AnyPath, *, timeout: float | None = None) -> None:
+async def rmtree(path: AnyPath, *, timeout: Seconds | None = None) -> None:
     """Removes a tree of this machine; see `ringfence.rmtree`."""
     await _in_thread(lambda: _files.rmtree(path, timeout=timeout), _nothing)
 
@@ -288,8 +288,8 @@ class Process:
     def _received(self, name: str) -> bytes | None:
         return None if getattr(self, name) is None else b"".join(self._partial[name])
 
-    def send_signal(self, sig: int) -> None:
-        """Sends a signal; nothing happens when it has ended."""
+    def send_signal(self, sig: int | str) -> None:
+        """Sends a signal, by number or name (`TERM`); nothing happens when it has ended."""
         self._process.send_signal(sig)
 
     def terminate(self) -> None:
@@ -346,7 +346,7 @@ class _Reader(Generic[S, T]):
         """Readable when there may be something to read, and when it is over; borrowed, only to be polled."""
         return self._sync.fileno()
 
-    async def next(self, timeout: float | None = None) -> T | None:
+    async def next(self, timeout: Seconds | None = None) -> T | None:
         """The next one; None when the seconds pass first, or when it is over. Cancelled, it loses none."""
         until = _host.deadline(timeout)
         # Others have their turn also while there is always one.
@@ -438,10 +438,12 @@ class SyscallListener(_Reader[_syscalls.SyscallListener, SyscallRequest]):
                 reading = asyncio.ensure_future(read())
                 answering: object = None
                 try:
-                    answering = answer(request)
-                except OSError as error:
-                    request._failed(error)
+                    try:
+                        answering = answer(request)
+                    except OSError as error:
+                        request._failed(error)
                 except BaseException:
+                    # The call gets ENOSYS before anybody hears of this: the exception keeps the request, and nobody else has it.
                     request.close()
                     raise
                 if inspect.isawaitable(answering):
@@ -759,7 +761,7 @@ class Container:
         *,
         owner: str | int | None = None,
         special: Literal["refuse", "skip"] = "refuse",
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         progress: Callable[[CopyProgress], object] | None = None,
     ) -> CopyProgress:
         """Copies into the container; see `ringfence.Container.copy_in`. `progress` is called in another thread."""
@@ -776,7 +778,7 @@ class Container:
         target: AnyPath,
         *,
         special: Literal["refuse", "skip"] = "refuse",
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         progress: Callable[[CopyProgress], object] | None = None,
     ) -> CopyProgress:
         """Copies out of the container; see `ringfence.Container.copy_out`. `progress` is called in another thread."""
@@ -789,7 +791,7 @@ class Container:
         function: Callable[..., R],
         /,
         *args: Any,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         trusted: bool = False,
         python: AnyPath | None = None,
         options: Mapping[str, Any] | None = None,
@@ -807,9 +809,9 @@ class Container:
             started = await _in_thread(start, _discard_process)
             async with await Process._of(started, self) as process:
                 try:
-                    returncode = await asyncio.wait_for(process.wait(), timeout)
+                    returncode = await asyncio.wait_for(process.wait(), _host.seconds(timeout))
                 except asyncio.TimeoutError:
-                    raise subprocess.TimeoutExpired(call.args[:1], timeout or 0.0) from None
+                    raise subprocess.TimeoutExpired(call.args[:1], _host.seconds(timeout) or 0.0) from None
             return cast("R", call.result(returncode, process.reason))
         finally:
             call.close()
@@ -826,7 +828,7 @@ class Container:
         *,
         input: Any = None,
         capture_output: bool = False,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
         check: bool = False,
         text: bool | None = None,
         encoding: str | None = None,
@@ -848,12 +850,12 @@ class Container:
         self,
         kinds: Iterable[str] | None = None,
         pressure: Iterable[Pressure] = (),
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
     ) -> Events:
         """What happens to it from now on: `async for event in c.events(): ...`; see `ringfence.Container.events`."""
         return Events(self._sync.events(kinds, pressure, timeout))
 
-    def syscall_listener(self, timeout: float | None = None) -> SyscallListener:
+    def syscall_listener(self, timeout: Seconds | None = None) -> SyscallListener:
         """The system calls about which this program is asked; see `ringfence.Container.syscall_listener`."""
         return SyscallListener(self._sync.syscall_listener(timeout))
 
@@ -865,7 +867,7 @@ class Container:
         path: AnyPath | Iterable[AnyPath] | None = None,
         command: Iterable[AnyPath] | None = None,
         http: str | _ready.HttpCheck | None = None,
-        timeout: float | None = 60.0,
+        timeout: Seconds | None = 60.0,
     ) -> None:
         """Waits until it is ready; see `ringfence.Container.wait_for`. Cancelled, it leaves no command behind."""
         conditions = _ready.conditions_of(port, log, path, command, http)
@@ -881,11 +883,11 @@ class Container:
     def logs(self, since: int = 0, *, tail: int | None = None, follow: Literal[False] = False) -> Awaitable[str]: ...
     @overload
     def logs(
-        self, since: int = 0, *, tail: int | None = None, follow: Literal[True], timeout: float | None = None
+        self, since: int = 0, *, tail: int | None = None, follow: Literal[True], timeout: Seconds | None = None
     ) -> LogReader: ...
 
     def logs(
-        self, since: int = 0, *, tail: int | None = None, follow: bool = False, timeout: float | None = None
+        self, since: int = 0, *, tail: int | None = None, follow: bool = False, timeout: Seconds | None = None
     ) -> Awaitable[str] | LogReader:
         """`await c.logs(tail=50)`, or `async for line in c.logs(follow=True)`; see `ringfence.Container.logs`."""
         if follow:
@@ -908,8 +910,8 @@ class Container:
         """Fewer than 8 KiB of `log_max` are left (a quarter, below 32 KiB): what the program writes may be refused (EPERM)."""
         return self._sync.log_is_full
 
-    async def signal(self, sig: int) -> None:
-        """Signals the main process, or pid 1 when there is none."""
+    async def signal(self, sig: int | str) -> None:
+        """Sends a signal, by number or name (`TERM`), to the main process, or pid 1 when there is none."""
         self._sync.signal(sig)
 
     async def kill(self) -> None:
@@ -941,7 +943,7 @@ class Container:
     async def thaw(self) -> None:
         await asyncio.to_thread(self._sync.thaw)
 
-    async def _ended(self, timeout: float | None = None) -> bool:
+    async def _ended(self, timeout: Seconds | None = None) -> bool:
         until = _host.deadline(timeout)
         while not self._sync._raw.wait(0):
             left = None if until is None else until - time.monotonic()
@@ -952,14 +954,16 @@ class Container:
                 await asyncio.sleep(0.002)
         return True
 
-    async def wait(self, timeout: float | None = None) -> int | None:
+    async def wait(self, timeout: Seconds | None = None) -> int | None:
         """Waits until it has ended and everything is undone; `subprocess.TimeoutExpired` when the seconds pass first."""
         if not self._sync._closed and not await self._ended(timeout):
             main = self._sync.main
-            raise subprocess.TimeoutExpired(main.args if main else f"container {self.id}", timeout or 0.0)
+            raise subprocess.TimeoutExpired(
+                main.args if main else f"container {self.id}", _host.seconds(timeout) or 0.0
+            )
         return self._sync.main.poll() if self._sync.main else None
 
-    async def stop(self, timeout: float | None = None) -> int | None:
+    async def stop(self, timeout: Seconds | None = None) -> int | None:
         """`stop_signal`, then SIGKILL after `timeout` seconds (default: `stop_timeout`); waits for the end."""
         if self.running:
             self._sync._ask_to_stop()
@@ -970,7 +974,7 @@ class Container:
         await self.close()
         return code
 
-    async def close(self, timeout: float | None = None) -> None:
+    async def close(self, timeout: Seconds | None = None) -> None:
         """Kills what runs and waits until everything is undone. A detached container is left running. Twice is fine."""
         if self._sync._closed:
             return
@@ -1103,7 +1107,7 @@ class Network:
         """SIGKILL to everything in the containers that `container` started. Does not wait."""
         self._sync.kill()
 
-    async def close(self, timeout: float | None = None) -> None:
+    async def close(self, timeout: Seconds | None = None) -> None:
         """Ends the containers that `container` started, then the network."""
         if hasattr(self, "_sync"):
             await asyncio.to_thread(self._sync.close, timeout)
@@ -1216,7 +1220,7 @@ class Pod:
         self,
         kinds: Iterable[str] | None = None,
         pressure: Iterable[Pressure] = (),
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
     ) -> Events:
         """What happens to the pod as a whole from now on; see `ringfence.Container.events`."""
         return Events(self._sync.events(kinds, pressure, timeout))
@@ -1231,7 +1235,7 @@ class Pod:
         """SIGKILL to everything in it; the pod ends. Does not wait."""
         self._sync.kill()
 
-    async def _ended(self, timeout: float | None = None) -> bool:
+    async def _ended(self, timeout: Seconds | None = None) -> bool:
         until = _host.deadline(timeout)
         while not self._sync._raw.wait(0):
             left = None if until is None else until - time.monotonic()
@@ -1242,12 +1246,12 @@ class Pod:
                 await asyncio.sleep(0.002)
         return True
 
-    async def wait(self, timeout: float | None = None) -> None:
+    async def wait(self, timeout: Seconds | None = None) -> None:
         """Waits until it has ended; `subprocess.TimeoutExpired` when the seconds pass first."""
         if not self._sync._closed and not await self._ended(timeout):
-            raise subprocess.TimeoutExpired(f"pod {self._sync.id}", timeout or 0.0)
+            raise subprocess.TimeoutExpired(f"pod {self._sync.id}", _host.seconds(timeout) or 0.0)
 
-    async def stop(self, timeout: float | None = None) -> None:
+    async def stop(self, timeout: Seconds | None = None) -> None:
         """`stop_signal` to its containers, SIGKILL after `timeout` seconds (default: the longest `stop_timeout`); then closes."""
         running, until = self._sync._ask_to_stop(timeout)
         for container in running:
@@ -1258,7 +1262,7 @@ class Pod:
                     raise
         await self.close()
 
-    async def close(self, timeout: float | None = None) -> None:
+    async def close(self, timeout: Seconds | None = None) -> None:
         """Ends its containers, then the namespaces; waits until everything is undone. Twice is fine."""
         if self._sync._closed:
             return
@@ -1283,7 +1287,7 @@ class Group:
         members: Mapping[str, Mapping[str, Any]] | None = None,
         *,
         pod: Pod | None = None,
-        timeout: float | None = None,
+        timeout: Seconds | None = None,
     ) -> None:
         self._sync = _compose.Group(members, pod=None if pod is None else pod._sync, timeout=timeout)
 
@@ -1294,7 +1298,7 @@ class Group:
     def order(self) -> list[list[str]]:
         return self._sync.order()
 
-    async def start(self, timeout: float | None = None) -> Self:
+    async def start(self, timeout: Seconds | None = None) -> Self:
         """Starts all of them, or none. When this is cancelled, nothing is left, and the group is closed."""
         try:
             await _in_thread(lambda: self._sync.start(timeout), _discard_group)
@@ -1325,17 +1329,17 @@ class Group:
         """The containers by name."""
         return {name: self[name] for name in self}
 
-    async def wait(self, timeout: float | None = None) -> None:
+    async def wait(self, timeout: Seconds | None = None) -> None:
         """Waits until all have ended; `subprocess.TimeoutExpired` when the seconds pass first."""
         until = _host.deadline(timeout)
         for container in self.containers.values():
             await container.wait(None if until is None else max(0.0, until - time.monotonic()))
 
-    async def wait_any(self, timeout: float | None = None) -> str:
+    async def wait_any(self, timeout: Seconds | None = None) -> str:
         """Waits until one has ended, and gives its name; `subprocess.TimeoutExpired` when the seconds pass first."""
         waits = {asyncio.ensure_future(container.wait()): name for name, container in self.containers.items()}
         try:
-            done, _ = await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(waits, timeout=_host.seconds(timeout), return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
@@ -1344,13 +1348,13 @@ class Group:
             if wait in done:
                 wait.result()
                 return name
-        raise subprocess.TimeoutExpired("group", timeout or 0.0)
+        raise subprocess.TimeoutExpired("group", _host.seconds(timeout) or 0.0)
 
     async def kill(self) -> None:
         """SIGKILL to every process of all of them. Does not wait."""
         self._sync.kill()
 
-    async def close(self, timeout: float | None = None) -> None:
+    async def close(self, timeout: Seconds | None = None) -> None:
         """Stops them in reverse order, kills what is left after `timeout` seconds, closes them."""
         await asyncio.to_thread(self._sync.close, timeout)
 
@@ -1374,7 +1378,7 @@ def _discard_group(group: _compose.Group) -> None:
 
 
 async def _finish(
-    process: Process, input: Any, timeout: float | None, check: bool, decoding: TextOptions
+    process: Process, input: Any, timeout: Seconds | None, check: bool, decoding: TextOptions
 ) -> CompletedProcess[Any]:
     encoding, errors = decoding.encoding or "utf-8", decoding.errors or "strict"
 
@@ -1387,10 +1391,10 @@ async def _finish(
         input = input.encode(encoding, errors)
     async with process:
         try:
-            out, err = await asyncio.wait_for(process.communicate(input), timeout)
+            out, err = await asyncio.wait_for(process.communicate(input), _host.seconds(timeout))
         except asyncio.TimeoutError:
             partial = (b"".join(process._partial[name]) or None for name in ("stdout", "stderr"))
-            raise subprocess.TimeoutExpired(process.args, timeout or 0.0, *partial) from None
+            raise subprocess.TimeoutExpired(process.args, _host.seconds(timeout) or 0.0, *partial) from None
         code = process.returncode
         assert code is not None
         usage = _container.final_usage(process._process.container)
@@ -1414,7 +1418,7 @@ async def run(
     *,
     input: Any = None,
     capture_output: bool = False,
-    timeout: float | None = None,
+    timeout: Seconds | None = None,
     check: bool = False,
     text: bool | None = None,
     encoding: str | None = None,

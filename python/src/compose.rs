@@ -9,7 +9,7 @@ use ringfence::Member;
 use crate::call::detached;
 use crate::container::{Container, duration};
 use crate::pod::Pod;
-use crate::{request, wait};
+use crate::{argument, request, wait};
 
 /// One look while waiting; a signal is seen after it.
 const SLICE: Duration = Duration::from_millis(250);
@@ -72,7 +72,7 @@ impl Group {
     fn add(
         &self,
         py: Python<'_>,
-        name: &str,
+        #[pyo3(from_py_with = argument::name)] name: String,
         request: &Bound<'_, PyDict>,
         after: Vec<String>,
         wait_for: Option<&str>,
@@ -84,7 +84,7 @@ impl Group {
                 Some(conditions) => member.wait_for_json(conditions)?,
                 None => member,
             };
-            self.0.add(name, member)
+            self.0.add(&name, member)
         })
     }
     #[getter]
@@ -95,31 +95,35 @@ impl Group {
         detached(py, || self.0.order())
     }
     #[pyo3(signature = (timeout=None))]
-    fn start(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn start(&self, py: Python<'_>, #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>) -> PyResult<()> {
         let timeout = duration(timeout)?;
         interruptible(py, |go_on| self.0.start_while(timeout, go_on))
     }
-    fn container(&self, py: Python<'_>, name: &str) -> PyResult<Container> {
-        detached(py, || self.0.container(name)).map(Container)
+    fn container(&self, py: Python<'_>, #[pyo3(from_py_with = argument::name)] name: String) -> PyResult<Container> {
+        detached(py, || self.0.container(&name)).map(Container)
     }
     #[getter]
     fn started(&self, py: Python<'_>) -> bool {
         py.detach(|| self.0.is_started())
     }
     #[pyo3(signature = (timeout=None))]
-    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+    fn wait(&self, py: Python<'_>, #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>) -> PyResult<bool> {
         let look = |group: &ringfence::Group, slice| Ok(group.wait_end(Some(slice))?.then_some(()));
         Ok(self.until(py, timeout, look)?.is_some())
     }
     #[pyo3(signature = (timeout=None))]
-    fn wait_any(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<String>> {
+    fn wait_any(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>,
+    ) -> PyResult<Option<String>> {
         self.until(py, timeout, |group, slice| group.wait_any(Some(slice)))
     }
     fn kill(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, || self.0.kill())
     }
     #[pyo3(signature = (timeout=None))]
-    fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn close(&self, py: Python<'_>, #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>) -> PyResult<()> {
         let timeout = duration(timeout)?;
         interruptible(py, |go_on| self.0.close_while(timeout, go_on))
     }

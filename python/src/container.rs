@@ -17,7 +17,7 @@ use crate::namespace::Namespace;
 use crate::process::Process;
 use crate::ready::Readiness;
 use crate::syscalls::SyscallListener;
-use crate::{files, request, wait};
+use crate::{argument, files, request, wait};
 
 /// A thread inside a container, until it is given back.
 #[pyclass(unsendable, module = "ringfence._ringfence")]
@@ -72,7 +72,7 @@ impl Container {
         .map(Self)
     }
     #[staticmethod]
-    fn by_name(py: Python<'_>, name: String) -> PyResult<Self> {
+    fn by_name(py: Python<'_>, #[pyo3(from_py_with = argument::name)] name: String) -> PyResult<Self> {
         detached(py, || ringfence::Container::by_name(&name)).map(Self)
     }
     #[getter]
@@ -119,19 +119,19 @@ impl Container {
         let command = request::command(request)?;
         detached(py, || self.0.spawn(&command)).map(Process)
     }
-    fn signal(&self, py: Python<'_>, signal: i32) -> PyResult<()> {
-        detached(py, || self.0.signal(signal))
+    fn signal(&self, py: Python<'_>, #[pyo3(from_py_with = argument::sig)] sig: i32) -> PyResult<()> {
+        detached(py, || self.0.signal(sig))
     }
     fn kill(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, || self.0.kill())
     }
     /// Waits until it has ended and everything is undone.
     #[pyo3(signature = (timeout=None))]
-    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+    fn wait(&self, py: Python<'_>, #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>) -> PyResult<bool> {
         wait::ended(py, self.0.events_fd(), timeout, |slice| self.0.wait_end(Some(slice)))
     }
     #[pyo3(signature = (timeout=None))]
-    fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn close(&self, py: Python<'_>, #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>) -> PyResult<()> {
         let timeout = duration(timeout)?;
         detached(py, || self.0.close(timeout))
     }
@@ -162,47 +162,79 @@ impl Container {
     }
     fn reclaim(&self, py: Python<'_>, size: &str) -> PyResult<bool> {
         let bytes = ringfence::spec::parse_size(size)
-            .map_err(|why| to_python(py, &ringfence::Error::new(ringfence::ErrorKind::InvalidArgument, why)))?;
+            .map_err(|why| ringfence::Error::new(ringfence::ErrorKind::InvalidArgument, why).with_field("bytes"))
+            .map_err(|error| to_python(py, &error))?;
         detached(py, || self.0.reclaim(bytes))
     }
     /// Makes a group inside; `limits` is JSON.
-    fn group(&self, py: Python<'_>, name: &str, limits: &str) -> PyResult<ControlGroup> {
-        detached(py, || self.0.group(name, &ringfence::Spec::from_json(limits)?)).map(ControlGroup)
+    fn group(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::name)] name: String,
+        limits: &str,
+    ) -> PyResult<ControlGroup> {
+        detached(py, || self.0.group(&name, &ringfence::Spec::from_json(limits)?)).map(ControlGroup)
     }
-    fn find_group(&self, py: Python<'_>, name: &str) -> PyResult<ControlGroup> {
-        detached(py, || self.0.find_group(name)).map(ControlGroup)
+    fn find_group(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::name)] name: String,
+    ) -> PyResult<ControlGroup> {
+        detached(py, || self.0.find_group(&name)).map(ControlGroup)
     }
     /// A descriptor of one of its namespaces, the caller's.
-    fn ns_fd(&self, py: Python<'_>, kind: &str) -> PyResult<i32> {
-        detached(py, || self.0.ns_fd(NamespaceKind::parse(kind)?)).map(IntoRawFd::into_raw_fd)
+    fn ns_fd(&self, py: Python<'_>, #[pyo3(from_py_with = argument::kind)] kind: String) -> PyResult<i32> {
+        detached(py, || self.0.ns_fd(NamespaceKind::parse(&kind)?)).map(IntoRawFd::into_raw_fd)
     }
-    fn namespace(&self, py: Python<'_>, kind: &str) -> PyResult<Namespace> {
-        detached(py, || self.0.namespace(NamespaceKind::parse(kind)?)).map(Namespace)
+    fn namespace(&self, py: Python<'_>, #[pyo3(from_py_with = argument::kind)] kind: String) -> PyResult<Namespace> {
+        detached(py, || self.0.namespace(NamespaceKind::parse(&kind)?)).map(Namespace)
     }
     /// Joins the calling thread for good.
-    fn join(&self, py: Python<'_>, kinds: Vec<String>) -> PyResult<()> {
+    fn join(&self, py: Python<'_>, #[pyo3(from_py_with = argument::kinds)] kinds: Vec<String>) -> PyResult<()> {
         detached(py, || self.0.join(&NamespaceKind::from_names(kinds.iter().map(String::as_str))?))
     }
     /// Lends the calling thread.
-    fn lend(&self, py: Python<'_>, kinds: Vec<String>) -> PyResult<Lent> {
+    fn lend(&self, py: Python<'_>, #[pyo3(from_py_with = argument::kinds)] kinds: Vec<String>) -> PyResult<Lent> {
         let lent = NamespaceKind::from_names(kinds.iter().map(String::as_str)).and_then(|kinds| self.0.lend(&kinds));
         lent.map(|lent| Lent(Some(lent))).map_err(|error| to_python(py, &error))
     }
-    fn socket(&self, py: Python<'_>, domain: i32, kind: i32, protocol: i32) -> PyResult<i32> {
-        detached(py, || self.0.socket(domain, kind, protocol)).map(IntoRawFd::into_raw_fd)
+    fn socket(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::family)] family: i32,
+        #[pyo3(from_py_with = argument::socket_type)] kind: i32,
+        #[pyo3(from_py_with = argument::proto)] proto: i32,
+    ) -> PyResult<i32> {
+        detached(py, || self.0.socket(family, kind, proto)).map(IntoRawFd::into_raw_fd)
     }
-    fn listen(&self, py: Python<'_>, address: &str, backlog: u32) -> PyResult<i32> {
-        detached(py, || self.0.listen(address, backlog)).map(IntoRawFd::into_raw_fd)
+    fn listen(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::address)] address: String,
+        #[pyo3(from_py_with = argument::backlog)] backlog: u32,
+    ) -> PyResult<i32> {
+        detached(py, || self.0.listen(&address, backlog)).map(IntoRawFd::into_raw_fd)
     }
     #[pyo3(signature = (address, timeout=None))]
-    fn connect(&self, py: Python<'_>, address: &str, timeout: Option<f64>) -> PyResult<i32> {
+    fn connect(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::address)] address: String,
+        #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>,
+    ) -> PyResult<i32> {
         let timeout = duration(timeout)?;
-        detached(py, || self.0.connect(address, timeout)).map(IntoRawFd::into_raw_fd)
+        detached(py, || self.0.connect(&address, timeout)).map(IntoRawFd::into_raw_fd)
     }
-    fn open_path(&self, py: Python<'_>, path: std::path::PathBuf, flags: i32, mode: u32) -> PyResult<i32> {
+    fn open_path(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::path)] path: std::path::PathBuf,
+        #[pyo3(from_py_with = argument::flags)] flags: i32,
+        #[pyo3(from_py_with = argument::mode)] mode: u32,
+    ) -> PyResult<i32> {
         detached(py, || self.0.open_path(&path, flags, mode)).map(IntoRawFd::into_raw_fd)
     }
-    fn port(&self, py: Python<'_>, port: i64) -> PyResult<u16> {
+    fn port(&self, py: Python<'_>, #[pyo3(from_py_with = argument::port)] port: i64) -> PyResult<u16> {
         detached(py, || {
             let number = u16::try_from(port).ok().filter(|&port| port > 0).ok_or_else(|| {
                 ringfence::Error::new(ringfence::ErrorKind::InvalidArgument, format!("{port} is not 1 to 65535"))
@@ -221,8 +253,8 @@ impl Container {
     fn read<'py>(
         &self,
         py: Python<'py>,
-        path: std::path::PathBuf,
-        limit: Option<u64>,
+        #[pyo3(from_py_with = argument::path)] path: std::path::PathBuf,
+        #[pyo3(from_py_with = argument::limit)] limit: Option<u64>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         files::read(py, &self.0, path, limit)
     }
@@ -230,10 +262,10 @@ impl Container {
     fn write(
         &self,
         py: Python<'_>,
-        path: std::path::PathBuf,
+        #[pyo3(from_py_with = argument::path)] path: std::path::PathBuf,
         data: &[u8],
-        mode: Option<u32>,
-        owner: Option<String>,
+        #[pyo3(from_py_with = argument::mode)] mode: Option<u32>,
+        #[pyo3(from_py_with = argument::owner)] owner: Option<String>,
     ) -> PyResult<()> {
         files::write(py, &self.0, path, data, mode, owner)
     }
@@ -243,40 +275,53 @@ impl Container {
         &self,
         py: Python<'_>,
         into: bool,
-        source: std::path::PathBuf,
-        target: std::path::PathBuf,
-        owner: Option<String>,
-        special: &str,
-        timeout: Option<f64>,
+        #[pyo3(from_py_with = argument::source)] source: std::path::PathBuf,
+        #[pyo3(from_py_with = argument::target)] target: std::path::PathBuf,
+        #[pyo3(from_py_with = argument::owner)] owner: Option<String>,
+        #[pyo3(from_py_with = argument::special)] special: String,
+        #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<(u64, u64, u64)> {
         let timeout = duration(timeout)?;
-        let options = files::Options { owner, special, timeout, progress: progress.as_ref() };
+        let options = files::Options { owner, special: &special, timeout, progress: progress.as_ref() };
         files::copy(py, &self.0, into, source, target, options)
     }
     fn processes(&self, py: Python<'_>) -> PyResult<String> {
         detached(py, || self.0.processes().map(|found| ringfence::ProcessEntry::to_json(&found)))
     }
-    fn pidfd_of(&self, py: Python<'_>, pid_inside: i32) -> PyResult<i32> {
+    fn pidfd_of(&self, py: Python<'_>, #[pyo3(from_py_with = argument::pid_inside)] pid_inside: i32) -> PyResult<i32> {
         detached(py, || self.0.pidfd_of(pid_inside)).map(IntoRawFd::into_raw_fd)
     }
     #[pyo3(signature = (device, inside=None))]
-    fn attach_device(&self, py: Python<'_>, device: &str, inside: Option<&str>) -> PyResult<()> {
-        detached(py, || self.0.attach_device(device, inside))
+    fn attach_device(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::device)] device: String,
+        #[pyo3(from_py_with = argument::inside)] inside: Option<String>,
+    ) -> PyResult<()> {
+        detached(py, || self.0.attach_device(&device, inside.as_deref()))
     }
     fn attach_net(&self, py: Python<'_>, net: &str) -> PyResult<String> {
         detached(py, || self.0.attach_net_json(net))
     }
-    fn detach_net(&self, py: Python<'_>, interface: &str) -> PyResult<()> {
-        detached(py, || self.0.detach_net(interface))
+    fn detach_net(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::interface)] interface: String,
+    ) -> PyResult<()> {
+        detached(py, || self.0.detach_net(&interface))
     }
-    fn detach_device(&self, py: Python<'_>, inside: &str) -> PyResult<()> {
-        detached(py, || self.0.detach_device(inside))
+    fn detach_device(&self, py: Python<'_>, #[pyo3(from_py_with = argument::inside)] inside: String) -> PyResult<()> {
+        detached(py, || self.0.detach_device(&inside))
     }
-    fn add_device(&self, py: Python<'_>, device: &str) -> PyResult<()> {
-        detached(py, || self.0.add_device_json(device))
+    fn add_device(&self, py: Python<'_>, #[pyo3(from_py_with = argument::device)] device: String) -> PyResult<()> {
+        detached(py, || self.0.add_device_json(&device))
     }
-    fn remove_device(&self, py: Python<'_>, target: std::path::PathBuf) -> PyResult<()> {
+    fn remove_device(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::target)] target: std::path::PathBuf,
+    ) -> PyResult<()> {
         detached(py, || self.0.remove_device(target))
     }
     fn info(&self, py: Python<'_>) -> String {
@@ -289,7 +334,12 @@ impl Container {
     }
     /// `conditions` is JSON.
     #[pyo3(signature = (conditions, timeout=None))]
-    fn readiness(&self, py: Python<'_>, conditions: &str, timeout: Option<f64>) -> PyResult<Readiness> {
+    fn readiness(
+        &self,
+        py: Python<'_>,
+        conditions: &str,
+        #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>,
+    ) -> PyResult<Readiness> {
         let timeout = duration(timeout)?;
         detached(py, || self.0.readiness(&ringfence::WaitFor::from_json(conditions)?, timeout)).map(Readiness::new)
     }

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::call::detached;
-use crate::wait;
+use crate::{argument, wait};
 
 /// A reader of the events of a container.
 #[pyclass(frozen, module = "ringfence._ringfence")]
@@ -29,7 +29,11 @@ impl Events {
     }
     /// The fields of `ringfence.Event`, in its order; `None` when the time passed or it is over.
     #[pyo3(signature = (timeout=None))]
-    fn next<'py>(&self, py: Python<'py>, timeout: Option<f64>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    fn next<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>,
+    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
         let deadline = wait::deadline(timeout)?;
         loop {
             if let Some(event) = detached(py, || self.0.next(Some(Duration::ZERO)))? {

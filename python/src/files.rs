@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use ringfence::{CopyOptions, CopyProgress, RemoveOptions, Special, WriteOptions};
 
+use crate::argument;
 use crate::call::{detached, to_python};
 use crate::container::duration;
 
@@ -95,7 +96,11 @@ pub fn copy(
 /// Removes a tree of the host.
 #[pyfunction]
 #[pyo3(signature = (path, timeout=None))]
-pub fn remove_tree(py: Python<'_>, path: PathBuf, timeout: Option<f64>) -> PyResult<()> {
+pub fn remove_tree(
+    py: Python<'_>,
+    #[pyo3(from_py_with = argument::path)] path: PathBuf,
+    #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>,
+) -> PyResult<()> {
     let timeout = duration(timeout)?;
     asking(py, None, |go_on| ringfence::remove_tree(&path, RemoveOptions { timeout, progress: Some(go_on) }))
 }
@@ -107,6 +112,6 @@ pub fn volumes(py: Python<'_>) -> PyResult<String> {
 }
 
 #[pyfunction]
-pub fn remove_volume(py: Python<'_>, name: String) -> PyResult<()> {
+pub fn remove_volume(py: Python<'_>, #[pyo3(from_py_with = argument::name)] name: String) -> PyResult<()> {
     detached(py, || ringfence::remove_volume(&name))
 }

@@ -2,6 +2,7 @@
 //!
 //! No call holds the interpreter's lock while the core works or waits (`call::detached`, `wait::readable`).
 
+mod argument;
 mod call;
 mod compose;
 mod container;
@@ -25,6 +26,8 @@ mod wait;
 mod _ringfence {
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use crate::argument::seconds;
     #[pymodule_export]
     use crate::compose::Group;
     #[pymodule_export]

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::call::detached;
-use crate::request;
+use crate::{argument, request};
 
 /// The table as JSON and as text.
 #[pyfunction]
@@ -61,8 +61,12 @@ pub fn gc(py: Python<'_>) -> PyResult<(usize, usize, usize, Vec<String>)> {
 
 /// Forgets a detached container.
 #[pyfunction]
-pub fn rm(py: Python<'_>, name: &str, force: bool) -> PyResult<()> {
-    detached(py, || ringfence::rm(name, force))
+pub fn rm(
+    py: Python<'_>,
+    #[pyo3(from_py_with = argument::name)] name: String,
+    #[pyo3(from_py_with = argument::force)] force: bool,
+) -> PyResult<()> {
+    detached(py, || ringfence::rm(&name, force))
 }
 
 /// Ends the keepers of this process that have nothing to keep.

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use pyo3::prelude::*;
 use ringfence::spec::{NamespaceKind, NamespaceSource};
 
+use crate::argument;
 use crate::call::detached;
 
 /// A namespace, held by a descriptor.
@@ -17,40 +18,52 @@ pub struct Namespace(pub ringfence::Namespace);
 impl Namespace {
     #[staticmethod]
     #[pyo3(signature = (source, kind=None))]
-    fn find(py: Python<'_>, source: OsString, kind: Option<&str>) -> PyResult<Self> {
+    fn find(
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::source)] source: OsString,
+        #[pyo3(from_py_with = argument::kind)] kind: Option<String>,
+    ) -> PyResult<Self> {
         detached(py, || {
-            let kind = kind.map(NamespaceKind::parse).transpose()?;
+            let kind = kind.as_deref().map(NamespaceKind::parse).transpose()?;
             ringfence::Namespace::find(&NamespaceSource::parse(&source)?, kind)
         })
         .map(Self)
     }
     #[staticmethod]
-    fn of_pid(py: Python<'_>, pid: i32, kind: &str) -> PyResult<Self> {
-        detached(py, || ringfence::Namespace::of_pid(pid, NamespaceKind::parse(kind)?)).map(Self)
+    fn of_pid(
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::pid)] pid: i32,
+        #[pyo3(from_py_with = argument::kind)] kind: String,
+    ) -> PyResult<Self> {
+        detached(py, || ringfence::Namespace::of_pid(pid, NamespaceKind::parse(&kind)?)).map(Self)
     }
     #[staticmethod]
-    fn of_pidfd(py: Python<'_>, pidfd: i32, kind: &str) -> PyResult<Self> {
+    fn of_pidfd(
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::pidfd)] pidfd: i32,
+        #[pyo3(from_py_with = argument::kind)] kind: String,
+    ) -> PyResult<Self> {
         // A number, which may be closed: `find` makes sure.
-        detached(py, || ringfence::Namespace::find(&NamespaceSource::Fd(pidfd), Some(NamespaceKind::parse(kind)?)))
+        detached(py, || ringfence::Namespace::find(&NamespaceSource::Fd(pidfd), Some(NamespaceKind::parse(&kind)?)))
             .map(Self)
     }
     #[staticmethod]
-    fn of_path(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+    fn of_path(py: Python<'_>, #[pyo3(from_py_with = argument::path)] path: PathBuf) -> PyResult<Self> {
         detached(py, || ringfence::Namespace::of_path(path)).map(Self)
     }
     #[staticmethod]
-    fn of_fd(py: Python<'_>, fd: i32) -> PyResult<Self> {
+    fn of_fd(py: Python<'_>, #[pyo3(from_py_with = argument::fd)] fd: i32) -> PyResult<Self> {
         detached(py, || ringfence::Namespace::of_fd(fd)).map(Self)
     }
     #[staticmethod]
-    fn own(py: Python<'_>, kind: &str) -> PyResult<Self> {
-        detached(py, || ringfence::Namespace::own(NamespaceKind::parse(kind)?)).map(Self)
+    fn own(py: Python<'_>, #[pyo3(from_py_with = argument::kind)] kind: String) -> PyResult<Self> {
+        detached(py, || ringfence::Namespace::own(NamespaceKind::parse(&kind)?)).map(Self)
     }
-    fn pin(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
+    fn pin(&self, py: Python<'_>, #[pyo3(from_py_with = argument::path)] path: PathBuf) -> PyResult<()> {
         detached(py, || self.0.pin(&path))
     }
     #[staticmethod]
-    fn unpin(py: Python<'_>, path: PathBuf) -> PyResult<()> {
+    fn unpin(py: Python<'_>, #[pyo3(from_py_with = argument::path)] path: PathBuf) -> PyResult<()> {
         detached(py, || ringfence::Namespace::unpin(&path))
     }
     #[getter]
@@ -89,10 +102,10 @@ impl Namespace {
     fn members(&self, py: Python<'_>) -> PyResult<Vec<i32>> {
         detached(py, || self.0.members())
     }
-    fn pid_in(&self, py: Python<'_>, pid: i32) -> PyResult<i32> {
+    fn pid_in(&self, py: Python<'_>, #[pyo3(from_py_with = argument::pid)] pid: i32) -> PyResult<i32> {
         detached(py, || self.0.pid_in(pid))
     }
-    fn pid_from(&self, py: Python<'_>, pid: i32) -> PyResult<i32> {
+    fn pid_from(&self, py: Python<'_>, #[pyo3(from_py_with = argument::pid)] pid: i32) -> PyResult<i32> {
         detached(py, || self.0.pid_from(pid))
     }
 }

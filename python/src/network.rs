@@ -7,7 +7,7 @@ use ringfence::{Direction, Shape};
 
 use crate::call::detached;
 use crate::container::{Container, duration};
-use crate::request;
+use crate::{argument, request};
 
 /// A network.
 #[pyclass(frozen, module = "ringfence._ringfence")]
@@ -73,7 +73,7 @@ impl Network {
         detached(py, || self.0.kill())
     }
     #[pyo3(signature = (timeout=None))]
-    fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn close(&self, py: Python<'_>, #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>) -> PyResult<()> {
         let timeout = duration(timeout)?;
         detached(py, || self.0.close(timeout))
     }

@@ -10,7 +10,7 @@ use crate::call::detached;
 use crate::container::{Container, duration};
 use crate::events::Events;
 use crate::namespace::Namespace;
-use crate::{request, wait};
+use crate::{argument, request, wait};
 
 /// A pod.
 #[pyclass(frozen, module = "ringfence._ringfence")]
@@ -28,8 +28,12 @@ impl Pod {
         let spec = request::spec(request)?;
         detached(py, || self.0.container(&spec)).map(Container)
     }
-    fn find_container(&self, py: Python<'_>, name: &str) -> PyResult<Container> {
-        detached(py, || self.0.find_container(name)).map(Container)
+    fn find_container(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::name)] name: String,
+    ) -> PyResult<Container> {
+        detached(py, || self.0.find_container(&name)).map(Container)
     }
     fn containers(&self, py: Python<'_>) -> Vec<Container> {
         py.detach(|| self.0.containers()).into_iter().map(Container).collect()
@@ -67,11 +71,11 @@ impl Pod {
     }
     /// Waits until it has ended and everything is undone.
     #[pyo3(signature = (timeout=None))]
-    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+    fn wait(&self, py: Python<'_>, #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>) -> PyResult<bool> {
         wait::ended(py, self.0.events_fd(), timeout, |slice| self.0.wait_end(Some(slice)))
     }
     #[pyo3(signature = (timeout=None))]
-    fn close(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
+    fn close(&self, py: Python<'_>, #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>) -> PyResult<()> {
         let timeout = duration(timeout)?;
         detached(py, || self.0.close(timeout))
     }
@@ -94,8 +98,8 @@ impl Pod {
     fn spec(&self, py: Python<'_>) -> String {
         py.detach(|| self.0.spec().to_json())
     }
-    fn namespace(&self, py: Python<'_>, kind: &str) -> PyResult<Namespace> {
-        detached(py, || self.0.namespace(NamespaceKind::parse(kind)?)).map(Namespace)
+    fn namespace(&self, py: Python<'_>, #[pyo3(from_py_with = argument::kind)] kind: String) -> PyResult<Namespace> {
+        detached(py, || self.0.namespace(NamespaceKind::parse(&kind)?)).map(Namespace)
     }
     fn info(&self, py: Python<'_>) -> String {
         py.detach(|| self.0.info_json())

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 
 use crate::call::detached;
-use crate::wait;
+use crate::{argument, wait};
 
 /// How a process ended.
 #[pyclass(frozen, get_all, module = "ringfence._ringfence")]
@@ -64,7 +64,11 @@ impl Process {
         self.0.status_fd().as_raw_fd()
     }
     #[pyo3(signature = (timeout=None))]
-    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<ExitStatus>> {
+    fn wait(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>,
+    ) -> PyResult<Option<ExitStatus>> {
         let deadline = wait::deadline(timeout)?;
         while wait::readable(py, self.0.status_fd(), deadline)? {
             // The descriptor speaks before the record is read by whichever thread is first.
@@ -78,8 +82,8 @@ impl Process {
     fn try_wait(&self, py: Python<'_>) -> PyResult<Option<ExitStatus>> {
         Ok(detached(py, || self.0.try_wait())?.map(ExitStatus::from))
     }
-    fn kill(&self, py: Python<'_>, signal: i32) -> PyResult<()> {
-        detached(py, || self.0.kill(signal))
+    fn kill(&self, py: Python<'_>, #[pyo3(from_py_with = argument::sig)] sig: i32) -> PyResult<()> {
+        detached(py, || self.0.kill(sig))
     }
     fn take_stdin(&self) -> Option<i32> {
         self.0.take_stdin().map(IntoRawFd::into_raw_fd)
@@ -95,7 +99,12 @@ impl Process {
     fn terminal(&self) -> Option<i32> {
         self.0.terminal().map(|fd| fd.as_raw_fd())
     }
-    fn resize(&self, py: Python<'_>, rows: u16, cols: u16) -> PyResult<()> {
+    fn resize(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::rows)] rows: u16,
+        #[pyo3(from_py_with = argument::cols)] cols: u16,
+    ) -> PyResult<()> {
         detached(py, || self.0.resize(rows, cols))
     }
 }

@@ -9,7 +9,7 @@ use pyo3::types::PyBytes;
 use ringfence::InjectedFd;
 
 use crate::call::detached;
-use crate::wait;
+use crate::{argument, wait};
 
 /// A reader of the system calls of a container.
 #[pyclass(frozen, module = "ringfence._ringfence")]
@@ -27,7 +27,11 @@ impl SyscallListener {
     }
     /// `None` when the time passed or it is over.
     #[pyo3(signature = (timeout=None))]
-    fn next(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<SyscallRequest>> {
+    fn next(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::timeout)] timeout: Option<f64>,
+    ) -> PyResult<Option<SyscallRequest>> {
         let deadline = wait::deadline(timeout)?;
         loop {
             if let Some(request) = detached(py, || self.0.next(Some(Duration::ZERO)))? {
@@ -103,29 +107,56 @@ impl SyscallRequest {
     fn answer_continue(&self, py: Python<'_>) -> PyResult<()> {
         detached(py, || self.0.answer_continue())
     }
-    fn answer_errno(&self, py: Python<'_>, errno: i32) -> PyResult<()> {
+    fn answer_errno(&self, py: Python<'_>, #[pyo3(from_py_with = argument::errno)] errno: i32) -> PyResult<()> {
         detached(py, || self.0.answer_errno(errno))
     }
-    fn answer_value(&self, py: Python<'_>, value: i64) -> PyResult<()> {
+    fn answer_value(&self, py: Python<'_>, #[pyo3(from_py_with = argument::value)] value: i64) -> PyResult<()> {
         detached(py, || self.0.answer_value(value))
     }
-    fn answer_fd(&self, py: Python<'_>, fd: i32, number: Option<i32>, cloexec: bool) -> PyResult<i32> {
+    fn answer_fd(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::fd)] fd: i32,
+        #[pyo3(from_py_with = argument::number)] number: Option<i32>,
+        #[pyo3(from_py_with = argument::cloexec)] cloexec: bool,
+    ) -> PyResult<i32> {
         self.inject(py, fd, number, cloexec, true)
     }
-    fn add_fd(&self, py: Python<'_>, fd: i32, number: Option<i32>, cloexec: bool) -> PyResult<i32> {
+    fn add_fd(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::fd)] fd: i32,
+        #[pyo3(from_py_with = argument::number)] number: Option<i32>,
+        #[pyo3(from_py_with = argument::cloexec)] cloexec: bool,
+    ) -> PyResult<i32> {
         self.inject(py, fd, number, cloexec, false)
     }
-    fn read_memory<'py>(&self, py: Python<'py>, address: u64, length: usize) -> PyResult<Bound<'py, PyBytes>> {
+    fn read_memory<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = argument::address)] address: u64,
+        #[pyo3(from_py_with = argument::length)] length: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
         detached(py, || self.0.read_memory(address, length)).map(|bytes| PyBytes::new(py, &bytes))
     }
-    fn read_c_string<'py>(&self, py: Python<'py>, address: u64, most: usize) -> PyResult<Bound<'py, PyBytes>> {
+    fn read_c_string<'py>(
+        &self,
+        py: Python<'py>,
+        #[pyo3(from_py_with = argument::address)] address: u64,
+        #[pyo3(from_py_with = argument::most)] most: usize,
+    ) -> PyResult<Bound<'py, PyBytes>> {
         detached(py, || self.0.read_c_string(address, most)).map(|text| PyBytes::new(py, text.to_bytes()))
     }
-    fn write_memory(&self, py: Python<'_>, address: u64, data: Vec<u8>) -> PyResult<()> {
+    fn write_memory(
+        &self,
+        py: Python<'_>,
+        #[pyo3(from_py_with = argument::address)] address: u64,
+        #[pyo3(from_py_with = argument::data)] data: Vec<u8>,
+    ) -> PyResult<()> {
         detached(py, || self.0.write_memory(address, &data))
     }
     /// The caller's.
-    fn dup_fd(&self, py: Python<'_>, number: i32) -> PyResult<i32> {
+    fn dup_fd(&self, py: Python<'_>, #[pyo3(from_py_with = argument::number)] number: i32) -> PyResult<i32> {
         detached(py, || self.0.dup_fd(number)).map(IntoRawFd::into_raw_fd)
     }
 }

@@ -17,6 +17,8 @@ static ringfence_error *err;
 static int is(int failed, ringfence_kind kind)
 {
     int good = failed && ringfence_error_kind(err) == kind && *ringfence_error_message(err);
+    /* The argument has a name. */
+    good = good && (kind != RINGFENCE_KIND_INVALID_ARGUMENT || ringfence_error_field(err));
     if (!good)
         note("failed %d: %s: %s", failed, ringfence_error_kind_name(err), ringfence_error_message(err));
     ringfence_error_free(err);

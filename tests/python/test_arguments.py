@@ -156,10 +156,15 @@ def test_arguments_have_an_order(args: Any) -> None:
         _request.argv_of(args)
 
 
-def test_a_timeout_is_a_number() -> None:
+def test_a_timeout_is_a_duration() -> None:
     assert _host.deadline(None) is None
-    with pytest.raises(TypeError, match=r"^timeout: expected a number of seconds, got '5s'$"):
-        _host.deadline("5s")  # type: ignore[arg-type]
+    for timeout in ("1500ms", "1.5s", 1.5, datetime.timedelta(seconds=1.5)):
+        assert _host.seconds(timeout) == 1.5
+    with pytest.raises(ringfence.SpecError, match=r'^timeout: "soon" is not a duration') as caught:
+        _host.deadline("soon")
+    assert caught.value.field == "timeout"
+    with pytest.raises(TypeError, match=r"^timeout: expected seconds, or text like .*, not list$"):
+        _host.deadline([])  # type: ignore[arg-type]
 
 
 # --- the interpreter

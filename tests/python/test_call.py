@@ -125,6 +125,38 @@ def test_hostile_results(data: bytes) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10
 
 
+PROGRAM = """
+import sys
+
+def double(n):
+    return 2 * n
+
+if __name__ == "__main__":
+    # Which would bring the function along.
+    sys.modules["cloudpickle"] = None
+    import ringfence
+    with ringfence.Container(share_python=True, mounts=sys.argv[1:]) as container:
+        try:
+            print(container.call(double, 21))
+        except FileNotFoundError as error:
+            print(error)
+"""
+
+
+def test_functions_of_the_program_itself(tmp_path: pathlib.Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+
+    def run(*mounts: pathlib.Path) -> str:
+        return subprocess.run([sys.executable, program, *mounts], stdout=subprocess.PIPE, text=True, check=True).stdout
+
+    assert run(tmp_path) == "42\n"
+    unseen = run()
+    assert "does not see the program's own file" in unseen
+    assert "mount its directory" in unseen
+    assert str(program) in unseen
+
+
 def test_too_long_a_result(container: ringfence.Container) -> None:
     with pytest.raises(ringfence.CallError, match=r"more than 16777216"):
         container.call(bytes, 17 << 20)

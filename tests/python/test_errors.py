@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 import pickle
+import subprocess
+from typing import Any
 
 import pytest
 
@@ -99,3 +101,63 @@ def test_a_later_field_is_known_but_not_available() -> None:
 def test_a_field_of_the_container_is_none_of_a_command(container: ringfence.Container) -> None:
     with pytest.raises(TypeError, match="whole container"):
         container.run(["true"], memory="64M")
+
+
+def test_what_has_the_wrong_type_is_named() -> None:
+    wrong: Any = object()
+    with ringfence.Container() as c, c.popen(["true"]) as process:
+        for call, name in (
+            (lambda: c.wait_for(path="/", timeout=wrong), "timeout"),
+            (lambda: c.wait_for(path=wrong), "path"),
+            (lambda: c.wait_for(port=wrong), "port"),
+            (lambda: c.wait(wrong), "timeout"),
+            (lambda: c.close(wrong), "timeout"),
+            (lambda: c.events(timeout=wrong), "timeout"),
+            (lambda: c.events(wrong), "kinds"),
+            (lambda: c.connect("@nobody", wrong), "timeout"),
+            (lambda: c.connect(wrong), "address"),
+            (lambda: c.socket(wrong), "family"),
+            (lambda: c.socket(type=wrong), "type"),
+            (lambda: c.enter(wrong), "kinds"),
+            (lambda: c.ns_fd(wrong), "kind"),
+            (lambda: c.signal(wrong), "sig"),
+            (lambda: c.port(wrong), "port"),
+            (lambda: c.pidfd_of(wrong), "pid_inside"),
+            (lambda: c.group(wrong), "name"),
+            (lambda: c.read_bytes(wrong), "path"),
+            (lambda: c.read_bytes("/etc/hosts", wrong), "limit"),
+            (lambda: c.write_bytes("/x", wrong), "data"),
+            (lambda: c.write_bytes("/x", b"", mode=wrong), "mode"),
+            (lambda: c.copy_in(wrong, "/x"), "source"),
+            (lambda: c.open(wrong), "path"),
+            (lambda: c.run(wrong), "args"),
+            (lambda: c.run(["true"], timeout=wrong), "timeout"),
+            (lambda: process.wait(wrong), "timeout"),
+            (lambda: ringfence.Container.by_name(wrong), "name"),
+        ):
+            with pytest.raises(TypeError, match=f"^{name}: "):
+                call()
+        with pytest.raises(OverflowError, match=r"^mode: "):
+            c.open_path("/", mode=-1)
+        # Durations and signals are what they are in the vocabulary.
+        process.wait("30s")
+        with pytest.raises(subprocess.TimeoutExpired, match=r"0\.001 seconds"):
+            c.wait("1ms")
+
+
+def test_signals_have_names() -> None:
+    with ringfence.Container(["sleep", "60"]) as c, c.popen(["sleep", "60"]) as process:
+        with pytest.raises(ringfence.SpecError, match=r'^sig: "NONE" is not a signal') as caught:
+            c.signal("NONE")
+        assert caught.value.field == "sig"
+        process.send_signal("SIGUSR1")
+        assert process.wait() == -10
+        c.signal("TERM")
+        assert c.wait() == -15
+
+
+@pytest.mark.needs("memory")
+def test_too_little_memory_is_named() -> None:
+    with pytest.raises(ringfence.Error, match="want of memory") as caught:
+        ringfence.run(["true"], memory="64K")
+    assert (caught.value.field, caught.value.kind, caught.value.errno) == ("memory", "exhausted", errno.ENOMEM)

@@ -82,7 +82,9 @@ def match_path(request: ringfence.SyscallRequest) -> None:
         with pytest.raises(ringfence.Error) as bad:
             request.answer_errno(5000)
         assert bad.value.kind == "invalid_argument"
-        request.answer_errno(errno.E2BIG)
+        with pytest.raises(ringfence.SpecError, match=r'^errno: "ENONE" is no errno'):
+            request.answer_errno("ENONE")
+        request.answer_errno("E2BIG")
         with pytest.raises(ringfence.Error, match="answered already"):
             request.answer_value(0)
     elif path == b"/host/raised":
@@ -273,6 +275,16 @@ def test_asyncio() -> None:
             ran = await c.run(["python3", "-c", code, "0"], seccomp=ONE, capture_output=True, text=True)
             assert int(ran.stdout) == -errno.ENOSYS
             with pytest.raises(ZeroDivisionError):
+                await serving
+
+            # So does what is no coroutine, with an error that is no errno of the call; it is heard of when the call has its answer.
+            def wrong(request: ringfence.SyscallRequest) -> None:
+                request.answer_errno(-1)
+
+            serving = asyncio.create_task(listener.serve(wrong))
+            ran = await c.run(["python3", "-c", code, "0"], seccomp=ONE, capture_output=True, text=True)
+            assert int(ran.stdout) == -errno.ENOSYS
+            with pytest.raises(ringfence.SpecError, match="errno"):
                 await serving
 
             # Cancelled, it answers what it has.

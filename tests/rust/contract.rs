@@ -151,7 +151,10 @@ fn skip(reason: &str) {
 /// A container of this program's own payload, with limits where this caller can have them.
 fn spec<const N: usize>(argv: [&str; N]) -> Spec {
     let mut spec = Spec { argv: argv.iter().map(Into::into).collect(), ..Spec::default() };
-    (spec.stdin, spec.stdout, spec.stderr) = (Some(Stdio::Null), Some(Stdio::Null), Some(Stdio::Null));
+    // What has no main process has no streams.
+    if N > 0 {
+        (spec.stdin, spec.stdout, spec.stderr) = (Some(Stdio::Null), Some(Stdio::Null), Some(Stdio::Null));
+    }
     if std::env::var_os("RINGFENCE_CGROUP_PARENT").is_some() {
         (spec.memory, spec.pids) = (Some(256 << 20), Some(64));
     }

@@ -124,7 +124,9 @@ fn volumes_stay_or_go() {
     assert!(!found(&name).expect("it is there").in_use);
     ringfence::remove_volume(&name).unwrap();
     assert_eq!(found(&name), None);
-    assert_eq!(ringfence::remove_volume(&name).unwrap_err().kind(), ErrorKind::NotFound);
+    let gone = ringfence::remove_volume(&name).unwrap_err();
+    assert_eq!((gone.kind(), gone.field()), (ErrorKind::NotFound, Some("name")));
+    assert!(gone.to_string().starts_with(&format!("name: no volume is named {name:?}")), "{gone}");
     assert_eq!(ringfence::remove_volume("../x").unwrap_err().kind(), ErrorKind::InvalidArgument);
 }
 

@@ -614,7 +614,7 @@ fn a_listener_around_this_program() {
 /// In the place of what a program without privileges may not do: a node, and a mount.
 #[test]
 fn what_the_program_may_not_do_itself() {
-    let (container, _dir) = stage(json!({"user": "1000"}));
+    let (container, _dir) = stage(json!({}));
     let listener = container.syscall_listener().expect("a listener");
     let asked = json!({"profile": "default", "rules": [
         {"names": ["mknod", "mknodat"], "action": "notify"}, {"names": ["mount"], "action": "notify"},
@@ -644,7 +644,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 print(libc.mount(b\"none\", b\"/mnt\", b\"tmpfs\", 0, None), libc.mount(b\"none\", b\"/mnt\", b\"nfs\", 0, None), ctypes.get_errno())'";
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        command.merge_json(&json!({"seccomp": asked}).to_string()).expect("fields");
+        command.merge_json(&json!({"seccomp": asked, "capabilities": "none"}).to_string()).expect("fields");
         let ran = exec_in(&container, &command);
         assert_eq!(ran.out, format!("node\n0 -1 {}\n", libc::ENODEV), "{}", ran.err);
         listener.cancel();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::streams::open_streams;
-use super::{Container, Inner, groups, process_runs};
+use super::{Container, Inner, groups, lock, process_runs};
 use crate::cgroup::Group;
 use crate::command::Command;
 use crate::error::{Error, ErrorKind, Result};
@@ -19,7 +19,7 @@ use crate::plan::exec::Joining;
 use crate::plan::process::{ProcessPlan, TERMINAL};
 use crate::process::{self, OomCount, Process, Source};
 use crate::proto::{Record, record, request};
-use crate::spec::{Landlock, NamespaceKind, NamespaceSource, Spec, Stdio};
+use crate::spec::{DeviceRule, Landlock, NamespaceKind, NamespaceSource, Spec, Stdio};
 
 impl Container {
     /// A command for this container: add arguments, then `spawn` or `output`.
@@ -131,6 +131,8 @@ impl Inner {
             let given = &streams.given;
             self.ask(request::EXEC, command.start_timeout, (&compiled, &needs), given, sub.as_deref(), record::STARTED)
                 .map_err(|e| {
+                    let e = self.short_of_memory(e, oom.sub.as_deref(), oom.before);
+                    let e = with_null_hint(e, &lock(&self.spec_now).device_rules);
                     let program = command.argv.first().map(std::path::Path::new);
                     let alone = command.argv.len() == 1;
                     with_rules_hint(with_program_hint(e, program, alone, &self.spec), confinement.landlock)
@@ -178,7 +180,7 @@ impl Inner {
     ) -> Result<(Channel, Answered)> {
         let (plan, channel) = self.request(kind, timeout, (compiled, needs), given, sub)?;
         let answered = self.answer(&channel, &plan, timeout, until, compiled);
-        Ok((channel, answered.map_err(|e| self.explain_group(e, sub))?))
+        Ok((channel, answered.map_err(|e| self.short_of_pids(self.explain_group(e, sub), sub))?))
     }
 
     /// Files of a control group that is not there any more fail with errnos of their own.
@@ -310,6 +312,16 @@ pub(super) fn with_program_hint(error: Error, program: Option<&std::path::Path>,
         }
         None => error,
     }
+}
+
+/// A stream that is null is the device of that name, which rules about devices may deny.
+pub(super) fn with_null_hint(error: Error, rules: &[DeviceRule]) -> Error {
+    if error.errno() != libc::EPERM || error.path() != Some("/dev/null") || rules.is_empty() {
+        return error;
+    }
+    error.with_hint(
+        "device_rules deny it, and this stream is null: add \"allow c 1:3 rw\" behind them, or give the stream something else",
+    )
 }
 
 /// The program is a file that rules may not let it execute.

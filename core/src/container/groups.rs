@@ -18,7 +18,7 @@ use crate::state::names;
 pub(crate) struct Sub {
     pub group: Group,
     /// Its limits, as a spec that has nothing else.
-    limits: Mutex<Spec>,
+    pub(super) limits: Mutex<Spec>,
     /// Held during an update: one at a time.
     updating: Mutex<()>,
 }

@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 
 use super::chosen::Chosen;
 use super::end::{End, sweep_lingering};
-use super::exec::{other_credentials, with_program_hint, with_rules_hint};
+use super::exec::{other_credentials, with_null_hint, with_program_hint, with_rules_hint};
 use super::joined::{joined_user_allows_setgroups, keeper_of_joined, open_namespaces};
 use super::named::NAMED;
 use super::own_group::{Making, check_nested_rates, describe_group, member_group, own_group, share, time_counter};
 use super::role::{Membership, Role};
 use super::streams::streams_of_main;
-use super::{Container, Handle, Inner, SHORT, disk, lock, logs, nodes, parameters, ports};
+use super::{Container, Handle, Inner, SHORT, disk, lock, logs, nodes, parameters, ports, short};
 use crate::cgroup::{Group, Limits, Purpose, V1Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::events::Readers;
@@ -349,7 +349,10 @@ impl Container {
             Outcome::Failed(failed) => {
                 // The keeper undoes it: the groups are gone when it says so.
                 let _ = launch::wait_started(&channel, Some(SHORT), record::ENDED, NOBODY);
-                return Err(joining.failure().unwrap_or_else(|| explain(&failed, &compiled, spec)));
+                return Err(joining.failure().unwrap_or_else(|| {
+                    let pod = pod.map(|pod| &*pod.holder);
+                    short::at_start(explain(&failed, &compiled, spec), making.group.as_ref(), spec, pod)
+                }));
             }
         };
         let created =
@@ -555,7 +558,7 @@ impl launch::Attend for Attending<'_> {
 }
 
 fn explain(failed: &Record, compiled: &Compiled, spec: &Spec) -> Error {
-    let error = launch::explain_failure(failed, compiled);
+    let error = with_null_hint(launch::explain_failure(failed, compiled), &spec.device_rules);
     if error.errno() == libc::ENOENT && error.field() == Some("namespaces") {
         // cgroup2's mount option nsdelegate: the kernel finds no group there for who is born.
         return error

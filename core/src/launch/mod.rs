@@ -25,7 +25,7 @@ pub(crate) use nodes::taps;
 pub(crate) use pool::{acquire, keepers, start_detached};
 pub(crate) use request::{
     Attend, Joiner, Listening, OfPod, Outcome, PlanFile, Request, check_open, duplicate, explain_failure,
-    open_stream_file, wait_started,
+    open_stream_file, wait_started, was_killed,
 };
 pub(crate) use scope::place;
 

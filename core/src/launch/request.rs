@@ -443,6 +443,14 @@ pub(crate) fn wait_started(
     }
 }
 
+/// What is said of a process that was killed before its program ran.
+const KILLED: &str = "it was killed while it started";
+
+/// Whether that is what an error says.
+pub(crate) fn was_killed(error: &Error) -> bool {
+    error.errno() == libc::ESRCH && error.detail() == Some(KILLED)
+}
+
 /// A failed step as an error: the plan's tag says what it was for.
 pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
     let errno = failed.errno;
@@ -507,7 +515,7 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
                 .with_hint("the keeper has as many as the hard RLIMIT_NOFILE allows; each bind of a start takes one");
         }
         keeper_step::KILLED => {
-            return Error::new(ErrorKind::Closed, "it was killed while it started").with_errno(libc::ESRCH);
+            return Error::new(ErrorKind::Closed, KILLED).with_errno(libc::ESRCH);
         }
         keeper_step::MAP_PLAN | keeper_step::BAD_REQUEST => {
             return Error::new(ErrorKind::Internal, "the keeper did not accept the plan").with_errno(errno);

@@ -214,7 +214,8 @@ pub(crate) fn merge_json<T: Fields + Clone>(all: &mut T, text: &str) -> Result<(
     for (name, json) in members {
         match find::<T>(name) {
             Ok(field) if json.is_null() => (field.clear)(&mut merged),
-            Ok(field) => (field.merge)(&mut merged, json, &At::Field(field.name))?,
+            Ok(field) => (field.merge)(&mut merged, json, &At::Field(field.name))
+                .map_err(|error| without_limit(error, json.as_str().unwrap_or_default()))?,
             // Nothing is asked of the field, so nothing is missing.
             Err(error) if json.is_null() && error.kind() == ErrorKind::NotAvailable => {}
             Err(error) => return Err(error),
@@ -252,7 +253,32 @@ pub(crate) fn set<T: Fields>(all: &mut T, name: &str, text: &[u8]) -> Result<()>
         (field.clear)(all);
         return Ok(());
     }
-    (field.set)(all, text, &At::Field(field.name))
+    let words = std::str::from_utf8(text).unwrap_or_default();
+    (field.set)(all, text, &At::Field(field.name)).map_err(|error| without_limit(error, words))
+}
+
+/// Limits that are none when they are not set.
+const LIMITS: [&str; 11] = [
+    "memory",
+    "memory_high",
+    "swap",
+    "cpus",
+    "pids",
+    "ptys",
+    "disk",
+    "inodes",
+    "wall_time",
+    "cpu_time",
+    "cpu_rt_runtime",
+];
+
+/// Who writes `max`, as the kernel's files have it, wants no limit.
+fn without_limit(error: Error, text: &str) -> Error {
+    let is_limit = error.field().is_some_and(|field| LIMITS.contains(&field));
+    if !is_limit || !["max", "unlimited", "infinity", "inf", "none", "-1"].contains(&text) {
+        return error;
+    }
+    error.with_hint("for no limit leave it out, or give null (None in Python)")
 }
 
 /// Puts the default back.

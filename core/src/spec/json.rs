@@ -110,7 +110,10 @@ pub(super) fn members<'a>(json: &'a Json, at: &At, expected: &str, known: &[&str
 /// A key that does not exist there, with the one that was meant.
 pub(super) fn unknown_key(at: &At, key: &str, known: &[&str]) -> Error {
     let error = at.key(key).error(format!("unknown; known are {}", known.join(", ")));
-    match suggest::nearest(key, known.iter().copied()) {
+    // The kernel's constant, and OCI's name, of a limit of processes.
+    let plain = suggest::plain(key);
+    let short = plain.strip_prefix("rlimit_").unwrap_or(key);
+    match suggest::nearest(short, known.iter().copied()) {
         Some(name) => error.with_hint(format!("did you mean {name:?}?")),
         None => error,
     }

@@ -160,8 +160,10 @@ documented! {
         name: Option<String> = None, as Opt<Text>;
         /// The main process: program and arguments. A program without a slash is looked up in the payload's PATH, inside.
         ///
-        /// Default: empty, a container without a main process, which lives until it is closed. Range: the program is not
-        /// empty; an argument has at most 131,071 bytes (32 pages with the NUL), all together 6 MiB. Fixed at the start;
+        /// Default: empty, a container without a main process, which lives until it is closed. Fields that only a main process has
+        /// (`env`, `env_inherit`, `cwd`, `user`, `groups`, `umask`, `terminal`, `stdin`, `stdout`, `stderr`, `log_max`, `rlimits`,
+        /// `nice`, `scheduler`, `io_priority`, `oom_score_adj`, `pass_fds`) are refused then; commands have their own. Only `user` may
+        /// stand where mounts have an `owner`. Range: the program is not empty; an argument has at most 131,071 bytes (32 pages with the NUL), all together 6 MiB. Fixed at the start;
         /// further processes are started with [`Container::command`](crate::Container::command). Source: execve(2).
         argv: Vec<OsString> = Vec::new(), as List<Bytes>;
         /// Environment variables that are added to the clean base (PATH, HOME, TERM, LANG=C.UTF-8); `None` removes one.
@@ -174,7 +176,7 @@ documented! {
         /// Default: empty: nothing of the caller's environment is seen inside. Read when the container starts. Fixed at the
         /// start. Source: environ(7).
         env_inherit: Vec<OsString> = Vec::new(), as List<Bytes>;
-        /// The working directory of the main process, and of further ones that name none.
+        /// The working directory of the main process.
         ///
         /// Default: `/`. Range: an absolute path, which must exist inside. Fixed at the start. Source: chdir(2).
         cwd: Option<PathBuf> = None, as Opt<FilePath>;

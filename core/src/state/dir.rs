@@ -65,18 +65,23 @@ impl Place {
 
     /// Where it is or would be made, without making it.
     pub(super) fn look(&self) -> Result<PathBuf> {
+        self.find().map(|(path, _)| path)
+    }
+
+    /// The same, with the directory if it is there: for those who only look.
+    pub(super) fn find(&self) -> Result<(PathBuf, Option<StateDir>)> {
         let (last, before) = self.candidates(Path::new("/run"), Path::new("/tmp"));
-        let look = |candidate: &Candidate| {
+        let find = |candidate: &Candidate| {
             let missing = stat(&candidate.path) == Err(Errno::ENOENT);
             let parent = candidate.path.parent().unwrap_or(Path::new("/"));
             if missing && access(parent, AccessFlags::W_OK | AccessFlags::X_OK).is_ok() {
-                return Ok(candidate.path.clone());
+                return Ok((candidate.path.clone(), None));
             }
             // If it is still missing, then because it cannot be made.
-            self.open_one(candidate).map(|dir| dir.path)
+            self.open_one(candidate).map(|dir| (dir.path.clone(), Some(dir)))
         };
-        let found = before.iter().find_map(|candidate| look(candidate).ok());
-        found.map_or_else(|| look(&last), Ok)
+        let found = before.iter().find_map(|candidate| find(candidate).ok());
+        found.map_or_else(|| find(&last), Ok)
     }
 
     /// The last resort, and what is tried before it.

@@ -15,7 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::GcReport;
 use super::dir::Place;
 use super::identity::{self, Identity, Stat};
-use super::names::{Life, Names};
+use super::names::{self, Life, Names};
 use crate::cgroup;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sys::pidfd::{pidfd_open, pidfd_send_signal};
@@ -45,7 +45,7 @@ pub(super) fn collect(place: &Place, ended_too: bool) -> Result<GcReport> {
 
 pub(super) fn collect_names(place: &Place, ended_too: bool) -> Result<GcReport> {
     let mut report = GcReport::default();
-    let names = Names::open(place)?;
+    let Some(names) = Names::find(place)? else { return Ok(report) };
     for name in names.list()? {
         collect_name(&names, &name, ended_too, &mut report);
     }
@@ -54,8 +54,8 @@ pub(super) fn collect_names(place: &Place, ended_too: bool) -> Result<GcReport> 
 
 /// The record of one detached container that has ended, and what a killed keeper left of it.
 pub(super) fn forget(place: &Place, name: &str) -> Result<()> {
+    let record = names::find(place, name)?;
     let names = Names::open(place)?;
-    let record = names.lookup(name)?;
     if !record.detached {
         return Err(Error::new(ErrorKind::PermissionDenied, "it is attached to a program, and ends with that")
             .with_field("name")

@@ -106,7 +106,7 @@ pub fn ls() -> Result<Vec<Entry>> {
 }
 
 fn list(place: &Place) -> Result<Vec<Entry>> {
-    let names = Names::open(place)?;
+    let Some(names) = Names::find(place)? else { return Ok(Vec::new()) };
     let mut entries = Vec::new();
     for name in names.list()? {
         match names.read(&name) {
@@ -241,6 +241,10 @@ mod tests {
         let place = Place::at(&base.path().join("state"));
         let claim = |name, detached| Names::open(&place).unwrap().claim(name, detached).unwrap();
         assert_eq!(list(&place).unwrap(), []);
+        assert_eq!(names::find(&place, "b").unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(gc::forget(&place, "b").unwrap_err().kind(), ErrorKind::NotFound);
+        // Who looks makes nothing.
+        assert!(!base.path().join("state").exists());
 
         let (keeper, init) = (Process::new(), Process::new());
         let data = json!({"id": "rf-1-2-3", "keeper": keeper.id(), "pid": init.id(), "command": ["sh", "-c", "x"]});

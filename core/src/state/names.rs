@@ -137,9 +137,9 @@ pub(crate) fn change_record<T>(
     change: impl FnOnce(&mut Value) -> Result<T>,
     take_back: impl FnOnce(T, Error) -> Error,
 ) -> Result<T> {
-    let names = Names::open(&Place::now())?;
-    let path = names.path.join(name);
     let closed = || Error::new(ErrorKind::Closed, "the container has ended").with_errno(libc::ESRCH);
+    let names = Names::find(&Place::now())?.ok_or_else(closed)?;
+    let path = names.path.join(name);
     let dir = match open_dir(&names.fd, name) {
         Err(Errno::ENOENT) => return Err(closed()),
         other => other.map_err(|e| os("open", e, &path))?,
@@ -164,7 +164,22 @@ pub(crate) fn claim_name(name: &str, detached: bool) -> Result<NameClaim> {
 
 /// The container of that name, running or not.
 pub(crate) fn lookup(name: &str) -> Result<Record> {
-    Names::open(&Place::now())?.lookup(name)
+    find(&Place::now(), name)
+}
+
+/// The same, at this place, which is not made for it.
+pub(super) fn find(place: &Place, name: &str) -> Result<Record> {
+    Names::checked(name)?;
+    match Names::find(place)? {
+        Some(names) => names.lookup(name),
+        None => Err(unknown(name, &place.look()?.join("names"))),
+    }
+}
+
+fn unknown(name: &str, names: &Path) -> Error {
+    Error::new(ErrorKind::NotFound, format!("no container is named {name:?}"))
+        .with_errno(libc::ENOENT)
+        .with_hint(format!("the containers of this user are in {}", names.display()))
 }
 
 fn os(step: &str, errno: Errno, path: &Path) -> Error {
@@ -215,6 +230,17 @@ impl Names {
         make_dir(&fd, "names").map_err(|e| os("mkdir", e, &path))?;
         let fd = open_dir(&fd, "names").map_err(|e| os("open", e, &path))?;
         Ok(Self { path, fd })
+    }
+
+    /// `None`: there are none, and never were. Nothing is made.
+    pub(super) fn find(place: &Place) -> Result<Option<Self>> {
+        let (path, Some(StateDir { fd, .. })) = place.find()? else { return Ok(None) };
+        let path = path.join("names");
+        match open_dir(&fd, "names") {
+            Ok(fd) => Ok(Some(Self { path, fd })),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(e) => Err(os("open", e, &path)),
+        }
     }
 
     fn checked(name: &str) -> Result<()> {
@@ -342,9 +368,7 @@ impl Names {
         match self.read(name) {
             Ok(record) if !record.is_abandoned() => Ok(record),
             Err(error) if error.errno() != libc::ENOENT => Err(error),
-            _ => Err(Error::new(ErrorKind::NotFound, format!("no container is named {name:?}"))
-                .with_errno(libc::ENOENT)
-                .with_hint(format!("the containers of this user are in {}", self.path.display()))),
+            _ => Err(unknown(name, &self.path)),
         }
     }
 

@@ -4,7 +4,29 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::spec::at::At;
-use crate::spec::{Idmap, MountKind, NamespaceKind, NamespaceSource, Net, Spec, net};
+use crate::spec::{Idmap, MountKind, NamespaceKind, NamespaceSource, Net, Spec, fields, net};
+
+/// What only a main process has. Commands in a running container take what confines them (`capabilities`, `seccomp`, `landlock`, ...)
+/// from its spec, and these from themselves alone.
+const OF_MAIN: [&str; 17] = [
+    "env",
+    "env_inherit",
+    "cwd",
+    "user",
+    "groups",
+    "umask",
+    "terminal",
+    "stdin",
+    "stdout",
+    "stderr",
+    "log_max",
+    "io_priority",
+    "rlimits",
+    "nice",
+    "scheduler",
+    "oom_score_adj",
+    "pass_fds",
+];
 
 impl Spec {
     /// For callers that start a container and only wait for it, as [`run`](crate::run) does.
@@ -42,6 +64,7 @@ impl Spec {
                 Error::spec("init", "without init the payload is pid 1, and there is no argv").with_hint("set argv")
             );
         }
+        self.validate_absent_main()?;
         let source = |kind| self.namespaces.get(&kind);
         let field = |kind: NamespaceKind| At::Field("namespaces").key(kind.name()).to_string();
         match (source(NamespaceKind::Net), &self.net) {
@@ -120,6 +143,21 @@ impl Spec {
         }
         self.validate_disk_contradictions()?;
         self.validate_passed_limits()
+    }
+
+    /// Nothing would come of these fields, and who set them takes it that something does.
+    fn validate_absent_main(&self) -> Result<()> {
+        if !self.argv.is_empty() {
+            return Ok(());
+        }
+        // Mounts with an owner are whose it says, without a main process too.
+        let owns = self.mounts.iter().any(|mount| mount.owner.is_some());
+        let mut set = fields::differences(&Self::default(), self).into_iter();
+        match set.find(|field| OF_MAIN.contains(field) && !(*field == "user" && owns)) {
+            Some(field) => Err(Error::spec(field, "there is no main process: argv is not set")
+                .with_hint("set argv, or give it to the commands that are started with command, run or popen")),
+            None => Ok(()),
+        }
     }
 
     /// Inside, the kernel makes new instances of /proc and /sys only where whole ones are seen, and of namespaces that are the

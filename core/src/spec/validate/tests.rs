@@ -457,6 +457,43 @@ fn contradictions() {
 }
 
 #[test]
+fn what_only_a_main_process_has_needs_one() {
+    let every = [
+        (r#"{"env": {"A": "b"}}"#, "env"),
+        (r#"{"env_inherit": ["LC_ALL"]}"#, "env_inherit"),
+        (r#"{"cwd": "/tmp"}"#, "cwd"),
+        (r#"{"user": "1000"}"#, "user"),
+        (r#"{"groups": ["4"]}"#, "groups"),
+        (r#"{"umask": "077"}"#, "umask"),
+        (r#"{"terminal": true}"#, "terminal"),
+        (r#"{"stdin": "null"}"#, "stdin"),
+        (r#"{"stdout": "pipe"}"#, "stdout"),
+        (r#"{"stderr": "log"}"#, "stderr"),
+        (r#"{"log_max": "1M"}"#, "log_max"),
+        (r#"{"io_priority": "idle"}"#, "io_priority"),
+        (r#"{"rlimits": {"nofile": 20}}"#, "rlimits"),
+        (r#"{"nice": 5}"#, "nice"),
+        (r#"{"scheduler": "batch"}"#, "scheduler"),
+        (r#"{"oom_score_adj": 500}"#, "oom_score_adj"),
+        (r#"{"pass_fds": [7]}"#, "pass_fds"),
+    ];
+    for (json, field) in every {
+        let spec = Spec::from_json(json).unwrap();
+        refused(spec.clone(), field, "there is no main process: argv is not set");
+        spec.argv(["true"]).validate().unwrap();
+    }
+    // What the commands that are started later take from the spec.
+    for json in
+        [r#"{"capabilities": "none", "securebits": ["noroot"], "no_new_privs": false}"#, r#"{"seccomp": "strict"}"#]
+    {
+        Spec::from_json(json).unwrap().validate().unwrap();
+    }
+    // Mounts are whose it says that they are.
+    let owned = r#"{"user": "7:8", "mounts": [{"source": "/srv", "target": "/srv", "owner": "payload"}]}"#;
+    Spec::from_json(owned).unwrap().validate().unwrap();
+}
+
+#[test]
 fn commands_are_checked_the_same_way() {
     let mut command = Command::new("sh");
     command.validate().unwrap();

@@ -19,7 +19,7 @@ test-vm:
 
 attacks:
 	@tests/setup --for test
-	@RINGFENCE_ATTACK_ROUNDS=$${RINGFENCE_ATTACK_ROUNDS:-1000} tests/run --tier machine --suite attacks
+	@RINGFENCE_ATTACK_ROUNDS=$${RINGFENCE_ATTACK_ROUNDS:-1000} tests/run --tier machine --suite attacks --suite python:files
 
 kills:
 	@tests/setup --for test

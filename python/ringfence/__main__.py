@@ -209,7 +209,9 @@ def _parser() -> argparse.ArgumentParser:
     cp.add_argument("-o", "--owner", metavar="USER[:GROUP]", help="of what is copied in: by id or name, inside")
     cp.add_argument("--skip-special", action="store_true", help="leave out devices, sockets and FIFOs")
     cp.add_argument("-q", "--quiet", action="store_true", help="do not say how far it is")
-    _json(command("volumes", "list the named volumes"))
+    volumes = command("volumes", "list the named volumes")
+    volumes.add_argument("-q", "--quiet", action="store_true", help="only their names")
+    _json(volumes)
     volume = command(
         "volume", "remove a named volume", "Remove named volumes with all that is in them: volume rm NAME ..."
     )
@@ -709,6 +711,10 @@ def _cp(arguments: argparse.Namespace) -> int:
 
 def _volumes(arguments: argparse.Namespace) -> int:
     found = _files.volumes()
+    if arguments.quiet:
+        for one in found:
+            print(one.name)
+        return 0
     if arguments.json:
         print(json.dumps([volume._asdict() for volume in found], indent=2))
         return 0

@@ -35,11 +35,11 @@ def _takes_value(action: argparse.Action) -> bool:
     return action.nargs != 0
 
 
-def _names_command() -> str:
-    """What prints the names of the containers."""
+def _names_command(of: str = "ls") -> str:
+    """What prints the names of the containers, or of the `volumes`."""
     # Not -m: that takes modules of whatever directory the shell is in.
     run = "import sys; sys.path.pop(0); import runpy; runpy.run_module('ringfence', run_name='__main__')"
-    return f"{shlex.quote(sys.executable)} -c {shlex.quote(run)} ls -q 2>/dev/null"
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(run)} {of} -q 2>/dev/null"
 
 
 _BASH = """\
@@ -69,6 +69,14 @@ _ringfence() {
         COMPREPLY=($(compgen -f -- "$word"))
     elif [[ $word == -* ]]; then
         COMPREPLY=($(compgen -W "$options" -- "$word"))
+    elif [ "$command" = cp ]; then
+        # NAME:PATH; the path inside is for who types it.
+        COMPREPLY=($(compgen -S : -W "$(@NAMES@)" -- "$word") $(compgen -f -- "$word"))
+        [[ ${COMPREPLY[0]} == *: ]] && compopt -o nospace 2>/dev/null
+    elif [ "$command" = volume ] && [ "$place" -eq 0 ]; then
+        COMPREPLY=($(compgen -W rm -- "$word"))
+    elif [ "$command" = volume ]; then
+        COMPREPLY=($(compgen -W "$(@VOLUMES@)" -- "$word"))
     elif [ "$names" = yes ] && { [ "$command" != exec ] || [ "$place" -eq 0 ]; }; then
         COMPREPLY=($(compgen -W "$(@NAMES@)" -- "$word"))
     elif [ "$command" = run ] || [ "$command" = exec ] || [ "$command" = plan ]; then
@@ -91,6 +99,7 @@ def _bash(parser: argparse.ArgumentParser) -> str:
         .replace("@CASES@", "\n".join(cases))
         .replace("@SHELLS@", " ".join(SHELLS))
         .replace("@NAMES@", _names_command())
+        .replace("@VOLUMES@", _names_command("volumes"))
     )
 
 
@@ -101,6 +110,17 @@ _ringfence_names() {
     local -a names
     names=(${(f)"$(@NAMES@)"})
     _describe container names
+}
+_ringfence_places() {
+    local -a names
+    names=(${(f)"$(@NAMES@)"})
+    compadd -S : -a names
+    _files
+}
+_ringfence_volumes() {
+    local -a names
+    names=(${(f)"$(@VOLUMES@)"})
+    _describe volume names
 }
 _ringfence() {
     local context state line
@@ -143,6 +163,10 @@ def _zsh(parser: argparse.ArgumentParser) -> str:
             words += ["'1:container:_ringfence_names'", "'*::command:_normal'"]
         elif name in _NAMED:
             words.append("'*:container:_ringfence_names'")
+        elif name == "cp":
+            words.append("'*:place:_ringfence_places'")
+        elif name == "volume":
+            words += ["'1:action:(rm)'", "'*:volume:_ringfence_volumes'"]
         elif name in ("run", "plan"):
             words.append("'*::command:_normal'")
         elif name == "completion":
@@ -152,6 +176,7 @@ def _zsh(parser: argparse.ArgumentParser) -> str:
         _ZSH.replace("@COMMANDS@", "\n".join(commands))
         .replace("@CASES@", "\n".join(cases))
         .replace("@NAMES@", _names_command())
+        .replace("@VOLUMES@", _names_command("volumes"))
     )
 
 
@@ -169,8 +194,18 @@ def _fish(parser: argparse.ArgumentParser) -> str:
             words = [f"-l {word[2:]}" if word.startswith("--") else f"-s {word[1:]}" for word in action.option_strings]
             value = " -r -F" if _takes_value(action) else ""
             lines.append(f"{start} {' '.join(words)}{value} -d {_fish_text(action.help or '')}")
+        if name == "rm":
+            # `volume rm` takes other names.
+            start = (
+                "complete -c ringfence -n '__fish_seen_subcommand_from rm; and not __fish_seen_subcommand_from volume'"
+            )
         if name in _NAMED:
             lines.append(f"{start} -a {_fish_text(f'({_names_command()})')}")
+        elif name == "cp":
+            places = f"({_names_command()} | string replace -r '$' ':')"
+            lines.append(f"{start} -F -a {_fish_text(places)}")
+        elif name == "volume":
+            lines.append(f"{start} -a {_fish_text('rm (' + _names_command('volumes') + ')')}")
         elif name in ("run", "plan"):
             lines.append(f"{start} -a '(__fish_complete_subcommand)'")
         elif name == "completion":

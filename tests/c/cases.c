@@ -4,12 +4,14 @@
  *
  * cases [TEXT]: all, or those whose name contains the text. In the emulated guest every fourth: there Rust and Python run all of them.
  */
+#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <regex.h>
 #include <ringfence.h>
 #include <spawn.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
@@ -151,7 +153,9 @@ static char *fill_in(json value, const char *tmp, const char *directory)
     }
     for (int i = 0; i < setup.count; i++)
         text = replace(text, setup.keys[i], setup.values[i]);
-    char disk[32];
+    char disk[32], id[32];
+    snprintf(id, sizeof id, "%d", getpid());
+    text = replace(text, "${ID}", id);
     a_disk(disk);
     text = replace(text, "${DISK}", disk);
     text = replace(text, "${CASES}", directory);
@@ -521,6 +525,65 @@ static void in_pod(json test, int timeout)
     ringfence_pod_free(pod);
 }
 
+/* Containers that need each other. */
+static void in_group(json test, int timeout)
+{
+    ringfence_error *err = NULL;
+    json given = json_get(test, "group"), steps = json_get(test, "commands"), expected = json_get(test, "expect");
+    json order = json_get(expected, "order");
+    char *text = strndup(given.at, given.length);
+    ringfence_group *group = ringfence_group_new(NULL, NULL);
+    int result = ringfence_group_merge_json(group, text, &err);
+    free(text);
+    if (result == 0)
+        result = ringfence_group_start(group, timeout, &err);
+    if (result < 0)
+        check_error(test, expected, err);
+    else if (json_get(expected, "error").at)
+        expect(0, "result", "an error", "none");
+    ringfence_error_free(err);
+    if (order.at && result == 0) {
+        char *seen = ringfence_group_order_json(group, NULL), *wanted = strndup(order.at, order.length), *to = wanted;
+        for (const char *from = wanted; (*to = *from); from++)
+            to += *from != ' ';
+        expect(seen && !strcmp(wanted, seen), "order", wanted, seen);
+        ringfence_string_free(seen);
+        free(wanted);
+    }
+    size_t position = 0;
+    for (json step; good && !*why && result >= 0 && (step = json_next(steps, &position)).at;) {
+        char *name = json_text(json_get(step, "in"));
+        ringfence_output *output = NULL;
+        ringfence_container *container = NULL;
+        err = NULL;
+        result = ringfence_group_container(group, name, &container, &err);
+        if (result == 0)
+            result = run_command(container, step, timeout, &output, &err);
+        check(test, json_get(step, "expect"), result, output, err);
+        ringfence_container_free(container);
+        free(name);
+    }
+    err = NULL;
+    if (ringfence_group_close(group, timeout, &err) < 0)
+        expect(0, "close", "success", ringfence_error_message(err));
+    ringfence_error_free(err);
+    ringfence_group_free(group);
+}
+
+/* Removes the volumes that a case has made. */
+static void remove_volumes(json test)
+{
+    size_t at = 0;
+    for (json one; (one = json_next(json_get(test, "volumes"), &at)).at;) {
+        ringfence_error *err = NULL;
+        char *name = json_text(one);
+        if (ringfence_volume_remove(name, &err) < 0)
+            expect(0, "remove volume", "success", ringfence_error_message(err));
+        ringfence_error_free(err);
+        free(name);
+    }
+}
+
 /* Who wants a part of what rivals share: a container, or a group inside one. */
 typedef struct {
     ringfence_container *container;
@@ -704,30 +767,111 @@ static void wait_for(json test, ringfence_container *container, json step, json 
     free(text), free(seconds);
 }
 
-/* A step that reads the container's log. */
-static void logs(json test, ringfence_container *container, json step, json expected)
+/* What a step told. */
+typedef struct {
+    char text[65536];
+    size_t length;
+} told;
+
+static void tell(told *all, const char *text)
 {
-    ringfence_error *err = NULL;
+    if (all->length + strlen(text) < sizeof all->text)
+        all->length += (size_t)snprintf(all->text + all->length, sizeof all->text - all->length, "%s", text);
+}
+
+static int logs(ringfence_container *container, json options, told *seen, ringfence_error **err)
+{
     ringfence_logs *lines = NULL;
-    json options = json_get(step, "logs");
-    char *text = strndup(options.at, options.length), seen[65536] = "";
-    size_t length = 0, more;
-    int result = ringfence_container_logs(container, text, &lines, &err);
-    while (result >= 0 && (result = ringfence_logs_next(lines, -1, &err)) == 1) {
-        const char *line = ringfence_logs_line(lines, &more);
-        if (length + more < sizeof seen)
-            length += (size_t)snprintf(seen + length, sizeof seen - length, "%s", line);
+    char *text = strndup(options.at, options.length);
+    int result = ringfence_container_logs(container, text, &lines, err);
+    while (result >= 0 && (result = ringfence_logs_next(lines, -1, err)) == 1)
+        tell(seen, ringfence_logs_line(lines, NULL));
+    ringfence_logs_free(lines);
+    free(text);
+    return result;
+}
+
+/* What a service at a published port answers, to the end. */
+static int asked(ringfence_container *container, const char *port, const char *question, told *seen, ringfence_error **err)
+{
+    int number = ringfence_container_port(container, (uint16_t)atoi(port), err);
+    if (number < 0)
+        return -1;
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)number), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    size_t length = strlen(question);
+    char text[4096];
+    ssize_t n = -1;
+    if (connect(fd, (struct sockaddr *)&to, sizeof to) == 0 && write(fd, question, length) == (ssize_t)length && shutdown(fd, SHUT_WR) == 0)
+        while ((n = read(fd, text, sizeof text - 1)) > 0) {
+            text[n] = 0;
+            tell(seen, text);
+        }
+    if (n < 0)
+        tell(seen, strerror(errno));
+    close(fd);
+    return 0;
+}
+
+static int processes(ringfence_container *container, told *seen, ringfence_error **err)
+{
+    char *list = ringfence_container_processes_json(container, err);
+    json all = {list, list ? strlen(list) : 0};
+    size_t position = 0;
+    for (json one; (one = json_next(all, &position)).at;) {
+        char *pid = json_text(json_get(one, "pid_inside")), *parent = json_text(json_get(one, "parent_inside"));
+        char *name = json_text(json_get(one, "name")), line[128];
+        snprintf(line, sizeof line, "%s %s %s\n", pid, strcmp(parent, "null") ? parent : "-", name);
+        tell(seen, line);
+        free(pid), free(parent), free(name);
     }
+    ringfence_string_free(list);
+    return list ? 0 : -1;
+}
+
+/* A step that is one call, which tells a text or nothing: 0 for a command. */
+static int one_call(json test, ringfence_container *container, json step, int timeout, json expected)
+{
+    static const char *const keys[] = {"logs", "read", "write", "copy_in", "copy_out", "connect", "processes"};
+    const char *key = NULL;
+    json what = {NULL, 0};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys && !what.at; i++)
+        what = json_get(step, key = keys[i]);
+    if (!what.at)
+        return 0;
+    ringfence_error *err = NULL;
+    told *seen = calloc(1, sizeof *seen);
+    size_t position = 0;
+    int is_pair = *what.at == '[';
+    char *first = json_text(is_pair ? json_next(what, &position) : what), *second = is_pair ? json_text(json_next(what, &position)) : NULL;
+    char *text = json_text(json_get(step, "text")), *input = json_text(json_get(step, "input")), *mode = json_text(json_get(step, "mode"));
+    int result;
+    if (!strcmp(key, "logs"))
+        result = logs(container, what, seen, &err);
+    else if (!strcmp(key, "read"))
+        result = ringfence_container_read_file(container, first, seen->text, sizeof seen->text - 1, &err) < 0 ? -1 : 0;
+    else if (!strcmp(key, "write"))
+        result = ringfence_container_write_file(container, first, text, strlen(text), mode ? (int)strtol(mode, NULL, 8) : -1, NULL, &err);
+    else if (!strcmp(key, "copy_in"))
+        result = ringfence_container_copy_in(container, first, second, NULL, NULL, timeout, &err);
+    else if (!strcmp(key, "copy_out"))
+        result = ringfence_container_copy_out(container, first, second, NULL, timeout, &err);
+    else if (!strcmp(key, "connect"))
+        result = asked(container, first, input, seen, &err);
+    else
+        result = processes(container, seen, &err);
     if (result < 0) {
         check_error(test, expected, err);
+    } else if (json_get(expected, "error").at) {
+        expect(0, "result", "an error", "none");
     } else {
         char *wanted = json_text(json_get(expected, "stdout"));
-        expect(wanted && !strcmp(wanted, seen), "log", wanted, seen);
+        expect(!strcmp(wanted ? wanted : "", seen->text), key, wanted ? wanted : "", seen->text);
         free(wanted);
     }
-    ringfence_logs_free(lines);
     ringfence_error_free(err);
-    free(text);
+    free(first), free(second), free(text), free(input), free(mode), free(seen);
+    return 1;
 }
 
 /* A step that gives a container's link a rate, a delay, losses. */
@@ -767,7 +911,11 @@ static void run(json test, const char *tmp)
         rivals(test, timeout);
     if (!*why && json_get(test, "pod").at)
         in_pod(test, timeout);
-    if (*why || json_get(test, "rivals").at || json_get(test, "pod").at) {
+    if (!*why && json_get(test, "group").at) {
+        in_group(test, timeout);
+        check_files(expected, tmp);
+    }
+    if (*why || json_get(test, "rivals").at || json_get(test, "pod").at || json_get(test, "group").at) {
         free(spec_text), free(input), free(seconds);
         return;
     }
@@ -805,14 +953,12 @@ static void run(json test, const char *tmp)
                 wait_for(test, container, step, wanted);
                 continue;
             }
-            if (json_get(step, "logs").at) {
-                logs(test, container, step, wanted);
-                continue;
-            }
             if (json_get(step, "shape").at) {
                 shape(test, networks[0], container, step, wanted);
                 continue;
             }
+            if (one_call(test, container, step, timeout, wanted))
+                continue;
             result = run_command(container, step, timeout, &output, &err);
             check(test, wanted, result, output, err);
         }
@@ -826,6 +972,7 @@ static void run(json test, const char *tmp)
     check_files(expected, tmp);
     ringfence_container_free(both[0]);
     ringfence_container_free(both[1]);
+    remove_volumes(test);
     stop_networks(networks);
     ringfence_spec_free(spec);
     ringfence_string_free(usage);

@@ -2,8 +2,10 @@
 
    tests/run: vm=root */
 #include <ringfence.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "failed.h"
 #include "tap.h"
@@ -77,13 +79,36 @@ static void ready(void)
     ringfence_spec_free(spec);
 }
 
+/* A member that writes down its end when it is asked to. */
+static int add_telling(ringfence_group *group, const char *name, const char *log, const char *after)
+{
+    char json[1024];
+    snprintf(json, sizeof json,
+             "{\"argv\": [\"sh\", \"-c\", \"trap 'echo %s >>/log; exit 0' TERM; echo up; while :; do sleep 0.02; done\"],"
+             " \"mounts\": [{\"source\": \"%s\", \"target\": \"/log\", \"rw\": true}]}",
+             name, log);
+    ringfence_spec *spec = ringfence_spec_from_json(json, &err);
+    int result = spec ? ringfence_group_add(group, name, spec, after, "{\"log\": \"^up$\"}", &err) : -1;
+    ringfence_spec_free(spec);
+    return result;
+}
+
 static void none(void)
 {
     ringfence_group *group = ringfence_group_new(NULL, NULL);
-    ok(add(group, "db", SLEEPS, "") == 0 && add(group, "web", "{\"argv\": [\"/no/such/program\"]}", "db") == 0, "one that cannot start");
+    char log[256], text[64] = "";
+    const char *tmp = getenv("TMPDIR");
+    snprintf(log, sizeof log, "%s/compose-XXXXXX", tmp ? tmp : "/tmp");
+    int fd = mkstemp(log);
+    ok(fd >= 0 && add_telling(group, "db", log, "") == 0 && add_telling(group, "web", log, "db") == 0 &&
+           add(group, "broken", "{\"argv\": [\"/no/such/program\"]}", "web") == 0,
+       "one that cannot start");
     int result = ringfence_group_start(group, 60000, &err);
-    int named = err && !strncmp(ringfence_error_message(err), "group member \"web\": ", 20);
+    int named = err && !strncmp(ringfence_error_message(err), "group member \"broken\": ", 23);
     ok(failed(result, RINGFENCE_KIND_NOT_FOUND) && named && ringfence_group_is_started(group) == 0, "none of them");
+    ok(pread(fd, text, sizeof text - 1, 0) == 7 && !strcmp(text, "web\ndb\n"), "those that had started were stopped, in reverse");
+    unlink(log);
+    close(fd);
     add(group, "a", SLEEPS, "b");
     add(group, "b", SLEEPS, "a");
     result = ringfence_group_start(group, 60000, &err);

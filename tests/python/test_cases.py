@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -112,14 +113,51 @@ def wait_for(case: dict[str, Any], container: ringfence.Container, step: dict[st
         assert not expected, "an error was expected"
 
 
-def logs(case: dict[str, Any], container: ringfence.Container, step: dict[str, Any]) -> None:
-    """A step that reads the container's log."""
+def silent(_: object) -> str:
+    """Counts of files and bytes are not compared."""
+    return ""
+
+
+def one_call(container: ringfence.Container, step: dict[str, Any], capture: dict[str, Any]) -> Callable[[], str] | None:
+    """What a step does that is one call, which tells a text or nothing; None for a command."""
+    if "logs" in step:
+        return lambda: container.logs(**step["logs"])
+    if "read" in step:
+        return lambda: container.read_text(step["read"])
+    if "write" in step:
+        mode = int(step["mode"], 8) if "mode" in step else None
+        return lambda: silent(container.write_bytes(step["write"], step["text"].encode(), mode=mode))
+    if "copy_in" in step:
+        return lambda: silent(container.copy_in(*step["copy_in"], timeout=capture["timeout"]))
+    if "copy_out" in step:
+        return lambda: silent(container.copy_out(*step["copy_out"], timeout=capture["timeout"]))
+    if "connect" in step:
+        return lambda: asked(container.port(step["connect"]), step["input"])
+    if "processes" in step:
+        return lambda: "".join(
+            f"{p.pid_inside} {'-' if p.parent_inside is None else p.parent_inside} {p.name}\n"
+            for p in container.processes()
+        )
+    return None
+
+
+def asked(port: int, question: str) -> str:
+    """What a service at this port of the host answers, to the end."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as service:
+        service.sendall(question.encode())
+        service.shutdown(socket.SHUT_WR)
+        return service.makefile().read()
+
+
+def told(case: dict[str, Any], step: dict[str, Any], call: Callable[[], str]) -> None:
+    """A step that tells a text: nothing, if nothing is said."""
     try:
-        text = container.logs(**step["logs"])
+        text = call()
     except ringfence.Error as error:
         check_error(case, step["expect"].get("error"), error)
     else:
-        assert text == step["expect"].get("stdout")
+        assert "error" not in step["expect"], "an error was expected"
+        assert text == step["expect"].get("stdout", "")
 
 
 def shape(network: ringfence.Network, container: ringfence.Container, step: dict[str, Any]) -> None:
@@ -211,6 +249,7 @@ def filled_in(case: dict[str, Any], tmp: Path, values: dict[str, str]) -> dict[s
         text = text.replace(f"${{NS_{kind}}}", os.readlink(f"/proc/self/ns/{kind}"))
     for key, value in values.items():
         text = text.replace(f"${{{key}}}", value)
+    text = text.replace("${ID}", str(os.getpid()))
     text = text.replace("${CASES}", str(CASES)).replace("${FUSE}", os.environ.get("RINGFENCE_TEST_FUSE", "/dev/fuse"))
     disk = disk_of_programs()
     if "${USR_DISK}" in text and not disk:
@@ -264,7 +303,12 @@ def run(case: dict[str, Any]) -> None:
     if "pod" in case:
         in_pod(case, capture)
         return
+    if "group" in case:
+        in_group(case, capture)
+        return
     with contextlib.ExitStack() as stack:
+        for name in case.get("volumes", []):
+            stack.callback(ringfence.remove_volume, name)
         networks = []
         try:
             for options in case.get("networks", []):
@@ -310,11 +354,12 @@ def in_place(case: dict[str, Any], capture: dict[str, Any], networks: list[ringf
             if "wait_for" in step:
                 wait_for(case, one, step)
                 continue
-            if "logs" in step:
-                logs(case, one, step)
-                continue
             if "shape" in step:
                 shape(networks[0], one, step)
+                continue
+            call = one_call(one, step, capture)
+            if call:
+                told(case, step, call)
                 continue
             command(case, one, step, capture)
 
@@ -332,6 +377,21 @@ def in_pod(case: dict[str, Any], capture: dict[str, Any]) -> None:
         assert "error" not in case.get("expect", {}), "an error was expected"
         for step in case["commands"]:
             command(case, containers[step.get("in", 0)], step, capture)
+
+
+def in_group(case: dict[str, Any], capture: dict[str, Any]) -> None:
+    """Containers that need each other."""
+    try:
+        group = ringfence.Group(case["group"])
+        group.start(capture["timeout"])
+    except ringfence.Error as error:
+        check_error(case, case.get("expect", {}).get("error"), error)
+        return
+    with group:
+        assert "error" not in case["expect"], "an error was expected"
+        assert group.order() == case["expect"].get("order", group.order())
+        for step in case["commands"]:
+            command(case, group[step["in"]], step, capture)
 
 
 def command(

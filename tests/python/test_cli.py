@@ -8,6 +8,7 @@ tests/run: tier=machine as=root,user
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -28,7 +29,7 @@ import pytest
 
 import ringfence
 from ringfence import __main__ as cli
-from ringfence import _errors
+from ringfence import _errors, _table
 
 COMMAND = [sys.executable, "-X", "dev", "-W", "error", "-m", "ringfence"]
 
@@ -77,16 +78,20 @@ def test_help_has_examples() -> None:
     assert "\nexamples:\n  run -it bash  " in shown and "\n  run --share-cwd " in shown
 
 
-def test_completion() -> None:
-    for shell in ("bash", "zsh", "fish"):
-        done = call("completion", shell)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert "inspect" in done.stdout and "--share-cwd" in done.stdout.replace("-l share-cwd", "--share-cwd")
-        if shutil.which(shell):
-            subprocess.run([shell, "-n"], input=done.stdout, text=True, check=True, timeout=60)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_of_each_shell(shell: str) -> None:
+    done = call("completion", shell)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "inspect" in done.stdout and "--share-cwd" in done.stdout.replace("-l share-cwd", "--share-cwd")
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell} here, which would read it")
+    subprocess.run([shell, "-n"], input=done.stdout, text=True, check=True, timeout=60)
+
+
+def test_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert call("completion", "csh").returncode == 125
-    if shutil.which("bash") is None:
-        return
+    monkeypatch.setenv("RINGFENCE_VOLUMES", str(tmp_path / "volumes"))
+    monkeypatch.chdir(tmp_path)
     script = call("completion", "bash").stdout
 
     def completed(*words: str) -> list[str]:
@@ -106,9 +111,13 @@ def test_completion() -> None:
     assert "--memory" in completed("run", "--m") and "--signal" in completed("kill", "--s")
     assert completed("completion", "z") == ["zsh"]
     assert "sleep" in completed("run", "-m", "64M", "slee")
+    assert completed("volume", "") == ["rm"]
     name = f"cli-complete-{os.getpid()}"
-    container = ringfence.Container(["sleep", "60"], name=name, detach=True)
+    container = ringfence.Container(["sleep", "60"], name=name, detach=True, mounts=["kept:/kept"])
+    (tmp_path / name).touch()
     try:
+        assert completed("cp", "-o", "0", name[:-1]) == [f"{name}:", name]
+        assert completed("volume", "rm", "k") == ["kept"]
         assert completed("exec", name[:-1]) == [name]
         assert completed("stop", "--timeout", "1", name[:12]) == [name]
         assert completed("exec", name, name[:12]) == []
@@ -217,6 +226,48 @@ def test_doctor() -> None:
     assert done.stdout.startswith(" ") or "WHAT" in done.stdout
     assert "\x1b" not in done.stdout, "no colours in a pipe"
     assert json.loads(call("doctor", "--json").stdout)
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("by", ["rich", "itself"])
+def test_tables(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colours where they are wanted, and no code of others in the text."""
+    if by == "rich":
+        pytest.importorskip("rich")
+    else:
+        monkeypatch.setitem(sys.modules, "rich", None)
+
+    def shown(screen: io.StringIO, **env: str) -> str:
+        with monkeypatch.context() as patch:
+            patch.delenv("NO_COLOR", raising=False)
+            for name, value in {"TERM": "xterm", "COLUMNS": "60", **env}.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdout", screen)
+            _table.show(("NAME", "STATE"), [[("[red]db", "dim"), ("up\x1b[2J", "green")], [("web", ""), ("", "")]])
+        return screen.getvalue()
+
+    text = re.compile(r"NAME +STATE *\n\[red\]db +up\\x1b\[2J *\nweb *\n")
+    coloured = shown(Screen())
+    assert "\x1b[32m" in coloured and text.fullmatch(re.sub(r"\x1b\[[0-9;]*m", "", coloured))
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]", shown(Screen(), NO_COLOR="1"))
+    for plain in (shown(Screen(), TERM="dumb"), shown(io.StringIO())):
+        assert text.fullmatch(plain)
+
+
+def test_colours_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    for no_colour, is_green in (("", True), ("1", False)):
+        monkeypatch.setenv("NO_COLOR", no_colour)
+        terminal = Terminal(*COMMAND, "doctor", columns=200)
+        try:
+            assert terminal.wait() == 0
+            assert ("\x1b[32m" in terminal.seen) == is_green and "WHAT" in terminal.seen
+        finally:
+            terminal.close()
 
 
 def test_ls_and_gc() -> None:
@@ -758,7 +809,7 @@ def test_cp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 [f"{name}:/no", "x"],
             ):
                 assert call("cp", *wrong).returncode == 125
-            assert "in use" in call("volumes").stdout
+            assert "in use" in call("volumes").stdout and call("volumes", "-q").stdout == "kept\n"
             assert call("volume", "rm", "kept").returncode == 125
         finally:
             c.stop(0)

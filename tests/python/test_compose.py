@@ -69,11 +69,23 @@ def test_described() -> None:
         ringfence.Group({"db": SLEEPS})  # type: ignore[dict-item]
 
 
-def test_all_or_none() -> None:
-    g = ringfence.Group({"db": {"argv": SLEEPS}, "web": {"argv": ["/no/such/program"], "after": ["db"]}})
-    with pytest.raises(FileNotFoundError, match=r'^group member "web": '):
+def tells(name: str, log: Path, **fields: Any) -> dict[str, Any]:
+    """A member that writes down its end when it is asked to."""
+    script = f"trap 'echo {name} >>/log; exit 0' TERM; echo up; while :; do sleep 0.02; done"
+    mounts = [{"source": log, "target": "/log", "rw": True}]
+    return {"argv": ["sh", "-c", script], "mounts": mounts, "wait_for": {"log": "^up$"}, **fields}
+
+
+def test_all_or_none(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    g = ringfence.Group({"db": tells("db", log), "web": tells("web", log, after=["db"])})
+    g.add("broken", ["/no/such/program"], after=["web"])
+    with pytest.raises(FileNotFoundError, match=r'^group member "broken": '):
         g.start(60)
     assert not g.started
+    # Those that had started were stopped, in reverse.
+    assert log.read_text() == "web\ndb\n"
     with pytest.raises(ringfence.SpecError, match="a after b after a"):
         ringfence.Group({"a": {"after": "b"}, "b": {"after": ["a"]}}).start()
     with pytest.raises(ringfence.SpecError, match='the group has no member "x"'):
@@ -84,7 +96,7 @@ def test_all_or_none() -> None:
         g.add("db")
     with pytest.raises(ringfence.SpecError, match="detach"):
         g.add("c", detach=True, container_name="c")
-    assert list(g) == ["db", "web"]
+    assert list(g) == ["db", "web", "broken"]
 
 
 def test_ready() -> None:

@@ -310,6 +310,21 @@ def test_the_other_was_closed():
     assert f"fixture-{os.getpid()}" not in [entry.name for entry in ringfence.ls()]
     assert not os.path.exists("/proc/" + pathlib.Path("first").read_text())
 
+of_the_class = []
+
+class TestClass:
+    def test_makes(self, ringfence_class_container, ringfence_module_container):
+        of_the_class.append(ringfence_class_container())
+        pathlib.Path("module").write_text(str(ringfence_module_container().pid))
+
+    def test_has(self, ringfence_class_container):
+        assert ringfence_class_container.containers == of_the_class and of_the_class[0].running
+
+def test_of_the_module(ringfence_module_container):
+    assert not of_the_class[0].running
+    (c,) = ringfence_module_container.containers
+    assert c.running and str(c.pid) == pathlib.Path("module").read_text()
+
 def test_refused(ringfence_container):
     ringfence_container(**REFUSED)
 
@@ -321,6 +336,8 @@ def test_refused_inside():
 
 def test_fixtures(runs: Runs) -> None:
     runs.write("test_fixtures.py", FIXTURES.replace("**REFUSED", f"**{REFUSED!r}"))
+    module_ended = 'assert not os.path.exists("/proc/" + open("module").read())'
+    runs.write("test_later.py", f"import os\ndef test_the_module_s_was_closed():\n    {module_ended}\n")
     seen = runs.run(status=1)
     failed = seen["test_fails"]["call"]
     assert failed["outcome"] == "failed" and "'second\\n' == 'first'" in failed["text"]
@@ -329,7 +346,8 @@ def test_fixtures(runs: Runs) -> None:
     (told,) = (text for title, text in failed["sections"].items() if " first-" in title)
     assert told.startswith("command: sh -c 'echo on the log; exit 3'\nstatus: exited with 3\nusage: ")
     assert told.endswith("\nlog, the last 50 lines:\non the log")
-    for name in ("test_closed", "test_shares_nothing", "test_the_other_was_closed"):
+    fine = ["test_closed", "test_shares_nothing", "test_the_other_was_closed", "test_of_the_module"]
+    for name in [*fine, "TestClass::test_makes", "TestClass::test_has", "test_the_module_s_was_closed"]:
         assert seen[name]["call"]["outcome"] == "passed", seen[name]["call"]["text"]
     assert "it would not close" in seen["test_close_fails"]["teardown"]["text"]
 
@@ -350,6 +368,11 @@ def test_fixtures(runs: Runs) -> None:
     assert seen["test_refused_inside"]["setup"]["outcome"] == "skipped"
     seen = runs.run("-k", "refused", "--ringfence=run", status=1)
     assert seen["test_refused"]["call"]["outcome"] == "failed"
+    runs.write("pytest.ini", "[pytest]\n")
+    seen = runs.run("-k", "refused", "--ringfence=skip", status=0)
+    assert [
+        seen[name][when]["outcome"] for name, when in (("test_refused", "call"), ("test_refused_inside", "setup"))
+    ] == ["skipped"] * 2
     runs.write("pytest.ini", "[pytest]\nringfence = perhaps\n")
     runs.run("-k", "refused", status=4)
     assert "neither run nor skip" in runs.output

@@ -2,6 +2,7 @@
 //!
 //! tests/run: as=root vm=root timeout=120 threads=1
 
+use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::process::Command as Host;
@@ -49,6 +50,20 @@ fn host() -> bool {
 
 fn with(one: Attachment) -> Result<Container, Error> {
     Container::start(&Spec::new().net(Net::Attached(vec![one])))
+}
+
+/// With port 81 of it at one of the host.
+fn with_port(one: Attachment) -> Result<Container, Error> {
+    Container::start(&Spec::new().net(Net::Attached(vec![one])).port(81))
+}
+
+/// Whether a service on its loopback is reached at that port, wherever its device leads.
+fn publishes(container: &Container) -> bool {
+    let service = std::net::TcpListener::from(container.listen("127.0.0.1:81", 1).unwrap());
+    let mut outside = std::net::TcpStream::connect(("127.0.0.1", container.port(81).unwrap())).unwrap();
+    let mut inside = service.accept().unwrap().0;
+    outside.write_all(b"x").unwrap();
+    inside.read_exact(&mut [0]).is_ok()
 }
 
 fn cidr(text: &str) -> InterfaceAddress {
@@ -99,8 +114,8 @@ fn a_macvlan_has_addresses_routes_and_a_gateway() {
         .mtu(1400)
         .gateway(address("10.7.0.1"))
         .route(cidr("192.0.2.0/24"), Some(address("10.7.0.9")));
-    let Some(container) = started(with(one)) else { return };
-    assert!(reaches_far(&container));
+    let Some(container) = started(with_port(one)) else { return };
+    assert!(publishes(&container) && reaches_far(&container));
     let listener = std::net::TcpListener::bind("[fd07::1]:80").unwrap();
     container.connect("[fd07::1]:80", PATIENCE).unwrap();
     drop(listener);
@@ -200,7 +215,8 @@ fn a_bridge_of_the_host() {
     assert!(ip("link add br0 type bridge forward_delay 0") && ip("link set br0 up"));
     assert!(ip("link set near master br0"));
     assert!(ip("link set far mtu 1500") && ip("link set near mtu 1500"));
-    let one = with(Attachment::bridge("br0").address(cidr("10.7.0.5/24")).mtu(1400)).unwrap();
+    let one = with_port(Attachment::bridge("br0").address(cidr("10.7.0.5/24")).mtu(1400)).unwrap();
+    assert!(publishes(&one));
     let bridge = Host::new("ip").args(["link", "show", "br0"]).output().unwrap().stdout;
     assert!(String::from_utf8_lossy(&bridge).contains("mtu 1500"), "the host's bridge stays as it is");
     let two = with(Attachment::bridge("br0").address(cidr("10.7.0.6/24"))).unwrap();
@@ -336,7 +352,8 @@ fn nothing_left() -> bool {
 
 fn is_reached_over(pair: RoutedPair) {
     let outside = router();
-    let Some(container) = started(with(routed(pair).interface("net0"))) else { return };
+    let Some(container) = started(with_port(routed(pair).interface("net0"))) else { return };
+    assert!(publishes(&container));
     let _listening = [container.listen("10.7.0.5:80", 1).unwrap(), container.listen("[fd07::5]:80", 1).unwrap()];
     for (ip, port) in [("10.7.0.5", "10.7.0.5:80"), ("fd07::5", "[fd07::5]:80")] {
         let known = outside.does(move || {

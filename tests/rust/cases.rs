@@ -4,7 +4,8 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use ringfence::spec::{NetworkSpec, Stdio};
 use ringfence::{
-    Command, Container, ControlGroup, Direction, Error, ErrorKind, LogOptions, Network, Output, Pod, Shape, Spec,
-    Usage, WaitFor, errno_name,
+    Command, Container, ControlGroup, CopyOptions, Direction, Error, ErrorKind, Group, LogOptions, Network, Output,
+    Pod, ProcessEntry, Shape, Spec, Usage, WaitFor, WriteOptions, errno_name,
 };
 use serde_json::Value;
 
@@ -132,6 +133,7 @@ fn in_place(case: &Value, values: &[(&str, &str)]) -> Result<(), Verdict> {
     let cases = directory();
     let fuse = std::env::var("RINGFENCE_TEST_FUSE").unwrap_or_else(|_| "/dev/fuse".to_owned());
     text = text.replace("${CASES}", &cases.to_string_lossy()).replace("${FUSE}", &fuse);
+    text = text.replace("${ID}", &process::id().to_string());
     text = text.replace("${DISK}", &a_disk()).replace("${USR_DISK}", &disk);
     let case: Value = serde_json::from_str(&text).expect("JSON after filling in");
     for (path, content) in case["tmp"].as_object().into_iter().flatten() {
@@ -183,7 +185,39 @@ fn in_pod(case: &Value, timeout: Option<Duration>) -> Result<(), Verdict> {
     pod.close(timeout).map_err(|e| Verdict::Fail(format!("close: {e}")))
 }
 
+/// Containers that need each other.
+fn in_group(case: &Value, timeout: Option<Duration>) -> Result<(), Verdict> {
+    let group = match Group::from_json(&case["group"].to_string()) {
+        Ok(group) => group,
+        Err(error) => return check(case, case, Err(error)),
+    };
+    if let Err(error) = group.start(timeout) {
+        return check(case, case, Err(error));
+    }
+    if case["expect"]["error"].is_object() {
+        return Err(Verdict::Fail("an error was expected".to_owned()));
+    }
+    let failed = |what: &str, error: Error| Verdict::Fail(format!("{what}: {error}"));
+    let order = group.order().map_err(|e| failed("order", e))?;
+    if case["expect"]["order"].is_array() && Value::from(order.clone()) != case["expect"]["order"] {
+        return Err(Verdict::Fail(format!("expected the order {}: {order:?}", case["expect"]["order"])));
+    }
+    for step in case["commands"].as_array().expect("commands") {
+        let container = group.container(step["in"].as_str().expect("a name")).map_err(|e| failed("container", e))?;
+        check(case, step, command(&container, step, timeout))?;
+    }
+    group.close(timeout).map_err(|e| failed("close", e))
+}
+
+/// Runs it, and removes the volumes that it has made.
 fn run(case: &Value) -> Result<(), Verdict> {
+    let verdict = run_with_volumes(case);
+    let removed = texts(case, "volumes").into_iter().map(ringfence::remove_volume).collect::<Vec<_>>();
+    verdict?;
+    removed.into_iter().try_for_each(|one| one.map_err(|e| Verdict::Fail(format!("remove volume: {e}"))))
+}
+
+fn run_with_volumes(case: &Value) -> Result<(), Verdict> {
     // SAFETY: geteuid has no preconditions.
     let caller = if unsafe { libc::geteuid() } == 0 { "root" } else { "user" };
     if case["as"].as_str().is_some_and(|wanted| wanted != caller) {
@@ -201,6 +235,9 @@ fn run(case: &Value) -> Result<(), Verdict> {
     let timeout = Some(timeout);
     if case["pod"].is_object() {
         return in_pod(case, timeout);
+    }
+    if case["group"].is_object() {
+        return in_group(case, timeout);
     }
     let mut networks = Vec::new();
     for options in case["networks"].as_array().into_iter().flatten() {
@@ -234,10 +271,10 @@ fn run(case: &Value) -> Result<(), Verdict> {
             update(case, container, step)?;
         } else if step["wait_for"].is_object() {
             wait_for(case, container, step)?;
-        } else if step["logs"].is_object() {
-            logs(case, container, step)?;
         } else if step["shape"].is_object() {
             shape(case, &networks[0], container, step)?;
+        } else if let Some(seen) = one_call(container, step, timeout) {
+            told(case, step, seen)?;
         } else {
             check(case, step, command(container, step, timeout))?;
         }
@@ -366,19 +403,63 @@ fn wait_for(case: &Value, container: &Container, step: &Value) -> Result<(), Ver
     }
 }
 
-/// A step that reads the container's log.
-fn logs(case: &Value, container: &Container, step: &Value) -> Result<(), Verdict> {
-    let read = || {
-        let mut text = Vec::new();
-        let lines = container.logs(&LogOptions::from_json(&step["logs"].to_string())?)?;
-        while let Some(line) = lines.next(None)? {
-            text.extend(line);
-        }
-        Ok(text)
-    };
-    match read() {
+/// A step that is one call, which tells a text or nothing; `None` for a command.
+fn one_call(container: &Container, step: &Value, timeout: Option<Duration>) -> Option<Result<Vec<u8>, Error>> {
+    let text = |key: &str| step[key].as_str();
+    let paths = |key: &str| step[key].as_array().map(|_| texts(step, key));
+    let nothing = |done: Result<(), Error>| Some(done.map(|()| Vec::new()));
+    if step["logs"].is_object() {
+        Some(logs(container, &step["logs"]))
+    } else if let Some(path) = text("read") {
+        Some(container.read(path, None))
+    } else if let Some(path) = text("write") {
+        let mode = text("mode").map(|mode| u32::from_str_radix(mode, 8).expect("an octal number"));
+        let options = WriteOptions { mode, ..WriteOptions::default() };
+        nothing(container.write(path, text("text").expect("text").as_bytes(), &options))
+    } else if let Some(paths) = paths("copy_in") {
+        nothing(container.copy_in(paths[0], paths[1], CopyOptions { timeout, ..CopyOptions::default() }).map(drop))
+    } else if let Some(paths) = paths("copy_out") {
+        nothing(container.copy_out(paths[0], paths[1], CopyOptions { timeout, ..CopyOptions::default() }).map(drop))
+    } else if let Some(port) = step["connect"].as_u64() {
+        Some(container.port(port as u16).map(|port| asked(port, text("input").expect("input"))))
+    } else if step["processes"] == true {
+        Some(container.processes().map(|all| all.iter().flat_map(line).collect()))
+    } else {
+        None
+    }
+}
+
+/// What a service at this port of the host answers, to the end.
+fn asked(port: u16, question: &str) -> Vec<u8> {
+    let mut service = TcpStream::connect(("127.0.0.1", port)).expect("the published port");
+    service.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+    let mut answer = Vec::new();
+    service.write_all(question.as_bytes()).expect("a question");
+    service.shutdown(Shutdown::Write).expect("its end");
+    service.read_to_end(&mut answer).expect("an answer");
+    answer
+}
+
+fn line(process: &ProcessEntry) -> Vec<u8> {
+    let parent = process.parent_inside.map_or_else(|| "-".to_owned(), |parent| parent.to_string());
+    format!("{} {parent} {}\n", process.pid_inside, process.name).into_bytes()
+}
+
+fn logs(container: &Container, options: &Value) -> Result<Vec<u8>, Error> {
+    let mut text = Vec::new();
+    let lines = container.logs(&LogOptions::from_json(&options.to_string())?)?;
+    while let Some(line) = lines.next(None)? {
+        text.extend(line);
+    }
+    Ok(text)
+}
+
+/// Compares what such a step told with what it is to tell: nothing, if nothing is said.
+fn told(case: &Value, step: &Value, seen: Result<Vec<u8>, Error>) -> Result<(), Verdict> {
+    match seen {
         Err(error) => check_error(case, &step["expect"]["error"], &error),
-        Ok(text) if step["expect"]["stdout"].as_str().map(str::as_bytes) == Some(&text) => Ok(()),
+        Ok(_) if step["expect"]["error"].is_object() => Err(Verdict::Fail("an error was expected".to_owned())),
+        Ok(text) if step["expect"]["stdout"].as_str().unwrap_or_default().as_bytes() == text => Ok(()),
         Ok(text) => Err(Verdict::Fail(format!("expected {}: {:?}", step["expect"], String::from_utf8_lossy(&text)))),
     }
 }

@@ -136,16 +136,21 @@ fn all_or_none() {
     let dir = tmp();
     let log = log(&dir);
     let group = Group::new();
-    group.add("db", member(tells("db", &log, &[]))).unwrap();
-    group.add("web", member(tells("web", &log, &["db"]))).unwrap();
+    // Asked to end before it has set its trap, one would tell nothing.
+    let up = json!({"wait_for": {"log": "^up$"}});
+    group.add("db", member(with(tells("db", &log, &[]), up.clone()))).unwrap();
+    group.add("web", member(with(tells("web", &log, &["db"]), up))).unwrap();
     group.add("broken", member(json!({"argv": ["/no/such/program"], "after": "web"}))).unwrap();
     group.add("never", member(json!({"after": ["broken"], "argv": ["sleep", "1000"]}))).unwrap();
     let error = group.start(TIMEOUT).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(error.to_string().starts_with("group member \"broken\": "), "{error}");
     assert!(!group.is_started());
-    // What was started was stopped: nobody is left, and the next attempt says the same.
+    assert_eq!(group.container("db").unwrap_err().kind(), ErrorKind::Closed);
+    // What was started was stopped, who needs another before that one; and the next attempt says the same.
+    assert_eq!(fs::read_to_string(&log).unwrap(), "web\ndb\n");
     assert_eq!(group.start(TIMEOUT).unwrap_err(), error);
+    assert_eq!(fs::read_to_string(&log).unwrap(), "web\ndb\nweb\ndb\n");
 
     // From another thread, or by the caller's own word, a start is given up.
     let group = Group::new();

@@ -603,6 +603,10 @@ fn fields_of_a_container_that_are_its_pod_s() {
     assert!(pod.containers().is_empty());
     let error = pod.container(&spec(json!({"argv": ["/nowhere"]}))).unwrap_err();
     assert_eq!((error.kind(), error.field()), (ErrorKind::NotFound, Some("argv[0]")), "{error}");
+    let mute = self::pod(json!({"net": "none"}));
+    let error = mute.container(&spec(json!({"ports": [80]}))).unwrap_err();
+    assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidSpec, Some("ports")), "{error}");
+    mute.close(None).unwrap();
     // Its own are its own.
     let own =
         member(&pod, json!({"namespaces": {"time": "new"}, "user": "0", "init": false, "argv": ["sleep", "1000"]}));

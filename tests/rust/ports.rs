@@ -456,6 +456,117 @@ fn a_killed_relay_takes_its_connections_and_nothing_else() {
     container.close(TIMEOUT).unwrap();
 }
 
+/// A service that answers each client, and ends when one tells it to.
+const ANSWERS: &str = "import socket, sys
+server = socket.create_server(('127.0.0.1', 5432))
+clients = []
+while True:
+    clients.append(server.accept()[0])
+    word = clients[-1].recv(100)
+    if word == b'end':
+        sys.exit(7)
+    clients[-1].sendall(word.upper())";
+
+/// A client of that service, answered once.
+fn answered(port: u16) -> TcpStream {
+    let mut stream = None;
+    until("the service answers", || {
+        let Ok(mut client) = TcpStream::connect(("127.0.0.1", port)).map(patient) else { return false };
+        let mut answer = [0; 5];
+        let fine = client.write_all(b"hello").is_ok() && client.read_exact(&mut answer).is_ok();
+        stream = fine.then_some(client);
+        fine && &answer == b"HELLO"
+    });
+    stream.expect("a client")
+}
+
+/// Its peer is gone: an end, or a reset.
+fn is_over(mut stream: &TcpStream) -> bool {
+    match stream.read(&mut [0]) {
+        Ok(n) => n == 0,
+        Err(error) => error.kind() == Io::ConnectionReset,
+    }
+}
+
+fn refused_at(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_err_and(|error| error.kind() == Io::ConnectionRefused)
+}
+
+fn is_there(pid: i32) -> bool {
+    fs::exists(format!("/proc/{pid}/comm")).expect("/proc")
+}
+
+#[test]
+fn a_killed_service_or_client_takes_its_connections_and_nothing_else() {
+    let container = start(json!({"ports": [SERVICE, 81]}));
+    let port = container.port(SERVICE).unwrap();
+    let other = TcpListener::from(container.listen("127.0.0.1:81", 8).unwrap());
+    let mut beside = patient(TcpStream::connect(("127.0.0.1", container.port(81).unwrap())).expect("another port"));
+    let mut beside_inside = patient(other.accept().expect("a client").0);
+    let mut command = Command::new("python3");
+    command.args(["-c", ANSWERS]);
+    let running = container.spawn(&command).unwrap();
+    let clients: Vec<TcpStream> = (0..3).map(|_| answered(port)).collect();
+    running.kill(libc::SIGKILL).unwrap();
+    assert_eq!(running.wait(TIMEOUT).unwrap().unwrap().signal, Some(libc::SIGKILL));
+    assert!(clients.iter().all(is_over));
+    // The next one has the port at once.
+    let listener = service(&container, "127.0.0.1:5432");
+    let script = "import socket, sys, time
+client = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
+client.sendall(b'here')
+time.sleep(1000)";
+    let mut client = std::process::Command::new("python3").args(["-c", script, &port.to_string()]).spawn().unwrap();
+    let mut inside = patient(listener.accept().expect("a client").0);
+    inside.read_exact(&mut [0; 4]).expect("what it said");
+    client.kill().unwrap();
+    client.wait().unwrap();
+    assert!(is_over(&inside));
+    beside.write_all(b"x").expect("write");
+    beside_inside.read_exact(&mut [0]).expect("the other service is served on");
+    container.close(TIMEOUT).unwrap();
+}
+
+#[test]
+fn a_container_that_ends_by_itself_leaves_no_connection() {
+    let container = start(json!({"argv": ["python3", "-c", ANSWERS], "ports": [SERVICE]}));
+    let port = container.port(SERVICE).unwrap();
+    let relay = relay_of(&container);
+    let clients: Vec<TcpStream> = (0..3).map(|_| answered(port)).collect();
+    TcpStream::connect(("127.0.0.1", port)).and_then(|mut last| last.write_all(b"end")).expect("the published port");
+    assert!(container.wait_end(TIMEOUT).unwrap());
+    assert_eq!(container.main().unwrap().wait(TIMEOUT).unwrap().unwrap().code, Some(7));
+    assert!(clients.iter().all(is_over));
+    until("the port is free", || refused_at(port) && !is_there(relay));
+    container.close(TIMEOUT).unwrap();
+}
+
+/// Says whether this is the test below again, in a program of its own.
+const VICTIM: &str = "RINGFENCE_TEST_PORTS";
+
+#[test]
+fn a_killed_program_leaves_no_connection() {
+    if std::env::var_os(VICTIM).is_some() {
+        let container = start(json!({"argv": ["python3", "-c", ANSWERS], "ports": [SERVICE]}));
+        let (port, pid) = (container.port(SERVICE).unwrap(), container.pid());
+        println!("\nserves {port} {pid} {}", relay_of(&container));
+        return thread::sleep(Duration::from_secs(1000));
+    }
+    let mut program = std::process::Command::new(std::env::current_exe().unwrap());
+    program.args(["--exact", "a_killed_program_leaves_no_connection", "--nocapture"]).env(VICTIM, "1");
+    let mut program = program.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(program.stdout.take().unwrap()));
+    let told = lines.find_map(|line| line.unwrap().strip_prefix("serves ").map(str::to_owned)).expect("its port");
+    let [port, pid, relay] = told.split(' ').map(|n| n.parse().unwrap()).collect::<Vec<i32>>()[..] else {
+        panic!("{told}")
+    };
+    let clients: Vec<TcpStream> = (0..3).map(|_| answered(port as u16)).collect();
+    program.kill().unwrap();
+    program.wait().unwrap();
+    assert!(clients.iter().all(is_over));
+    until("nothing is left", || refused_at(port as u16) && !is_there(relay) && !is_there(pid));
+}
+
 #[test]
 fn limits_and_freezes_are_the_payload_s() {
     if !can_limit() {
@@ -617,6 +728,20 @@ fn members_of_a_pod_publish_their_ports() {
     one.close(TIMEOUT).unwrap();
     assert!(outside.read(&mut [0]).map_or(true, |n| n == 0));
     pod.close(TIMEOUT).unwrap();
+}
+
+#[test]
+fn a_joined_network_has_its_ports_too() {
+    let first = start(json!({}));
+    let its = format!("pid:{}", first.pid());
+    let second = start(json!({"namespaces": {"user": its, "net": its}, "ports": [SERVICE]}));
+    let listener = service(&first, "127.0.0.1:5432");
+    let (mut outside, mut inside) = connected(&second, &listener);
+    outside.write_all(b"x").expect("write");
+    inside.read_exact(&mut [0]).expect("read");
+    second.close(TIMEOUT).unwrap();
+    assert!(is_over(&outside) && is_over(&inside));
+    first.close(TIMEOUT).unwrap();
 }
 
 #[test]

@@ -177,7 +177,7 @@ impl Pod {
     fn start_member(&self, spec: &Spec) -> Result<Container> {
         let Shared { holder, share, members } = &*self.shared;
         let inner = holder.open().map_err(|e| if e.kind() == ErrorKind::Closed { closed() } else { e })?;
-        check_member(spec, share)?;
+        check_member(spec, &inner.spec, share)?;
         if lock(members).closed || !process_runs(&inner.pidfd) {
             return Err(closed());
         }
@@ -497,7 +497,7 @@ fn check_pod(spec: &Spec, share: &[NamespaceKind]) -> Result<()> {
 }
 
 /// Fields of a container that are its pod's.
-fn check_member(spec: &Spec, share: &[NamespaceKind]) -> Result<()> {
+fn check_member(spec: &Spec, pod: &Spec, share: &[NamespaceKind]) -> Result<()> {
     let set = fields::differences(&Spec::default(), spec);
     let shares = |kind: NamespaceKind| share.contains(&kind);
     if shares(NamespaceKind::Pid) && spec.oom_score_adj.is_some() {
@@ -516,6 +516,10 @@ fn check_member(spec: &Spec, share: &[NamespaceKind]) -> Result<()> {
         if the_pods && set.contains(&field) {
             return Err(Error::spec(field, "is the pod's").with_hint("give it to the pod"));
         }
+    }
+    if shares(NamespaceKind::Net) && pod.net == Net::None && !spec.ports.is_empty() {
+        return Err(Error::spec("ports", "the pod has no network (net: none), so nobody reaches a service in it")
+            .with_hint("give the pod net: loopback, which leads nowhere either, or leave out ports"));
     }
     if spec.detach {
         return Err(Error::spec("detach", "a container of a pod ends with it"));

@@ -538,7 +538,7 @@ documented! {
         ///
         /// Default: none. Range: at most 128; ports from 1 to 65535, host ports too, or 0 for a free one, which
         /// [`Container::port`](crate::Container::port) tells; addresses of this machine, 127.0.0.1 by default. Any kind of network but
-        /// the host's own. It takes no rights, no address translation and no program: a task of the keeper carries the bytes,
+        /// the host's own and `none`. It takes no rights, no address translation and no program: a task of the keeper carries the bytes,
         /// at the expense of the container's memory and processors, not of its `pids`. Fixed at the start. Source: tcp(7), udp(7),
         /// splice(2).
         ports: Vec<Port> = Vec::new(), as Ports;

@@ -107,6 +107,12 @@ impl Spec {
                 .error("the container's network is the host's: its ports are the host's already")
                 .with_hint("leave out ports, or give it a network of its own"));
         }
+        if !self.ports.is_empty() && self.net == Net::None {
+            // A relay reaches a service by the container's loopback: every connection would be reset.
+            return Err(list
+                .error("the container has no network (net: none), so nobody reaches a service in it")
+                .with_hint("give it net: loopback, which leads nowhere either, or leave out ports"));
+        }
         Ok(())
     }
 

@@ -439,6 +439,7 @@ fn contradictions() {
     refused(spec().net(Net::Host).namespace(NetKind, New), "net", "namespaces.net");
     refused(spec().net(Net::None).namespace(NetKind, Path("/x".into())), "net", "namespaces.net");
     spec().net(Net::None).namespace(NetKind, New).validate().unwrap();
+    refused(spec().net(Net::None).port(80), "ports", "net: none");
     refused(spec().namespace(User, Host), "namespaces.user", "idmap");
     refused(spec().namespace(User, New).idmap(Idmap::Host), "idmap", "contradicts");
     refused(spec().namespace(User, Fd(9)).idmap(Idmap::KeepId), "idmap", "has its map already");

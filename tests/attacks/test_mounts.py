@@ -198,6 +198,40 @@ def test_files_are_copied_inside(root: Root, outside: Path, swapped: Path, idmap
     assert done
 
 
+def test_devices_are_put_inside(root: Root, outside: Path, idmap: str, tmp_path: Path) -> None:
+    """Classes 9 and 10 at a running container: a directory of /dev becomes a symlink to a volume while a device is put there, or taken away."""
+    fields: dict[str, Any] = {"rootfs": root, "idmap": idmap, "mounts": [f"{outside}:/vol:rw"]}
+    (outside / "full").write_text("untouched\n")
+    race = tmp_path / "race"
+    (race / "a").mkdir(parents=True)
+    (race / "b").symlink_to("/vol")
+    added = removed = 0
+    with ringfence.Container(**fields) as container:
+        container.copy_in(race, "/dev/race")
+        before = tree(outside)
+        swap = ["/bin/swap", "/dev/race/a", "/dev/race/b"]
+        with container.popen(swap, stdout=ringfence.PIPE, text=True) as racer:
+            assert racer.stdout and racer.stdout.readline() == "swapping\n"
+            for number in range(ROUNDS * 20):
+                if number >= ROUNDS and added and removed:
+                    break
+                try:
+                    container.add_device("/dev/full:/dev/race/a/full")
+                    added += 1
+                except ringfence.Error as error:
+                    assert error.field and error.field.startswith("devices"), error
+                try:
+                    container.remove_device("/dev/race/a/full")
+                    removed += 1
+                except ringfence.Error as error:
+                    assert error.kind == "not_found", error
+                points = contained("/bin/look", "cat", "/proc/self/mountinfo", container=container).out
+                assert tree(outside) == before and " /vol/" not in points, points
+            assert racer.poll() is None
+            racer.kill()
+    assert added and removed
+
+
 @pytest.mark.parametrize("name", ["proc", "sys", "dev"])
 def test_a_careless_file_system_follows_the_image(root: Root, outside: Path, name: str) -> None:
     """Classes 8 and 9, CVE-2019-19921, CVE-2023-27561, CVE-2023-28642, CVE-2026-41579, CVE-2026-47766: /proc, /sys or /dev is a symlink."""

@@ -9,6 +9,7 @@
  *
  *     --mkdir PATH            mkdir -p by path                                            CVE-2024-45310
  *     --mount SOURCE:PATH     looks that PATH is no symlink, then mounts by path          CVE-2021-30465
+ *     --follow SOURCE:PATH    mounts by path, whatever PATH is                            CVE-2019-18837
  *     --copy-out PATH         looks that the directory of PATH is no symlink, then prints the file, by path   CVE-2018-15664
  *     --copy-in PATH=TEXT     the same, and writes it                                     CVE-2018-15664
  *     --careful SOURCE:PATH   the same by descriptors, as it should be done
@@ -21,6 +22,7 @@
  *     --leak                  the host's / stays open in the program                      CVE-2024-21626
  *     --cwd PATH              changes there without a look at where that is               CVE-2024-21626
  *     --slow MICROSECONDS     dawdles before the exec, dumpable and with the host's / open    CVE-2016-9962, CVE-2019-5736
+ *     --group DIR:NAME        makes the group NAME below DIR, which is the host's, and moves there
  *     --user TEXT             atoi(3)                                                     CVE-2026-30892
  *     --maps FILE             sends maps and ids to the child, with lengths of 16 bits    CVE-2021-43784
  *     --inheritable           all capabilities are inheritable                            CVE-2022-29162
@@ -93,20 +95,31 @@ static void put(const char *path, const char *text, int flags)
     close(file);
 }
 
-static void mount_by_path(char *pair)
+static void mount_by_path(char *pair, int look)
 {
     char *path = strchr(pair, ':');
     *path++ = 0;
     struct stat seen;
     make_directories(path);
     /* The look and the mount are two walks of the same path. */
-    if (lstat(below(path), &seen) < 0 || S_ISLNK(seen.st_mode)) {
+    if (look && (lstat(below(path), &seen) < 0 || S_ISLNK(seen.st_mode))) {
         errno = ELOOP;
         die("a symlink");
     }
     usleep(slow);
     if (mount(pair, below(path), NULL, MS_BIND, NULL) < 0)
         die(path);
+}
+
+static void move_to_group(char *pair)
+{
+    char *name = strchr(pair, ':'), group[4096], procs[4096 + 16];
+    *name++ = 0;
+    snprintf(group, sizeof group, "%s/%s", pair, name);
+    if (mkdir(group, 0755) < 0 && errno != EEXIST)
+        die(group);
+    snprintf(procs, sizeof procs, "%s/cgroup.procs", group);
+    put(procs, "0", O_WRONLY | O_CREAT);
 }
 
 /* The look and the copy are two walks of the same path. */
@@ -376,7 +389,11 @@ int main(int argc, char **argv)
             } else if (strcmp(step, "mkdir") == 0) {
                 make_directories(steps[++i]);
             } else if (strcmp(step, "mount") == 0) {
-                mount_by_path(steps[++i]);
+                mount_by_path(steps[++i], 1);
+            } else if (strcmp(step, "follow") == 0) {
+                mount_by_path(steps[++i], 0);
+            } else if (strcmp(step, "group") == 0) {
+                move_to_group(steps[++i]);
             } else if (strcmp(step, "careful") == 0) {
                 mount_by_descriptor(steps[++i]);
             } else if (strcmp(step, "copy-out") == 0) {

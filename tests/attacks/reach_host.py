@@ -1,4 +1,4 @@
-"""A host whose mounts have sockets, FIFOs and devices; it starts the attacker and prints what it reached.
+"""A host whose mounts have sockets, FIFOs and devices; it starts the attacker (ringfence also in a running container) and prints what it reached.
 
     reach_host.py LAUNCHER IDMAP TOP         LAUNCHER: bind (read-only, as others show the host), ringfence, owned
 
@@ -70,13 +70,13 @@ def main(launcher: str, idmap: str, top: str) -> None:
             # Everything read-only, and nothing overlaid: what a launcher does that takes the host's tree as it is.
             words[0] = f"{programs}/reach"
             libc.mount(b"none", place.encode(), None, 4096 | 32 | 1, None)
-            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            print(subprocess.run(words, capture_output=True, text=True, check=False).stdout, end="")
         else:
-            rootfs = "host:owned" if launcher == "owned" else "host"
-            done = ringfence.run(
-                words, rootfs=rootfs, idmap=idmap, mounts=[f"{programs}:/attack"], capture_output=True, text=True
-            )
-        print(done.stdout, end="")
+            fields = {"rootfs": "host:owned" if launcher == "owned" else "host", "idmap": idmap}
+            fields["mounts"] = [f"{programs}:/attack"]
+            print(ringfence.run(words, capture_output=True, text=True, **fields).stdout, end="")
+            with ringfence.Container(**fields) as container:
+                print(container.run(words, capture_output=True, text=True).stdout, end="")
         try:
             listener.accept()
             print("accepted")

@@ -12,7 +12,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from launchers import IN_GUEST, PROGRAMS, ROUNDS, Root, careless, careless_container, contained
@@ -140,8 +142,9 @@ def test_a_careless_child_keeps_a_program_busy(tmp_path: Path) -> None:
     os.waitpid(child, 0)
 
 
-def test_starts_beside_each_other_hold_nothing_of_each_other(tmp_path: Path, idmap: str) -> None:
-    """Extra: no ETXTBSY for programs that were just written, and no pipe that stays open, while other threads start containers."""
+@pytest.mark.parametrize("when", ["start", "exec"])
+def test_starts_beside_each_other_hold_nothing_of_each_other(tmp_path: Path, idmap: str, when: str) -> None:
+    """Extra: no ETXTBSY for programs that were just written, and no pipe that stays open, while other threads start containers, or processes in one."""
     wrong: list[object] = []
     waiting: list[ringfence.Process[bytes]] = []
     threads = 2 if IN_GUEST else 4
@@ -152,11 +155,9 @@ def test_starts_beside_each_other_hold_nothing_of_each_other(tmp_path: Path, idm
                 name = f"look-{number}-{i}"
                 file = _program(tmp_path, name)
                 if i % 8 == number:
-                    waiting.append(
-                        ringfence.popen(["/v/wait"], stdin=ringfence.PIPE, stdout=ringfence.DEVNULL, **fields)
-                    )
+                    waiting.append(popen(["/v/wait"], stdin=ringfence.PIPE, stdout=ringfence.DEVNULL))
                 os.close(file)
-                seen = contained(f"/v/{name}", "count", timeout=60, **fields)
+                seen = contained(f"/v/{name}", "count", timeout=60, **run)
                 if seen.out != "0 0\n":
                     wrong.append(seen)
                 (tmp_path / name).unlink()
@@ -164,7 +165,10 @@ def test_starts_beside_each_other_hold_nothing_of_each_other(tmp_path: Path, idm
             wrong.append(error)
             raise
 
-    fields = {"rootfs": "host", "idmap": idmap, "mounts": [f"{tmp_path}:/v"]}
+    fields: dict[str, Any] = {"rootfs": "host", "idmap": idmap, "mounts": [f"{tmp_path}:/v"]}
+    container = ringfence.Container(**fields)
+    run: dict[str, Any] = {"container": container} if when == "exec" else fields
+    popen: Any = container.popen if when == "exec" else partial(ringfence.popen, **fields)
     (tmp_path / "wait").write_text(f"#!{'/v/look'} wait\n")
     os.close(_program(tmp_path, "look"))
     (tmp_path / "wait").chmod(0o755)
@@ -180,4 +184,5 @@ def test_starts_beside_each_other_hold_nothing_of_each_other(tmp_path: Path, idm
         assert process.stdin
         process.stdin.close()
         process.container.close()
+    container.close()
     assert not wrong, wrong[:3]

@@ -65,10 +65,12 @@ def test_a_read_only_mount_stays_so_in_a_nested_container(root: Root, outside: P
     """Extra: `nesting` has mounts to make, in a namespace below, where those of the container are locked."""
     (outside / "file").chmod(0o666)
     argv = ["unshare", "--user", "--map-root-user", "--mount", "/attack/look", "reopen", "/vol/file", "pwned"]
-    mounts = [f"{root / 'bin'}:/attack", f"{outside}:/vol"]
-    seen = contained(*argv, nesting=True, mounts=mounts)
-    assert seen.out == "reopen: EROFS\n", seen
-    assert (outside / "file").read_text() == UNTOUCHED
+    fields: dict[str, Any] = {"nesting": True, "mounts": [f"{root / 'bin'}:/attack", f"{outside}:/vol"]}
+    with ringfence.Container(**fields) as container:
+        for run in (fields, {"container": container}):
+            seen = contained(*argv, **run)
+            assert seen.out == "reopen: EROFS\n", seen
+            assert (outside / "file").read_text() == UNTOUCHED
 
 
 @pytest.mark.parametrize("when", ["start", "exec"])

@@ -113,6 +113,15 @@ def test_texts_are_users_or_errors(idmap: str) -> None:
     assert taken
 
 
+def test_a_careless_group_is_elsewhere(root: Root, outside: Path) -> None:
+    """Class 13, as ids and cgroup paths of crun 1.28 and 1.29: a name with `..`, behind a directory, is one beside it."""
+    top = outside.with_name("groups")
+    top.mkdir()
+    for name, group in (("box", top / "box"), ("../outside/box", outside / "box")):
+        careless("--root", root, "--group", f"{top}:{name}", "--", "/bin/look", "count")
+        assert (group / "cgroup.procs").read_text() == "0"
+
+
 BAD_PLACES = ["..", "../x", "/..", "/../x", "/x/../../y", "/x/..", "x", "", "/x\0y"]
 
 

@@ -88,6 +88,36 @@ def test_mounts_land_inside(root: Root, outside: Path, source: Path, swapped: Pa
     _rounds(outside, launch, check)
 
 
+@pytest.mark.parametrize("target", ["{outside}", "../outside"])
+def test_a_careless_mount_follows_the_image(root: Root, outside: Path, source: Path, target: str) -> None:
+    """Class 4, CVE-2019-18837: where an image has a symlink, which nobody exchanges, something is to be mounted."""
+    (root / "data").symlink_to(target.format(outside=outside))
+    words = ["--follow", f"{source}:/data", "--tell-mounts"]
+    assert f" {outside} " in careless("--root", root, *words, "--", "/bin/look", "count").out
+
+
+@pytest.mark.parametrize("layers", [False, True])
+def test_mounts_do_not_follow_the_image(root: Root, outside: Path, source: Path, idmap: str, layers: bool) -> None:
+    """Class 4, CVE-2019-18837: a symlink of the image is followed inside, as the target and as a parent of it; a link of /proc never is."""
+    inside = {str(outside): str(outside), "../outside": "/outside", f"/proc/self/root{outside}": None}
+    fields: dict[str, Any] = {"rootfs": {"lower": [str(root)]} if layers else root, "idmap": idmap}
+    fields["mounts"] = [f"{source}:/data", f"{source}/marker:/data/marker"]
+    before, mounts = tree(outside), mount_points()
+    for is_there in (False, True):
+        for target, place in inside.items():
+            (root / "data").symlink_to(target)
+            seen = contained("/bin/look", "cat", "/proc/self/mountinfo", **fields)
+            (root / "data").unlink()
+            points = [line.split(" ")[4] for line in seen.out.splitlines()]
+            if place and is_there:
+                assert place in points and f"{place}/marker" in points, seen
+            else:
+                assert not seen.started and "mounts[0]" in seen.error, seen
+            assert tree(outside) == before and mount_points() == mounts
+        for place in filter(None, inside.values()):
+            (root / place[1:]).mkdir(parents=True, exist_ok=True)
+
+
 def test_a_careless_mount_point_is_made_outside(root: Root, outside: Path, swapped: Path) -> None:
     """Class 10, CVE-2024-45310: a parent becomes a symlink while the way to a mount point is made."""
     before = tree(outside)
@@ -166,6 +196,40 @@ def test_files_are_copied_inside(root: Root, outside: Path, swapped: Path, idmap
             for found in out.rglob("*"):
                 assert found.is_symlink() or found.is_dir() or found.read_bytes() != b"secret", found
     assert done
+
+
+def test_devices_are_put_inside(root: Root, outside: Path, idmap: str, tmp_path: Path) -> None:
+    """Classes 9 and 10 at a running container: a directory of /dev becomes a symlink to a volume while a device is put there, or taken away."""
+    fields: dict[str, Any] = {"rootfs": root, "idmap": idmap, "mounts": [f"{outside}:/vol:rw"]}
+    (outside / "full").write_text("untouched\n")
+    race = tmp_path / "race"
+    (race / "a").mkdir(parents=True)
+    (race / "b").symlink_to("/vol")
+    added = removed = 0
+    with ringfence.Container(**fields) as container:
+        container.copy_in(race, "/dev/race")
+        before = tree(outside)
+        swap = ["/bin/swap", "/dev/race/a", "/dev/race/b"]
+        with container.popen(swap, stdout=ringfence.PIPE, text=True) as racer:
+            assert racer.stdout and racer.stdout.readline() == "swapping\n"
+            for number in range(ROUNDS * 20):
+                if number >= ROUNDS and added and removed:
+                    break
+                try:
+                    container.add_device("/dev/full:/dev/race/a/full")
+                    added += 1
+                except ringfence.Error as error:
+                    assert error.field and error.field.startswith("devices"), error
+                try:
+                    container.remove_device("/dev/race/a/full")
+                    removed += 1
+                except ringfence.Error as error:
+                    assert error.kind == "not_found", error
+                points = contained("/bin/look", "cat", "/proc/self/mountinfo", container=container).out
+                assert tree(outside) == before and " /vol/" not in points, points
+            assert racer.poll() is None
+            racer.kill()
+    assert added and removed
 
 
 @pytest.mark.parametrize("name", ["proc", "sys", "dev"])

@@ -39,18 +39,18 @@ def test_a_read_only_bind_is_reached_through(top: Path) -> None:
 
 @pytest.mark.parametrize("rootfs", ["ringfence", "owned"])
 def test_nothing_of_the_host_is_reached(top: Path, idmap: str, rootfs: str) -> None:
-    """Extra: through the overlays of `rootfs: host` a socket is nobody's, a FIFO has no reader, and a device is none."""
+    """Extra: through the overlays of `rootfs: host` a socket is nobody's, a FIFO has no reader, and a device is none; at start and at exec."""
     if rootfs == "owned" and not IS_ROOT:
         rootfs = "ringfence"
     said = host("reach_host.py", rootfs, idmap, top)
-    assert len([line for line in said if line.startswith("socket: ")]) == 2, said
+    assert len([line for line in said if line.startswith("socket: ")]) == 4, said
     assert not [line for line in said if line.endswith("reached") or line in ("accepted", "read")], said
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="an ordinary user has no devices to put into an image")
 @pytest.mark.parametrize("layers", [False, True])
 def test_devices_of_an_image_are_none(root: Root, idmap: str, layers: bool) -> None:
-    """Extra: a node that is in an image, or in a volume, is not that device, whoever it belongs to; those of /dev are."""
+    """Extra: a node that is in an image, or in a volume, is not that device, whoever it belongs to; those of /dev are; at start and at exec."""
     for place in ("etc", "dev"):
         os.mknod(root / place / "zero", stat.S_IFCHR | 0o666, os.makedev(1, 5))
         (root / place / "zero").chmod(0o666)
@@ -60,9 +60,11 @@ def test_devices_of_an_image_are_none(root: Root, idmap: str, layers: bool) -> N
         "idmap": idmap,
         "mounts": [f"{root / 'etc'}:/vol:rw"],
     }
-    for path in ("/etc/zero", "/vol/zero"):
-        assert contained("/bin/look", "write", path, "x", **fields).out == f"{path}: EACCES\n"
-    assert contained("/bin/look", "write", "/dev/zero", "x", **fields).out == "written\n"
+    with ringfence.Container(**fields) as container:
+        for run in (fields, {"container": container}):
+            for path in ("/etc/zero", "/vol/zero"):
+                assert contained("/bin/look", "write", path, "x", **run).out == f"{path}: EACCES\n"
+            assert contained("/bin/look", "write", "/dev/zero", "x", **run).out == "written\n"
 
 
 POWERS = {"add": ["sys_admin", "syslog"]}

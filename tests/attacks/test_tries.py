@@ -21,6 +21,8 @@ import ringfence
 
 PAGE = Path(__file__).with_name("attacks.md")
 PROFILES = ["none", "default", "strict"]
+#: Of the page: the profiles, and the field that opens most.
+COLUMNS = [*PROFILES, "nesting"]
 NAME = f"ringfence-attack-{os.getpid()}"
 KEY = 0x52460000 + os.getpid() % 0xFFFF
 
@@ -33,14 +35,14 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _table() -> dict[str, dict[str, list[set[str]]]]:
-    """Row -> profile -> outcomes that are right, with the default capabilities and with all."""
+    """Row -> column -> outcomes that are right, with the default capabilities and with all."""
     rows = {}
     for line in PAGE.read_text().splitlines():
-        found = re.fullmatch(r"\| `(\w+)` \| (.*) \| (.*) \| (.*) \| (.*) \|", line)
+        found = re.fullmatch(r"\| `(\w+)` \| (.*) \| (.*) \| (.*) \| (.*) \| (.*) \|", line)
         if found:
             name, _, *cells = found.groups()
             sides = [[set(side.split()) for side in cell.split(" / ")] for cell in cells]
-            rows[name] = {profile: (side * 2)[:2] for profile, side in zip(PROFILES, sides, strict=True)}
+            rows[name] = {column: (side * 2)[:2] for column, side in zip(COLUMNS, sides, strict=True)}
     return rows
 
 
@@ -89,8 +91,9 @@ def _outcomes(text: str) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in text.splitlines())
 
 
-def _compare(seen: dict[str, str], profile: str, side: int, idmap: str) -> None:
-    table = _table()
+def _compare(seen: dict[str, str], profile: str, side: int, idmap: str, without: str = "no row") -> None:
+    table = {name: row for name, row in _table().items() if not name.startswith(without)}
+    seen = {name: outcome for name, outcome in seen.items() if not name.startswith(without)}
     assert set(seen) == set(table), (set(seen) ^ set(table), seen)
     if profile == "none" and idmap == "host":
         # Said on the page: keys of a user are those of his user namespace.
@@ -130,6 +133,30 @@ def test_what_root_tries(trying: Root, words: list[str], how: str, capabilities:
             done = container.run([program, *words], capture_output=True, text=True, timeout=100, **own)
     assert done.returncode == 0, done
     _compare(_outcomes(done.stdout), profile, int(capabilities == "all"), idmap)
+
+
+NESTED = [(how, capabilities) for how in ("start", "exec", "host") for capabilities in ("default", "all")]
+
+
+@pytest.mark.parametrize(("how", "capabilities"), [*(NESTED[2:4] if IN_GUEST else NESTED), ("below", "all")])
+def test_what_root_tries_with_nesting(trying: Root, words: list[str], how: str, capabilities: str) -> None:
+    """The same where namespaces may be made and nothing of /proc and /sys is masked, and from such a namespace, whose root has all capabilities."""
+    fields: dict[str, Any] = {"rootfs": trying, "nesting": True, "capabilities": capabilities}
+    program = ["/bin/tries", *words]
+    if how in ("host", "below"):
+        fields |= {"rootfs": "host", "mounts": [f"{trying / 'bin'}:/attack"]}
+        program = ["/attack/tries", *words]
+    if how == "below":
+        below = ["--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"]
+        program = ["unshare", *below, *program]
+    with ringfence.Container(**fields) as container:
+        if how in ("start", "below"):
+            done = ringfence.run(program, capture_output=True, text=True, timeout=100, **fields)
+        else:
+            done = container.run(program, capture_output=True, text=True, timeout=100, capabilities=capabilities)
+    assert done.returncode == 0, done
+    own_init = "init_" if how == "below" else "no row"
+    _compare(_outcomes(done.stdout), "nesting", int(capabilities == "all"), "auto", own_init)
 
 
 #: What no launcher gives anybody, or what it takes more than root to be given.

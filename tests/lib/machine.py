@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -194,7 +195,37 @@ def _removed(group: Path) -> bool:
     return True
 
 
-SETUPS = {"bfq": bfq, "iocost": iocost, "memory": memory}
+PROFILE = """
+profile {name} flags=(attach_disconnected) {{
+  / r,
+  /** rix,
+  /dev/null rw,
+  deny /etc/passwd r,
+  signal,
+  capability,
+}}
+"""
+
+
+@contextlib.contextmanager
+def apparmor() -> Iterator[Values]:
+    """A profile of AppArmor, loaded, that refuses one file."""
+    try:
+        Path("/proc/self/attr/apparmor/current").read_bytes()
+    except OSError:
+        raise Missing("AppArmor is not active in this kernel") from None
+    if not shutil.which("apparmor_parser"):
+        raise Missing("no apparmor_parser")
+    name = f"ringfence-case-{os.getpid()}"
+    text = PROFILE.format(name=name).encode()
+    subprocess.run(["apparmor_parser", "-Kr"], input=text, stdout=sys.stderr, check=True)
+    try:
+        yield {"PROFILE": name}
+    finally:
+        subprocess.run(["apparmor_parser", "-R"], input=text, stdout=sys.stderr, check=True)
+
+
+SETUPS = {"bfq": bfq, "iocost": iocost, "memory": memory, "apparmor": apparmor}
 
 
 def _tell(values: Values) -> None:

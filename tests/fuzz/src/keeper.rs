@@ -44,7 +44,7 @@ mod serve;
 #[path = "../../../core/keeper/sys.rs"]
 mod sys;
 
-use proto::{Header, MAGIC, Op, Request, Span, pseudo, request, section};
+use proto::{Header, MAGIC, MORE, Op, Request, Span, pseudo, request, section};
 
 fn bytes_of<T: Copy>(value: &T) -> &[u8] {
     // SAFETY: proto's structs are integers without implicit padding.
@@ -217,6 +217,8 @@ fn shaped(kind: u8, key: u8, numbers: [u64; 3]) -> Request {
     Request {
         magic: MAGIC,
         kind: u32::from(kind) % (request::LOG + 1),
+        // In the half of the key that names no container.
+        flags: if key & 0x80 != 0 { MORE } else { 0 },
         tid: raw::HOST,
         key: u64::from(key) % 4,
         value: numbers[0] as i32,

@@ -511,7 +511,7 @@ fn own(nr: u32, args: [usize; 6]) -> i64 {
                 read(c, b);
                 0
             }
-            nr::UNSHARE => kernel.refuses().unwrap_or(0),
+            nr::UNSHARE | nr::KEYCTL => kernel.refuses().unwrap_or(0),
             nr::MOUNT_SETATTR => {
                 (text(b), read(d, e));
                 kernel.refuses().unwrap_or(0)

@@ -4,7 +4,7 @@ use crate::interp::send_record;
 use crate::nr;
 use crate::proto::{DIRECT_MAP, MAGIC, Record, Request, hello, keeper_step, record, request, section};
 use crate::serve::Keeper;
-use crate::sys::{self, sc};
+use crate::sys;
 
 /// Where the keeper's own descriptors are; 0 to 2 are /dev/null. HELLO brings 4 to 14 in this order, /dev/null in place of
 /// what is not needed. 7 (the claims of id ranges) and 11 (the lock of a name) are only held: their locks live as long as
@@ -39,6 +39,9 @@ pub struct Hello {
     pub text: [u8; TEXT],
 }
 
+// SAFETY: a struct that is one, and bytes.
+unsafe impl sys::Plain for Hello {}
+
 fn fail(step: u32, errno: i64) -> ! {
     fail_in(step, 0, errno)
 }
@@ -57,15 +60,12 @@ fn fail_in(step: u32, call: u32, errno: i64) -> ! {
     sys::exit(1)
 }
 
-/// A system call of the keeper's root; a failure is reported with its number.
-macro_rules! root {
-    ($nr:expr $(, $a:expr)* $(,)?) => {{
-        let result = sc!($nr $(, $a)*);
-        if result < 0 {
-            fail_in(keeper_step::TINY_ROOT, $nr, result)
-        }
-        result
-    }};
+/// What a system call for the keeper's root gave; a failure is reported with its number.
+fn root(call: u32, result: i64) -> i32 {
+    if result < 0 {
+        fail_in(keeper_step::TINY_ROOT, call, result)
+    }
+    result as i32
 }
 
 fn check(step: u32, result: i64) -> i64 {
@@ -80,23 +80,21 @@ pub fn born(inside: bool) -> Keeper {
     if !inside {
         sys::block_signals(true);
         sys::default_signals();
-        closed = sc!(nr::CLOSE_RANGE, fd::CHANNEL, u32::MAX, 0);
+        closed = sys::close_all(fd::CHANNEL as u32, u32::MAX, 0);
         if closed < 0 {
             // Only so that HELLO's descriptors arrive where they belong, and the error at their other end.
             (fd::CHANNEL..1024).for_each(sys::close);
         }
-        sc!(nr::SETSID);
-        sc!(nr::CHDIR, c"/".as_ptr());
-        sc!(nr::UMASK, 0o022);
-        let cpus = [u64::MAX; 128];
-        sc!(nr::SCHED_SETAFFINITY, 0, core::mem::size_of_val(&cpus), cpus.as_ptr());
-        sys::prctl(nr::PR_SET_TIMERSLACK, 0);
+        sys::setsid();
+        sys::chdir(c"/");
+        sys::umask(0o022);
+        sys::set_affinity(&[u64::MAX; 128]);
+        sys::default_timer_slack();
         raise_nofile();
     }
-    sys::prctl(nr::PR_SET_NAME, c"ringfence".as_ptr() as u64);
-    // SO_PASSCRED, so that every request names the process that sent it.
-    let one = 1i32;
-    sc!(nr::SETSOCKOPT, fd::CONTROL, 1, 16, &one as *const i32, 4);
+    sys::set_name(c"ringfence");
+    // Every request names the process that sent it.
+    sys::set_option(fd::CONTROL, sys::SOL_SOCKET, sys::SO_PASSCRED, &[1]);
 
     let hello = if inside { again() } else { receive_hello() };
     // Told only now, because now there is somebody to tell. What cannot be closed would be in every container.
@@ -108,27 +106,25 @@ pub fn born(inside: bool) -> Keeper {
     if flags & hello::PRIVILEGED == 0 && !inside {
         enter_user_namespace(&hello);
     }
-    sys::prctl(nr::PR_SET_DUMPABLE, 0);
+    sys::be_undumpable();
     if flags & hello::PRIVILEGED != 0 {
         tiny_root();
     }
-    let mask = [u64::MAX];
-    check(keeper_step::PROC, move_to(sc!(nr::SIGNALFD4, -1i32, mask.as_ptr(), 8, nr::O_CLOEXEC), fd::SIGNALS));
+    check(keeper_step::PROC, move_to(sys::signalfd(&u64::MAX, nr::O_CLOEXEC), fd::SIGNALS));
     let mut ends = [0i32; 2];
-    check(keeper_step::PROC, sc!(nr::PIPE2, ends.as_mut_ptr(), nr::O_CLOEXEC));
+    check(keeper_step::PROC, sys::pipe(&mut ends, nr::O_CLOEXEC));
     // The two new numbers are below the fixed ones or are them; far away first.
-    let read = sc!(nr::FCNTL, ends[0], 1030, 100);
-    let write = sc!(nr::FCNTL, ends[1], 1030, 100);
+    let [read, write] = ends.map(|end| sys::dup_above(end, 100));
     sys::close(ends[0]);
     sys::close(ends[1]);
     check(keeper_step::PROC, move_to(read, fd::LIFELINE));
     check(keeper_step::PROC, move_to(write, fd::LIFELINE_WRITE));
     const CLOSE_RANGE_CLOEXEC: u64 = 4;
-    sc!(nr::CLOSE_RANGE, fd::CONTROL, u32::MAX, CLOSE_RANGE_CLOEXEC);
+    sys::close_all(fd::CONTROL as u32, u32::MAX, CLOSE_RANGE_CLOEXEC);
 
     let mut keeper = Keeper::new(hello.request.value, hello.request.key, flags);
     keeper.remember_authority(hello.request.tid);
-    let ready = Record { magic: MAGIC, kind: record::READY, pid: sc!(nr::GETPID) as i32, ..Record::default() };
+    let ready = Record { magic: MAGIC, kind: record::READY, pid: sys::getpid() as i32, ..Record::default() };
     send_record(fd::CHANNEL, &ready, -1);
     sys::close(fd::CHANNEL);
     keeper
@@ -138,7 +134,7 @@ fn move_to(from: i64, to: i32) -> i64 {
     if from < 0 || from == to as i64 {
         return from;
     }
-    let r = sc!(nr::DUP3, from, to, nr::O_CLOEXEC);
+    let r = sys::dup3(from as i32, to, nr::O_CLOEXEC);
     sys::close(from as i32);
     r
 }
@@ -147,14 +143,11 @@ fn move_to(from: i64, to: i32) -> i64 {
 /// revoked: it holds nothing, and containers that have no other cannot use it to tell each other something. Where a filter or the
 /// kernel has no keyctl(2), nobody in a container has it.
 fn leave_keyring() {
-    const JOIN_SESSION_KEYRING: i32 = 1;
-    const REVOKE: i32 = 3;
-    const SESSION_KEYRING: i32 = -3;
     // The quota of a user counts those of processes that have just ended until RCU has seen it.
     const ATTEMPTS: usize = 100;
     let mut joined = 0;
     for _ in 0..ATTEMPTS {
-        joined = sc!(nr::KEYCTL, JOIN_SESSION_KEYRING, 0);
+        joined = sys::join_new_session_keyring();
         if joined != -nr::EDQUOT as i64 {
             break;
         }
@@ -164,16 +157,16 @@ fn leave_keyring() {
         return;
     }
     check(keeper_step::KEYRING, joined);
-    check(keeper_step::KEYRING, sc!(nr::KEYCTL, REVOKE, SESSION_KEYRING));
+    check(keeper_step::KEYRING, sys::revoke_session_keyring());
 }
 
 /// Many containers are many channels. Payloads get the asking thread's limits from their plans.
 fn raise_nofile() {
-    const RLIMIT_NOFILE: i32 = 7;
+    const RLIMIT_NOFILE: u32 = 7;
     let mut limit = [0u64; 2];
-    if sc!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, 0, limit.as_mut_ptr()) == 0 {
+    if sys::get_limit(RLIMIT_NOFILE, &mut limit) == 0 {
         limit[0] = limit[1];
-        sc!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, limit.as_ptr(), 0);
+        sys::set_limit(RLIMIT_NOFILE, &limit);
     }
 }
 
@@ -183,7 +176,7 @@ fn receive_hello() -> Hello {
     let mut poll = [sys::PollFd { fd: fd::CONTROL, events: nr::POLLIN, revents: 0 }];
     sys::poll(&mut poll, 10_000);
     let size = core::mem::size_of::<Hello>();
-    let Ok(got) = sys::receive(fd::CONTROL, (&mut hello as *mut Hello).cast(), size, &mut fds) else { sys::exit(1) };
+    let Ok(got) = sys::receive(fd::CONTROL, sys::bytes_of_mut(&mut hello), &mut fds) else { sys::exit(1) };
     if got.len != size
         || hello.request.magic != MAGIC
         || hello.request.kind != request::HELLO
@@ -207,7 +200,7 @@ const HELLO_PIPE: i32 = fd::SIGNALS;
 fn again() -> Hello {
     let mut hello = Hello { request: Request::default(), text: [0; TEXT] };
     let size = core::mem::size_of::<Hello>();
-    let n = sc!(nr::READ, HELLO_PIPE, &mut hello as *mut Hello, size);
+    let n = sys::read(HELLO_PIPE, sys::bytes_of_mut(&mut hello));
     sys::close(HELLO_PIPE);
     if n != size as i64 {
         fail(keeper_step::REEXEC, -nr::EINVAL as i64)
@@ -219,24 +212,24 @@ fn again() -> Hello {
 /// it could neither write its children's maps nor join them: its memory would still belong to the namespace outside.
 fn enter_user_namespace(hello: &Hello) {
     let mut sync = [0i32; 2];
-    check(keeper_step::MAPPER, sc!(nr::PIPE2, sync.as_mut_ptr(), nr::O_CLOEXEC));
-    let me = sc!(nr::GETPID) as i32;
+    check(keeper_step::MAPPER, sys::pipe(&mut sync, nr::O_CLOEXEC));
+    let me = sys::getpid() as i32;
     let subids = hello.request.flags & hello::SUBIDS != 0;
     let mut mapper = 0;
     if subids {
-        let args = sys::CloneArgs { exit_signal: nr::SIGCHLD as u64, ..Default::default() };
-        mapper = check(keeper_step::MAPPER, sys::clone3(&args)) as i32;
+        let args = sys::CloneArgs { exit_signal: nr::SIGCHLD, ..Default::default() };
+        mapper = check(keeper_step::MAPPER, sys::clone3(args)) as i32;
         if mapper == 0 {
             sys::close(sync[1]);
             map_by_helpers(&hello.text, sync[0], me)
         }
     }
-    check(keeper_step::UNSHARE_USER, sc!(nr::UNSHARE, nr::CLONE_NEWUSER));
+    check(keeper_step::UNSHARE_USER, sys::unshare(nr::CLONE_NEWUSER));
     if subids {
-        sys::write_all(sync[1], b"x".as_ptr(), 1);
+        sys::write_all(sync[1], b"x");
         let mut status = 0i32;
         loop {
-            let r = sc!(nr::WAIT4, mapper, &mut status as *mut i32, 0, 0);
+            let r = sys::wait4(mapper, &mut status, 0, None);
             if r != -nr::EINTR as i64 {
                 check(keeper_step::MAPPER, r);
                 break;
@@ -257,20 +250,19 @@ fn enter_user_namespace(hello: &Hello) {
     sys::close(sync[1]);
 
     let mut pipe = [0i32; 2];
-    check(keeper_step::REEXEC, sc!(nr::PIPE2, pipe.as_mut_ptr(), 0));
-    sys::write_all(pipe[1], (hello as *const Hello).cast(), core::mem::size_of::<Hello>());
+    check(keeper_step::REEXEC, sys::pipe(&mut pipe, 0));
+    sys::write_all(pipe[1], sys::bytes_of(hello));
     sys::close(pipe[1]);
     if pipe[0] != HELLO_PIPE {
-        check(keeper_step::REEXEC, sc!(nr::DUP3, pipe[0], HELLO_PIPE, 0));
+        check(keeper_step::REEXEC, sys::dup3(pipe[0], HELLO_PIPE, 0));
         sys::close(pipe[0]);
     }
     for number in fd::CONTROL..fd::SIGNALS {
-        const F_SETFD: i32 = 2;
-        sc!(nr::FCNTL, number, F_SETFD, 0);
+        sys::set_fd_flags(number, 0);
     }
-    let argv = [c"ringfence".as_ptr(), c"inside".as_ptr(), core::ptr::null()];
-    let envp = [core::ptr::null::<u8>()];
-    let r = sc!(nr::EXECVEAT, fd::EXE, c"".as_ptr(), argv.as_ptr(), envp.as_ptr(), nr::AT_EMPTY_PATH);
+    let argv = [c"ringfence".as_ptr().cast(), c"inside".as_ptr().cast(), core::ptr::null()];
+    // SAFETY: two texts and a null pointer, and one.
+    let r = unsafe { sys::exec(Some(fd::EXE), c"".as_ptr().cast(), &argv, &[core::ptr::null()]) };
     fail(keeper_step::REEXEC, r)
 }
 
@@ -283,66 +275,65 @@ fn split(text: &[u8; TEXT]) -> (&[u8], &[u8]) {
 }
 
 fn write_own(path: &core::ffi::CStr, data: &[u8], step: u32) {
-    let file = check(step, sc!(nr::OPENAT, fd::PROC, path.as_ptr(), nr::O_WRONLY | nr::O_CLOEXEC)) as i32;
-    check(step, sc!(nr::WRITE, file, data.as_ptr(), data.len()));
+    let file = check(step, sys::open(fd::PROC, path, nr::O_WRONLY)) as i32;
+    check(step, sys::write(file, data));
     sys::close(file);
 }
 
-/// A mapper with the rights to do it itself. The map ends with a NUL.
+/// A mapper with the rights to do it itself.
 fn write_map(keeper: i32, code: i32, map: &[u8]) -> bool {
     let mut path = [0u8; 64];
     sys::proc_path(&mut path, keeper, if code == 1 { b"/uid_map" } else { b"/gid_map" });
-    let file = sc!(nr::OPENAT, fd::PROC, path.as_ptr(), nr::O_WRONLY | nr::O_CLOEXEC);
-    let len = map.iter().position(|&byte| byte == 0).unwrap_or(map.len());
-    file >= 0 && sc!(nr::WRITE, file, map.as_ptr(), len) == len as i64
+    let file = sys::open(fd::PROC, sys::text(&path), nr::O_WRONLY);
+    file >= 0 && sys::write(file as i32, map) == map.len() as i64
 }
 
 /// The mapper: the keeper's child outside of its user namespace runs newuidmap and newgidmap, so that the host has no
 /// children. `text`: for each of the two, NUL-ended: the program and its arguments without the pid, or a mark and the map
 /// itself; an empty one ends each.
 fn map_by_helpers(text: &[u8; TEXT], gate: i32, keeper: i32) -> ! {
-    let mut byte = 0u8;
-    if sc!(nr::READ, gate, &mut byte as *mut u8, 1) != 1 {
+    if sys::read(gate, &mut [0]) != 1 {
         sys::exit(3)
     }
     let mut pid = [0u8; 64];
     sys::proc_path(&mut pid, keeper, b"");
-    let mut at = 0;
+    let mut rest = &text[..];
     for code in 1..=2 {
-        let mut argv = [core::ptr::null::<u8>(); 64];
+        let mut words = [c""; 62];
         let mut n = 0;
-        while at < TEXT && text[at] != 0 && n < 62 {
-            argv[n] = &text[at];
+        while n < words.len() {
+            let word = sys::text(rest);
+            rest = rest.get(word.count_bytes() + 1..).unwrap_or_default();
+            if word.is_empty() {
+                break;
+            }
+            words[n] = word;
             n += 1;
-            if n == 1 {
-                argv[n] = pid.as_ptr();
-                n += 1;
-            }
-            while at < TEXT && text[at] != 0 {
-                at += 1;
-            }
-            at += 1;
         }
-        at += 1;
-        // SAFETY: with three words there is a first one, within the text, which ends with a NUL.
-        if n == 3 && unsafe { *argv[0] } == DIRECT_MAP {
-            let map = &text[argv[2] as usize - text.as_ptr() as usize..];
-            if !write_map(keeper, code, map) {
+        if n == 2 && words[0].to_bytes().starts_with(&[DIRECT_MAP]) {
+            if !write_map(keeper, code, words[1].to_bytes()) {
                 sys::exit(code)
             }
             continue;
         }
-        let args = sys::CloneArgs { exit_signal: nr::SIGCHLD as u64, ..Default::default() };
-        let child = sys::clone3(&args);
+        let args = sys::CloneArgs { exit_signal: nr::SIGCHLD, ..Default::default() };
+        let child = sys::clone3(args);
         if child == 0 {
             sys::block_signals(false);
             sys::close_range(3, u32::MAX);
-            let envp = [core::ptr::null::<u8>()];
-            sc!(nr::EXECVE, argv[0], argv.as_ptr(), envp.as_ptr());
+            // The program, the pid, the other words.
+            let mut argv = [core::ptr::null::<u8>(); 64];
+            argv[0] = words[0].as_ptr().cast();
+            argv[1] = pid.as_ptr();
+            for (to, word) in argv[2..].iter_mut().zip(&words[1..n.max(1)]) {
+                *to = word.as_ptr().cast();
+            }
+            // SAFETY: texts that end with NUL, then null pointers: at most 61 words go to 62 places.
+            unsafe { sys::exec(None, argv[0], &argv, &[core::ptr::null()]) };
             sys::exit(127)
         }
         let mut status = 0i32;
-        if child < 0 || sc!(nr::WAIT4, child, &mut status as *mut i32, 0, 0) < 0 || status != 0 {
+        if child < 0 || sys::wait4(child as i32, &mut status, 0, None) < 0 || status != 0 {
             sys::exit(code)
         }
     }
@@ -353,25 +344,24 @@ fn map_by_helpers(text: &[u8; TEXT], gate: i32, keeper: i32) -> ! {
 /// instead of the host's thousands, and the keeper keeps no file system of the host busy. A proc and a sysfs must be there
 /// and unmasked, or the kernel lets no child in a user namespace mount its own.
 fn tiny_root() {
-    check(keeper_step::UNSHARE_MNT, sc!(nr::UNSHARE, nr::CLONE_NEWNS));
-    let none = c"".as_ptr();
-    root!(nr::MOUNT, none, c"/".as_ptr(), none, nr::MS_REC | nr::MS_PRIVATE, 0);
-    let root = new_mount(c"tmpfs");
-    root!(nr::MKDIRAT, root, c"proc".as_ptr(), 0o555);
-    root!(nr::MKDIRAT, root, c"sys".as_ptr(), 0o555);
-    root!(nr::MKDIRAT, root, c"mnt".as_ptr(), 0o755);
-    attach(root, nr::AT_FDCWD, c"/");
+    check(keeper_step::UNSHARE_MNT, sys::unshare(nr::CLONE_NEWNS));
+    root(nr::MOUNT, sys::mount(c"", c"/", c"", nr::MS_REC | nr::MS_PRIVATE));
+    let top = new_mount(c"tmpfs");
+    root(nr::MKDIRAT, sys::mkdir(top, c"proc", 0o555));
+    root(nr::MKDIRAT, sys::mkdir(top, c"sys", 0o555));
+    root(nr::MKDIRAT, sys::mkdir(top, c"mnt", 0o755));
+    root(nr::MOVE_MOUNT, sys::move_mount(top, nr::AT_FDCWD, c"/"));
     let proc = new_mount(c"proc");
-    attach(proc, root, c"proc");
+    root(nr::MOVE_MOUNT, sys::move_mount(proc, top, c"proc"));
     let sysfs = sysfs();
-    attach(sysfs, root, c"sys");
-    root!(nr::FCHDIR, root);
-    root!(nr::PIVOT_ROOT, c".".as_ptr(), c".".as_ptr());
-    root!(nr::UMOUNT2, c".".as_ptr(), nr::MNT_DETACH);
-    root!(nr::CHDIR, c"/".as_ptr());
+    root(nr::MOVE_MOUNT, sys::move_mount(sysfs, top, c"sys"));
+    root(nr::FCHDIR, sys::fchdir(top));
+    root(nr::PIVOT_ROOT, sys::pivot_root(c".", c"."));
+    root(nr::UMOUNT2, sys::umount(c".", nr::MNT_DETACH));
+    root(nr::CHDIR, sys::chdir(c"/"));
     // The host's /proc may be another pid namespace's, or hide processes: this one is the keeper's own.
-    root!(nr::DUP3, proc, fd::PROC, nr::O_CLOEXEC);
-    for mount in [root, proc, sysfs] {
+    root(nr::DUP3, sys::dup3(proc, fd::PROC, nr::O_CLOEXEC));
+    for mount in [top, proc, sysfs] {
         sys::close(mount);
     }
 }
@@ -379,25 +369,20 @@ fn tiny_root() {
 /// A host in a user namespace may not own its network namespace, and then it can mount no sysfs: the one that it sees.
 fn sysfs() -> i32 {
     const CLONE: u64 = 1;
-    let context = sc!(nr::FSOPEN, c"sysfs".as_ptr(), 1);
+    let context = sys::fsopen(c"sysfs");
     if context == -nr::EPERM as i64 {
-        return root!(nr::OPEN_TREE, nr::AT_FDCWD, c"/sys".as_ptr(), CLONE | nr::AT_RECURSIVE | nr::O_CLOEXEC) as i32;
+        let flags = CLONE | nr::AT_RECURSIVE | nr::O_CLOEXEC;
+        return root(nr::OPEN_TREE, sys::open_tree(nr::AT_FDCWD, c"/sys", flags));
     }
     sys::close(context as i32);
     new_mount(c"sysfs")
 }
 
 fn new_mount(kind: &core::ffi::CStr) -> i32 {
-    const FSCONFIG_CMD_CREATE: u64 = 6;
     const NOSUID_NODEV_NOEXEC: u64 = 2 | 4 | 8;
-    let context = root!(nr::FSOPEN, kind.as_ptr(), 1);
-    root!(nr::FSCONFIG, context, FSCONFIG_CMD_CREATE, 0, 0, 0);
-    let mount = root!(nr::FSMOUNT, context, 1, NOSUID_NODEV_NOEXEC);
-    sys::close(context as i32);
-    mount as i32
-}
-
-fn attach(mount: i32, at: i32, path: &core::ffi::CStr) {
-    const MOVE_MOUNT_F_EMPTY_PATH: u64 = 4;
-    root!(nr::MOVE_MOUNT, mount, c"".as_ptr(), at, path.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH);
+    let context = root(nr::FSOPEN, sys::fsopen(kind));
+    root(nr::FSCONFIG, sys::fsconfig_create(context));
+    let mount = root(nr::FSMOUNT, sys::fsmount(context, NOSUID_NODEV_NOEXEC));
+    sys::close(context);
+    mount
 }

@@ -96,21 +96,44 @@ const EINVAL: i64 = -22;
 const ECANCELED: i64 = -125;
 const ESTALE: i64 = -116;
 
+/// The first words of a request, and whether as many operations follow.
+pub fn head(request: &[u8]) -> Option<Head> {
+    let bytes = request.get(..core::mem::size_of::<Head>())?;
+    // SAFETY: so many bytes are there; Head is plain integers.
+    let head = unsafe { bytes.as_ptr().cast::<Head>().read_unaligned() };
+    let ops = (head.count as usize).checked_mul(core::mem::size_of::<FileOp>())?;
+    (ops <= request.len() - bytes.len()).then_some(head)
+}
+
+/// One of the operations of a request.
+pub fn op(request: &[u8], index: usize) -> Option<FileOp> {
+    let size = core::mem::size_of::<FileOp>();
+    let at = index.checked_mul(size)?.checked_add(core::mem::size_of::<Head>())?;
+    let bytes = request.get(at..at.checked_add(size)?)?;
+    // SAFETY: so many bytes are there; FileOp is plain integers.
+    Some(unsafe { bytes.as_ptr().cast::<FileOp>().read_unaligned() })
+}
+
+/// A system call: what its arguments demand, whoever names them answers for.
+pub type Call = unsafe fn(u32, &[u64; 6]) -> i64;
+
 /// Where programs run.
 pub struct Place<'a> {
-    /// A system call.
-    pub call: fn(u32, &[u64; 6]) -> i64,
+    pub call: Call,
     pub proc: i32,
     /// For the content of files.
     pub buffer: &'a mut [u8],
 }
 
 impl Place<'_> {
-    fn call<const N: usize>(&self, nr: u32, given: [u64; N]) -> i64 {
+    /// # Safety
+    /// What the system call's arguments demand.
+    unsafe fn call<const N: usize>(&self, nr: u32, given: [u64; N]) -> i64 {
         let mut args = [0u64; 6];
         args[..N].copy_from_slice(&given);
         loop {
-            let result = (self.call)(nr, &args);
+            // SAFETY: the caller's promise.
+            let result = unsafe { (self.call)(nr, &args) };
             if result != EINTR {
                 return result;
             }
@@ -118,18 +141,16 @@ impl Place<'_> {
     }
 
     /// Runs a request; the length of the answer, and the descriptor that goes with it or -1. What makes no sense is `None`.
-    pub fn run(&mut self, request: &[u8], fds: &[i32], answer: &mut [u8]) -> Option<(usize, i32)> {
-        let head_size = core::mem::size_of::<Head>();
-        let op_size = core::mem::size_of::<FileOp>();
-        if request.len() < head_size {
-            return None;
-        }
-        // SAFETY: so many bytes are there; Head is plain integers.
-        let head = unsafe { request.as_ptr().cast::<Head>().read_unaligned() };
+    ///
+    /// # Safety
+    /// Whoever made the request answers for its system calls: which they are, and that the offsets that they get as addresses have
+    /// room for what they read and write. (An offset is looked at, what is behind it is not.)
+    pub unsafe fn run(&mut self, request: &[u8], fds: &[i32], answer: &mut [u8]) -> Option<(usize, i32)> {
+        let head = head(request)?;
         let count = head.count as usize;
         let results = count.checked_mul(8)?;
         let len = results.checked_add(head.room as usize)?;
-        if count > ROOM / op_size || head_size + count * op_size > request.len() || len > answer.len() {
+        if len > answer.len() {
             return None;
         }
         let (values, out) = answer.split_at_mut(results);
@@ -137,8 +158,7 @@ impl Place<'_> {
         out.fill(0);
         let mut failed = false;
         for index in 0..count {
-            // SAFETY: below `count`, which was seen to fit; FileOp is plain integers.
-            let op = unsafe { request.as_ptr().add(head_size + index * op_size).cast::<FileOp>().read_unaligned() };
+            let op = op(request, index)?;
             let result = if failed && op.flags & ALWAYS == 0 {
                 ECANCELED
             } else {
@@ -160,7 +180,8 @@ impl Place<'_> {
                         _ => return None,
                     };
                 }
-                self.step(op.nr, &args)
+                // SAFETY: the caller's promise.
+                unsafe { self.step(op.nr, &args) }
             };
             values[index * 8..index * 8 + 8].copy_from_slice(&result.to_ne_bytes());
             failed |= result < 0 && op.flags & (GO_ON | ALWAYS) == 0;
@@ -176,7 +197,9 @@ impl Place<'_> {
         Some((len, pass))
     }
 
-    fn step(&mut self, nr: u32, args: &[u64; 6]) -> i64 {
+    /// # Safety
+    /// What the system call's arguments demand; those of the operations that are none are numbers.
+    unsafe fn step(&mut self, nr: u32, args: &[u64; 6]) -> i64 {
         match nr {
             COPY => self.copy(args[0], args[1], args[2], args[3]),
             READ_ALL => self.read_all(args[0], args[1], args[2]),
@@ -185,7 +208,9 @@ impl Place<'_> {
                 const TYPE: u64 = 1;
                 let mut statx = [0u16; 128];
                 let empty = c"".as_ptr() as u64;
-                let result = self.call(number::STATX, [args[0], empty, EMPTY_PATH, TYPE, statx.as_mut_ptr() as u64]);
+                let given = [args[0], empty, EMPTY_PATH, TYPE, statx.as_mut_ptr() as u64];
+                // SAFETY: an empty text that ends with NUL, and the 256 bytes of a struct statx.
+                let result = unsafe { self.call(number::STATX, given) };
                 // stx_mode is at byte 28.
                 let same = u64::from(statx[14] & 0o170000) == args[1];
                 if result < 0 || same { result } else { ESTALE }
@@ -203,9 +228,11 @@ impl Place<'_> {
                     path[8 + place] = b'0' + (rest % 10) as u8;
                     rest /= 10;
                 }
-                self.call(number::OPENAT, [self.proc as u64, path.as_ptr() as u64, args[1], 0])
+                // SAFETY: ten digits and a NUL have room behind the eight characters.
+                unsafe { self.call(number::OPENAT, [self.proc as u64, path.as_ptr() as u64, args[1], 0]) }
             }
-            _ => self.call(nr, *args),
+            // SAFETY: the caller's promise.
+            _ => unsafe { self.call(nr, *args) },
         }
     }
 
@@ -215,7 +242,7 @@ impl Place<'_> {
         let mut at = offset;
         let mut copied = 0;
         while at < end {
-            let data = self.call(number::LSEEK, [from, at, SEEK_DATA]);
+            let data = self.seek(from, at, SEEK_DATA);
             let (data, hole) = match data {
                 // Nothing but a hole is left.
                 ENXIO => break,
@@ -223,7 +250,7 @@ impl Place<'_> {
                 EINVAL => (at, end),
                 failed if failed < 0 => return failed,
                 data => {
-                    let hole = self.call(number::LSEEK, [from, data as u64, SEEK_HOLE]);
+                    let hole = self.seek(from, data as u64, SEEK_HOLE);
                     (data as u64, if hole < 0 { end } else { (hole as u64).min(end) })
                 }
             };
@@ -250,9 +277,15 @@ impl Place<'_> {
         self.ends(to, end)
     }
 
+    fn seek(&self, fd: u64, at: u64, whence: u64) -> i64 {
+        // SAFETY: no pointers.
+        unsafe { self.call(number::LSEEK, [fd, at, whence]) }
+    }
+
     /// The hole at the end is part of the file.
     fn ends(&self, to: u64, end: u64) -> i64 {
-        match self.call(number::FTRUNCATE, [to, end]) {
+        // SAFETY: no pointers.
+        match unsafe { self.call(number::FTRUNCATE, [to, end]) } {
             failed if failed < 0 => failed,
             _ => end as i64,
         }
@@ -262,49 +295,64 @@ impl Place<'_> {
     fn piece(&mut self, from: u64, to: u64, at: u64, len: u64) -> i64 {
         let mut offsets = [at, at];
         let [of_from, of_to] = [offsets.as_mut_ptr() as u64, (&raw mut offsets[1]) as u64];
-        let n = self.call(number::COPY_FILE_RANGE, [from, of_from, to, of_to, len, 0]);
+        // SAFETY: two numbers that live, and may be written to.
+        let n = unsafe { self.call(number::COPY_FILE_RANGE, [from, of_from, to, of_to, len, 0]) };
         // Between file systems, from one of the kernel's own, by a filter that does not know it: by hand. It says the same as 0.
         if n > 0 {
             // A file server may say that it copied more than was asked for, and not every kernel looks.
             return if n as u64 > len { EIO } else { n };
         }
         let (buffer, most) = (self.buffer.as_mut_ptr() as u64, len.min(self.buffer.len() as u64));
-        let n = match self.call(number::PREAD64, [from, buffer, most, at]) {
+        // SAFETY: no more than the buffer has.
+        let n = match unsafe { self.call(number::PREAD64, [from, buffer, most, at]) } {
             failed if failed <= 0 => return failed,
             more if more as u64 > most => return EIO,
             n => n,
         };
-        let mut done = 0;
-        while done < n {
-            let w = self.call(number::PWRITE64, [to, buffer + done as u64, (n - done) as u64, at + done as u64]);
-            if w < 0 {
-                return w;
-            }
-            done += w;
+        match self.put(to, n as usize, Some(at)) {
+            failed if failed < 0 => failed,
+            _ => n,
         }
-        n
+    }
+
+    /// Writes the beginning of the buffer: at an offset, or where the file is.
+    fn put(&self, to: u64, len: usize, at: Option<u64>) -> i64 {
+        let mut rest = self.buffer.get(..len).unwrap_or_default();
+        let mut done = 0;
+        while !rest.is_empty() {
+            let (data, left) = (rest.as_ptr() as u64, rest.len() as u64);
+            // SAFETY: so many bytes are there.
+            let n = unsafe {
+                match at {
+                    Some(at) => self.call(number::PWRITE64, [to, data, left, at + done]),
+                    None => self.call(number::WRITE, [to, data, left]),
+                }
+            };
+            if n < 0 {
+                return n;
+            }
+            done += n as u64;
+            rest = rest.get(n as usize..).unwrap_or_default();
+        }
+        0
     }
 
     fn read_all(&mut self, from: u64, to: u64, limit: u64) -> i64 {
         let mut total = 0u64;
-        let buffer = self.buffer.as_mut_ptr() as u64;
         while total <= limit {
-            let most = self.buffer.len() as u64;
-            let n = match self.call(number::READ, [from, buffer, most]) {
+            let (buffer, most) = (self.buffer.as_mut_ptr() as u64, self.buffer.len() as u64);
+            // SAFETY: no more than the buffer has.
+            let n = match unsafe { self.call(number::READ, [from, buffer, most]) } {
                 0 => return total as i64,
                 failed if failed < 0 => return failed,
                 more if more as u64 > most => return EIO,
-                n => n,
+                n => n as u64,
             };
-            let mut done = 0;
-            while done < n {
-                let w = self.call(number::WRITE, [to, buffer + done as u64, (n - done) as u64]);
-                if w < 0 {
-                    return w;
-                }
-                done += w;
+            let written = self.put(to, n as usize, None);
+            if written < 0 {
+                return written;
             }
-            total += n as u64;
+            total += n;
         }
         total as i64
     }

@@ -1,35 +1,25 @@
 //! What tasks of the keeper give up before they go on for long.
 
 use crate::nr;
-use crate::sys::{self, sc};
+use crate::sys::{self, Filter};
 
 /// Gives up all capabilities but these, for good, and lets nobody look in.
 pub fn keep_capabilities(mask: u32) -> i64 {
-    sys::prctl(nr::PR_SET_DUMPABLE, 0);
-    // struct __user_cap_header_struct (version 3, this thread), then effective, permitted, inheritable twice.
-    let header = [0x2008_0522u32, 0];
-    let data = [mask, mask, 0, 0, 0, 0];
-    let r = sc!(nr::CAPSET, header.as_ptr(), data.as_ptr());
-    sc!(nr::PRCTL, nr::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    sys::be_undumpable();
+    let r = sys::capset(&[0x2008_0522, 0], &[mask, mask, 0, 0, 0, 0]);
+    sys::no_new_privileges();
     r
 }
 
 /// A filter that kills this process at any other system call. A kernel without seccomp leaves it with what it has.
 pub fn allow_only(allowed: &[u32]) {
-    #[repr(C)]
-    struct Filter {
-        code: u16,
-        jt: u8,
-        jf: u8,
-        k: u32,
-    }
     const LOAD: u16 = 0x20;
     const EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     const ALLOW: u32 = 0x7fff_0000;
     const KILL_PROCESS: u32 = 0x8000_0000;
     const MOST: usize = 32;
-    let mut program = [const { Filter { code: RETURN, jt: 0, jf: 0, k: KILL_PROCESS } }; MOST + 6];
+    let mut program = [Filter { code: RETURN, jt: 0, jf: 0, k: KILL_PROCESS }; MOST + 6];
     let n = allowed.len().min(MOST);
     // Offsets 4 and 0 of struct seccomp_data: architecture and number (which has the x32 bit set for x32 calls).
     program[0] = Filter { code: LOAD, jt: 0, jf: 0, k: 4 };
@@ -39,11 +29,5 @@ pub fn allow_only(allowed: &[u32]) {
         program[4 + i] = Filter { code: EQUAL, jt: (n - i) as u8, jf: 0, k: number };
     }
     program[5 + n] = Filter { code: RETURN, jt: 0, jf: 0, k: ALLOW };
-    #[repr(C)]
-    struct Program {
-        len: u16,
-        filter: *const Filter,
-    }
-    let program = Program { len: (n + 6) as u16, filter: program.as_ptr() };
-    sc!(nr::SECCOMP, 1, 0, &program as *const Program);
+    sys::set_filter(&program[..n + 6]);
 }

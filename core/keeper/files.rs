@@ -2,14 +2,17 @@
 
 use crate::calls::{Place, ROOM};
 use crate::nr;
-use crate::sys::{self, PollFd, sc};
+use crate::sys::{self, PollFd};
 
 const EAGAIN: i64 = -(nr::EAGAIN as i64);
 
 /// Runs what comes on a socket until its other end is closed.
-pub fn serve(socket: i32, proc: i32) -> i64 {
-    // Request, answer, content. PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS
-    let memory = sc!(nr::MMAP, 0, ROOM * 6, 3, 0x22, -1i32, 0);
+///
+/// # Safety
+/// Whoever has the other end answers for what the calls of its programs do, as for those of a plan.
+pub unsafe fn serve(socket: i32, proc: i32) -> i64 {
+    // Request, answer, content.
+    let memory = sys::map(ROOM * 6, true);
     if memory < 0 {
         return memory;
     }
@@ -28,18 +31,19 @@ pub fn serve(socket: i32, proc: i32) -> i64 {
             return 0;
         }
         let mut fds = [-1i32; 256];
-        let got = match sys::receive(socket, request.as_mut_ptr(), ROOM, &mut fds) {
+        let got = match sys::receive(socket, request, &mut fds) {
             Ok(got) if got.len == 0 => return 0,
             Ok(got) => got,
             Err(EAGAIN) => continue,
             Err(errno) => return errno,
         };
         let fds = &fds[..got.nfds];
-        let answered = place.run(&request[..got.len], fds, answer);
+        // SAFETY: the caller's promise.
+        let answered = unsafe { place.run(&request[..got.len], fds, answer) };
         fds.iter().for_each(|&fd| sys::close(fd));
         let Some((len, pass)) = answered else { return -nr::EINVAL as i64 };
         loop {
-            match sys::send(socket, answer.as_ptr(), len, pass) {
+            match sys::send(socket, &answer[..len], pass) {
                 EAGAIN if wait(socket, POLLOUT) => {}
                 // Nobody is there any more.
                 sent if sent < 0 => return 0,

@@ -1,26 +1,25 @@
 //! Removal of control groups: a container's, those that were made in it, and the directories that were made for them.
 
+use core::ffi::CStr;
+
 use crate::nr;
 use crate::proto::MADE;
-use crate::sys::{self, sc};
+use crate::sys;
 
-const AT_REMOVEDIR: u32 = 0x200;
-
-/// Calls `found` with the name (NUL included) of each directory in `dir`, until it says false.
-pub fn each_directory(dir: i32, mut found: impl FnMut(i32, &[u8]) -> bool) {
+/// Calls `found` with the name of each directory in `dir`, until it says false.
+pub fn each_directory(dir: i32, mut found: impl FnMut(i32, &CStr) -> bool) {
     const DIRECTORY: u8 = 4;
-    let open = sc!(nr::OPENAT, dir, c".".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC) as i32;
+    let open = sys::open(dir, c".", nr::O_RDONLY) as i32;
     if open < 0 {
         return;
     }
     let mut entries = [0u64; 128];
     'all: loop {
-        let filled = sc!(nr::GETDENTS64, open, entries.as_mut_ptr(), core::mem::size_of_val(&entries));
+        let filled = sys::getdents(open, &mut entries);
         if filled <= 0 {
             break;
         }
-        // SAFETY: the kernel filled this many bytes of the array, which outlives the slice.
-        let bytes = unsafe { core::slice::from_raw_parts(entries.as_ptr().cast::<u8>(), filled as usize) };
+        let Some(bytes) = sys::bytes_of_all(&entries).get(..filled as usize) else { break };
         let mut at = 0;
         // struct linux_dirent64: inode and offset, 8 bytes each, length of the record, type, name with a NUL.
         while at + 19 < bytes.len() {
@@ -28,8 +27,8 @@ pub fn each_directory(dir: i32, mut found: impl FnMut(i32, &[u8]) -> bool) {
             if length < 20 || at + length > bytes.len() {
                 break;
             }
-            let name = &bytes[at + 19..at + length];
-            if bytes[at + 18] == DIRECTORY && !name.starts_with(b".\0") && !name.starts_with(b"..\0") {
+            let name = sys::text(&bytes[at + 19..at + length]);
+            if bytes[at + 18] == DIRECTORY && name != c"." && name != c".." {
                 if !found(open, name) {
                     break 'all;
                 }
@@ -44,14 +43,14 @@ pub fn each_directory(dir: i32, mut found: impl FnMut(i32, &[u8]) -> bool) {
 ///
 /// A container that divides its own groups can make them as deep as it likes: the way down is walked with one descriptor, not
 /// with a stack, and up again by "..".
-pub fn remove(dir: i32, name: *const u8) -> i64 {
-    let r = sc!(nr::UNLINKAT, dir, name, AT_REMOVEDIR);
+pub fn remove(dir: i32, name: &CStr) -> i64 {
+    let r = sys::rmdir(dir, name);
     // Of a read-only mount the kernel says so before it looks whether there is anything to remove.
     let read_only = r == -i64::from(nr::EROFS);
     if !read_only && r != -i64::from(nr::EBUSY) {
         return r;
     }
-    let group = sc!(nr::OPENAT, dir, name, nr::O_RDONLY | nr::O_CLOEXEC);
+    let group = sys::open(dir, name, nr::O_RDONLY);
     if group < 0 {
         return if group == -i64::from(nr::ENOENT) { group } else { r };
     }
@@ -60,7 +59,7 @@ pub fn remove(dir: i32, name: *const u8) -> i64 {
         return r;
     }
     let below = remove_below(group as i32);
-    if below < 0 { below } else { sc!(nr::UNLINKAT, dir, name, AT_REMOVEDIR) }
+    if below < 0 { below } else { sys::rmdir(dir, name) }
 }
 
 /// Removes all groups in one, whose descriptor is closed; 0, or the error of one that cannot be removed.
@@ -72,7 +71,7 @@ fn remove_below(mut group: i32) -> i64 {
         let mut inside = Name::default();
         let mut failed = 0;
         each_directory(group, |group, name| {
-            let r = sc!(nr::UNLINKAT, group, name.as_ptr(), AT_REMOVEDIR);
+            let r = sys::rmdir(group, name);
             if r == busy {
                 inside.set(name);
             } else if r < 0 && r != -i64::from(nr::ENOENT) {
@@ -88,7 +87,7 @@ fn remove_below(mut group: i32) -> i64 {
                 break 0;
             }
             depth -= 1;
-            let above = sc!(nr::OPENAT, group, c"..".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
+            let above = sys::open(group, c"..", nr::O_RDONLY);
             if above < 0 {
                 break above;
             }
@@ -96,7 +95,7 @@ fn remove_below(mut group: i32) -> i64 {
             group = above as i32;
             continue;
         }
-        let next = sc!(nr::OPENAT, group, inside.0.as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
+        let next = sys::open(group, sys::text(&inside.0), nr::O_RDONLY);
         if next < 0 {
             // Gone meanwhile.
             if next == -i64::from(nr::ENOENT) {
@@ -132,11 +131,10 @@ impl Default for Name {
 }
 
 impl Name {
-    fn set(&mut self, name: &[u8]) {
-        let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
-        if end < self.0.len() {
-            self.0[..end].copy_from_slice(&name[..end]);
-            self.0[end] = 0;
+    fn set(&mut self, name: &CStr) {
+        let name = name.to_bytes_with_nul();
+        if let Some(to) = self.0.get_mut(..name.len()) {
+            to.copy_from_slice(name);
         }
     }
 }
@@ -146,16 +144,16 @@ impl Name {
 pub fn remove_made(mut dir: i32) {
     loop {
         let mut name = [0u8; 256];
-        let marked = MADE.iter().any(|mark| sc!(nr::FGETXATTR, dir, mark.as_ptr(), name.as_mut_ptr(), 255) > 0);
+        let marked = MADE.iter().any(|mark| sys::getxattr(dir, mark, &mut name[..255]) > 0);
         if !marked || name.contains(&b'/') {
             return;
         }
-        let above = sc!(nr::OPENAT, dir, c"..".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
+        let above = sys::open(dir, c"..", nr::O_RDONLY);
         if above < 0 {
             return;
         }
         // Somebody may have removed it already, and not the one above.
-        let removed = sc!(nr::UNLINKAT, above, name.as_ptr(), AT_REMOVEDIR);
+        let removed = sys::rmdir(above as i32, sys::text(&name));
         if removed < 0 && removed != -i64::from(nr::ENOENT) {
             return;
         }

@@ -38,9 +38,11 @@ global_asm!(".globl _start", "_start:", "xor ebp, ebp", "mov rdi, rsp", "and rsp
 #[cfg(target_arch = "aarch64")]
 global_asm!(".globl _start", "_start:", "mov x29, #0", "mov x0, sp", "bl keeper_main", "brk #1");
 
+/// # Safety
+/// `stack` is where the kernel put this process's arguments: their number is at its top.
 #[unsafe(no_mangle)]
-extern "C" fn keeper_main(stack: *const usize) -> ! {
-    // SAFETY: the kernel puts argc at the stack's top, the argument pointers behind it.
+unsafe extern "C" fn keeper_main(stack: *const usize) -> ! {
+    // SAFETY: the caller's promise, which is `_start`.
     let inside = unsafe { *stack } > 1;
     let keeper = birth::born(inside);
     serve::serve(keeper)

@@ -4,14 +4,14 @@ use crate::birth::fd;
 use crate::interp::{Plan, send_record};
 use crate::nr;
 use crate::proto::{MAGIC, OwnMapEntry, Record, Span, keeper_step, own_map, record, slot};
-use crate::sys::{self, PollFd, sc};
+use crate::sys::{self, PollFd};
 
 /// Makes the user namespaces that the plan says, and idmaps with them or sends them to who asks. After a failure: the step with the
 /// entry's index, and the errno.
 pub fn make(plan: &Plan) -> Result<(), (u32, i32)> {
     let (mut user, mut of) = (-1, OwnMapEntry::default());
     let mut done = Ok(());
-    for i in 0..plan.own_maps() {
+    for i in 0..plan.own_map_count() {
         let entry = plan.own_map(i);
         if user < 0 || (entry.uid_map, entry.gid_map) != (of.uid_map, of.gid_map) {
             sys::close(user);
@@ -32,8 +32,8 @@ pub fn make(plan: &Plan) -> Result<(), (u32, i32)> {
 
 /// A user namespace with the maps of an entry. It lives as long as its descriptor.
 fn namespace(plan: &Plan, entry: &OwnMapEntry) -> Result<i32, (u32, i64)> {
-    let args = sys::CloneArgs { flags: nr::CLONE_NEWUSER, exit_signal: nr::SIGCHLD as u64, ..Default::default() };
-    let child = sys::clone3(&args);
+    let args = sys::CloneArgs { flags: nr::CLONE_NEWUSER, exit_signal: nr::SIGCHLD, ..Default::default() };
+    let child = sys::clone3(args);
     if child == 0 {
         wait_for_the_end()
     }
@@ -42,8 +42,8 @@ fn namespace(plan: &Plan, entry: &OwnMapEntry) -> Result<i32, (u32, i64)> {
     }
     let made = mapped(plan, child as i32, entry);
     sys::kill(child as i32, nr::SIGKILL);
-    const WALL: u64 = 0x4000_0000;
-    while sc!(nr::WAIT4, child, 0, WALL, 0) == -nr::EINTR as i64 {}
+    const WALL: u32 = 0x4000_0000;
+    while sys::wait4(child as i32, &mut 0, WALL, None) == -nr::EINTR as i64 {}
     made
 }
 
@@ -70,26 +70,24 @@ fn one(plan: &Plan, entry: &OwnMapEntry, user: i32) -> Result<(), (u32, i64)> {
         let sent = send_record(plan.slot(slot::CHANNEL) as i32, &record, user);
         return if sent < 0 { Err((keeper_step::OWN_MAP, sent)) } else { Ok(()) };
     }
-    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
     let attr = [nr::MOUNT_ATTR_IDMAP, 0, 0, user as u64];
     let recursive = if entry.flags & own_map::RECURSIVE != 0 { nr::AT_RECURSIVE } else { 0 };
-    let mount = plan.slot(entry.slot);
-    let result = sc!(nr::MOUNT_SETATTR, mount, c"".as_ptr(), nr::AT_EMPTY_PATH | recursive, attr.as_ptr(), 32);
+    let result = sys::mount_setattr(plan.slot(entry.slot) as i32, recursive, &attr);
     if result < 0 { Err((keeper_step::OWN_IDMAP, result)) } else { Ok(()) }
 }
 
 fn open(pid: i32, name: &[u8], flags: u64) -> Result<i32, (u32, i64)> {
     let mut path = [0u8; 64];
     sys::proc_path(&mut path, pid, name);
-    let file = sc!(nr::OPENAT, fd::PROC, path.as_ptr(), flags | nr::O_CLOEXEC);
+    let file = sys::open(fd::PROC, sys::text(&path), flags);
     if file < 0 { Err((keeper_step::OWN_MAP, file)) } else { Ok(file as i32) }
 }
 
 fn write_map(plan: &Plan, pid: i32, name: &[u8], map: Span) -> Result<(), (u32, i64)> {
     let file = open(pid, name, nr::O_WRONLY)?;
-    let (data, len) = plan.bytes(map);
     // One write: the kernel takes a map only whole.
-    let result = sc!(nr::WRITE, file, data, len);
+    // SAFETY: it writes to the file alone.
+    let result = sys::write(file, unsafe { plan.bytes(map) });
     sys::close(file);
     if result < 0 { Err((keeper_step::OWN_MAP, result)) } else { Ok(()) }
 }

@@ -13,7 +13,7 @@ use crate::confine;
 use crate::interp::{Plan, send_record};
 use crate::nr;
 use crate::proto::{MAGIC, Record, RelayEntry, record, relay, slot};
-use crate::sys::{self, sc};
+use crate::sys::{self, Event, recv_from};
 
 /// Connections at once; the table is touched only as far as it was ever filled.
 const CONNECTIONS: usize = 32 * 1024;
@@ -57,22 +57,11 @@ const SOCK_STREAM: i32 = 1;
 const SOCK_DGRAM: i32 = 2;
 const SOCK_FLAGS: i32 = 0o2004000;
 const MSG_PEEK: i32 = 2;
-const MSG_TRUNC: i32 = 0x20;
 const MSG_DONTWAIT: i32 = 0x40;
 const MSG_NOSIGNAL: i32 = 0x4000;
 
 const AGAIN: i64 = -(nr::EAGAIN as i64);
 
-/// struct epoll_event, which is packed on x86-64 alone.
-#[cfg_attr(target_arch = "x86_64", repr(C, packed))]
-#[cfg_attr(not(target_arch = "x86_64"), repr(C))]
-#[derive(Clone, Copy)]
-struct Event {
-    events: u32,
-    data: u64,
-}
-
-#[repr(C)]
 #[derive(Clone, Copy)]
 struct Address {
     bytes: [u8; 28],
@@ -94,8 +83,8 @@ impl Address {
         Address { bytes, len: if v6 { 28 } else { 16 } }
     }
 
-    fn same(&self, other: &Address) -> bool {
-        self.len == other.len && self.bytes[..self.len as usize] == other.bytes[..self.len as usize]
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.bytes.len().min(self.len as usize)]
     }
 }
 
@@ -144,7 +133,8 @@ struct Relay {
     count: usize,
     /// UDP: whether the container's service was last seen on ::1.
     v6: [bool; relay::MAX],
-    table: *mut Connection,
+    /// These two are of zeroes that were never touched, from `ever_used` and `clients_used` on.
+    table: &'static mut [Connection],
     ever_used: u32,
     free: u32,
     /// Closed since the last look at events, some of which may still be about them.
@@ -153,7 +143,7 @@ struct Relay {
     most: u32,
     first: u32,
     last: u32,
-    clients: *mut Client,
+    clients: &'static mut [Client],
     clients_used: usize,
     clients_open: usize,
     sweep_at: u64,
@@ -165,22 +155,29 @@ struct Relay {
 /// Says STARTED on the plan's channel and serves; ends with the container.
 // Not inlined, as `Relay::datagrams`.
 #[inline(never)]
-pub fn run(plan: &Plan, entries: *const RelayEntry, count: usize) -> i64 {
+pub fn run(plan: &Plan, entries: u64, count: u64) -> i64 {
     let open = raise_descriptors();
-    let table = map(CONNECTIONS * core::mem::size_of::<Connection>());
-    let clients = map(CLIENTS * core::mem::size_of::<Client>());
-    let epoll = sc!(nr::EPOLL_CREATE1, nr::O_CLOEXEC);
+    let table = sys::map(CONNECTIONS * core::mem::size_of::<Connection>(), false);
+    let clients = sys::map(CLIENTS * core::mem::size_of::<Client>(), false);
+    let epoll = sys::epoll_create();
     for r in [table, clients, epoll] {
         if r < 0 {
             return r;
         }
     }
+    // SAFETY: two whole mappings, of nobody else's, which are never unmapped; zeroes are a `Connection` and a `Client`.
+    let (table, clients) = unsafe {
+        (
+            core::slice::from_raw_parts_mut(table as *mut Connection, CONNECTIONS),
+            core::slice::from_raw_parts_mut(clients as *mut Client, CLIENTS),
+        )
+    };
     let mut relay = Relay {
         epoll: epoll as i32,
         listeners: [(-1, RelayEntry { slot: 0, kind: 0, port: 0 }); relay::MAX],
-        count: count.min(relay::MAX),
+        count: relay::MAX.min(count as usize),
         v6: [false; relay::MAX],
-        table: table as *mut Connection,
+        table,
         ever_used: 0,
         free: NOBODY,
         closed: NOBODY,
@@ -188,7 +185,7 @@ pub fn run(plan: &Plan, entries: *const RelayEntry, count: usize) -> i64 {
         most: (open.saturating_sub(OTHERS) / 2).clamp(16, CONNECTIONS as u64) as u32,
         first: NOBODY,
         last: NOBODY,
-        clients: clients as *mut Client,
+        clients,
         clients_used: 0,
         clients_open: 0,
         sweep_at: 0,
@@ -197,8 +194,7 @@ pub fn run(plan: &Plan, entries: *const RelayEntry, count: usize) -> i64 {
         paused_until: 0,
     };
     for i in 0..relay.count {
-        // SAFETY: is_sound_op checked that `count` entries lie at this place of the mapping.
-        let entry = unsafe { *entries.add(i) };
+        let entry = plan.relay_entry(entries, i as u64);
         let fd = plan.slot(entry.slot) as i32;
         relay.listeners[i] = (fd, entry);
         let r = relay.watch(fd, EPOLLIN, LISTENER << 32 | i as u64);
@@ -233,7 +229,7 @@ pub fn run(plan: &Plan, entries: *const RelayEntry, count: usize) -> i64 {
         nr::CLOCK_GETTIME,
         nr::EXIT_GROUP,
     ]);
-    plan.header().started = 1;
+    plan.started().set(1);
     let channel = plan.slot(slot::CHANNEL) as i32;
     send_record(channel, &Record { magic: MAGIC, kind: record::STARTED, ..Record::default() }, -1);
     sys::close(channel);
@@ -246,22 +242,17 @@ pub fn run(plan: &Plan, entries: *const RelayEntry, count: usize) -> i64 {
 fn raise_descriptors() -> u64 {
     const RLIMIT_NOFILE: u32 = 7;
     let mut limit = [1024u64, 1024];
-    sc!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, 0, limit.as_mut_ptr());
+    sys::get_limit(RLIMIT_NOFILE, &mut limit);
     limit[0] = limit[1];
-    sc!(nr::PRLIMIT64, 0, RLIMIT_NOFILE, limit.as_ptr(), 0);
+    sys::set_limit(RLIMIT_NOFILE, &limit);
     limit[1]
-}
-
-fn map(len: usize) -> i64 {
-    // PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
-    sc!(nr::MMAP, 0, len, 3, 0x4022, -1i32, 0)
 }
 
 impl Relay {
     /// Closes what the plan brought for the way here: the keeper's /proc, the container's pid 1, files of its groups.
     fn let_go(&self, plan: &Plan) {
         let kept = [slot::CHANNEL, slot::LIFELINE].map(|index| plan.slot(index) as i32);
-        for index in 0..plan.header().nslots {
+        for index in 0..plan.nslots().get() {
             let fd = plan.slot(index) as i32;
             if fd > 2
                 && !kept.contains(&fd)
@@ -274,8 +265,7 @@ impl Relay {
 
     fn watch(&self, fd: i32, events: u32, data: u64) -> i64 {
         const EPOLL_CTL_ADD: i32 = 1;
-        let event = Event { events, data };
-        sc!(nr::EPOLL_CTL, self.epoll, EPOLL_CTL_ADD, fd, &event as *const Event)
+        sys::epoll_ctl(self.epoll, EPOLL_CTL_ADD, fd, &Event { events, data })
     }
 
     fn watch_listeners(&self, events: u32) {
@@ -285,19 +275,16 @@ impl Relay {
                 continue;
             }
             let event = Event { events, data: LISTENER << 32 | i as u64 };
-            sc!(nr::EPOLL_CTL, self.epoll, EPOLL_CTL_MOD, *fd, &event as *const Event);
+            sys::epoll_ctl(self.epoll, EPOLL_CTL_MOD, *fd, &event);
         }
     }
 
-    fn connection(&self, index: u32) -> &mut Connection {
-        // SAFETY: index < CONNECTIONS; zeroed memory is a valid Connection; single-threaded, and no two of these references
-        // are used at once.
-        unsafe { &mut *self.table.add(index as usize) }
+    fn connection(&mut self, index: u32) -> &mut Connection {
+        &mut self.table[index as usize]
     }
 
-    fn client(&self, index: usize) -> &mut Client {
-        // SAFETY: as above, index < CLIENTS.
-        unsafe { &mut *self.clients.add(index) }
+    fn client(&mut self, index: usize) -> &mut Client {
+        &mut self.clients[index]
     }
 
     fn turn(&mut self) {
@@ -310,8 +297,8 @@ impl Relay {
         } else {
             -1
         };
-        let mut events = [const { Event { events: 0, data: 0 } }; EVENTS];
-        let n = sc!(nr::EPOLL_PWAIT, self.epoll, events.as_mut_ptr(), EVENTS, timeout, 0, 8);
+        let mut events = [Event { events: 0, data: 0 }; EVENTS];
+        let n = sys::epoll_wait(self.epoll, &mut events, timeout);
         for event in &events[..n.max(0) as usize] {
             let (flags, data) = (event.events, event.data);
             let index = data as u32;
@@ -364,7 +351,7 @@ impl Relay {
         if self.last == NOBODY {
             self.first = index;
         } else {
-            self.connection(self.last).next = index;
+            self.table[self.last as usize].next = index;
         }
         self.last = index;
     }
@@ -380,7 +367,7 @@ impl Relay {
             if self.open >= self.most {
                 return self.pause();
             }
-            let fd = sc!(nr::ACCEPT4, listener, 0, 0, SOCK_FLAGS);
+            let fd = sys::accept(listener, SOCK_FLAGS as u64);
             if fd < 0 {
                 const GONE: [i64; 3] = [AGAIN, -103, -(nr::EINTR as i64)];
                 if !GONE.contains(&fd) {
@@ -416,23 +403,23 @@ impl Relay {
     }
 
     fn watch_side(&self, index: u32, side: usize) -> bool {
-        let fd = self.connection(index).sides[side].fd;
+        let fd = self.table[index as usize].sides[side].fd;
         let all = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
         self.watch(fd, all, (SIDE + side as u64) << 32 | u64::from(index)) >= 0
     }
 
     /// Begins a connection to the container's loopback.
     fn connect(&mut self, index: u32) -> bool {
-        let (v6, port) = (self.connection(index).v6, self.connection(index).port);
+        let Connection { v6, port, .. } = *self.connection(index);
         let family = if v6 { AF_INET6 } else { AF_INET };
-        let fd = sc!(nr::SOCKET, family, SOCK_STREAM | SOCK_FLAGS, 0);
+        let fd = sys::socket(family, SOCK_STREAM | SOCK_FLAGS);
         if fd < 0 {
             return false;
         }
         self.connection(index).sides[1].fd = fd as i32;
         no_delay(fd as i32);
         let to = Address::loopback(v6, port);
-        let r = sc!(nr::CONNECT, fd, to.bytes.as_ptr(), to.len);
+        let r = sys::connect(fd as i32, to.as_bytes());
         const EINPROGRESS: i64 = -115;
         if r < 0 && r != EINPROGRESS {
             return self.connect_otherwise(index);
@@ -459,12 +446,7 @@ impl Relay {
             return;
         }
         if connection.connecting && side == 1 {
-            const SOL_SOCKET: i32 = 1;
-            const SO_ERROR: i32 = 4;
-            let (mut error, mut len) = (0i32, 4u32);
-            let fd = connection.sides[1].fd;
-            sc!(nr::GETSOCKOPT, fd, SOL_SOCKET, SO_ERROR, &mut error as *mut i32, &mut len as *mut u32);
-            if error != 0 {
+            if sys::socket_error(connection.sides[1].fd) != 0 {
                 if !self.connect_otherwise(index) {
                     self.reset(index);
                 }
@@ -508,23 +490,22 @@ impl Relay {
 
     /// Moves bytes from one side to the other: `Some(true)` when there may be more, `None` when a side has failed.
     fn carry(&mut self, index: u32, from: usize) -> Option<bool> {
-        const SPLICE: i32 = 1 | 2;
-        let connection = self.connection(index);
-        let (source, sink) = (connection.sides[from], connection.sides[1 - from]);
-        let (here, there) = (&mut self.connection(index).sides[from], &mut self.connection(index).sides[1 - from]);
+        const SPLICE: u32 = 1 | 2;
+        let [source, sink] = [from, 1 - from].map(|side| self.connection(index).sides[side]);
         if source.held > 0 {
             if !sink.writable {
                 return Some(false);
             }
-            let n = sc!(nr::SPLICE, source.pipe[0], 0, sink.fd, 0, source.held, SPLICE);
+            let n = sys::splice(source.pipe[0], sink.fd, source.held as usize, SPLICE);
             if n == AGAIN {
-                there.writable = false;
+                self.connection(index).sides[1 - from].writable = false;
                 return Some(false);
             }
             if n <= 0 {
                 return None;
             }
-            here.held -= n as u32;
+            let here = &mut self.connection(index).sides[from];
+            here.held = here.held.saturating_sub(n as u32);
             if here.held == 0 {
                 self.give_pipe(source.pipe);
                 self.connection(index).sides[from].pipe = [-1; 2];
@@ -534,8 +515,8 @@ impl Relay {
         if source.ended {
             if !sink.shut {
                 const SHUT_WR: i32 = 1;
-                there.shut = true;
-                sc!(nr::SHUTDOWN, sink.fd, SHUT_WR);
+                self.connection(index).sides[1 - from].shut = true;
+                sys::shutdown(sink.fd, SHUT_WR);
             }
             return Some(false);
         }
@@ -544,7 +525,7 @@ impl Relay {
         }
         let pipe = self.take_pipe();
         if pipe[0] >= 0 {
-            let n = sc!(nr::SPLICE, source.fd, 0, pipe[1], 0, CHUNK, SPLICE);
+            let n = sys::splice(source.fd, pipe[1], CHUNK, SPLICE);
             if n > 0 {
                 let end = &mut self.connection(index).sides[from];
                 end.held = n as u32;
@@ -583,7 +564,7 @@ impl Relay {
             return self.spare[self.spares];
         }
         let mut pipe = [-1i32; 2];
-        if sc!(nr::PIPE2, pipe.as_mut_ptr(), SOCK_FLAGS) < 0 { [-1; 2] } else { pipe }
+        if sys::pipe(&mut pipe, SOCK_FLAGS as u64) < 0 { [-1; 2] } else { pipe }
     }
 
     fn give_pipe(&mut self, pipe: [i32; 2]) {
@@ -597,12 +578,10 @@ impl Relay {
 
     /// Ends both sides as a failure is ended, so that nobody takes what came so far for all.
     fn reset(&mut self, index: u32) {
-        const SOL_SOCKET: i32 = 1;
         const SO_LINGER: i32 = 13;
-        let linger = [1i32, 0];
         for side in &self.connection(index).sides {
             if side.fd >= 0 {
-                sc!(nr::SETSOCKOPT, side.fd, SOL_SOCKET, SO_LINGER, linger.as_ptr(), 8);
+                sys::set_option(side.fd, sys::SOL_SOCKET, SO_LINGER, &[1, 0]);
             }
         }
         self.close(index);
@@ -656,36 +635,26 @@ impl Relay {
         let mut data = [0u8; 65536];
         for _ in 0..ACCEPTS {
             let mut from = Address { bytes: [0; 28], len: 28 };
-            let n = sc!(
-                nr::RECVFROM,
-                listener,
-                data.as_mut_ptr(),
-                data.len(),
-                MSG_DONTWAIT,
-                from.bytes.as_mut_ptr(),
-                &mut from.len as *mut u32
-            );
-            if n < 0 {
-                return;
-            }
+            let n = recv_from(listener, &mut data, MSG_DONTWAIT, &mut from.bytes, &mut from.len);
+            let Some(data) = received(&data, n) else { return };
             from.len = from.len.min(28);
             let Some(index) = self.client_of(number, &from) else { continue };
             let client = self.client(index);
             client.last = sys::now_ms();
-            let sent = sc!(nr::SENDTO, client.fd, data.as_ptr(), n, MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0);
+            let sent = sys::send_to(client.fd, data, MSG_DONTWAIT | MSG_NOSIGNAL, &[]);
             self.refused(index, sent);
         }
     }
 
     fn client_of(&mut self, listener: u32, address: &Address) -> Option<usize> {
         let (mut free, mut oldest) = (None, 0);
-        for i in 0..self.clients_used {
-            let client = self.client(i);
+        for (i, client) in self.clients[..self.clients_used].iter().enumerate() {
+            let least: &Client = &self.clients[oldest];
             if client.fd < 0 {
                 free = Some(i);
-            } else if client.listener == listener && client.address.same(address) {
+            } else if client.listener == listener && client.address.as_bytes() == address.as_bytes() {
                 return Some(i);
-            } else if self.client(oldest).fd < 0 || client.last < self.client(oldest).last {
+            } else if least.fd < 0 || client.last < least.last {
                 oldest = i;
             }
         }
@@ -721,14 +690,12 @@ impl Relay {
     /// A socket that is connected to the container's loopback; negative when that cannot be had.
     fn datagram_socket(&self, v6: bool, port: u16, index: usize) -> i32 {
         let family = if v6 { AF_INET6 } else { AF_INET };
-        let fd = sc!(nr::SOCKET, family, SOCK_DGRAM | SOCK_FLAGS, 0) as i32;
+        let fd = sys::socket(family, SOCK_DGRAM | SOCK_FLAGS) as i32;
         if fd < 0 {
             return fd;
         }
         let to = Address::loopback(v6, port);
-        if sc!(nr::CONNECT, fd, to.bytes.as_ptr(), to.len) < 0
-            || self.watch(fd, EPOLLIN, CLIENT << 32 | index as u64) < 0
-        {
+        if sys::connect(fd, to.as_bytes()) < 0 || self.watch(fd, EPOLLIN, CLIENT << 32 | index as u64) < 0 {
             sys::close(fd);
             return -1;
         }
@@ -760,17 +727,16 @@ impl Relay {
     fn answers(&mut self, index: usize) {
         let mut data = [0u8; 65536];
         for _ in 0..ACCEPTS {
-            let client = self.client(index);
-            if client.fd < 0 {
+            let fd = self.client(index).fd;
+            if fd < 0 {
                 return;
             }
-            let n = sc!(nr::RECVFROM, client.fd, data.as_mut_ptr(), data.len(), MSG_DONTWAIT, 0, 0);
-            if n < 0 {
-                return self.refused(index, n);
-            }
-            client.last = sys::now_ms();
-            let (listener, to) = (self.listeners[client.listener as usize].0, client.address);
-            sc!(nr::SENDTO, listener, data.as_ptr(), n, MSG_DONTWAIT | MSG_NOSIGNAL, to.bytes.as_ptr(), to.len);
+            let n = sys::recv(fd, &mut data, MSG_DONTWAIT);
+            let Some(data) = received(&data, n) else { return self.refused(index, n) };
+            self.client(index).last = sys::now_ms();
+            let Client { listener, address, .. } = *self.client(index);
+            let listener = self.listeners[listener as usize].0;
+            sys::send_to(listener, data, MSG_DONTWAIT | MSG_NOSIGNAL, address.as_bytes());
         }
     }
 
@@ -789,6 +755,11 @@ impl Relay {
     }
 }
 
+/// So many bytes of a buffer as the kernel said; none after a failure.
+fn received(data: &[u8], n: i64) -> Option<&[u8]> {
+    usize::try_from(n).ok().and_then(|n| data.get(..n))
+}
+
 /// `copy` found no room at the sink.
 const SINK_IS_FULL: i64 = i64::MIN;
 
@@ -797,24 +768,22 @@ const SINK_IS_FULL: i64 = i64::MIN;
 #[inline(never)]
 fn copy(source: i32, sink: i32) -> i64 {
     let mut data = [0u8; 16 * 1024];
-    let n = sc!(nr::RECVFROM, source, data.as_mut_ptr(), data.len(), MSG_PEEK | MSG_DONTWAIT, 0, 0);
+    let n = sys::recv(source, &mut data, MSG_PEEK | MSG_DONTWAIT);
     if n <= 0 {
         return n;
     }
-    let sent = sc!(nr::SENDTO, sink, data.as_ptr(), n, MSG_DONTWAIT | MSG_NOSIGNAL, 0, 0);
+    let sent = sys::send_to(sink, received(&data, n).unwrap_or_default(), MSG_DONTWAIT | MSG_NOSIGNAL, &[]);
     if sent == AGAIN {
         return SINK_IS_FULL;
     }
     if sent <= 0 {
         return sent.min(-1);
     }
-    // tcp(7): with MSG_TRUNC the bytes are discarded.
-    sc!(nr::RECVFROM, source, 0, sent, MSG_TRUNC | MSG_DONTWAIT, 0, 0)
+    sys::discard(source, sent)
 }
 
 fn no_delay(fd: i32) {
     const IPPROTO_TCP: i32 = 6;
     const TCP_NODELAY: i32 = 1;
-    let one = 1i32;
-    sc!(nr::SETSOCKOPT, fd, IPPROTO_TCP, TCP_NODELAY, &one as *const i32, 4);
+    sys::set_option(fd, IPPROTO_TCP, TCP_NODELAY, &[1]);
 }

@@ -1,17 +1,17 @@
 //! What the keeper's children are: a stage that joins namespaces, pid 1 of a container, a task that joins a container.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 
 use crate::confine;
 use crate::interp::{NO_SECTION, Plan, check_lifeline, send_record};
 use crate::nr;
 use crate::proto::{MAGIC, MAX_FDS, MAX_GIVEN, Record, keeper_step, plan_flag, record, section, slot};
-use crate::sys::{self, PollFd, sc};
+use crate::sys::{self, PollFd};
 
 /// Closes all descriptors but those in the plan's slots: otherwise one container would hold another's channel or lifeline.
 fn let_go(plan: &Plan) {
     const FEW: usize = MAX_FDS + 8;
-    let given = (0..plan.header().nslots).filter(|&index| plan.slot(index) >= 3).count();
+    let given = (0..plan.nslots().get()).filter(|&index| plan.slot(index) >= 3).count();
     if given <= FEW { keep::<FEW>(plan) } else { keep::<{ MAX_GIVEN + 8 }>(plan) }
 }
 
@@ -20,7 +20,7 @@ fn let_go(plan: &Plan) {
 fn keep<const MOST: usize>(plan: &Plan) {
     let mut keep = [0i32; MOST];
     let mut n = 0;
-    for index in 0..plan.header().nslots {
+    for index in 0..plan.nslots().get() {
         let fd = plan.slot(index) as i32;
         if fd < 3 || n == MOST {
             continue;
@@ -52,7 +52,7 @@ fn keep<const MOST: usize>(plan: &Plan) {
 }
 
 fn begin(plan: &Plan) {
-    sys::prctl(nr::PR_SET_PDEATHSIG, nr::SIGKILL as u64);
+    sys::die_with_parent();
     let_go(plan);
     check_lifeline(plan.slot(slot::LIFELINE) as i32);
 }
@@ -67,26 +67,26 @@ pub fn lift(plan: &Plan) -> ! {
 /// A START's first task: the stage, or pid 1 itself.
 pub fn start(plan: &Plan) -> ! {
     begin(plan);
-    let h = plan.header();
     if !plan.run(section::PREPARE) {
         sys::exit(1)
     }
-    if h.flags & plan_flag::STAGE == 0 {
+    let flags = plan.flags().get();
+    if flags & plan_flag::STAGE == 0 {
         pid1(plan, -1)
     }
     // Only the exec of a payload that is pid 1 closes the write end without a word.
     let mut exec_pipe = [-1i32; 2];
-    if h.flags & plan_flag::RESIDENT == 0 && sc!(nr::PIPE2, exec_pipe.as_mut_ptr(), nr::O_CLOEXEC) < 0 {
+    if flags & plan_flag::RESIDENT == 0 && sys::pipe(&mut exec_pipe, nr::O_CLOEXEC) < 0 {
         sys::exit(1)
     }
     let mut pidfd = -1i32;
     let args = sys::CloneArgs {
-        flags: h.clone_flags | nr::CLONE_PARENT | nr::CLONE_PIDFD | nr::CLONE_PARENT_SETTID,
-        pidfd: &mut pidfd as *mut i32 as u64,
-        parent_tid: &mut h.child_pid as *mut i32 as u64,
+        flags: plan.clone_flags().get() | nr::CLONE_PARENT | nr::CLONE_PIDFD | nr::CLONE_PARENT_SETTID,
+        pidfd: Some(&mut pidfd),
+        parent_tid: Some(plan.child_pid()),
         ..Default::default()
     };
-    let child = sys::clone3(&args);
+    let child = sys::clone3(args);
     if child == 0 {
         sys::close(exec_pipe[0]);
         begin_again(plan);
@@ -104,12 +104,11 @@ pub fn start(plan: &Plan) -> ! {
         sys::exit(1)
     }
     if exec_pipe[0] >= 0 {
-        let mut byte = 0u8;
-        while sc!(nr::READ, exec_pipe[0], &mut byte as *mut u8, 1) == -nr::EINTR as i64 {}
-        if h.fail_errno != 0 {
+        while sys::read(exec_pipe[0], &mut [0]) == -nr::EINTR as i64 {}
+        if plan.fail_errno().get() != 0 {
             sys::exit(1)
         }
-        h.started = 1;
+        plan.started().set(1);
         let started = Record { magic: MAGIC, kind: record::STARTED, pid: child as i32, ..Record::default() };
         send_record(plan.slot(slot::CHANNEL) as i32, &started, pidfd);
     }
@@ -118,62 +117,63 @@ pub fn start(plan: &Plan) -> ! {
 
 /// The death signal is not inherited.
 fn begin_again(plan: &Plan) {
-    sys::prctl(nr::PR_SET_PDEATHSIG, nr::SIGKILL as u64);
+    sys::die_with_parent();
     check_lifeline(plan.slot(slot::LIFELINE) as i32);
 }
 
 /// Writes a new container's id maps and idmaps its mounts, then opens its gate. Run by the keeper, or by a stage, which has
 /// the keeper's rights.
 pub fn open_gate(plan: &Plan, pid: i32) -> bool {
-    let h = plan.header();
-    if h.uid_map.len > 0 {
-        let proc = plan.slot(slot::PROC) as i32;
-        if h.flags & plan_flag::DENY_SETGROUPS != 0
-            && !write_proc(plan, proc, pid, b"/setgroups", (b"deny".as_ptr(), 4), keeper_step::SETGROUPS)
-        {
-            return false;
-        }
-        if !write_proc(plan, proc, pid, b"/uid_map", plan.bytes(h.uid_map), keeper_step::UID_MAP)
-            || !write_proc(plan, proc, pid, b"/gid_map", plan.bytes(h.gid_map), keeper_step::GID_MAP)
-        {
+    let proc = plan.slot(slot::PROC) as i32;
+    let uid_map = plan.uid_map().get();
+    if uid_map.len > 0 {
+        let deny = plan.flags().get() & plan_flag::DENY_SETGROUPS != 0;
+        // SAFETY: a file is written, and nothing of the plan before that is done.
+        let uid = || write_proc(proc, pid, b"/uid_map", unsafe { plan.bytes(uid_map) });
+        // SAFETY: as above.
+        let gid = || write_proc(proc, pid, b"/gid_map", unsafe { plan.bytes(plan.gid_map().get()) });
+        let (step, result) = match if deny { write_proc(proc, pid, b"/setgroups", b"deny") } else { 0 } {
+            failed @ ..0 => (keeper_step::SETGROUPS, failed),
+            _ => match uid() {
+                failed @ ..0 => (keeper_step::UID_MAP, failed),
+                _ => (keeper_step::GID_MAP, gid()),
+            },
+        };
+        if result < 0 {
+            plan.fail(NO_SECTION, step, result);
             return false;
         }
     }
-    if !idmap(plan, plan.slot(slot::PROC) as i32, pid) {
+    if !idmap(plan, proc, pid) {
         return false;
     }
-    // SAFETY: `gate` is a u32 of the shared mapping; the atomic has its size and alignment, and nobody accesses it otherwise
-    // while a start is under way.
-    let gate = unsafe { AtomicU32::from_ptr(&mut h.gate) };
-    gate.store(1, Ordering::Release);
-    const FUTEX_WAKE: i32 = 1;
-    sc!(nr::FUTEX, &h.gate as *const u32, FUTEX_WAKE, 1, 0, 0, 0);
+    plan.gate().store(1, Ordering::Release);
+    sys::futex_wake(plan.gate());
     true
 }
 
-fn write_proc(plan: &Plan, proc: i32, pid: i32, name: &[u8], data: (*const u8, usize), step: u32) -> bool {
+/// Writes a file of a process; the errno on failure.
+fn write_proc(proc: i32, pid: i32, name: &[u8], data: &[u8]) -> i64 {
     let mut path = [0u8; 64];
     sys::proc_path(&mut path, pid, name);
-    let file = sc!(nr::OPENAT, proc, path.as_ptr(), nr::O_WRONLY | nr::O_CLOEXEC);
+    let file = sys::open(proc, sys::text(&path), nr::O_WRONLY);
+    if file < 0 {
+        return file;
+    }
     // One write: the kernel takes a map only whole.
-    let result = if file < 0 { file } else { sc!(nr::WRITE, file, data.0, data.1) };
-    if file >= 0 {
-        sys::close(file as i32);
-    }
-    if result < 0 {
-        plan.fail(NO_SECTION, step, result);
-    }
-    result >= 0
+    let result = sys::write(file as i32, data);
+    sys::close(file as i32);
+    result
 }
 
 fn idmap(plan: &Plan, proc: i32, pid: i32) -> bool {
-    let span = plan.header().idmaps;
+    let span = plan.idmaps().get();
     if span.len == 0 {
         return true;
     }
     let mut path = [0u8; 64];
     sys::proc_path(&mut path, pid, b"/ns/user");
-    let userns = sc!(nr::OPENAT, proc, path.as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
+    let userns = sys::open(proc, sys::text(&path), nr::O_RDONLY);
     if userns < 0 {
         plan.fail(NO_SECTION, keeper_step::IDMAP, userns);
         return false;
@@ -181,16 +181,12 @@ fn idmap(plan: &Plan, proc: i32, pid: i32) -> bool {
     let mut fine = true;
     for i in 0..span.len {
         let entry = plan.idmap(i);
-        // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
         let attr = [nr::MOUNT_ATTR_IDMAP, 0, 0, userns as u64];
         let recursive = if entry.recursive != 0 { nr::AT_RECURSIVE } else { 0 };
-        let fd = plan.slot(entry.slot);
-        let r = sc!(nr::MOUNT_SETATTR, fd, c"".as_ptr(), nr::AT_EMPTY_PATH | recursive, attr.as_ptr(), 32);
+        let r = sys::mount_setattr(plan.slot(entry.slot) as i32, recursive, &attr);
         if r < 0 {
-            let h = plan.header();
-            h.fail_section = NO_SECTION;
-            h.fail_op = keeper_step::IDMAP | entry.index << 8;
-            h.fail_errno = -r as i32;
+            plan.fail_errno().set(0);
+            plan.fail(NO_SECTION, keeper_step::IDMAP | entry.index << 8, r);
             fine = false;
             break;
         }
@@ -200,12 +196,8 @@ fn idmap(plan: &Plan, proc: i32, pid: i32) -> bool {
 }
 
 fn wait_at_gate(plan: &Plan) {
-    let h = plan.header();
-    // SAFETY: as in open_gate.
-    let gate = unsafe { AtomicU32::from_ptr(&mut h.gate) };
-    while gate.load(Ordering::Acquire) == 0 {
-        const FUTEX_WAIT: i32 = 0;
-        sc!(nr::FUTEX, &h.gate as *const u32, FUTEX_WAIT, 0, 0, 0, 0);
+    while plan.gate().load(Ordering::Acquire) == 0 {
+        sys::futex_wait(plan.gate(), 0);
     }
 }
 
@@ -219,12 +211,11 @@ fn end(plan: &Plan, which: usize, code: i32) -> ! {
 }
 
 fn pid1(plan: &Plan, exec_pipe: i32) -> ! {
-    let h = plan.header();
     wait_at_gate(plan);
     if !plan.run(section::SETUP) {
         end(plan, section::SETUP, 1)
     }
-    if h.flags & plan_flag::RESIDENT != 0 {
+    if plan.flags().get() & plan_flag::RESIDENT != 0 {
         init(plan)
     }
     // The write end closes by exec; a failure is in the header before it closes.
@@ -235,18 +226,17 @@ fn pid1(plan: &Plan, exec_pipe: i32) -> ! {
 
 /// The resident init.
 fn init(plan: &Plan) -> ! {
-    let h = plan.header();
     let mut payload = 0;
     let mut pidfd = -1i32;
-    if h.flags & plan_flag::PAYLOAD != 0 {
+    if plan.flags().get() & plan_flag::PAYLOAD != 0 {
         // vfork's order without its sharing: this returns when the payload has been executed, or has failed.
         let args = sys::CloneArgs {
             flags: nr::CLONE_VFORK | nr::CLONE_PIDFD,
-            pidfd: &mut pidfd as *mut i32 as u64,
-            exit_signal: nr::SIGCHLD as u64,
+            pidfd: Some(&mut pidfd),
+            exit_signal: nr::SIGCHLD,
             ..Default::default()
         };
-        let child = sys::clone3(&args);
+        let child = sys::clone3(args);
         if child == 0 {
             plan.run(section::PAYLOAD);
             end(plan, section::PAYLOAD, 127)
@@ -254,35 +244,32 @@ fn init(plan: &Plan) -> ! {
         if child < 0 {
             plan.fail(NO_SECTION, keeper_step::PAYLOAD_CLONE, child);
         }
-        if h.fail_errno != 0 {
+        if plan.fail_errno().get() != 0 {
             end(plan, section::SETUP, 1)
         }
         payload = child as i32;
     }
-    h.started = 1;
+    plan.started().set(1);
     let channel = plan.slot(slot::CHANNEL) as i32;
     let started = Record { magic: MAGIC, kind: record::STARTED, ..Record::default() };
     send_record(channel, &started, pidfd);
 
     // From here on: a signalfd, the lifeline and the status pipe (what CRIU can dump), CAP_KILL, eight system calls.
     // Any number may be in use: far away first, so that none of the three is closed by another's coming.
-    let mask = [u64::MAX];
-    let signals = sc!(nr::SIGNALFD4, -1i32, mask.as_ptr(), 8, nr::O_CLOEXEC | 0o4000);
-    let far = [plan.slot(slot::LIFELINE), plan.slot(slot::STATUS), signals].map(|fd| {
-        const F_DUPFD_CLOEXEC: i32 = 1030;
-        sc!(nr::FCNTL, fd, F_DUPFD_CLOEXEC, 203)
-    });
-    let lifeline = sc!(nr::DUP3, far[0], 200, nr::O_CLOEXEC);
-    let status = sc!(nr::DUP3, far[1], 201, nr::O_CLOEXEC);
-    let signals = sc!(nr::DUP3, far[2], 202, nr::O_CLOEXEC);
+    let signals = sys::signalfd(&u64::MAX, nr::O_CLOEXEC | 0o4000);
+    let far = [plan.slot(slot::LIFELINE), plan.slot(slot::STATUS), signals].map(|fd| sys::dup_above(fd as i32, 203));
+    let lifeline = sys::dup3(far[0] as i32, 200, nr::O_CLOEXEC);
+    let status = sys::dup3(far[1] as i32, 201, nr::O_CLOEXEC);
+    let signals = sys::dup3(far[2] as i32, 202, nr::O_CLOEXEC);
     if lifeline < 0 || signals < 0 {
         sys::exit(1)
     }
-    plan.unmap();
+    // SAFETY: from here on this process looks at no plan.
+    unsafe { plan.unmap() };
     sys::close_range(0, 199);
     sys::close_range(203, u32::MAX);
     // In a pid namespace of somebody else, "all processes" would be theirs.
-    let alone = sc!(nr::GETPID) == 1;
+    let alone = sys::getpid() == 1;
     confine();
     reap(payload, alone, lifeline as i32, status as i32, signals as i32)
 }
@@ -315,9 +302,10 @@ fn reap(mut payload: i32, alone: bool, lifeline: i32, status_pipe: i32, signals:
         if fds[1].revents != 0 {
             sys::exit(1)
         }
-        let mut info = [0u32; 32];
-        while sc!(nr::READ, signals, info.as_mut_ptr(), 128) == 128 {
-            let signal = info[0] as i32;
+        // struct signalfd_siginfo: the number is its first field.
+        let mut info = [0u8; 128];
+        while sys::read(signals, &mut info) == 128 {
+            let signal = i32::from_ne_bytes([info[0], info[1], info[2], info[3]]);
             // A normal process would end by these; pid 1's end is its container's.
             if signal == nr::SIGCHLD || !matches!(signal, 1 | 2 | 3 | 10 | 12 | 15) {
                 continue;
@@ -335,7 +323,7 @@ fn reap(mut payload: i32, alone: bool, lifeline: i32, status_pipe: i32, signals:
         loop {
             let mut status = 0i32;
             let mut usage = [0i64; 18];
-            let pid = sc!(nr::WAIT4, -1i32, &mut status as *mut i32, 1, usage.as_mut_ptr());
+            let pid = sys::wait4(-1, &mut status, 1, Some(&mut usage));
             if pid <= 0 {
                 // ECHILD: nobody is left.
                 if pid < 0 && terminating {
@@ -370,14 +358,14 @@ pub fn exited(pid: i32, status: i32, usage: &[i64; 18]) -> Record {
 
 fn write_exited(pipe: i32, pid: i32, status: i32, usage: &[i64; 18]) {
     let record = exited(pid, status, usage);
-    sys::write_all(pipe, (&record as *const Record).cast(), core::mem::size_of::<Record>());
+    sys::write_all(pipe, sys::bytes_of(&record));
 }
 
 /// A RELAY's task: it joins the container's network and serves until that ends.
 pub fn relay(plan: &Plan) -> ! {
     begin(plan);
-    sys::prctl(nr::PR_SET_DUMPABLE, 0);
-    sc!(nr::PRCTL, nr::PR_SET_NAME, c"ringfence-relay".as_ptr(), 0, 0, 0);
+    sys::be_undumpable();
+    sys::set_name(c"ringfence-relay");
     plan.run(section::PREPARE);
     sys::exit(1)
 }
@@ -385,36 +373,33 @@ pub fn relay(plan: &Plan) -> ! {
 /// An EXEC's or CALL's first task: joins the container, starts the payload as a child of the keeper.
 pub fn join(plan: &Plan, call: bool) -> ! {
     begin(plan);
-    sys::prctl(nr::PR_SET_DUMPABLE, 0);
-    let h = plan.header();
+    sys::be_undumpable();
     if !plan.run(section::PREPARE) {
         sys::exit(1)
     }
     let mut pidfd = -1i32;
-    // One level: the innermost, which is the container's.
-    let tid = h.set_tid;
     // In the container's pid namespace only a new child can be; CLONE_PARENT makes it the keeper's.
     let args = sys::CloneArgs {
-        set_tid: if tid != 0 { &tid as *const i32 as u64 } else { 0 },
-        set_tid_size: u64::from(tid != 0),
+        // One level: the innermost, which is the container's.
+        set_tid: plan.set_tid().get(),
         flags: nr::CLONE_PARENT | nr::CLONE_VFORK | nr::CLONE_PIDFD | nr::CLONE_PARENT_SETTID,
-        pidfd: &mut pidfd as *mut i32 as u64,
-        parent_tid: &mut h.child_pid as *mut i32 as u64,
+        pidfd: Some(&mut pidfd),
+        parent_tid: Some(plan.child_pid()),
         ..Default::default()
     };
-    let child = sys::clone3(&args);
+    let child = sys::clone3(args);
     if child == 0 {
-        sys::prctl(nr::PR_SET_DUMPABLE, 0);
+        sys::be_undumpable();
         let done = plan.run(section::PAYLOAD);
         end(plan, section::PAYLOAD, if done && call { 0 } else { 127 })
     }
     if child < 0 {
         plan.fail(NO_SECTION, keeper_step::PAYLOAD_CLONE, child);
     }
-    if h.fail_errno != 0 {
+    if plan.fail_errno().get() != 0 {
         sys::exit(1)
     }
-    h.started = 1;
+    plan.started().set(1);
     if !call {
         let started = Record { magic: MAGIC, kind: record::STARTED, pid: child as i32, ..Record::default() };
         send_record(plan.slot(slot::CHANNEL) as i32, &started, pidfd);

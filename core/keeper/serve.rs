@@ -10,7 +10,7 @@ use crate::proto::{
     slot,
 };
 use crate::role;
-use crate::sys::{self, PollFd, sc};
+use crate::sys::{self, PollFd};
 
 /// Starts and processes at once; the table is touched only as far as it was ever filled.
 const TASKS: usize = 16 * 1024;
@@ -65,7 +65,7 @@ struct Task {
 impl Task {
     /// The process of it that was not reaped. A stage may have told the host of it and not be reaped itself.
     fn living(&self) -> Option<i32> {
-        let pid = if self.pid == 0 { self.plan.header().child_pid } else { self.pid };
+        let pid = if self.pid == 0 { self.plan.child_pid().get() } else { self.pid };
         (pid > 0 && !self.reaped).then_some(pid)
     }
 }
@@ -126,7 +126,8 @@ pub struct Keeper {
     kept: bool,
     /// A container was asked for: a detached keeper has no other after it.
     had: bool,
-    table: *mut Task,
+    /// Of zeroes that were never touched, from `used` on.
+    table: &'static mut [Task],
     /// Entries ever used: the rest of the table was never touched.
     used: usize,
     live: usize,
@@ -151,14 +152,14 @@ pub fn serve(mut keeper: Keeper) -> ! {
 impl Keeper {
     pub fn new(host: i32, pid_namespace: u64, flags: u32) -> Keeper {
         let len = TASKS * core::mem::size_of::<Task>();
-        // PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
-        let table = sc!(nr::MMAP, 0, len, 3, 0x4022, -1i32, 0);
+        let table = sys::map(len, false);
         if table < 0 {
             sys::exit(71)
         }
         // Children have no use for it, and it would count as theirs.
         const MADV_DONTFORK: u64 = 10;
-        sc!(nr::MADVISE, table, len, MADV_DONTFORK);
+        // SAFETY: the whole mapping, which is missing in children: none of them comes back to this.
+        unsafe { sys::advise(table as *mut u8, len, MADV_DONTFORK) };
         Keeper {
             host,
             pid_namespace,
@@ -166,7 +167,8 @@ impl Keeper {
             leaving: false,
             kept: false,
             had: false,
-            table: table as *mut Task,
+            // SAFETY: the whole mapping, of nobody else's, which is never unmapped; zeroes are a `Task`.
+            table: unsafe { core::slice::from_raw_parts_mut(table as *mut Task, TASKS) },
             used: 0,
             live: 0,
             idle_since: sys::now_ms(),
@@ -181,8 +183,7 @@ impl Keeper {
     }
 
     fn task(&mut self, index: usize) -> &mut Task {
-        // SAFETY: index < used <= TASKS; zeroed memory is a valid Task, and entries below `used` were written.
-        unsafe { &mut *self.table.add(index) }
+        &mut self.table[index]
     }
 
     fn detached(&self) -> bool {
@@ -202,8 +203,7 @@ impl Keeper {
         }
         sys::poll(&mut fds, timeout);
         if fds[0].revents != 0 {
-            let mut info = [0u32; 32 * 8];
-            sc!(nr::READ, fd::SIGNALS, info.as_mut_ptr(), 1024);
+            sys::read(fd::SIGNALS, &mut [0; 1024]);
             self.reap();
         }
         if fds[2].revents != 0 {
@@ -220,7 +220,7 @@ impl Keeper {
                 // Nobody would ever find it.
                 self.host_ended();
             } else {
-                sc!(nr::DUP3, fd::LIFELINE, fd::CONTROL, nr::O_CLOEXEC);
+                sys::dup3(fd::LIFELINE, fd::CONTROL, nr::O_CLOEXEC);
             }
         }
         if fds[3].revents != 0 {
@@ -243,7 +243,7 @@ impl Keeper {
                 continue;
             }
             let limited = task.kind == request::START && task.undo_at == 0 && task.times.ended_by == limit::NONE;
-            if limited && task.plan.header().started != 0 {
+            if limited && task.plan.started().get() != 0 {
                 match task.times.due(now) {
                     0 => self.kill(index),
                     at => next = next.min(at),
@@ -259,12 +259,11 @@ impl Keeper {
                     next = next.min(task.undo_at);
                 }
             } else if task.deadline != 0 {
-                if task.plan.header().started != 0 {
+                if task.plan.started().get() != 0 {
                     task.deadline = 0;
                 } else if task.deadline <= now {
-                    let h = task.plan.header();
-                    let (at, op) = (h.progress >> 24, h.progress & 0xff_ffff);
-                    task.plan.fail(at, op, -nr::ETIMEDOUT as i64);
+                    let at = task.plan.progress().get();
+                    task.plan.fail(at >> 24, at & 0xff_ffff, -nr::ETIMEDOUT as i64);
                     task.deadline = 0;
                     self.kill(index);
                 } else {
@@ -297,17 +296,16 @@ impl Keeper {
 
     /// The host's record lock on the exec lock's file is released by exec and by nothing else that a host does.
     fn host_executed(&self) -> bool {
-        const F_GETLK: i32 = 5;
         const F_UNLCK: u16 = 2;
         // struct flock: type 16 bits, whence 16 bits, start, len, pid.
         let mut lock = [1u64, 0, 0, 0];
-        let r = sc!(nr::FCNTL, fd::EXEC_LOCK, F_GETLK, lock.as_mut_ptr());
+        let r = sys::get_lock(fd::EXEC_LOCK, &mut lock);
         r == 0 && lock[0] as u16 == F_UNLCK
     }
 
     fn host_ended(&mut self) {
         self.leave();
-        sc!(nr::DUP3, fd::LIFELINE, fd::HOST, nr::O_CLOEXEC);
+        sys::dup3(fd::LIFELINE, fd::HOST, nr::O_CLOEXEC);
         for index in 0..self.used {
             let task = self.task(index);
             if task.kind != 0 && task.undo_at == 0 {
@@ -332,7 +330,7 @@ impl Keeper {
             return;
         }
         self.leaving = true;
-        sc!(nr::SHUTDOWN, fd::CONTROL, 0);
+        sys::shutdown(fd::CONTROL, 0);
         while self.receive(fd::CONTROL) {}
         // No RELEASE can come any more.
         for index in 0..self.used {
@@ -362,13 +360,13 @@ impl Keeper {
         let mut own = [0u8; 64];
         let namespace = sys::decimal(&mut own, self.pid_namespace);
         own[namespace] = b'-';
-        let pid = sys::decimal(&mut own[namespace + 1..], sc!(nr::GETPID) as u64);
+        let pid = sys::decimal(&mut own[namespace + 1..], sys::getpid() as u64);
         let own_len = namespace + 1 + pid + 1;
         own[own_len - 1] = b'-';
         for &shared in self.shared.iter().chain(&self.unproven).filter(|&&fd| fd >= 0) {
             groups::each_directory(shared, |dir, name| {
-                if name.strip_prefix(b"rf-").is_some_and(|rest| rest.starts_with(&own[..own_len])) {
-                    groups::remove(dir, name.as_ptr());
+                if name.to_bytes().strip_prefix(b"rf-").is_some_and(|rest| rest.starts_with(&own[..own_len])) {
+                    groups::remove(dir, name);
                 }
                 true
             });
@@ -376,14 +374,13 @@ impl Keeper {
     }
 
     fn accept(&mut self) {
-        let connection = sc!(nr::ACCEPT4, fd::LISTEN, 0, 0, nr::O_CLOEXEC);
+        let connection = sys::accept(fd::LISTEN, nr::O_CLOEXEC);
         if connection < 0 {
             return;
         }
         match self.connections.iter().position(|&c| c < 0) {
             Some(free) => {
-                let one = 1i32;
-                sc!(nr::SETSOCKOPT, connection, 1, 16, &one as *const i32, 4);
+                sys::set_option(connection as i32, sys::SOL_SOCKET, sys::SO_PASSCRED, &[1]);
                 self.connections[free] = connection as i32;
             }
             None => sys::close(connection as i32),
@@ -395,7 +392,7 @@ impl Keeper {
         let mut req = Request::default();
         let size = core::mem::size_of::<Request>();
         let mut fds = [-1i32; 256];
-        let got = match sys::receive(from, (&mut req as *mut Request).cast(), size, &mut fds) {
+        let got = match sys::receive(from, sys::bytes_of_mut(&mut req), &mut fds) {
             Ok(got) if got.len == 0 && got.nfds == 0 => return false,
             Ok(got) => got,
             Err(errno) if errno == -nr::EAGAIN as i64 || errno == -nr::EINTR as i64 => return !self.leaving,
@@ -538,12 +535,12 @@ impl Keeper {
         path[at..at + n].copy_from_slice(&tail[..n]);
         let end = at + n;
         path[end..end + 7].copy_from_slice(b"status\0");
-        let file = sc!(nr::OPENAT, fd::PROC, path.as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
+        let file = sys::open(fd::PROC, sys::text(&path), nr::O_RDONLY);
         if file < 0 {
             return 0;
         }
         let mut status = [0u8; 4096];
-        let n = sc!(nr::READ, file, status.as_mut_ptr(), status.len());
+        let n = sys::read(file as i32, &mut status);
         sys::close(file as i32);
         if n < 0 {
             return 0;
@@ -568,7 +565,7 @@ impl Keeper {
             {
                 path[end..end + name.len()].copy_from_slice(name);
                 let mut link = [0u8; 64];
-                let n = sc!(nr::READLINKAT, fd::PROC, path.as_ptr(), link.as_mut_ptr(), link.len());
+                let n = sys::readlink(fd::PROC, sys::text(&path), &mut link);
                 if n > 0 {
                     keep(&link[..n as usize]);
                 }
@@ -589,8 +586,8 @@ impl Keeper {
         let queue = fds[n];
         let mut errno = 0;
         loop {
-            let (mut byte, mut next) = (0u8, [-1i32; 256]);
-            match sys::receive(queue, &mut byte, 1, &mut next) {
+            let (mut byte, mut next) = ([0u8], [-1i32; 256]);
+            match sys::receive(queue, &mut byte, &mut next) {
                 Ok(got) if got.nfds == 0 => break,
                 Ok(got) if n + got.nfds <= MAX_GIVEN => {
                     all[n..n + got.nfds].copy_from_slice(&next[..got.nfds]);
@@ -618,88 +615,72 @@ impl Keeper {
     }
 
     fn begin(&mut self, req: &Request, fds: &[i32]) {
-        let channel = fds[0];
-        let plan = match Plan::map(fds[1]) {
+        // SAFETY: whoever asked has all the rights that this keeper was made with (`is_entitled`): the host, or who may act for it.
+        let plan = match unsafe { Plan::map(fds[1]) } {
             Ok(plan) => plan,
             Err(errno) => {
-                self.answer(channel, record::FAILED, NO_SECTION, keeper_step::MAP_PLAN, -errno as i32);
+                self.answer(fds[0], record::FAILED, NO_SECTION, keeper_step::MAP_PLAN, -errno as i32);
                 fds.iter().for_each(|&fd| sys::close(fd));
                 return;
             }
         };
         sys::close(fds[1]);
+        if let Err((step, errno)) = self.begin_plan(req, fds, plan) {
+            self.answer(fds[0], record::FAILED, NO_SECTION, step, errno);
+            // SAFETY: nothing of it has begun.
+            unsafe { plan.unmap() };
+            fds.iter().enumerate().filter(|&(i, _)| i != 1).for_each(|(_, &fd)| sys::close(fd));
+        }
+    }
+
+    /// Begins what a plan is for. After a refusal nothing is left of it but what the request brought.
+    fn begin_plan(&mut self, req: &Request, fds: &[i32], plan: Plan) -> Result<(), (u32, i32)> {
         let start = req.kind == request::START;
         let container = if start { None } else { self.find(req.key).and_then(|i| self.task(i).living()) };
         let index = (0..self.used).find(|&i| self.task(i).kind == 0).unwrap_or(self.used);
         let without_pod = start && req.pod != 0 && self.find(req.pod).and_then(|i| self.task(i).living()).is_none();
         // A CALL for no container works with what the keeper itself may.
         let alone = req.kind == request::CALL && req.key == 0;
-        let refusal = if !start && !alone && container.is_none() || without_pod {
-            Some((keeper_step::NO_CONTAINER, nr::ESRCH))
+        if !start && !alone && container.is_none() || without_pod {
+            return Err((keeper_step::NO_CONTAINER, nr::ESRCH));
         } else if index >= TASKS {
-            Some((keeper_step::TABLE_FULL, nr::ENFILE))
-        } else {
-            None
-        };
-        if let Some((step, errno)) = refusal {
-            self.answer(channel, record::FAILED, NO_SECTION, step, errno);
-            plan.unmap();
-            fds.iter().filter(|&&fd| fd != fds[1]).for_each(|&fd| sys::close(fd));
-            return;
+            return Err((keeper_step::TABLE_FULL, nr::ENFILE));
         }
-
-        for i in 0..plan.header().nslots {
-            plan.set_slot(i, -1);
-        }
-        plan.set_slot(slot::CHANNEL, channel.into());
-        let first = if start { 3 } else { 2 };
-        plan.set_slot(slot::STATUS, if start { fds[2].into() } else { -1 });
-        plan.set_slot(slot::LIFELINE, fd::LIFELINE.into());
-        plan.set_slot(slot::PROC, fd::PROC.into());
-        for (i, &fd) in fds[first..].iter().enumerate() {
-            plan.set_slot(slot::FIRST + i as u32, fd.into());
-        }
+        fill_slots(&plan, start, fds);
         let mut init_pidfd = -1;
         if let Some(pid) = container {
             // The keeper is its parent and has not reaped it: the number cannot have been given to another.
-            init_pidfd = sc!(nr::PIDFD_OPEN, pid, 0) as i32;
+            init_pidfd = sys::pidfd_open(pid) as i32;
             plan.set_slot(slot::INIT, init_pidfd.into());
         }
-
-        let h = plan.header();
+        let group = plan.cgroup_slot().get();
         let mut stat = -1;
         if start && req.cpu_usec != 0 {
-            let group = if h.cgroup_slot == u32::MAX { -1 } else { plan.slot(h.cgroup_slot) };
+            let group = if group == u32::MAX { -1 } else { plan.slot(group) };
             // One name in a directory of the control group file system: nothing here can block.
-            let opened = sc!(nr::OPENAT, group, c"cpu.stat".as_ptr(), nr::O_RDONLY | nr::O_CLOEXEC);
+            let opened = sys::open(group as i32, c"cpu.stat", nr::O_RDONLY);
             if opened < 0 {
-                self.answer(channel, record::FAILED, NO_SECTION, keeper_step::CPU_STAT, -opened as i32);
-                plan.unmap();
-                fds.iter().enumerate().filter(|&(i, _)| i != 1).for_each(|(_, &fd)| sys::close(fd));
-                return;
+                return Err((keeper_step::CPU_STAT, -opened as i32));
             }
             stat = opened as i32;
         }
-        if let Err((step, errno)) = own_maps::make(&plan) {
-            self.answer(channel, record::FAILED, NO_SECTION, step, errno);
-            plan.unmap();
+        if let Err(failed) = own_maps::make(&plan) {
             sys::close(stat);
             sys::close(init_pidfd);
-            fds.iter().enumerate().filter(|&(i, _)| i != 1).for_each(|(_, &fd)| sys::close(fd));
-            return;
+            return Err(failed);
         }
-        let staged = !start || h.flags & plan_flag::STAGE != 0;
+        let staged = !start || plan.flags().get() & plan_flag::STAGE != 0;
         let mut pidfd = -1i32;
-        let mut args = sys::CloneArgs { exit_signal: nr::SIGCHLD as u64, ..Default::default() };
-        if h.cgroup_slot != u32::MAX {
+        let mut args = sys::CloneArgs { exit_signal: nr::SIGCHLD, ..Default::default() };
+        if group != u32::MAX {
             args.flags |= nr::CLONE_INTO_CGROUP;
-            args.cgroup = plan.slot(h.cgroup_slot) as u64;
+            args.cgroup = plan.slot(group) as i32;
         }
         if !staged {
-            args.flags |= h.clone_flags | nr::CLONE_PIDFD;
-            args.pidfd = &mut pidfd as *mut i32 as u64;
+            args.flags |= plan.clone_flags().get() | nr::CLONE_PIDFD;
+            args.pidfd = Some(&mut pidfd);
         }
-        let child = sys::clone3(&args);
+        let child = sys::clone3(args);
         if child == 0 {
             match req.kind {
                 request::START => role::start(&plan),
@@ -707,7 +688,8 @@ impl Keeper {
                 kind => role::join(&plan, kind == request::CALL),
             }
         }
-        let resident = h.flags & plan_flag::RESIDENT != 0;
+        let resident = plan.flags().get() & plan_flag::RESIDENT != 0;
+        let kept = plan.kept_slot().get();
         let task = Task {
             kind: req.kind,
             key: req.key,
@@ -716,14 +698,14 @@ impl Keeper {
             pid: if !staged && child > 0 { child as i32 } else { 0 },
             reaped: false,
             released: false,
-            channel,
+            channel: fds[0],
             status_pipe: if start && !resident { fds[2] } else { -1 },
             plan,
             exited: Record::default(),
             deadline: if req.timeout_ms == 0 { 0 } else { sys::now_ms() + u64::from(req.timeout_ms) },
             undo_at: 0,
             undo_tries: 0,
-            kept: if start && h.kept_slot < h.nslots { plan.slot(h.kept_slot) as i32 } else { -1 },
+            kept: if start && kept < plan.nslots().get() { plan.slot(kept) as i32 } else { -1 },
             lifter: 0,
             lift_failed: (0, 0),
             times: Times {
@@ -736,7 +718,7 @@ impl Keeper {
                 ended_by: limit::NONE,
             },
         };
-        let open_still = [channel, task.status_pipe, task.kept];
+        let open_still = [task.channel, task.status_pipe, task.kept];
         self.used = self.used.max(index + 1);
         self.had |= start;
         self.live += 1;
@@ -745,7 +727,7 @@ impl Keeper {
             plan.fail(NO_SECTION, keeper_step::CLONE, child);
         } else if !staged {
             let created = Record { magic: MAGIC, kind: record::CREATED, pid: child as i32, ..Record::default() };
-            send_record(channel, &created, pidfd);
+            send_record(task.channel, &created, pidfd);
             if !role::open_gate(&plan, child as i32) {
                 sys::kill(child as i32, nr::SIGKILL);
             }
@@ -761,6 +743,7 @@ impl Keeper {
         if child < 0 {
             self.settle(index);
         }
+        Ok(())
     }
 
     fn kill(&mut self, index: usize) {
@@ -802,7 +785,7 @@ impl Keeper {
             let mut status = 0i32;
             let mut usage = [0i64; 18];
             // WNOHANG | __WALL
-            let pid = sc!(nr::WAIT4, -1i32, &mut status as *mut i32, 0x4000_0001u64, usage.as_mut_ptr()) as i32;
+            let pid = sys::wait4(-1, &mut status, 0x4000_0001, Some(&mut usage)) as i32;
             if pid <= 0 {
                 return;
             }
@@ -816,24 +799,23 @@ impl Keeper {
                     && task.undo_at == 0
                     && (task.helper == pid
                         || task.pid == pid && !task.reaped
-                        || task.pid == 0 && !task.reaped && task.plan.header().child_pid == pid)
+                        || task.pid == 0 && !task.reaped && task.plan.child_pid().get() == pid)
             }) else {
                 continue;
             };
             let task = self.task(index);
-            let h = task.plan.header();
+            let plan = task.plan;
             if task.helper == pid {
                 task.helper = 0;
-                if task.pid == 0 && !task.reaped && h.child_pid > 0 {
-                    task.pid = h.child_pid;
+                let child = plan.child_pid().get();
+                if task.pid == 0 && !task.reaped && child > 0 {
+                    task.pid = child;
                 }
                 if status != 0 && task.pid > 0 && !task.reaped && task.kind == request::START {
                     sys::kill(task.pid, nr::SIGKILL);
                 }
-                if status != 0 && h.fail_errno == 0 {
-                    h.fail_section = NO_SECTION;
-                    h.fail_op = keeper_step::KILLED;
-                    h.fail_errno = nr::ESRCH;
+                if status != 0 {
+                    plan.fail(NO_SECTION, keeper_step::KILLED, -nr::ESRCH as i64);
                 }
             } else {
                 task.pid = pid;
@@ -854,15 +836,14 @@ impl Keeper {
         if task.helper != 0 || task.pid != 0 && !task.reaped {
             return;
         }
-        let h = task.plan.header();
+        let plan = task.plan;
+        let (started, errno) = (plan.started().get() != 0, plan.fail_errno().get());
+        let (section, op) = (plan.fail_section().get(), plan.fail_op().get());
         match task.kind {
             request::START => {
-                if h.started == 0 {
-                    let (section, op, errno) = if h.fail_errno != 0 {
-                        (h.fail_section, h.fail_op, h.fail_errno)
-                    } else {
-                        (NO_SECTION, keeper_step::KILLED, nr::ESRCH)
-                    };
+                if !started {
+                    let (section, op, errno) =
+                        if errno != 0 { (section, op, errno) } else { (NO_SECTION, keeper_step::KILLED, nr::ESRCH) };
                     let failed = Record {
                         magic: MAGIC,
                         kind: record::FAILED,
@@ -874,17 +855,16 @@ impl Keeper {
                     };
                     send_record(task.channel, &failed, -1);
                 } else if task.status_pipe >= 0 {
-                    let size = core::mem::size_of::<Record>();
-                    sys::write_all(task.status_pipe, (&task.exited as *const Record).cast(), size);
+                    sys::write_all(task.status_pipe, sys::bytes_of(&task.exited));
                 }
                 if task.status_pipe >= 0 {
                     sys::close(task.status_pipe);
                 }
-                if h.started != 0 {
+                if started {
                     self.end_others(index);
                 }
                 let now = sys::now_ms();
-                if h.started != 0 && !task.released && !self.detached() && !self.leaving {
+                if started && !task.released && !self.detached() && !self.leaving {
                     self.task(index).undo_at = HELD;
                     let empty =
                         Record { magic: MAGIC, kind: record::EMPTY, limit: task.times.ended_by, ..Record::default() };
@@ -896,16 +876,16 @@ impl Keeper {
                 self.undo(index, now);
             }
             request::EXEC => {
-                if h.fail_errno != 0 {
-                    self.answer(task.channel, record::FAILED, h.fail_section, h.fail_op, h.fail_errno);
+                if errno != 0 {
+                    self.answer(task.channel, record::FAILED, section, op, errno);
                 } else {
                     send_record(task.channel, &task.exited, -1);
                 }
                 self.forget(index);
             }
             request::RELAY => {
-                if h.started == 0 {
-                    self.answer(task.channel, record::FAILED, h.fail_section, h.fail_op, h.fail_errno);
+                if !started {
+                    self.answer(task.channel, record::FAILED, section, op, errno);
                 }
                 self.forget(index);
                 // Its container may have waited for it alone.
@@ -916,8 +896,8 @@ impl Keeper {
                 }
             }
             _ => {
-                let kind = if h.fail_errno != 0 { record::FAILED } else { record::ENDED };
-                self.answer(task.channel, kind, h.fail_section, h.fail_op, h.fail_errno);
+                let kind = if errno != 0 { record::FAILED } else { record::ENDED };
+                self.answer(task.channel, kind, section, op, errno);
                 self.forget(index);
             }
         }
@@ -927,8 +907,7 @@ impl Keeper {
     fn end_others(&mut self, index: usize) {
         let shared = self.shared;
         let plan = self.task(index).plan;
-        let h = plan.header();
-        if h.sections[section::END].len == 0 {
+        if plan.section(section::END).len == 0 {
             return;
         }
         for (i, &fd) in shared.iter().enumerate() {
@@ -936,7 +915,7 @@ impl Keeper {
         }
         // What fails here, UNDO tries again.
         plan.run(section::END);
-        h.fail_errno = 0;
+        plan.fail_errno().set(0);
     }
 
     /// Has LIFT run by a child, before the rest is undone: the keeper itself waits for no disk.
@@ -947,13 +926,13 @@ impl Keeper {
         if task.lifter != 0 {
             return;
         }
-        for i in 0..plan.header().nslots {
+        for i in 0..plan.nslots().get() {
             plan.set_slot(i, -1);
         }
         plan.set_slot(slot::KEPT, task.kept.into());
-        plan.header().fail_errno = 0;
-        let args = sys::CloneArgs { exit_signal: nr::SIGCHLD as u64, ..Default::default() };
-        let child = sys::clone3(&args);
+        plan.fail_errno().set(0);
+        let args = sys::CloneArgs { exit_signal: nr::SIGCHLD, ..Default::default() };
+        let child = sys::clone3(args);
         if child == 0 {
             role::lift(&plan)
         }
@@ -966,8 +945,7 @@ impl Keeper {
 
     fn lifted(&mut self, index: usize) {
         let task = self.task(index);
-        let h = task.plan.header();
-        task.lift_failed = (h.fail_op, h.fail_errno);
+        task.lift_failed = (task.plan.fail_op().get(), task.plan.fail_errno().get());
         task.lifter = 0;
         sys::close(task.kept);
         task.kept = -1;
@@ -984,22 +962,21 @@ impl Keeper {
         let shared = self.shared;
         let task = self.task(index);
         let plan = task.plan;
-        let h = plan.header();
         for (i, &fd) in shared.iter().enumerate() {
             plan.set_slot((slot::SHARED + i) as u32, fd.into());
         }
         plan.set_slot(slot::CHANNEL, task.channel.into());
-        h.fail_errno = 0;
+        plan.fail_errno().set(0);
         // What is in its namespaces, groups and ids is still used by the containers that end with it.
         let waits = others_live && task.undo_tries < TRIES;
-        let busy = waits || !plan.run(section::UNDO) && h.fail_errno == nr::EBUSY;
+        let busy = waits || !plan.run(section::UNDO) && plan.fail_errno().get() == nr::EBUSY;
         if busy && task.undo_tries < TRIES {
             task.undo_tries += 1;
             task.undo_at = now + (1 << task.undo_tries.min(10)).min(1000);
             return;
         }
         let (at, op, errno) = match task.lift_failed {
-            (_, 0) => (section::UNDO, h.fail_op, h.fail_errno),
+            (_, 0) => (section::UNDO, plan.fail_op().get(), plan.fail_errno().get()),
             (op, errno) => (section::LIFT, op, errno),
         };
         let mut ended = task.exited;
@@ -1021,27 +998,44 @@ impl Keeper {
     /// until now, as long as its shared offset says.
     fn write_status(&self, ended: &Record) {
         const SEEK_CUR: i32 = 1;
-        let length = sc!(nr::LSEEK, fd::LOG, 0, SEEK_CUR);
+        let length = sys::lseek(fd::LOG, 0, SEEK_CUR);
         let mut from = 0i64;
         while from < length {
-            if sc!(nr::SENDFILE, fd::LOG_FILE, fd::LOG, &mut from as *mut i64, length - from) <= 0 {
+            let rest = (length - from) as u64;
+            if sys::sendfile(fd::LOG_FILE, fd::LOG, &mut from, rest) <= 0 {
                 break;
             }
         }
-        sys::write_all(fd::STATUS_FILE, (ended as *const Record).cast(), core::mem::size_of::<Record>());
+        sys::write_all(fd::STATUS_FILE, sys::bytes_of(ended));
     }
 
     fn forget(&mut self, index: usize) {
         let task = self.task(index);
-        task.plan.unmap();
+        task.kind = 0;
+        // SAFETY: a free entry's plan is not looked at, and those who called this look at theirs no more.
+        unsafe { task.plan.unmap() };
         sys::close(task.times.stat);
         sys::close(task.channel);
-        task.kind = 0;
         self.live -= 1;
         if self.live == 0 && !self.had {
             // What was done before its container makes no end of it.
             self.used = 0;
         }
         self.idle_since = sys::now_ms();
+    }
+}
+
+/// What a plan's slots hold in the beginning.
+fn fill_slots(plan: &Plan, start: bool, fds: &[i32]) {
+    for i in 0..plan.nslots().get() {
+        plan.set_slot(i, -1);
+    }
+    plan.set_slot(slot::CHANNEL, fds[0].into());
+    plan.set_slot(slot::STATUS, if start { fds[2].into() } else { -1 });
+    plan.set_slot(slot::LIFELINE, fd::LIFELINE.into());
+    plan.set_slot(slot::PROC, fd::PROC.into());
+    let first = if start { 3 } else { 2 };
+    for (i, &fd) in fds[first..].iter().enumerate() {
+        plan.set_slot(slot::FIRST + i as u32, fd.into());
     }
 }

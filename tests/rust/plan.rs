@@ -75,13 +75,14 @@ fn map(buffer: &[u8]) -> Result<interp::Plan, i64> {
     let fd = nix::sys::memfd::memfd_create(name, nix::sys::memfd::MFdFlags::MFD_CLOEXEC).expect("memfd");
     let mut file = std::fs::File::from(fd);
     file.write_all(buffer).expect("write");
-    interp::Plan::map(file.as_raw_fd())
+    // SAFETY: none of its calls is made.
+    unsafe { interp::Plan::map(file.as_raw_fd()) }
 }
 
 /// Reads all that a run would.
 fn use_all(plan: &interp::Plan) {
-    let header = *plan.header();
-    for section in header.sections {
+    for section in plan.sections().get() {
+        assert!(u64::from(section.off) + u64::from(section.len) * size_of::<Op>() as u64 <= plan.len as u64);
         for i in 0..section.len {
             let op = plan.op(section, i);
             for (kind, value) in op.kinds.into_iter().zip(op.args) {
@@ -96,12 +97,12 @@ fn use_all(plan: &interp::Plan) {
             }
         }
     }
-    for span in [header.uid_map, header.gid_map] {
-        let (at, len) = plan.bytes(span);
-        for i in 0..len {
-            // SAFETY: that this is within the mapping is what is tested.
-            std::hint::black_box(unsafe { at.add(i).read() });
-        }
+    for span in [plan.uid_map().get(), plan.gid_map().get()] {
+        // SAFETY: nothing is written meanwhile.
+        let bytes = unsafe { plan.bytes(span) };
+        // What is outside of the plan is not given out.
+        assert_eq!(bytes.len(), span.len as usize);
+        std::hint::black_box(bytes.to_vec());
     }
 }
 
@@ -109,7 +110,8 @@ fn use_all(plan: &interp::Plan) {
 fn a_sound_plan_is_taken() {
     let plan = map(&plan()).expect("sound");
     use_all(&plan);
-    plan.unmap();
+    // SAFETY: it is not used after this.
+    unsafe { plan.unmap() };
 }
 
 #[test]
@@ -222,7 +224,8 @@ proptest! {
         }
         if let Ok(plan) = map(&buffer) {
             use_all(&plan);
-            plan.unmap();
+            // SAFETY: it is not used after this.
+    unsafe { plan.unmap() };
         }
     }
 

@@ -28,7 +28,8 @@ fn flag(kind: NamespaceKind) -> CloneFlags {
 ///
 /// A thread that cannot be brought back (because it gave up CAP_SYS_ADMIN, or somebody closed the descriptors of its
 /// namespaces) is ended there and then, without unwinding: to return it to a pool, where others would take it for one of the
-/// host's, would be worse. When it is the main thread, the other threads live on until they end.
+/// host's, would be worse. Whoever joins it waits for ever: its stack stays, because other threads may have references to it. When it is
+/// the main thread, the other threads live on until they end.
 #[derive(Debug)]
 #[must_use = "the thread leaves when this is dropped"]
 pub struct Lent {

@@ -1,6 +1,7 @@
 //! Containers by their names.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -14,11 +15,29 @@ use crate::events::Readers;
 use crate::launch::{Keeper, Owner};
 use crate::process::{self, OomCount, Process, Source, Streams};
 use crate::spec::Spec;
-use crate::state::names::{self, Life};
+use crate::state::names::{self, Life, Record};
 use crate::sys::pidfd::pidfd_open;
 use crate::syscalls::Filters;
 
 pub(super) static NAMED: Lazy<Mutex<HashMap<String, Weak<Handle>>>> = Lazy::new(Mutex::default);
+
+/// A connection to the keeper of a container that runs; what is known of it then.
+fn connect(name: &str, found: Record) -> Result<(Record, Option<OwnedFd>)> {
+    if found.life != Life::Running || found.init.is_none() {
+        return Ok((found, None));
+    }
+    match found.connect() {
+        Ok(connected) => Ok((found, Some(connected))),
+        // It may have ended just now: then its record says so.
+        Err(error) => {
+            let found = names::lookup(name)?;
+            if found.life == Life::Running && found.init.is_some_and(|init| init.runs()) {
+                return Err(error);
+            }
+            Ok((found, None))
+        }
+    }
+}
 
 impl Container {
     /// Finds a named container: one of this process, or a detached one of this user.
@@ -34,7 +53,7 @@ impl Container {
         {
             return Ok(Self { handle });
         }
-        let mut found = names::lookup(name)?;
+        let found = names::lookup(name)?;
         if !found.detached {
             return Err(Error::new(
                 ErrorKind::PermissionDenied,
@@ -44,19 +63,12 @@ impl Container {
             .with_errno(libc::EPERM)
             .with_hint("only detached containers can be taken up by other processes"));
         }
-        let mut socket = None;
-        if found.life == Life::Running && found.init.is_some() {
-            match found.connect() {
-                Ok(connected) => socket = Some(connected),
-                // It may have ended just now: then its record says so.
-                Err(error) => {
-                    found = names::lookup(name)?;
-                    if found.life == Life::Running && found.init.is_some_and(|init| init.runs()) {
-                        return Err(error);
-                    }
-                }
-            }
-        }
+        let (found, socket) = connect(name, found)?;
+        Self::taken_up(name, &found, socket)
+    }
+
+    /// A detached container as its record says it is. `socket`: to its keeper, when it may still run.
+    fn taken_up(name: &str, found: &Record, socket: Option<OwnedFd>) -> Result<Self> {
         let data = &found.data;
         let spec = Spec::from_json(&data["spec"].to_string()).unwrap_or_default();
         let spec = Spec { name: Some(name.to_owned()), detach: true, ..spec };

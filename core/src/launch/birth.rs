@@ -1,10 +1,10 @@
 //! Starts a keeper: nobody's child in the host, with nothing of the host's.
 
-use std::ffi::{CString, c_void};
+use std::ffi::CString;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -35,14 +35,14 @@ pub(super) struct Born {
 /// It ends when it has no children any more, by itself: were it killed before the keeper has ended, the keeper would become
 /// a child of the host after all.
 #[derive(Debug)]
-pub(crate) struct Middle(Option<(task::Task, Box<BirthArg>)>);
+pub(crate) struct Middle(Option<task::Task<Arc<BirthArg>>>);
 
 /// Those whose keepers are about to end: they use their stacks and arguments until then, and are collected by a later start.
 static LEAVING: Mutex<Vec<Middle>> = Mutex::new(Vec::new());
 
 impl Middle {
     fn has_ended(&mut self) -> bool {
-        self.0.as_mut().is_none_or(|(task, _)| task.has_ended())
+        self.0.as_mut().is_none_or(task::Task::has_ended)
     }
 
     fn collect() {
@@ -62,28 +62,21 @@ impl Drop for Middle {
     }
 }
 
-// SAFETY: the pointers inside are used by the middle task only, until it has ended.
-unsafe impl Send for Middle {}
-
 #[derive(Debug)]
 struct BirthArg {
     control: i32,
     null: i32,
     exe: i32,
-    argv: [*const libc::c_char; 2],
-    envp: [*const libc::c_char; 1],
     stack: usize,
     stay: bool,
-    errno: i32,
+    errno: AtomicI32,
     /// 1 when the keeper has been executed (or has failed to be).
     done: AtomicU32,
 }
 
 /// In the keeper-to-be: its descriptors, then the keeper. The memory is the host's until the exec: nothing is written but
 /// the errno.
-extern "C" fn become_keeper(arg: *mut c_void) {
-    // SAFETY: `middle` passes the BirthArg and sleeps (CLONE_VFORK) until this task has executed the keeper or has ended.
-    let arg = unsafe { &mut *arg.cast::<BirthArg>() };
+fn become_keeper(arg: &BirthArg) {
     let dup = |from: i32, to: usize| {
         // SAFETY: no pointers.
         unsafe { call(libc::SYS_dup3, [from as usize, to, 0]) }
@@ -92,7 +85,7 @@ extern "C" fn become_keeper(arg: *mut c_void) {
         let _ = dup(arg.null, to);
     }
     let _ = dup(arg.control, 3);
-    let empty = c"";
+    let (empty, argv, envp) = (c"", [c"ringfence".as_ptr(), std::ptr::null()], [std::ptr::null::<libc::c_char>()]);
     // SAFETY: argv and envp are null-terminated arrays of strings that outlive the call.
     let result = unsafe {
         call(
@@ -100,34 +93,34 @@ extern "C" fn become_keeper(arg: *mut c_void) {
             [
                 arg.exe as usize,
                 empty.as_ptr() as usize,
-                arg.argv.as_ptr() as usize,
-                arg.envp.as_ptr() as usize,
+                argv.as_ptr() as usize,
+                envp.as_ptr() as usize,
                 libc::AT_EMPTY_PATH as usize,
             ],
         )
     };
-    arg.errno = result.err().unwrap_or(libc::EINVAL);
+    arg.errno.store(result.err().unwrap_or(libc::EINVAL), Ordering::Relaxed);
 }
 
-extern "C" fn middle(arg: *mut c_void) -> i32 {
-    // SAFETY: `start` passes its BirthArg, which it keeps for as long as this task lives.
-    let shared = unsafe { &mut *arg.cast::<BirthArg>() };
+/// Calls the kernel and nothing else: it has its host's memory.
+fn middle(shared: &BirthArg) {
     if shared.stay {
         const PR_SET_CHILD_SUBREAPER: usize = 36;
         // SAFETY: no pointers.
         let _ = unsafe { call(libc::SYS_prctl, [PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0]) };
     }
-    // SAFETY: the stack is the one that `start` mapped for this; this task sleeps until the other has executed.
-    let cloned = unsafe { task::clone_vfork(shared.stack, become_keeper, arg) };
+    // SAFETY: the stack is the one that `start` mapped for this, once; this task sleeps until the other has executed. That calls the
+    // kernel and nothing else, too.
+    let cloned = unsafe { task::clone_vfork(shared.stack, become_keeper, shared) };
     if let Err(errno) = cloned {
-        shared.errno = errno;
+        shared.errno.store(errno, Ordering::Relaxed);
     }
     shared.done.store(1, Ordering::Release);
     const FUTEX_WAKE: usize = 1;
-    // SAFETY: the futex word is alive: `start` reads it after this.
+    // SAFETY: the futex word is alive: this task has it.
     let _ = unsafe { call(libc::SYS_futex, [shared.done.as_ptr() as usize, FUTEX_WAKE, 1]) };
-    if !shared.stay || shared.errno != 0 {
-        return 0;
+    if !shared.stay || shared.errno.load(Ordering::Relaxed) != 0 {
+        return;
     }
     // The host's descriptors are not for keeping; these are this task's own copies.
     // SAFETY: no pointers.
@@ -136,7 +129,7 @@ extern "C" fn middle(arg: *mut c_void) -> i32 {
         // SAFETY: a null status and usage.
         let r = unsafe { call(libc::SYS_wait4, [usize::MAX, 0, libc::__WALL as usize, 0]) };
         if r == Err(libc::ECHILD) {
-            return 0;
+            return;
         }
     }
 }
@@ -318,21 +311,18 @@ fn start_as(outer: Option<Outer>, detached: Option<&Detached>) -> Result<Keeper>
     let stay = detached.is_none() && is_reaper();
 
     let inner_stack = task::Stack::new()?;
-    let name = c"ringfence";
-    let mut arg = Box::new(BirthArg {
+    let arg = Arc::new(BirthArg {
         control: there.as_raw_fd(),
         null: null.as_raw_fd(),
         exe: exe.as_raw_fd(),
-        argv: [name.as_ptr(), std::ptr::null()],
-        envp: [std::ptr::null()],
         stack: inner_stack.top(),
         stay,
-        errno: 0,
+        errno: AtomicI32::new(0),
         done: AtomicU32::new(0),
     });
-    let pointer: *mut BirthArg = &raw mut *arg;
     let task = if stay {
-        let task = task::Task::start(middle, pointer.cast())?;
+        // SAFETY: `middle` calls the kernel and nothing else.
+        let task = unsafe { task::Task::start(|arg: &Arc<BirthArg>| middle(arg), arg.clone()) }?;
         while arg.done.load(Ordering::Acquire) == 0 {
             const FUTEX_WAIT: libc::c_int = 0;
             // SAFETY: the word is alive.
@@ -340,19 +330,25 @@ fn start_as(outer: Option<Outer>, detached: Option<&Detached>) -> Result<Keeper>
         }
         Some(task)
     } else {
-        task::in_task(0, middle, pointer.cast())?;
+        let run = |arg: &mut Arc<BirthArg>| {
+            middle(arg);
+            0
+        };
+        // SAFETY: as above.
+        unsafe { task::in_task(0, run, &mut arg.clone()) }?;
         None
     };
-    if arg.errno != 0 {
-        let error = Error::os("execveat the keeper", arg.errno).with_field("keeper");
-        return Err(match crate::doctor::explain("execveat", arg.errno) {
+    let errno = arg.errno.load(Ordering::Relaxed);
+    if errno != 0 {
+        let error = Error::os("execveat the keeper", errno).with_field("keeper");
+        return Err(match crate::doctor::explain("execveat", errno) {
             Some(hint) => error.with_hint(hint),
             None => error,
         });
     }
     drop(there);
     drop(inner_stack);
-    greet(control, exe, null, outer, detached, task.map(|task| Middle(Some((task, arg)))))
+    greet(control, exe, null, outer, detached, task.map(|task| Middle(Some(task))))
 }
 
 fn greet(

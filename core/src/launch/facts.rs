@@ -887,69 +887,11 @@ pub(crate) fn gather(
     let may_setgroups = !maps.as_ref().is_some_and(|m| m.deny_setgroups);
     let mut facts = Facts { privileged, idmaps: maps, may_setgroups, ..Facts::default() };
     facts.root = root_ids(may_setgroups, defaults);
-    let mut left_out = Vec::new();
     let own_root = namespace_source(spec, NamespaceKind::Mnt) == NamespaceSource::New;
+    let mut left_out = Vec::new();
     if own_root {
-        match &spec.rootfs.kind {
-            RootfsKind::Host | RootfsKind::HostOwned => {
-                if spec.rootfs.kind == RootfsKind::HostOwned && !privileged {
-                    return Err(Error::new(ErrorKind::PermissionDenied, "host:owned needs idmapped mounts")
-                        .with_field("rootfs")
-                        .with_errno(libc::EPERM)
-                        .with_hint("they need CAP_SYS_ADMIN; use \"host\", or an image of the caller's own"));
-                }
-                let top = top()?;
-                let tree = host_tree(privileged, spec.rootfs.readonly, &top)?;
-                facts.host = tree.entries;
-                facts.stacked = tree.stacked;
-                facts.hidden = top.hidden.clone();
-                facts.host_top = if privileged { top.shown.clone() } else { Vec::new() };
-                left_out = tree.left_out;
-            }
-            RootfsKind::Directory(path) => check_directory("rootfs", path)?,
-            RootfsKind::Layers { lower, upper } => {
-                let points = if spec.nesting { mount_points()? } else { Arc::default() };
-                for (i, path) in lower.iter().enumerate() {
-                    check_directory(&format!("rootfs.lower[{i}]"), path)?;
-                    facts.stacked = facts.stacked.max(mount_of(&points, path).map_or(0, |mount| mount.overlays));
-                }
-                if let Some(path) = upper {
-                    check_directory("rootfs.upper", path)?;
-                }
-            }
-        }
-        for (i, mount) in spec.mounts.iter().enumerate() {
-            let (mut is_dir, mut path) = (true, None);
-            if mount.kind == MountKind::Cgroup && namespace_source(spec, NamespaceKind::Cgroup) != NamespaceSource::New
-            {
-                facts.group_options = crate::cgroup::tree_options()?;
-            }
-            if let MountKind::Bind { source, .. } = &mount.kind {
-                let field = format!("mounts[{i}]");
-                match source {
-                    BindSource::Path(source) => {
-                        let meta = fs::metadata(source).map_err(|e| {
-                            Error::io("open_tree", &e).with_field(field.clone()).with_path(source.to_string_lossy())
-                        })?;
-                        is_dir = meta.is_dir();
-                        // An absolute, real path: the child's working directory is not the caller's.
-                        if !source.is_absolute() {
-                            path = Some(absolute(source, &field)?);
-                        }
-                    }
-                    BindSource::Fd(fd) => {
-                        is_dir = fd_is_dir(*fd).map_err(|e| e.with_field(field.clone()))?;
-                        let link = format!("/proc/self/fd/{fd}");
-                        path = Some(fs::read_link(&link).map_err(|e| Error::io("readlink", &e).with_field(field))?);
-                    }
-                }
-            }
-            if let MountKind::Volume { name } = &mount.kind {
-                path = Some(crate::volume::path(name.as_deref()).map_err(|e| e.with_field(format!("mounts[{i}]")))?);
-            }
-            facts.mount_is_dir.push(is_dir);
-            facts.mount_paths.push(path);
-        }
+        left_out = root_facts(spec, &mut facts)?;
+        mount_facts(spec, &mut facts)?;
         facts.own_nodes = privileged && super::nodes::may_make();
         for (i, device) in spec.devices.iter().enumerate() {
             let ids = outer.map(|outer| (outer.uid, outer.gid));
@@ -958,15 +900,7 @@ pub(crate) fn gather(
             facts.devices.push(fact.map_err(|e| e.with_field(format!("devices[{i}]")).with_path(shown))?);
         }
     }
-    if spec.masked_paths.is_none() || spec.readonly_paths.is_none() {
-        facts.known_paths = known_paths().to_vec();
-        // Devices come and go, so these are asked for each time. A clone made in vain costs a grace period of the kernel.
-        let absent = Spec::MASKED_PATHS.iter().map(PathBuf::from).filter(|path| {
-            path.starts_with("/sys") && !facts.known_paths.iter().any(|(known, _)| known == path) && is_no_device(path)
-        });
-        let absent: Vec<_> = absent.map(|path| (path, None)).collect();
-        facts.known_paths.extend(absent);
-    }
+    masked_facts(spec, &mut facts);
     facts.keyring = super::confinement::may_take_keyring();
     facts.throttles = throttles().to_vec();
     facts.known_paths.extend(facts.throttles.iter().map(|path| (path.clone(), Some(true))));
@@ -1003,6 +937,89 @@ pub(crate) fn gather(
         (facts.mount_ids, facts.root_ids) = (of_mounts, of_root);
     }
     Ok((facts, left_out))
+}
+
+/// What is seen of the root; the paths of the host that are left out of it.
+fn root_facts(spec: &Spec, facts: &mut Facts) -> Result<Vec<PathBuf>> {
+    let privileged = facts.privileged;
+    match &spec.rootfs.kind {
+        RootfsKind::Host | RootfsKind::HostOwned => {
+            if spec.rootfs.kind == RootfsKind::HostOwned && !privileged {
+                return Err(Error::new(ErrorKind::PermissionDenied, "host:owned needs idmapped mounts")
+                    .with_field("rootfs")
+                    .with_errno(libc::EPERM)
+                    .with_hint("they need CAP_SYS_ADMIN; use \"host\", or an image of the caller's own"));
+            }
+            let top = top()?;
+            let tree = host_tree(privileged, spec.rootfs.readonly, &top)?;
+            facts.host = tree.entries;
+            facts.stacked = tree.stacked;
+            facts.hidden = top.hidden.clone();
+            facts.host_top = if privileged { top.shown.clone() } else { Vec::new() };
+            return Ok(tree.left_out);
+        }
+        RootfsKind::Directory(path) => check_directory("rootfs", path)?,
+        RootfsKind::Layers { lower, upper } => {
+            let points = if spec.nesting { mount_points()? } else { Arc::default() };
+            for (i, path) in lower.iter().enumerate() {
+                check_directory(&format!("rootfs.lower[{i}]"), path)?;
+                facts.stacked = facts.stacked.max(mount_of(&points, path).map_or(0, |mount| mount.overlays));
+            }
+            if let Some(path) = upper {
+                check_directory("rootfs.upper", path)?;
+            }
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// What is to be mounted: directory or not, and the paths by which it is found.
+fn mount_facts(spec: &Spec, facts: &mut Facts) -> Result<()> {
+    for (i, mount) in spec.mounts.iter().enumerate() {
+        let (mut is_dir, mut path) = (true, None);
+        if mount.kind == MountKind::Cgroup && namespace_source(spec, NamespaceKind::Cgroup) != NamespaceSource::New {
+            facts.group_options = crate::cgroup::tree_options()?;
+        }
+        if let MountKind::Bind { source, .. } = &mount.kind {
+            let field = format!("mounts[{i}]");
+            match source {
+                BindSource::Path(source) => {
+                    let meta = fs::metadata(source).map_err(|e| {
+                        Error::io("open_tree", &e).with_field(field.clone()).with_path(source.to_string_lossy())
+                    })?;
+                    is_dir = meta.is_dir();
+                    // An absolute, real path: the child's working directory is not the caller's.
+                    if !source.is_absolute() {
+                        path = Some(absolute(source, &field)?);
+                    }
+                }
+                BindSource::Fd(fd) => {
+                    is_dir = fd_is_dir(*fd).map_err(|e| e.with_field(field.clone()))?;
+                    let link = format!("/proc/self/fd/{fd}");
+                    path = Some(fs::read_link(&link).map_err(|e| Error::io("readlink", &e).with_field(field))?);
+                }
+            }
+        }
+        if let MountKind::Volume { name } = &mount.kind {
+            path = Some(crate::volume::path(name.as_deref()).map_err(|e| e.with_field(format!("mounts[{i}]")))?);
+        }
+        facts.mount_is_dir.push(is_dir);
+        facts.mount_paths.push(path);
+    }
+    Ok(())
+}
+
+/// Which of the paths that are hidden or read-only unless a spec says otherwise are there.
+fn masked_facts(spec: &Spec, facts: &mut Facts) {
+    if spec.masked_paths.is_none() || spec.readonly_paths.is_none() {
+        facts.known_paths = known_paths().to_vec();
+        // Devices come and go, so these are asked for each time. A clone made in vain costs a grace period of the kernel.
+        let absent = Spec::MASKED_PATHS.iter().map(PathBuf::from).filter(|path| {
+            path.starts_with("/sys") && !facts.known_paths.iter().any(|(known, _)| known == path) && is_no_device(path)
+        });
+        let absent: Vec<_> = absent.map(|path| (path, None)).collect();
+        facts.known_paths.extend(absent);
+    }
 }
 
 /// setresgid would say EINVAL.

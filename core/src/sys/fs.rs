@@ -72,7 +72,8 @@ impl Context {
     }
 }
 
-/// A device node in a directory, whatever the umask of this process is.
+/// A device node in a directory, whatever the umask of this process is. Who else may write to the directory gets nothing else changed by
+/// this: what has the name afterwards is looked at, and no link is followed.
 pub(crate) fn make_node(
     directory: BorrowedFd<'_>,
     name: &CStr,
@@ -81,13 +82,46 @@ pub(crate) fn make_node(
     owner: (u32, u32),
     mode: u32,
 ) -> Result<(), i32> {
-    let directory = directory.as_raw_fd();
-    let done = |result: i32| if result < 0 { Err(nix::errno::Errno::last_raw()) } else { Ok(()) };
-    // SAFETY: a C string, a borrowed descriptor and numbers, in all three.
-    unsafe {
-        done(libc::mknodat(directory, name.as_ptr(), kind, device))?;
-        done(libc::fchownat(directory, name.as_ptr(), owner.0, owner.1, libc::AT_SYMLINK_NOFOLLOW))?;
-        done(libc::fchmodat(directory, name.as_ptr(), mode, 0))
+    let errno = nix::errno::Errno::last_raw;
+    // SAFETY: a C string, a borrowed descriptor and numbers.
+    if unsafe { libc::mknodat(directory.as_raw_fd(), name.as_ptr(), kind, device) } < 0 {
+        return Err(errno());
+    }
+    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    // SAFETY: a C string and a borrowed descriptor; the new one is ours.
+    let node = unsafe {
+        let node = libc::openat(directory.as_raw_fd(), name.as_ptr(), flags);
+        if node < 0 {
+            return Err(errno());
+        }
+        OwnedFd::from_raw_fd(node)
+    };
+    let made = nix::sys::stat::fstat(&node).map_err(|errno| errno as i32)?;
+    if (made.st_mode & libc::S_IFMT, made.st_rdev) != (kind, device) {
+        return Err(libc::EEXIST);
+    }
+    let fd = node.as_raw_fd() as usize;
+    let empty = c"".as_ptr() as usize;
+    let itself = libc::AT_EMPTY_PATH as usize;
+    // SAFETY: an empty C string, a descriptor and numbers, in both.
+    let changed = unsafe {
+        call(libc::SYS_fchownat, [fd, empty, owner.0 as usize, owner.1 as usize, itself])?;
+        call(libc::SYS_fchmodat2, [fd, empty, mode as usize, itself])
+    };
+    match changed {
+        // Before Linux 6.6, and under a filter that is older.
+        Err(libc::ENOSYS | libc::EPERM) => {
+            let path = format!("/proc/thread-self/fd/{fd}");
+            let mode = nix::sys::stat::Mode::from_bits_truncate(mode);
+            nix::sys::stat::fchmodat(
+                nix::fcntl::AT_FDCWD,
+                path.as_str(),
+                mode,
+                nix::sys::stat::FchmodatFlags::FollowSymlink,
+            )
+            .map_err(|errno| errno as i32)
+        }
+        changed => changed.map(drop),
     }
 }
 
@@ -112,4 +146,27 @@ pub(crate) fn xfs_grow(fd: BorrowedFd<'_>, bytes: u64) -> Result<(), i32> {
     // SAFETY: the kernel reads the 16 bytes of the struct.
     unsafe { call(libc::SYS_ioctl, [fd.as_raw_fd() as usize, XFS_IOC_FSGROWFSDATA, &raw const growth as usize]) }
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_node_has_its_mode_and_no_link_is_followed() {
+        let place = std::env::temp_dir().join(format!("ringfence-node-{}", std::process::id()));
+        std::fs::create_dir(&place).unwrap();
+        let directory = std::fs::File::open(&place).unwrap();
+        let me = std::fs::metadata(&place).unwrap();
+        let make = |name| make_node(directory.as_fd(), name, libc::S_IFIFO, 0, (me.uid(), me.gid()), 0o666);
+        assert_eq!(make(c"node"), Ok(()));
+        assert_eq!(std::fs::metadata(place.join("node")).unwrap().mode(), libc::S_IFIFO | 0o666);
+        std::fs::write(place.join("file"), "").unwrap();
+        std::os::unix::fs::symlink("file", place.join("link")).unwrap();
+        assert_eq!(make(c"link"), Err(libc::EEXIST));
+        std::fs::remove_dir_all(&place).unwrap();
+    }
 }

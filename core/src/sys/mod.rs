@@ -8,6 +8,8 @@ pub(crate) mod btrfs;
 #[allow(dead_code, reason = "the keeper uses the rest")]
 #[path = "../../keeper/calls.rs"]
 pub(crate) mod calls;
+/// Those programs, on the files of this process.
+pub(crate) mod files;
 /// Mounts that are attached nowhere, and growing file systems.
 pub(crate) mod fs;
 /// Loop devices.

@@ -1,7 +1,7 @@
 //! Whether the kernel does something for this caller, found by trying: in a short-lived task, so that nothing of it is left
 //! in the host, neither a namespace, nor a mount, nor a descriptor.
 
-use std::ffi::{CStr, c_void};
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
@@ -33,27 +33,30 @@ fn c(text: &'static CStr) -> usize {
     text.as_ptr() as usize
 }
 
-extern "C" fn nothing(_: *mut c_void) -> i32 {
+/// Runs one of the functions of this file.
+fn probe<T>(flags: u64, f: fn(&mut T) -> i32, arg: &mut T) -> Result<i32, i32> {
+    // SAFETY: all that get here make system calls by `call`, on numbers, texts and the memory of their argument, and change no ids.
+    unsafe { in_task(flags, f, arg) }.map_err(|e| e.errno())
+}
+
+fn nothing(_: &mut ()) -> i32 {
     0
 }
 
-extern "C" fn unshare_time(_: *mut c_void) -> i32 {
+fn unshare_time(_: &mut ()) -> i32 {
     // SAFETY: no pointers.
     refusal(unsafe { call(libc::SYS_unshare, [CLONE_NEWTIME as usize]) })
 }
 
 /// A new task in new namespaces of these kinds (bits of clone(2)).
 pub(crate) fn namespaces(flags: u64) -> Refusal {
-    in_task(flags, nothing, std::ptr::null_mut()).err().map(|e| e.errno())
+    probe(flags, nothing, &mut ()).err()
 }
 
 /// A new time namespace, in a new user namespace if asked.
 pub(crate) fn time_namespace(in_user_namespace: bool) -> Refusal {
     let flags = if in_user_namespace { libc::CLONE_NEWUSER as u64 } else { 0 };
-    match in_task(flags, unshare_time, std::ptr::null_mut()) {
-        Ok(errno) => some(errno),
-        Err(error) => Some(error.errno()),
-    }
+    probe(flags, unshare_time, &mut ()).map_or_else(Some, some)
 }
 
 /// What a container's first task does in its own user, mnt, pid, net and ipc namespace.
@@ -121,9 +124,7 @@ fn overlay_on(tmpfs: usize) -> Result<usize, i32> {
     }
 }
 
-extern "C" fn inside_task(job: *mut c_void) -> i32 {
-    // SAFETY: `inside` passes its job and waits.
-    let job = unsafe { &mut *job.cast::<InsideJob<'_>>() };
+fn inside_task(job: &mut InsideJob<'_>) -> i32 {
     let map = write_file(c"/proc/self/setgroups", b"deny")
         .or_else(|errno| if errno == libc::ENOENT { Ok(0) } else { Err(errno) })
         .and_then(|_| write_file(c"/proc/self/uid_map", job.uid_map))
@@ -158,7 +159,7 @@ pub(crate) fn inside(uid: u32, gid: u32) -> Result<Inside, i32> {
         devpts: 0,
     };
     let flags = CLONEABLE & !(libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP) as u64;
-    in_task(flags, inside_task, (&raw mut job).cast()).map_err(|e| e.errno())?;
+    probe(flags, inside_task, &mut job)?;
     Ok(Inside {
         map: some(job.map),
         tmpfs: some(job.tmpfs),
@@ -176,9 +177,7 @@ struct UserNamespaceJob<'a> {
     fd: RawFd,
 }
 
-extern "C" fn user_namespace_task(job: *mut c_void) -> i32 {
-    // SAFETY: `user_namespace` passes its job and waits.
-    let job = unsafe { &mut *job.cast::<UserNamespaceJob<'_>>() };
+fn user_namespace_task(job: &mut UserNamespaceJob<'_>) -> i32 {
     let opened = write_file(c"/proc/self/setgroups", b"deny")
         .and_then(|_| write_file(c"/proc/self/uid_map", job.uid_map))
         .and_then(|_| write_file(c"/proc/self/gid_map", job.gid_map))
@@ -200,29 +199,27 @@ fn user_namespace(uid: u32, gid: u32) -> Result<OwnedFd, i32> {
     let (uid_map, gid_map) = (format!("0 {uid} 1\n"), format!("0 {gid} 1\n"));
     let mut job = UserNamespaceJob { uid_map: uid_map.as_bytes(), gid_map: gid_map.as_bytes(), fd: -1 };
     let flags = (libc::CLONE_NEWUSER | libc::CLONE_FILES) as u64;
-    match in_task(flags, user_namespace_task, (&raw mut job).cast()).map_err(|e| e.errno())? {
+    match probe(flags, user_namespace_task, &mut job)? {
         // SAFETY: the task opened it in this table and left it to us.
         0 => Ok(unsafe { OwnedFd::from_raw_fd(job.fd) }),
         errno => Err(errno),
     }
 }
 
-struct IdmapJob {
-    path: *const libc::c_char,
+struct IdmapJob<'a> {
+    path: &'a CStr,
     user_namespace: u64,
 }
 
-extern "C" fn idmap_task(job: *mut c_void) -> i32 {
+fn idmap_task(job: &mut IdmapJob<'_>) -> i32 {
     const OPEN_TREE_CLONE: usize = 1;
     const MOUNT_ATTR_IDMAP: u64 = 0x10_0000;
-    // SAFETY: `idmapped_mount` passes its job and waits.
-    let job = unsafe { &*job.cast::<IdmapJob>() };
     // struct mount_attr: set, clear, propagation, userns_fd.
     let attr = [MOUNT_ATTR_IDMAP, 0, 0, job.user_namespace];
     // SAFETY: a C string, and a struct of the size given.
     let result = unsafe {
         let at = libc::AT_FDCWD as isize as usize;
-        call(libc::SYS_open_tree, [at, job.path as usize, OPEN_TREE_CLONE]).and_then(|tree| {
+        call(libc::SYS_open_tree, [at, job.path.as_ptr() as usize, OPEN_TREE_CLONE]).and_then(|tree| {
             let size = size_of_val(&attr);
             call(libc::SYS_mount_setattr, [tree, c(c""), libc::AT_EMPTY_PATH as usize, attr.as_ptr() as usize, size])
         })
@@ -236,11 +233,8 @@ pub(crate) fn idmapped_mount(path: &CStr, uid: u32, gid: u32) -> Refusal {
         Ok(fd) => fd,
         Err(errno) => return Some(errno),
     };
-    let mut job = IdmapJob { path: path.as_ptr(), user_namespace: user_namespace.as_raw_fd() as u64 };
-    match in_task(0, idmap_task, (&raw mut job).cast()) {
-        Ok(errno) => some(errno),
-        Err(error) => Some(error.errno()),
-    }
+    let mut job = IdmapJob { path, user_namespace: user_namespace.as_raw_fd() as u64 };
+    probe(0, idmap_task, &mut job).map_or_else(Some, some)
 }
 
 /// clone3(2) without arguments: EINVAL where it exists (Linux 5.3).
@@ -338,9 +332,7 @@ struct NetlinkJob {
     answer: [u8; 64],
 }
 
-extern "C" fn nftables_task(job: *mut c_void) -> i32 {
-    // SAFETY: `nftables` passes its job and waits.
-    let job = unsafe { &mut *job.cast::<NetlinkJob>() };
+fn nftables_task(job: &mut NetlinkJob) -> i32 {
     let kind = (libc::SOCK_RAW | libc::SOCK_CLOEXEC) as usize;
     // SAFETY: buffers of the sizes given; null addresses mean the kernel.
     let received = unsafe {
@@ -361,13 +353,12 @@ pub(crate) fn nftables() -> Refusal {
     job.request[..4].copy_from_slice(&20u32.to_ne_bytes());
     job.request[4..6].copy_from_slice(&NFT_MSG_GETGEN.to_ne_bytes());
     job.request[6..8].copy_from_slice(&(libc::NLM_F_REQUEST as u16).to_ne_bytes());
-    let arg = (&raw mut job).cast();
     let net = libc::CLONE_NEWNET as u64;
     // The kernel answers while it takes the request: nothing has to be waited for.
-    let done =
-        in_task(net, nftables_task, arg).or_else(|_| in_task(net | libc::CLONE_NEWUSER as u64, nftables_task, arg));
+    let done = probe(net, nftables_task, &mut job)
+        .or_else(|_| probe(net | libc::CLONE_NEWUSER as u64, nftables_task, &mut job));
     match done {
-        Err(error) => Some(error.errno()),
+        Err(errno) => Some(errno),
         Ok(0) => {
             let number = |at: usize| i32::from_ne_bytes([0, 1, 2, 3].map(|i| job.answer[at + i]));
             let refused = number(4) & 0xffff == libc::NLMSG_ERROR;

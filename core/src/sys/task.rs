@@ -13,23 +13,30 @@ const STACK: usize = 64 * 1024;
 /// The kernel's signal set: 64 signals, without libc's exception for its own two.
 type SigSet = u64;
 
-struct Job {
-    run: extern "C" fn(*mut c_void) -> i32,
-    arg: *mut c_void,
+struct Job<'a, T> {
+    run: fn(&mut T) -> i32,
+    arg: &'a mut T,
     /// Set by the task: its result arrives even if somebody else's `wait` with `__WALL` collects it.
     result: Option<i32>,
 }
 
-extern "C" fn enter(job: *mut c_void) {
-    // SAFETY: `in_task` passes its own job and sleeps in the clone call until the task ends (CLONE_VFORK).
-    let job = unsafe { &mut *job.cast::<Job>() };
+/// # Safety
+/// `job` is a `Job<T>` that nobody else looks at while this runs.
+unsafe extern "C" fn enter<T>(job: *mut c_void) {
+    // SAFETY: the caller's promise.
+    let job = unsafe { &mut *job.cast::<Job<'_, T>>() };
     job.result = Some((job.run)(job.arg));
 }
 
-/// Ends this thread alone, without unwinding: what it holds stays held, as with any thread that hangs.
+/// Ends this thread alone, without unwinding: what it holds stays held, and whoever joins it waits for ever, as with any thread that
+/// hangs.
 pub(crate) fn end_thread(status: i32) {
-    // SAFETY: no pointers.
-    unsafe { libc::syscall(libc::SYS_exit, status) };
+    // SAFETY: the kernel has no place any more at which it says that this thread has ended: nobody takes its stack for unused, to which
+    // others may have references. No other pointers.
+    unsafe {
+        libc::syscall(libc::SYS_set_tid_address, 0usize);
+        libc::syscall(libc::SYS_exit, status);
+    }
 }
 
 /// A system call without errno; unused arguments are 0.
@@ -44,10 +51,12 @@ pub(crate) unsafe fn call<const N: usize>(nr: libc::c_long, args: [usize; N]) ->
 }
 
 /// Any system call with the arguments given; the result is the kernel's.
-pub(crate) fn file_call(nr: u32, args: &[u64; 6]) -> i64 {
+///
+/// # Safety
+/// Whatever the system call's arguments demand.
+pub(crate) unsafe fn any_call(nr: u32, args: &[u64; 6]) -> i64 {
     let [a, b, c, d, e, f] = args.map(|arg| arg as usize);
-    // SAFETY: only `sys::calls` gets it, whose programs name calls on files, and whose pointers are into the program, the answer
-    // and the buffer, with lengths that whoever wrote the program took from those.
+    // SAFETY: the caller's promise.
     unsafe { raw::syscall6(nr as usize, a, b, c, d, e, f) as i64 }
 }
 
@@ -66,10 +75,11 @@ fn check(result: isize) -> Result<usize, i32> {
 ///
 /// The error is clone's own, by `errno()`.
 ///
+/// # Safety
 /// `f` runs with the calling thread's memory and thread pointer, so it may call the kernel through [`call`] only: no errno, no
-/// allocation, no lock, no libc, no panic. It must not change its user or group ids nor join a user namespace: the kernel
-/// would clear the dumpable flag of the memory that it shares with the host.
-pub(crate) fn in_task(flags: u64, f: extern "C" fn(*mut c_void) -> i32, arg: *mut c_void) -> Result<i32> {
+/// allocation, no lock, no libc, no panic; and it gets by with the stack. It must not change its user or group ids nor join a user
+/// namespace: the kernel would clear the dumpable flag of the memory that it shares with the host.
+pub(crate) unsafe fn in_task<T>(flags: u64, f: fn(&mut T) -> i32, arg: &mut T) -> Result<i32> {
     let stack = Stack::new()?;
     let mut job = Job { run: f, arg, result: None };
 
@@ -78,8 +88,8 @@ pub(crate) fn in_task(flags: u64, f: extern "C" fn(*mut c_void) -> i32, arg: *mu
     set_mask(&all, Some(&mut before));
     let flags = flags | (libc::CLONE_VM | libc::CLONE_VFORK) as u64;
     // SAFETY: the stack is mapped, ours alone and as long as the task lives; `enter` gets the job that it expects, which
-    // outlives the task because CLONE_VFORK keeps this thread here.
-    let cloned = check(unsafe { clone_and_call(flags as usize, stack.top(), enter, (&raw mut job).cast()) });
+    // outlives the task because CLONE_VFORK keeps this thread here. What runs there is as the caller has promised.
+    let cloned = check(unsafe { clone_and_call(flags as usize, stack.top(), enter::<T>, (&raw mut job).cast()) });
     if let Ok(pid) = cloned {
         // ECHILD means that the host waits for clones too (__WALL): then it has been collected, and its result is here.
         // SAFETY: wait4 with a null status and a null rusage writes nothing.
@@ -112,40 +122,64 @@ fn set_mask(new: &SigSet, old: Option<&mut SigSet>) {
 ///
 /// # Safety
 /// As for `f` in [`in_task`]; `stack` is the top of a stack that nobody else uses until this returns.
-pub(crate) unsafe fn clone_vfork(stack: usize, f: extern "C" fn(*mut c_void), arg: *mut c_void) -> Result<usize, i32> {
+pub(crate) unsafe fn clone_vfork<T>(stack: usize, f: fn(&T), arg: &T) -> Result<usize, i32> {
+    let job = SharedJob { run: f, arg };
+    let flags = (libc::CLONE_VM | libc::CLONE_VFORK) as usize;
+    // SAFETY: the job outlives what looks at it, which ends or executes before this goes on; the caller's promise.
+    check(unsafe { clone_and_call(flags, stack, enter_shared::<T>, (&raw const job).cast_mut().cast()) })
+}
+
+struct SharedJob<'a, T> {
+    run: fn(&T),
+    arg: &'a T,
+}
+
+/// # Safety
+/// `job` is a `SharedJob<T>` that stays while this runs.
+unsafe extern "C" fn enter_shared<T>(job: *mut c_void) {
     // SAFETY: the caller's promise.
-    check(unsafe { clone_and_call((libc::CLONE_VM | libc::CLONE_VFORK) as usize, stack, f, arg) })
+    let job = unsafe { &*job.cast::<SharedJob<'_, T>>() };
+    (job.run)(job.arg);
 }
 
 /// A task that stays: [`in_task`] without waiting for its end.
 #[derive(Debug)]
-pub(crate) struct Task {
+pub(crate) struct Task<T: Sync> {
     pid: usize,
     stack: Option<Stack>,
-    job: *mut StayingJob,
+    /// Freed by whoever sees the task's end.
+    job: *mut StayingJob<T>,
 }
 
-struct StayingJob {
-    run: extern "C" fn(*mut c_void) -> i32,
-    arg: *mut c_void,
+// SAFETY: the task looks at its argument, which is `Sync`, through shared references only, as everybody does who has this; whoever has it
+// last, on whichever thread, drops it.
+unsafe impl<T: Send + Sync> Send for Task<T> {}
+
+struct StayingJob<T> {
+    run: fn(&T),
+    arg: T,
 }
 
-extern "C" fn enter_staying(job: *mut c_void) {
-    // SAFETY: `Task::start` passes its own job, which is freed only after this task has ended.
-    let job = unsafe { &*job.cast::<StayingJob>() };
-    (job.run)(job.arg);
+/// # Safety
+/// `job` is a `StayingJob<T>` that stays while this runs.
+unsafe extern "C" fn enter_staying<T>(job: *mut c_void) {
+    // SAFETY: the caller's promise.
+    let job = unsafe { &*job.cast::<StayingJob<T>>() };
+    (job.run)(&job.arg);
 }
 
-impl Task {
-    /// What `f` may do is what it may do in [`in_task`]; `arg` has to live until the task has ended.
-    pub fn start(f: extern "C" fn(*mut c_void) -> i32, arg: *mut c_void) -> Result<Self> {
+impl<T: Sync> Task<T> {
+    /// # Safety
+    /// `f` may do what it may do in [`in_task`].
+    pub unsafe fn start(f: fn(&T), arg: T) -> Result<Self> {
         let stack = Stack::new()?;
         let job = Box::into_raw(Box::new(StayingJob { run: f, arg }));
         let all: SigSet = !0;
         let mut before: SigSet = 0;
         set_mask(&all, Some(&mut before));
-        // SAFETY: the stack and the job live until Drop has seen the task's end, or for ever.
-        let cloned = check(unsafe { clone_and_call(libc::CLONE_VM as usize, stack.top(), enter_staying, job.cast()) });
+        let flags = libc::CLONE_VM as usize;
+        // SAFETY: the stack and the job live until `has_ended` has seen the task's end, or for ever; the caller's promise.
+        let cloned = check(unsafe { clone_and_call(flags, stack.top(), enter_staying::<T>, job.cast()) });
         set_mask(&before, None);
         match cloned {
             Ok(pid) => Ok(Self { pid, stack: Some(stack), job }),
@@ -176,7 +210,7 @@ impl Task {
     }
 }
 
-impl Drop for Task {
+impl<T: Sync> Drop for Task<T> {
     fn drop(&mut self) {
         if !self.has_ended() {
             // It still runs on it: the mapping stays.
@@ -224,10 +258,10 @@ impl Drop for Stack {
 /// clone; in the new task `f(arg)`, then exit. Returns clone's result in the caller only.
 ///
 /// # Safety
-/// `stack` is the 16-byte aligned top of a stack for `f`; `flags` has CLONE_VM and no CLONE_THREAD, and CLONE_VFORK unless
-/// `f` never touches what the caller goes on to use.
+/// `stack` is the 16-byte aligned top of a stack for `f`, which may be called with `arg` there; `flags` has CLONE_VM and no
+/// CLONE_THREAD, and CLONE_VFORK unless `f` never touches what the caller goes on to use.
 #[cfg(target_arch = "x86_64")]
-unsafe fn clone_and_call(flags: usize, stack: usize, f: extern "C" fn(*mut c_void), arg: *mut c_void) -> isize {
+unsafe fn clone_and_call(flags: usize, stack: usize, f: unsafe extern "C" fn(*mut c_void), arg: *mut c_void) -> isize {
     let result: isize;
     // SAFETY: all registers but rax and the stack pointer are the same in the new task; it never leaves this block.
     unsafe {
@@ -262,10 +296,10 @@ unsafe fn clone_and_call(flags: usize, stack: usize, f: extern "C" fn(*mut c_voi
 /// clone; in the new task `f(arg)`, then exit. Returns clone's result in the caller only.
 ///
 /// # Safety
-/// `stack` is the 16-byte aligned top of a stack for `f`; `flags` has CLONE_VM and no CLONE_THREAD, and CLONE_VFORK unless
-/// `f` never touches what the caller goes on to use.
+/// `stack` is the 16-byte aligned top of a stack for `f`, which may be called with `arg` there; `flags` has CLONE_VM and no
+/// CLONE_THREAD, and CLONE_VFORK unless `f` never touches what the caller goes on to use.
 #[cfg(target_arch = "aarch64")]
-unsafe fn clone_and_call(flags: usize, stack: usize, f: extern "C" fn(*mut c_void), arg: *mut c_void) -> isize {
+unsafe fn clone_and_call(flags: usize, stack: usize, f: unsafe extern "C" fn(*mut c_void), arg: *mut c_void) -> isize {
     let result: isize;
     // SAFETY: all registers but x0 and the stack pointer are the same in the new task; it never leaves this block.
     unsafe {
@@ -299,29 +333,32 @@ unsafe fn clone_and_call(flags: usize, stack: usize, f: extern "C" fn(*mut c_voi
 mod tests {
     use super::*;
 
-    extern "C" fn add_one(arg: *mut c_void) -> i32 {
-        // SAFETY: the tests pass an i32.
-        let value = unsafe { &mut *arg.cast::<i32>() };
+    fn add_one(value: &mut i32) -> i32 {
         *value += 1;
         *value
     }
 
-    extern "C" fn pid(_: *mut c_void) -> i32 {
+    fn pid(_: &mut ()) -> i32 {
         // SAFETY: no pointers.
         unsafe { call(libc::SYS_getpid, []).unwrap_or(0) as i32 }
     }
 
-    extern "C" fn blocked(arg: *mut c_void) -> i32 {
-        // SAFETY: the test passes a signal set.
-        unsafe { call(libc::SYS_rt_sigprocmask, [0, 0, arg as usize, 8]).map_or(-1, |_| 0) }
+    fn blocked(set: &mut SigSet) -> i32 {
+        // SAFETY: a signal set of 8 bytes is written.
+        unsafe { call(libc::SYS_rt_sigprocmask, [0, 0, std::ptr::from_mut(set) as usize, 8]).map_or(-1, |_| 0) }
+    }
+
+    fn run<T>(flags: u64, f: fn(&mut T) -> i32, arg: &mut T) -> Result<i32> {
+        // SAFETY: the three functions above call the kernel, or nobody.
+        unsafe { in_task(flags, f, arg) }
     }
 
     #[test]
     fn a_task_shares_memory_and_is_a_process_of_its_own() {
         let mut value = 41;
-        assert_eq!(in_task(0, add_one, (&raw mut value).cast()).unwrap(), 42);
+        assert_eq!(run(0, add_one, &mut value).unwrap(), 42);
         assert_eq!(value, 42);
-        let child = in_task(0, pid, std::ptr::null_mut()).unwrap();
+        let child = run(0, pid, &mut ()).unwrap();
         assert!(child > 0 && child != std::process::id() as i32);
         // Collected: it is not even a zombie.
         assert!(!std::path::Path::new(&format!("/proc/{child}/status")).exists());
@@ -335,7 +372,7 @@ mod tests {
         };
         let before = mask();
         let mut inside: SigSet = 0;
-        assert_eq!(in_task(0, blocked, (&raw mut inside).cast()).unwrap(), 0);
+        assert_eq!(run(0, blocked, &mut inside).unwrap(), 0);
         // SIGKILL and SIGSTOP cannot be.
         assert_eq!(inside | 1 << (libc::SIGKILL - 1) | 1 << (libc::SIGSTOP - 1), !0);
         assert_eq!(mask(), before);
@@ -344,7 +381,7 @@ mod tests {
     #[test]
     fn a_refused_clone_has_its_errno() {
         // CLONE_FS with CLONE_NEWNS contradict each other.
-        let error = in_task((libc::CLONE_NEWNS | libc::CLONE_FS) as u64, pid, std::ptr::null_mut()).unwrap_err();
+        let error = run((libc::CLONE_NEWNS | libc::CLONE_FS) as u64, pid, &mut ()).unwrap_err();
         assert_eq!(error.errno(), libc::EINVAL);
     }
 
@@ -355,7 +392,7 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..50 {
                         let mut value = 1;
-                        assert_eq!(in_task(0, add_one, (&raw mut value).cast()).unwrap(), 2);
+                        assert_eq!(run(0, add_one, &mut value).unwrap(), 2);
                     }
                 });
             }

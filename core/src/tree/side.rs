@@ -11,9 +11,9 @@ use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{self, Answer, Channel, HostOnly};
 use crate::proto::Record;
-use crate::sys::calls::{self, FileOp, Head, Place, ROOM, kind};
+use crate::sys::calls::{self, FileOp, Head, ROOM, kind};
+use crate::sys::files;
 use crate::sys::socket::receive;
-use crate::sys::task::file_call;
 
 /// How long nothing is said before it is asked whether to go on.
 const SLICE: Duration = Duration::from_millis(50);
@@ -371,9 +371,7 @@ impl<'a> Side<'a> {
         let answer = match &self.via {
             Via::Here(proc) => {
                 let mut answer = vec![0; len];
-                let mut buffer = [0u8; 0];
-                let mut place = Place { call: file_call, proc: proc.as_raw_fd(), buffer: &mut buffer };
-                let ran = place.run(&request, fds, &mut answer);
+                let ran = files::run(&request, fds, &mut answer, proc.as_fd(), &mut []);
                 ran.ok_or_else(|| Error::new(ErrorKind::Internal, "a program of file operations is wrong"))?;
                 answer
             }
@@ -682,6 +680,7 @@ pub(crate) fn fuzz(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::calls::Place;
 
     #[test]
     fn names_that_are_none() {
@@ -705,7 +704,9 @@ mod tests {
         program.op((libc::SYS_lseek, "lseek"), []);
         program.pass();
         let request = program.encode();
-        let given = |call| Place { call, proc: -1, buffer: &mut [] }.run(&request, &[], &mut [0; 8]).unwrap().1;
+        // SAFETY: the calls here do nothing.
+        let given =
+            |call| unsafe { Place { call, proc: -1, buffer: &mut [] }.run(&request, &[], &mut [0; 8]).unwrap().1 };
         assert_eq!(given(|_, _| 7), 7);
         assert_eq!(given(|_, _| -9), -1);
         assert_eq!(given(|_, _| 1 << 32 | 3), -1);
@@ -718,7 +719,8 @@ mod tests {
             let mut program = Program::new();
             program.op(COPY, [3.into(), 4.into(), 0.into(), 4096.into()]);
             let mut answer = [0; 8];
-            Place { call, proc: -1, buffer: &mut [] }.run(&program.encode(), &[], &mut answer).unwrap();
+            // SAFETY: the calls here do nothing.
+            unsafe { Place { call, proc: -1, buffer: &mut [] }.run(&program.encode(), &[], &mut answer) }.unwrap();
             i64::from_ne_bytes(answer)
         };
         let all = copied(|nr, args| match i64::from(nr) {

@@ -44,7 +44,7 @@ mod serve;
 #[path = "../../../core/keeper/sys.rs"]
 mod sys;
 
-use proto::{Header, MAGIC, Op, Request, Span, pseudo, request, section};
+use proto::{Header, MAGIC, MORE, Op, Request, Span, pseudo, request, section};
 
 fn bytes_of<T: Copy>(value: &T) -> &[u8] {
     // SAFETY: proto's structs are integers without implicit padding.
@@ -63,7 +63,8 @@ fn framed(bytes: &[u8]) -> Vec<u8> {
 /// A plan that the library made.
 pub fn takes(plan: Vec<u8>) {
     raw::run(&[], plan, || {
-        interp::Plan::map(raw::PLAN).expect("the library's plans are sound").unmap();
+        // SAFETY: none of its calls is made.
+        unsafe { interp::Plan::map(raw::PLAN).expect("the library's plans are sound").unmap() };
     });
 }
 
@@ -82,9 +83,10 @@ pub fn plan(bytes: &[u8]) {
         framed(plan)
     };
     raw::run(kernel, plan, || {
-        let Ok(plan) = interp::Plan::map(raw::PLAN) else { return };
+        // SAFETY: the kernel here does nothing of what a plan says.
+        let Ok(plan) = (unsafe { interp::Plan::map(raw::PLAN) }) else { return };
         // As the keeper does it.
-        for index in 0..plan.header().nslots {
+        for index in 0..plan.nslots().get() {
             plan.set_slot(index, if index % 3 == 0 { -1 } else { i64::from(index) });
         }
         match how[0] % 10 {
@@ -100,7 +102,8 @@ pub fn plan(bytes: &[u8]) {
         }
         role::open_gate(&plan, 1000);
         plan.run(section::UNDO);
-        plan.unmap();
+        // SAFETY: it is not used after this.
+        unsafe { plan.unmap() };
     });
 }
 
@@ -180,12 +183,12 @@ pub fn relay(bytes: &[u8]) {
     with[..entries].copy_from_slice(bytes_of(&header));
     raw::run(kernel, with, || {
         // The kernel may have no memory for it.
-        let Ok(plan) = interp::Plan::map(raw::PLAN) else { return };
+        // SAFETY: as above.
+        let Ok(plan) = (unsafe { interp::Plan::map(raw::PLAN) }) else { return };
         for index in 0..24 {
             plan.set_slot(index, 30 + i64::from(index));
         }
-        let (at, _) = plan.bytes(Span { off: entries as u32, len: 0 });
-        relay::run(&plan, at.cast(), count as usize);
+        relay::run(&plan, entries as u64, count);
     });
 }
 
@@ -197,13 +200,15 @@ pub fn files(bytes: &[u8]) {
         let mut content = [0u8; 4096];
         let mut answer = vec![0u8; 8192];
         let mut place = calls::Place { call: |nr, args| raw::call_of_plan(nr, args), proc: 8, buffer: &mut content };
-        if let Some((len, pass)) = place.run(request, &[20, 21, 22], &mut answer) {
+        // SAFETY: as above.
+        if let Some((len, pass)) = unsafe { place.run(request, &[20, 21, 22], &mut answer) } {
             assert!(len <= answer.len() && pass >= -1);
         }
     });
     // And as it comes on a socket.
     raw::run(request, Vec::new(), || {
-        files::serve(19, 8);
+        // SAFETY: as above.
+        unsafe { files::serve(19, 8) };
     });
 }
 
@@ -212,6 +217,8 @@ fn shaped(kind: u8, key: u8, numbers: [u64; 3]) -> Request {
     Request {
         magic: MAGIC,
         kind: u32::from(kind) % (request::LOG + 1),
+        // In the half of the key that names no container.
+        flags: if key & 0x80 != 0 { MORE } else { 0 },
         tid: raw::HOST,
         key: u64::from(key) % 4,
         value: numbers[0] as i32,

@@ -511,7 +511,7 @@ fn own(nr: u32, args: [usize; 6]) -> i64 {
                 read(c, b);
                 0
             }
-            nr::UNSHARE => kernel.refuses().unwrap_or(0),
+            nr::UNSHARE | nr::KEYCTL => kernel.refuses().unwrap_or(0),
             nr::MOUNT_SETATTR => {
                 (text(b), read(d, e));
                 kernel.refuses().unwrap_or(0)
@@ -595,6 +595,10 @@ fn receive(kernel: &mut Kernel, _: i32, header: usize) -> i64 {
             let (kind, key) = (kernel.byte(), kernel.byte());
             let numbers = std::array::from_fn(|_| u64::from(kernel.half()));
             let mut request = shaped(kind, key, numbers);
+            if request.flags & crate::proto::MORE != 0 && how != 3 {
+                // Others than these are refused.
+                count = crate::proto::MAX_FDS;
+            }
             request.nfds = count as u32;
             if how == 3 {
                 request.tid = kernel.half().into();

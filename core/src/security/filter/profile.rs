@@ -180,6 +180,7 @@ fn strict_rules() -> Vec<SeccompRule> {
 
 /// What Landlock's rules about TCP ports do not see: sockets that speak TCP under another protocol, data that connects, and what
 /// makes and uses sockets where no filter looks. The answers are those of a kernel that has none of it, so that programs take TCP.
+/// listen(2) on a socket without an address, of which Landlock is not asked, is not among it: the socket could as well be of AF_UNIX.
 fn no_way_round_ports() -> Vec<SeccompRule> {
     const AF_SMC: u64 = 43;
     const IPPROTO_SMC: u64 = 256;

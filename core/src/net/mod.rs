@@ -38,7 +38,7 @@ pub(crate) use attach::Taps;
 pub use firewall::filter::FirewallCount;
 pub(crate) use forward::leads_out;
 pub use network::{Address, FirewallUsage, Network};
-pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks, keeper_of_others, remove};
+pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks, keeper_of_others, remove, reopen};
 pub(crate) use routed::sweep as sweep_routed;
 pub use shape::{Direction, Shape};
 pub(crate) use uplink::name_servers;

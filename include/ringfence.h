@@ -2244,13 +2244,13 @@ char *ringfence_ls_json(ringfence_error **err);
 
 /**
  * Ends and removes what dead keepers left behind, and the records of detached containers that have ended. Returns the number
- * of processes, control groups and files that were removed.
+ * of processes, control groups and files that were removed. Starts again what led out of this program's networks and has ended.
  */
 int ringfence_gc(ringfence_error **err);
 
 /**
  * ringfence_gc() with its report as a JSON object (ringfence_string_free()): processes, cgroups, files, and remaining, what
- * could not be removed yet and why.
+ * could not be removed yet, or has no way out again, and why.
  */
 char *ringfence_gc_json(ringfence_error **err);
 

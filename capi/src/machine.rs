@@ -39,7 +39,7 @@ pub unsafe extern "C" fn ringfence_ls_json(err: *mut *mut ringfence_error) -> *m
 }
 
 /// Ends and removes what dead keepers left behind, and the records of detached containers that have ended. Returns the number
-/// of processes, control groups and files that were removed.
+/// of processes, control groups and files that were removed. Starts again what led out of this program's networks and has ended.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_gc(err: *mut *mut ringfence_error) -> c_int {
     border(err, -1, || {
@@ -49,7 +49,7 @@ pub unsafe extern "C" fn ringfence_gc(err: *mut *mut ringfence_error) -> c_int {
 }
 
 /// ringfence_gc() with its report as a JSON object (ringfence_string_free()): processes, cgroups, files, and remaining, what
-/// could not be removed yet and why.
+/// could not be removed yet, or has no way out again, and why.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ringfence_gc_json(err: *mut *mut ringfence_error) -> *mut c_char {
     border(err, ptr::null_mut(), || {

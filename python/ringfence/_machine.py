@@ -73,7 +73,10 @@ def namespaces() -> list[NamespaceEntry]:
 
 
 def gc() -> GcReport:
-    """Ends and removes what killed keepers left, and the records of ended detached containers."""
+    """Ends and removes what killed keepers left, and the records of ended detached containers.
+
+    Starts again what led out of this program's networks and has ended; `remaining` says so of one that cannot be.
+    """
     return GcReport(*_ringfence.gc())
 
 

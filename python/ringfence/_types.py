@@ -727,7 +727,7 @@ class GcReport:
     processes: int
     cgroups: int
     files: int
-    #: What could not be removed yet, and why.
+    #: What could not be removed yet, or which network has no way out again, and why.
     remaining: list[str]
 
 

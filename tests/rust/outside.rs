@@ -282,15 +282,85 @@ fn ports_by_the_kernel() {
     let again = network.container(&spec).expect("the same ports again");
     let listener = listen(&again, "0.0.0.0", 80);
     talk(outside.connect(&at(HOST[0], 8080), PATIENCE).expect("a connection"), &listener);
+    // Who went on sending meanwhile reaches it at once, though the kernel has seen that lead nowhere.
+    let socket = udp(&again, "0.0.0.0", 53);
+    client.send_to(b"?", at(HOST[0], 53)).expect("sent");
+    let (_, peer) = socket.recv_from(&mut bytes).expect("received");
+    assert_eq!(peer, client.local_addr().expect("its address"));
+    again.close(PATIENCE).expect("closed");
+    client.send_to(b"?", at(HOST[0], 53)).expect("sent");
+    let any = Spec::new().port(Port::new(53).host([0, 0, 0, 0]).host_port(53).udp().nat());
+    let again = network.container(&any).expect("a port of all addresses");
+    let socket = udp(&again, "0.0.0.0", 53);
+    client.send_to(b"?", at(HOST[0], 53)).expect("sent");
+    socket.recv_from(&mut bytes).expect("received");
     network.close(PATIENCE).expect("closed");
     assert_eq!(left(), "");
+}
+
+/// What iptables, where it is not made of nftables, does for `-P FORWARD`. False: the kernel has no such tables.
+fn set_legacy_policy(drops: bool) -> bool {
+    use std::os::fd::AsRawFd;
+    // IPT_SO_GET_INFO and IPT_SO_SET_REPLACE, IPT_SO_GET_ENTRIES.
+    const INFO: i32 = 64;
+    const ENTRIES: i32 = 65;
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let ask = |option: i32, buffer: &mut [u8]| {
+        let mut length = buffer.len() as libc::socklen_t;
+        buffer[..6].copy_from_slice(b"filter");
+        let value = buffer.as_mut_ptr().cast();
+        // SAFETY: a live buffer of that length.
+        let got = unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_IP, option, value, &raw mut length) };
+        got == 0
+    };
+    // struct ipt_getinfo: the name, hooks, where five chains begin, where the last rule of each is, how many rules, how many bytes.
+    let mut info = [0; 84];
+    if !ask(INFO, &mut info) {
+        println!("the kernel has no iptables but nftables: {}", std::io::Error::last_os_error());
+        return false;
+    }
+    let word = |at: usize| u32::from_ne_bytes(info[at..at + 4].try_into().expect("four bytes"));
+    let (count, size, last) = (word(76), word(80) as usize, word(56 + 2 * 4) as usize);
+    let mut entries = vec![0; 40 + size];
+    entries[32..36].copy_from_slice(&info[80..]);
+    assert!(ask(ENTRIES, &mut entries), "{}", std::io::Error::last_os_error());
+    // Behind struct ipt_entry (112 bytes) and struct xt_entry_target (32): -NF_DROP - 1, -NF_ACCEPT - 1.
+    let verdict: i32 = if drops { -1 } else { -2 };
+    entries[40 + last + 144..][..4].copy_from_slice(&verdict.to_ne_bytes());
+    // struct ipt_replace: the name, hooks, how many, how long, both lists, how many counters there were, and where these are to be.
+    let mut counters = vec![0u8; 16 * count as usize];
+    let mut table = info[..36].to_vec();
+    table.extend_from_slice(&info[76..]);
+    table.extend_from_slice(&info[36..76]);
+    table.extend(count.to_ne_bytes());
+    table.extend((counters.as_mut_ptr() as usize).to_ne_bytes());
+    table.extend_from_slice(&entries[40..]);
+    let length = table.len() as libc::socklen_t;
+    // SAFETY: a live buffer of that length, which points to one with room for all counters.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_IP, INFO, table.as_ptr().cast(), length) };
+    assert_eq!(set, 0, "{}", std::io::Error::last_os_error());
+    true
 }
 
 #[test]
 fn not_by_a_kernel_that_drops_what_it_forwards() {
     let outside = outside(true);
+    let row = || ringfence::doctor().get("net.forward").expect("a row").clone();
+    let is_closed = |chain: &str| {
+        let row = row();
+        assert!(!row.ok && row.detail.contains(chain), "{row:?}");
+        assert!(row.remedy.as_ref().is_some_and(|remedy| remedy.contains("way_out: kernel")), "{row:?}");
+    };
+    assert!(row().ok, "{:?}", row());
+    if set_legacy_policy(true) {
+        is_closed("iptables filter FORWARD");
+        assert_eq!(way_out(&leads_out()), "pasta");
+        set_legacy_policy(false);
+        assert!(row().ok, "{:?}", row());
+    }
     run("nft add table ip filter");
     run("nft add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }");
+    is_closed("ip filter FORWARD");
     let network = leads_out();
     assert_eq!(way_out(&network), "pasta");
     run("nft add rule ip filter FORWARD iifname rf* accept");
@@ -350,7 +420,13 @@ fn by_a_program_where_the_host_does_not_forward() {
         while !way_out(&network).is_empty() {
             std::thread::sleep(Duration::from_millis(5));
         }
-        network.container(&Spec::new()).expect("a container");
+        match program {
+            "pasta" => drop(network.container(&Spec::new()).expect("a container")),
+            _ => {
+                let remaining = ringfence::gc().expect("swept").remaining;
+                assert!(!remaining.iter().any(|one| one.contains("the way out")), "{remaining:?}");
+            }
+        }
         assert_eq!(way_out(&network), program);
         let listener = listen(&outside, OUTSIDE[0], 80);
         let client = container.connect(&at(OUTSIDE[0], 80), PATIENCE).expect("a connection");

@@ -11,9 +11,12 @@ use std::fs;
 use self::explain::{Reason, errno_text};
 use self::facts::{Caller, KINDS, Kind};
 use crate::cgroup;
+use crate::net::{self, netlink::Socket};
 use crate::state;
 use crate::sys::probe::{self, Refusal};
 use crate::sys::rights::{self, CAP_SYS_ADMIN};
+
+const CAP_NET_ADMIN: u32 = 12;
 
 pub(crate) use self::explain::explain;
 
@@ -401,6 +404,18 @@ fn security(report: &mut Report, caller: &Caller) {
     );
 }
 
+/// Whether the kernel leads out of networks that are not internal.
+fn forwarding(report: &mut Report, caller: &Caller, has_nftables: bool) {
+    let found = if caller.has(CAP_SYS_ADMIN) && caller.has(CAP_NET_ADMIN) {
+        let socket = has_nftables.then(|| Socket::open(libc::NETLINK_NETFILTER)).transpose();
+        let leads_out = socket.and_then(|socket| net::leads_out(socket.as_ref()));
+        leads_out.map(|()| "yes".to_owned()).map_err(|error| why_and_remedy(&error))
+    } else {
+        Err(("by root only: pasta leads out of the networks of an ordinary user".to_owned(), None))
+    };
+    report.add("net.forward", false, found);
+}
+
 fn rest(report: &mut Report, caller: &Caller) {
     let found = match probe::executable_memfd() {
         None => Ok(match facts::sysctl("vm.memfd_noexec") {
@@ -416,7 +431,10 @@ fn rest(report: &mut Report, caller: &Caller) {
         state::dir().map(|path| path.display().to_string()).map_err(|e| (e.to_string(), e.hint().map(str::to_owned))),
     );
     let release = release();
-    let found = match facts::module("nf_tables", &release) {
+    let nftables = facts::module("nf_tables", &release);
+    // To ask a module that is not loaded would load it; it has no chains then.
+    forwarding(report, caller, matches!(nftables, facts::Module::Present));
+    let found = match nftables {
         // Trying it would load it.
         facts::Module::Loadable => Ok("a module, loaded when it is needed".to_owned()),
         facts::Module::Missing => Err(libc::ENOSYS),

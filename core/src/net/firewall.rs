@@ -248,13 +248,33 @@ impl Batch {
         self.frame(0, frame(NFNL_MSG_BATCH_END), "end transaction of nftables", "");
     }
 
-    fn nftables(&mut self, kind: u16, flags: u16, step: &'static str, build: impl FnOnce(&mut Attributes)) {
-        self.push(flags, Message::of_nftables(NFPROTO_BRIDGE, kind, build), step, TABLE);
+    fn bridge_table(&mut self, name: &'static str) -> Table<'_> {
+        Table { batch: self, name }
+    }
+}
+
+/// One of the tables, in a transaction.
+struct Table<'a> {
+    batch: &'a mut Batch,
+    name: &'static str,
+}
+
+impl Table<'_> {
+    fn change(&mut self, kind: u16, flags: u16, step: &'static str, build: impl FnOnce(&mut Attributes)) {
+        let name = self.name;
+        let message = Message::of_nftables(NFPROTO_BRIDGE, kind, |attributes| {
+            attributes.put(1, &text(name));
+            build(attributes);
+        });
+        self.batch.push(flags, message, step, name);
+    }
+
+    fn make(&mut self) {
+        self.change(NEWTABLE, NLM_F_CREATE, "make table of nftables", |_| ());
     }
 
     fn chain(&mut self, chain: &Chain, policy: u32) {
-        self.nftables(NEWCHAIN, NLM_F_CREATE, "make chain of nftables", |attributes| {
-            attributes.put(1, &text(TABLE));
+        self.change(NEWCHAIN, NLM_F_CREATE, "make chain of nftables", |attributes| {
             attributes.put(3, &text(chain.0));
             attributes.nested(4, |hook| {
                 hook.put(1, &number(chain.1));
@@ -266,8 +286,7 @@ impl Batch {
     }
 
     fn set(&mut self, set: &Set) {
-        self.nftables(NEWSET, NLM_F_CREATE, "make set of nftables", |attributes| {
-            attributes.put(1, &text(TABLE));
+        self.change(NEWSET, NLM_F_CREATE, "make set of nftables", |attributes| {
             attributes.put(2, &text(&set.name));
             attributes.put(3, &number(0));
             // The type is for nft(8) to show it by.
@@ -282,63 +301,9 @@ impl Batch {
     }
 
     fn rule_of(&mut self, chain: &str, build: impl FnOnce(&mut Rule<'_>)) {
-        self.nftables(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, "make rule of nftables", |rule| {
-            rule.put(1, &text(TABLE));
+        self.change(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, "make rule of nftables", |rule| {
             rule.put(2, &text(chain));
             rule.nested(4, |list| build(&mut Rule(list)));
-        });
-    }
-
-    /// The table: a port may send from its own addresses, and IP and ARP alone (another kind of frame could have either in it).
-    pub(super) fn firewall(&mut self) {
-        const ICMPV6: u8 = 58;
-        const ROUTER_ADVERTISEMENT: u8 = 134;
-        const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
-        const REDIRECT: u8 = 137;
-        let (ipv4, ipv6) = (of_ipv4(), of_ipv6());
-        self.transaction(|batch| {
-            batch.nftables(NEWTABLE, NLM_F_CREATE, "make table of nftables", |table| table.put(1, &text(TABLE)));
-            batch.chain(&SOURCES, NF_DROP);
-            batch.chain(&FORWARD, NF_ACCEPT);
-            batch.set(&ipv4);
-            batch.set(&ipv6);
-            // The sender's address: in IPv4's header, and in ARP's, where it is what others are to believe.
-            for (protocol, offset) in [(IPV4, 12), (ARP, 14)] {
-                batch.rule(&SOURCES, |rule| {
-                    rule.meta(NFT_META_PROTOCOL, REGISTER).is(&protocol);
-                    rule.meta(NFT_META_IIF, REGISTER).header(offset, 4, REGISTER + 1);
-                    rule.looked_up(&ipv4, true).verdict(NF_ACCEPT);
-                });
-            }
-            // Who asks whether anybody has an address says nothing of his own (RFC 5227).
-            batch.rule(&SOURCES, |rule| {
-                rule.meta(NFT_META_PROTOCOL, REGISTER).is(&ARP);
-                rule.header(14, 4, REGISTER).is(&[0; 4]).verdict(NF_ACCEPT);
-            });
-            // Nobody is a router.
-            for kind in [ROUTER_ADVERTISEMENT, REDIRECT] {
-                batch.rule(&SOURCES, |rule| {
-                    rule.meta(NFT_META_PROTOCOL, REGISTER).is(&IPV6).meta(NFT_META_L4PROTO, REGISTER).is(&[ICMPV6]);
-                    rule.transport(0, 1, REGISTER).is(&[kind]).verdict(NF_DROP);
-                });
-            }
-            // Whose address the advertisement says it is.
-            batch.rule(&SOURCES, |rule| {
-                rule.meta(NFT_META_PROTOCOL, REGISTER).is(&IPV6).meta(NFT_META_L4PROTO, REGISTER).is(&[ICMPV6]);
-                rule.transport(0, 1, REGISTER).is(&[NEIGHBOUR_ADVERTISEMENT]);
-                rule.meta(NFT_META_IIF, REGISTER).transport(8, 16, REGISTER + 1);
-                rule.looked_up(&ipv6, false).verdict(NF_DROP);
-            });
-            // Who asks whether anybody has an address has none yet.
-            batch.rule(&SOURCES, |rule| {
-                rule.meta(NFT_META_PROTOCOL, REGISTER).is(&IPV6).meta(NFT_META_L4PROTO, REGISTER).is(&[ICMPV6]);
-                rule.header(8, 16, REGISTER).is(&[0; 16]).verdict(NF_ACCEPT);
-            });
-            batch.rule(&SOURCES, |rule| {
-                rule.meta(NFT_META_PROTOCOL, REGISTER).is(&IPV6);
-                rule.meta(NFT_META_IIF, REGISTER).header(8, 16, REGISTER + 1);
-                rule.looked_up(&ipv6, true).verdict(NF_ACCEPT);
-            });
         });
     }
 
@@ -350,8 +315,7 @@ impl Batch {
             _ => (0, "remove elements from set of nftables"),
         };
         for keys in keys.chunks(MANY) {
-            self.nftables(kind, flags, step, |elements| {
-                elements.put(1, &text(TABLE));
+            self.change(kind, flags, step, |elements| {
                 elements.put(2, &text(&set.name));
                 // Of a set that is made in the same transaction.
                 elements.put(4, &number(set.number));
@@ -363,13 +327,69 @@ impl Batch {
             });
         }
     }
+}
+
+impl Batch {
+    /// The table: a port may send from its own addresses, and IP and ARP alone (another kind of frame could have either in it).
+    pub(super) fn firewall(&mut self) {
+        const ICMPV6: u8 = 58;
+        const ROUTER_ADVERTISEMENT: u8 = 134;
+        const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+        const REDIRECT: u8 = 137;
+        let (ipv4, ipv6) = (of_ipv4(), of_ipv6());
+        self.transaction(|batch| {
+            let mut table = batch.bridge_table(TABLE);
+            table.make();
+            table.chain(&SOURCES, NF_DROP);
+            table.chain(&FORWARD, NF_ACCEPT);
+            table.set(&ipv4);
+            table.set(&ipv6);
+            // The sender's address: in IPv4's header, and in ARP's, where it is what others are to believe.
+            for (protocol, offset) in [(IPV4, 12), (ARP, 14)] {
+                table.rule(&SOURCES, |rule| {
+                    rule.meta(NFT_META_PROTOCOL, REGISTER).is(&protocol);
+                    rule.meta(NFT_META_IIF, REGISTER).header(offset, 4, REGISTER + 1);
+                    rule.looked_up(&ipv4, true).verdict(NF_ACCEPT);
+                });
+            }
+            // Who asks whether anybody has an address says nothing of his own (RFC 5227).
+            table.rule(&SOURCES, |rule| {
+                rule.meta(NFT_META_PROTOCOL, REGISTER).is(&ARP);
+                rule.header(14, 4, REGISTER).is(&[0; 4]).verdict(NF_ACCEPT);
+            });
+            // Nobody is a router.
+            for kind in [ROUTER_ADVERTISEMENT, REDIRECT] {
+                table.rule(&SOURCES, |rule| {
+                    rule.meta(NFT_META_PROTOCOL, REGISTER).is(&IPV6).meta(NFT_META_L4PROTO, REGISTER).is(&[ICMPV6]);
+                    rule.transport(0, 1, REGISTER).is(&[kind]).verdict(NF_DROP);
+                });
+            }
+            // Whose address the advertisement says it is.
+            table.rule(&SOURCES, |rule| {
+                rule.meta(NFT_META_PROTOCOL, REGISTER).is(&IPV6).meta(NFT_META_L4PROTO, REGISTER).is(&[ICMPV6]);
+                rule.transport(0, 1, REGISTER).is(&[NEIGHBOUR_ADVERTISEMENT]);
+                rule.meta(NFT_META_IIF, REGISTER).transport(8, 16, REGISTER + 1);
+                rule.looked_up(&ipv6, false).verdict(NF_DROP);
+            });
+            // Who asks whether anybody has an address has none yet.
+            table.rule(&SOURCES, |rule| {
+                rule.meta(NFT_META_PROTOCOL, REGISTER).is(&IPV6).meta(NFT_META_L4PROTO, REGISTER).is(&[ICMPV6]);
+                rule.header(8, 16, REGISTER).is(&[0; 16]).verdict(NF_ACCEPT);
+            });
+            table.rule(&SOURCES, |rule| {
+                rule.meta(NFT_META_PROTOCOL, REGISTER).is(&IPV6);
+                rule.meta(NFT_META_IIF, REGISTER).header(8, 16, REGISTER + 1);
+                rule.looked_up(&ipv6, true).verdict(NF_ACCEPT);
+            });
+        });
+    }
 
     /// Lets a port send from these addresses, and from that of its link, or no more.
     pub(super) fn sources(&mut self, port: u32, addresses: &[IpAddr], mac: Mac, may: bool) {
         self.transaction(|batch| {
             for address in addresses.iter().copied().chain([of_link(mac)]) {
                 let (set, key) = source(port, address);
-                batch.elements(if may { NEWSETELEM } else { DELSETELEM }, &set, &[key]);
+                batch.bridge_table(TABLE).elements(if may { NEWSETELEM } else { DELSETELEM }, &set, &[key]);
             }
         });
     }
@@ -378,13 +398,14 @@ impl Batch {
     pub(super) fn cut(&mut self, cut: u32, sides: [&[u32]; 2]) {
         let sets = [side(cut, 1), side(cut, 2)];
         self.transaction(|batch| {
+            let mut table = batch.bridge_table(TABLE);
             for (set, ports) in sets.iter().zip(sides) {
-                batch.set(set);
+                table.set(set);
                 let keys: Vec<Vec<u8>> = ports.iter().map(|port| port.to_ne_bytes().to_vec()).collect();
-                batch.elements(NEWSETELEM, set, &keys);
+                table.elements(NEWSETELEM, set, &keys);
             }
             for (from, to) in [(0, 1), (1, 0)] {
-                batch.rule(&FORWARD, |rule| {
+                table.rule(&FORWARD, |rule| {
                     rule.meta(NFT_META_IIF, REGISTER).looked_up(&sets[from], true);
                     rule.meta(NFT_META_OIF, REGISTER).looked_up(&sets[to], true).verdict(NF_DROP);
                 });
@@ -395,8 +416,8 @@ impl Batch {
     /// Nothing is cut any more.
     pub(super) fn heal(&mut self) {
         self.transaction(|batch| {
-            batch.nftables(DELRULE, 0, "remove rules of nftables", |rules| {
-                rules.put(1, &text(TABLE));
+            let mut table = batch.bridge_table(TABLE);
+            table.change(DELRULE, 0, "remove rules of nftables", |rules| {
                 rules.put(2, &text(FORWARD.0));
             });
         });
@@ -405,9 +426,9 @@ impl Batch {
     /// Removes what is left of these cuts.
     pub(super) fn forget(&mut self, cuts: Range<u32>) {
         self.transaction(|batch| {
+            let mut table = batch.bridge_table(TABLE);
             for set in cuts.flat_map(|cut| [side(cut, 1), side(cut, 2)]) {
-                batch.nftables(DELSET, 0, "remove set of nftables", |attributes| {
-                    attributes.put(1, &text(TABLE));
+                table.change(DELSET, 0, "remove set of nftables", |attributes| {
                     attributes.put(2, &text(&set.name));
                 });
             }

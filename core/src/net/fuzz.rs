@@ -6,9 +6,9 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::firewall::filter::{Member, count_of};
 use super::link::{End, Remote};
-use super::nat::{Published, closed};
+use super::nat::Published;
 use super::netlink::{Attributes, Batch, assert_filled};
-use super::{claim, connections, netlink, routed};
+use super::{claim, connections, forward, netlink, routed};
 use crate::fuzz::Input;
 use crate::net::{Direction, Shape};
 use crate::spec::{AttachmentKind, Firewall, FirewallAction, FirewallProtocol, FirewallRule, Protocol, RoutedPair};
@@ -20,8 +20,7 @@ pub(crate) fn replies(bytes: &[u8]) {
     claim::fuzz(bytes);
     connections::fuzz(bytes);
     count_of(bytes);
-    closed(bytes, false);
-    closed(bytes, true);
+    forward::fuzz(bytes);
 }
 
 fn address(input: &mut Input<'_>) -> IpAddr {

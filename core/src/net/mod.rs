@@ -10,6 +10,8 @@ mod claim;
 mod connections;
 /// What a filter of nftables says between two sides of a bridge.
 mod firewall;
+/// What the machine's own firewall does with what is forwarded.
+mod forward;
 /// What fuzzers feed.
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
@@ -34,8 +36,9 @@ pub(crate) mod watch;
 
 pub(crate) use attach::Taps;
 pub use firewall::filter::FirewallCount;
+pub(crate) use forward::leads_out;
 pub use network::{Address, FirewallUsage, Network};
-pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks, keeper_of_others, remove};
+pub(crate) use network::{Attached, Joining, Kept, has_ipv6, keeper_of_networks, keeper_of_others, remove, reopen};
 pub(crate) use routed::sweep as sweep_routed;
 pub use shape::{Direction, Shape};
 pub(crate) use uplink::name_servers;

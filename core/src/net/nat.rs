@@ -13,23 +13,23 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 
 use super::firewall::{
     DELSETELEM, DELTABLE, Message, NEWCHAIN, NEWRULE, NEWSET, NEWSETELEM, NEWTABLE, NF_ACCEPT, NF_DROP, NFT_META_IIF,
     NFT_META_L4PROTO, NFT_META_OIF, NFT_TABLE_F_OWNER, REGISTER, Rule, number, octets, text,
 };
-use super::netlink::{Attributes, Batch, Socket, attributes_of, text_of};
+use super::netlink::{Attributes, Batch};
 use crate::spec::Protocol;
 
-const NFPROTO_INET: u8 = 1;
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
+pub(super) const NFPROTO_INET: u8 = 1;
+pub(super) const NFPROTO_IPV4: u8 = 2;
+pub(super) const NFPROTO_IPV6: u8 = 10;
 const NFT_META_NFPROTO: u32 = 15;
 
 const PRE_ROUTING: u32 = 0;
 const LOCAL_IN: u32 = 1;
-const FORWARD: u32 = 2;
+pub(super) const FORWARD: u32 = 2;
 const LOCAL_OUT: u32 = 3;
 const POST_ROUTING: u32 = 4;
 const NF_IP_PRI_NAT_DST: i32 = -100;
@@ -388,31 +388,6 @@ impl Batch {
     pub(super) fn lead_on(&mut self, name: &str, ports: &[Published], is_there: bool) {
         self.table(name, |table| table.publish(ports, is_there));
     }
-}
-
-impl Socket {
-    /// A chain of its namespace, of nftables or of iptables over nftables, that drops what is forwarded when no rule lets it through,
-    /// whatever other chains say: as `FAMILY TABLE CHAIN`. What cannot be asked has none.
-    pub(super) fn closed_chain(&self, ipv6: bool) -> Option<String> {
-        const GETCHAIN: u16 = 4;
-        let question = Message::of_nftables(0, GETCHAIN, |_| {});
-        let chains = self.ask(NLM_F_DUMP, question, "list chains of nftables", "").ok()?;
-        chains.iter().find_map(|chain| closed(chain, ipv6))
-    }
-}
-
-/// Of a chain that drops what is forwarded and that no rule lets through.
-pub(super) fn closed(chain: &[u8], ipv6: bool) -> Option<String> {
-    let family = match *chain.first()? {
-        NFPROTO_INET => "inet",
-        NFPROTO_IPV4 if !ipv6 => "ip",
-        NFPROTO_IPV6 if ipv6 => "ip6",
-        _ => return None,
-    };
-    let value = |kind: u16| attributes_of(chain.get(4..)?).find(|one| one.0 == kind).map(|one| one.1);
-    let hook = attributes_of(value(4)?).find(|one| one.0 == 1)?.1;
-    let drops = hook == number(FORWARD) && value(5)? == number(NF_DROP);
-    drops.then_some(format!("{family} {} {}", text_of(value(1)?), text_of(value(3)?)))
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub(crate) use link::Attached;
 use link::Link;
 use port::{Port, Sockets, State, in_firewall, mac_of};
 use registry::{Registry, unknown};
-pub(crate) use registry::{keeper_of_networks, keeper_of_others};
+pub(crate) use registry::{keeper_of_networks, keeper_of_others, reopen};
 
 /// The devices of a switch's namespace are the library's alone, and so are their numbers; but for the first, which modules of the
 /// kernel that make tunnels may have taken for devices of theirs in every namespace.

@@ -283,6 +283,11 @@ fn found(socket: &Socket, address: IpAddr) -> Result<Option<(Option<u32>, bool)>
     Ok(answers.iter().find_map(|bytes| route_of(bytes, bits)))
 }
 
+/// Whether it is an address of the host's own.
+pub(super) fn is_local(socket: &Socket, address: IpAddr) -> bool {
+    matches!(found(socket, address), Ok(Some((_, true))))
+}
+
 fn route_of(bytes: &[u8], bits: u8) -> Option<(Option<u32>, bool)> {
     let route = RouteMessage::parse(bytes).ok().filter(|route| route.header.destination_prefix_length == bits)?;
     let device = route.attributes.iter().find_map(|one| match one {

@@ -15,9 +15,11 @@ use ipnet::IpNet;
 
 use super::attach::everywhere;
 use super::connections;
+use super::forward::{closed_chain, forwards, is_set, lets_pass};
 use super::link::{End, Remote};
 use super::nat::Published;
 use super::netlink::{Batch, Socket};
+use super::routed::is_local;
 use crate::container::{Container, new_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch;
@@ -105,10 +107,6 @@ fn find(program: &str) -> Option<PathBuf> {
             }
             path
         })
-}
-
-fn is_set(parameter: &str) -> bool {
-    std::fs::read_to_string(Path::new("/proc/sys/net").join(parameter)).is_ok_and(|value| value.trim() == "1")
 }
 
 /// One of the programs, by its name.
@@ -223,7 +221,11 @@ impl Uplink {
             kernel.firewall.request(batch).map_err(|error| (0, error))
         });
         match result {
-            Ok(()) => Ok(lead),
+            Ok(()) => {
+                let is_own = |address| is_local(&kernel.route, address);
+                connections::forget_those_before(&kernel.firewall, &lead.outer, is_own);
+                Ok(lead)
+            }
             Err(failed) => {
                 let _ = self.withdraw(switch, &mut lead);
                 Err(failed)
@@ -306,16 +308,10 @@ impl Way {
             let error = Error::new(ErrorKind::PermissionDenied, "the kernel leads out of the networks of root alone");
             return Err(error.with_errno(libc::EPERM).with_hint(format!("for others there are {PACKAGES}")));
         }
-        if !is_set("ipv4/ip_forward") {
-            return Err(missing("set net.ipv4.ip_forward to 1 (sysctl -w net.ipv4.ip_forward=1)"));
-        }
+        forwards()?;
         let firewall = Socket::open(libc::NETLINK_NETFILTER)?;
-        if switch.wanted == WayOut::Auto
-            && let Some(chain) = firewall.closed_chain(false)
-        {
-            let what = format!("chain {chain} drops what this machine forwards, unless a rule is for it");
-            let error = Error::new(ErrorKind::Unsupported, what).with_errno(libc::EPERM);
-            return Err(error.with_hint("where it has a rule for devices called rf*, ask for way_out: kernel"));
+        if switch.wanted == WayOut::Auto {
+            lets_pass(Some(&firewall))?;
         }
         Kernel::open(switch, firewall).map(Self::Kernel)
     }
@@ -354,7 +350,7 @@ impl Kernel {
     }
 
     fn may_forward_ipv6(&self, wanted: WayOut) -> bool {
-        wanted == WayOut::Kernel || self.firewall.closed_chain(true).is_none()
+        wanted == WayOut::Kernel || closed_chain(Some(&self.firewall), true).is_none()
     }
 
     fn connect(mut self, switch: &Switch<'_>) -> Result<Self> {

@@ -90,7 +90,7 @@ pub struct GcReport {
     pub processes: usize,
     pub cgroups: usize,
     pub files: usize,
-    /// What could not be removed yet, and why.
+    /// What could not be removed yet, or which network has no way out again, and why.
     pub remaining: Vec<String>,
 }
 
@@ -123,12 +123,14 @@ fn list(place: &Place) -> Result<Vec<Entry>> {
 }
 
 /// Ends and removes what dead keepers left, the records of ended detached containers, and volumes without a name whose container is gone.
+/// Starts again what led out of this program's [networks](crate::Network) and has ended; `remaining` says so of one that cannot be.
 pub fn gc() -> Result<GcReport> {
     let mut report = gc::collect(&Place::now(), true)?;
     match crate::volume::collect() {
         Ok(removed) => report.files += removed,
         Err(error) => report.remaining.push(error.to_string()),
     }
+    report.remaining.extend(crate::net::reopen().iter().map(ToString::to_string));
     Ok(report)
 }
 

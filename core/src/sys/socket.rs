@@ -34,3 +34,12 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(
     let passed = passed.then(|| unsafe { OwnedFd::from_raw_fd(control[2] as u32 as i32) });
     Ok((length as usize, passed))
 }
+
+/// Has the kernel answer in the buffer, of which an option may read the front. How long the answer is.
+pub(crate) fn option(socket: BorrowedFd<'_>, level: i32, name: i32, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut length = buffer.len() as libc::socklen_t;
+    let value = buffer.as_mut_ptr().cast();
+    // SAFETY: the buffer is live and writable, and as long as the kernel is told.
+    let got = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, value, &raw mut length) };
+    if got < 0 { Err(io::Error::last_os_error()) } else { Ok(length as usize) }
+}

@@ -7,16 +7,19 @@
 //! ends exchanged: so a list that changes holds for what is open, and what it says nothing new of goes on.
 //!
 //! ```text
-//! forward, input, output of the bridge (forward alone where nothing leads out) -> check: ARP and neighbour discovery pass
-//!     is it an answer?   by the port that it leaves by: began-N; to the switch itself by the port that it came by: asked-N
-//!     does it fit?       by port: outgoing-reversed-N, incoming-reversed-N; an answer that does passes
-//!     what cannot be judged is dropped
-//!     judge:             by port: outgoing-N, incoming-N; what passes is remembered: note-N, or ask-N of what came from the switch
+//! forward, input, output of the bridge (forward alone where nothing leads out), three chains one behind the other:
+//!     answers: is it an answer?     by the port that it leaves by: began-N; to the switch itself by the port that it came by: asked-N
+//!     filter: ARP and neighbour discovery pass
+//!         does it fit?              by port: outgoing-reversed-N, incoming-reversed-N; an answer that does passes
+//!         what cannot be judged is dropped
+//!         judge:                    by port: outgoing-N, incoming-N
+//!     notes: what passed is remembered: note-N, or ask-N of what came from the switch
 //! ```
 //!
 //! What is found out about a packet is in its mark, which nobody else uses in this namespace. Chains that lead to chains that lead
 //! to others would be less to write, but the kernel follows all ways through them at each change: a map of a thousand to a map of a
-//! thousand are a million.
+//! thousand are a million. It follows all of the table that changes, and of no other (nft_table_validate): so what is long and changes when a
+//! port comes, the chains of flows, is a table of its own, apart from the lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,7 +30,7 @@ use netlink_packet_core::NLM_F_CREATE;
 use super::super::netlink::{Attributes, Batch, Socket, attributes_of, text_of};
 use super::{
     ARP, Chain, DELRULE, DELSET, DELSETELEM, IPV4, IPV6, Message, NEWCHAIN, NEWSET, NEWSETELEM, NF_ACCEPT, NF_DROP,
-    NFPROTO_BRIDGE, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIF, NFT_META_PROTOCOL, REGISTER, Rule, Set, TABLE,
+    NFPROTO_BRIDGE, NFT_META_IIF, NFT_META_L4PROTO, NFT_META_OIF, NFT_META_PROTOCOL, REGISTER, Rule, Set, TABLE, Table,
     number, octets, of_ipv4, of_ipv6, of_link, text,
 };
 use crate::error::Result;
@@ -50,23 +53,63 @@ const NFT_JUMP: u32 = -3i32 as u32;
 const NFT_CMP_EQ: u32 = 0;
 const NFT_META_MARK: u32 = 3;
 
+/// Where flows are looked for and remembered. The lists are in [`TABLE`].
+const FLOW_TABLE: &str = "ringfence-flows";
+
 /// Marks of a packet: nothing is known; it is an answer; it would be one, but a list has changed; its protocol, and its ports if it has
-/// them, can be read.
+/// them, can be read; neither end has a firewall; it is an error about an answer, which the lists do not know; the lists let it pass.
 const UNKNOWN: u32 = 0;
 const ANSWER: u32 = 1;
 const DENIED: u32 = 2;
 const READABLE: u32 = 3;
+const FREE: u32 = 4;
+const ABOUT_ANSWER: u32 = 5;
+const PASSED: u32 = 6;
 
 /// NF_BR_FORWARD.
 const FORWARD: u32 = 2;
-/// That, NF_BR_LOCAL_IN, NF_BR_LOCAL_OUT; behind NF_BR_PRI_FILTER_BRIDGED, where the cuts are.
-const HOOKS: [(Chain, &[u32]); 3] = [
-    (Chain("filter-forward", FORWARD, -199), &[NFT_META_IIF, NFT_META_OIF]),
-    (Chain("filter-input", 1, -199), &[NFT_META_IIF]),
-    (Chain("filter-output", 3, -199), &[NFT_META_OIF]),
+
+/// A hook: its number, whether packets have come by a port, leave by one, or both, and its chains.
+struct Hook {
+    number: u32,
+    ways: &'static [u32],
+    answers: &'static str,
+    filter: &'static str,
+    judge: &'static str,
+    notes: &'static str,
+}
+
+/// That, NF_BR_LOCAL_IN, NF_BR_LOCAL_OUT.
+const HOOKS: [Hook; 3] = [
+    Hook {
+        number: FORWARD,
+        ways: &[NFT_META_IIF, NFT_META_OIF],
+        answers: "answers-forward",
+        filter: "filter-forward",
+        judge: "judge-forward",
+        notes: "notes-forward",
+    },
+    Hook {
+        number: 1,
+        ways: &[NFT_META_IIF],
+        answers: "answers-input",
+        filter: "filter-input",
+        judge: "judge-input",
+        notes: "notes-input",
+    },
+    Hook {
+        number: 3,
+        ways: &[NFT_META_OIF],
+        answers: "answers-output",
+        filter: "filter-output",
+        judge: "judge-output",
+        notes: "notes-output",
+    },
 ];
-const CHECK: &str = "check";
-const JUDGE: &str = "judge";
+/// One behind the other, all behind NF_BR_PRI_FILTER_BRIDGED, where the cuts are.
+const ANSWERS_PLACE: i32 = -199;
+const FILTER_PLACE: i32 = -198;
+const NOTES_PLACE: i32 = -197;
 const STRANGE: &str = "strange";
 
 /// Ports with a firewall.
@@ -81,6 +124,9 @@ const TCP: u8 = libc::IPPROTO_TCP as u8;
 const UDP: u8 = libc::IPPROTO_UDP as u8;
 const UDPLITE: u8 = libc::IPPROTO_UDPLITE as u8;
 const DCCP: u8 = libc::IPPROTO_DCCP as u8;
+
+/// Of TCP.
+const FIN_OR_RST: u8 = 5;
 
 /// Addresses (IPv4's with padding), protocol, ports, from the first register on.
 const FLOW: u32 = 44;
@@ -109,14 +155,15 @@ const INCOMING: &str = "incoming";
 const OUTGOING_REVERSED: &str = "outgoing-reversed";
 const INCOMING_REVERSED: &str = "incoming-reversed";
 
-/// Maps from ports to chains of that name with the port's number; those that all ports have, and those of firewalls.
+/// Maps from ports to chains of that name with the port's number: of flows of all ports, of flows of those with firewalls, and their lists.
 const OF_PORTS: [&str; 3] = [BEGAN, NOTE, ABOUT];
-const OF_FIREWALLS: [&str; 6] = [ASKED, ASK, OUTGOING, INCOMING, OUTGOING_REVERSED, INCOMING_REVERSED];
+const OF_SWITCH: [&str; 2] = [ASKED, ASK];
+const OF_LISTS: [&str; 4] = [OUTGOING, INCOMING, OUTGOING_REVERSED, INCOMING_REVERSED];
 
 /// Those that a network needs: to the switch of an internal one nobody speaks, it has no address. The kernel follows all that there is at each
 /// change.
-fn of_firewalls(internal: bool) -> &'static [&'static str] {
-    if internal { &OF_FIREWALLS[2..] } else { &OF_FIREWALLS }
+fn of_switch(internal: bool) -> &'static [&'static str] {
+    if internal { &[] } else { &OF_SWITCH }
 }
 
 fn of_port(name: &str, port: u32) -> String {
@@ -488,10 +535,10 @@ pub struct FirewallCount {
     pub bytes: u64,
 }
 
-/// Whether the table has a chain, or an object, of that name.
-fn has(socket: &Socket, kind: u16, name: &str) -> Result<bool> {
+/// Whether a table has a chain, or an object, of that name.
+fn has(socket: &Socket, table: &str, kind: u16, name: &str) -> Result<bool> {
     let message = Message::of_nftables(NFPROTO_BRIDGE, kind, |attributes| {
-        attributes.put(1, &text(TABLE));
+        attributes.put(1, &text(table));
         match kind {
             GETOBJ => {
                 attributes.put(2, &text(name));
@@ -500,7 +547,7 @@ fn has(socket: &Socket, kind: u16, name: &str) -> Result<bool> {
             _ => attributes.put(3, &text(name)),
         }
     });
-    match socket.ask(0, message, "find in nftables", TABLE) {
+    match socket.ask(0, message, "find in nftables", table) {
         Ok(_) => Ok(true),
         Err(e) if e.errno() == libc::ENOENT => Ok(false),
         Err(e) => Err(e),
@@ -543,7 +590,7 @@ impl Filter {
         batch.transaction(|batch| batch.leave(port, known, numbers, &gone, self.internal));
         if let Err(error) = socket.request(batch) {
             // Its answer may be what was lost.
-            if has(socket, GETCHAIN, &of_port(NOTE, port))? {
+            if has(socket, FLOW_TABLE, GETCHAIN, &of_port(NOTE, port))? {
                 return Err(error);
             }
         }
@@ -617,7 +664,7 @@ impl Filter {
             }
             for (name, number) in &new {
                 let whose = self.found.get(*name).into_iter().flatten();
-                batch.name(*number, whose.flat_map(|port| &self.ports[port].addresses));
+                batch.bridge_table(TABLE).name(*number, whose.flat_map(|port| &self.ports[port].addresses));
             }
             if let Some(kept) = &kept {
                 batch.put_lists(port, (known.kept.as_ref(), kept), &numbers, &gone, self.internal);
@@ -626,8 +673,8 @@ impl Filter {
         if let Err(error) = socket.request(batch) {
             // Its answer may be what was lost.
             let done = match &kept {
-                Some(kept) => has(socket, GETOBJ, &counter(port, kept.generation, DEFAULTS[0].1)),
-                None => has(socket, GETCHAIN, &of_port(NOTE, port)),
+                Some(kept) => has(socket, TABLE, GETOBJ, &counter(port, kept.generation, DEFAULTS[0].1)),
+                None => has(socket, FLOW_TABLE, GETCHAIN, &of_port(NOTE, port)),
             };
             match done {
                 Ok(true) => {}
@@ -692,26 +739,23 @@ pub(in super::super) fn count_of(payload: &[u8]) -> (String, FirewallCount) {
     (name, count)
 }
 
-impl Batch {
+impl Table<'_> {
     fn plain_chain(&mut self, name: &str) {
-        self.nftables(NEWCHAIN, NLM_F_CREATE, "make chain of nftables", |attributes| {
-            attributes.put(1, &text(TABLE));
+        self.change(NEWCHAIN, NLM_F_CREATE, "make chain of nftables", |attributes| {
             attributes.put(3, &text(name));
         });
     }
 
     /// A thing of the table, by the attribute that names it.
     fn remove(&mut self, kind: u16, attribute: u16, name: &str) {
-        self.nftables(kind, 0, "remove from nftables", |attributes| {
-            attributes.put(1, &text(TABLE));
+        self.change(kind, 0, "remove from nftables", |attributes| {
             attributes.put(attribute, &text(name));
         });
     }
 
     fn special_set(&mut self, set: &Set, flags: u32, size: Option<u32>) {
         const NFT_DATA_VERDICT: u32 = 0xffff_ff00;
-        self.nftables(NEWSET, NLM_F_CREATE, "make set of nftables", |attributes| {
-            attributes.put(1, &text(TABLE));
+        self.change(NEWSET, NLM_F_CREATE, "make set of nftables", |attributes| {
             attributes.put(2, &text(&set.name));
             attributes.put(3, &number(flags));
             attributes.put(4, &number(0));
@@ -733,14 +777,15 @@ impl Batch {
         self.element(NEWSETELEM, map, port, Some((how, &of_port(map, port))));
     }
 
-    fn unmap_port(&mut self, map: &str, port: u32) {
-        self.element(DELSETELEM, map, port, None);
+    /// The port's chains go.
+    fn unmap(&mut self, maps: &[&str], port: u32) {
+        maps.iter().for_each(|map| self.element(DELSETELEM, map, port, None));
+        maps.iter().for_each(|map| self.remove(DELCHAIN, 3, &of_port(map, port)));
     }
 
     fn element(&mut self, kind: u16, map: &str, port: u32, to: Option<(u32, &str)>) {
         let flags = if kind == NEWSETELEM { NLM_F_CREATE } else { 0 };
-        self.nftables(kind, flags, "change map of nftables", |elements| {
-            elements.put(1, &text(TABLE));
+        self.change(kind, flags, "change map of nftables", |elements| {
             elements.put(2, &text(map));
             elements.nested(3, |list| {
                 list.nested(1, |element| {
@@ -768,93 +813,17 @@ impl Batch {
         self.addresses(NEWSETELEM, number, addresses);
     }
 
-    /// A port comes. `names`: those of its own that are in rules.
-    fn join(&mut self, port: u32, known: &Known, names: impl Iterator<Item = u32>) {
-        self.flows(BEGAN, NOTE, port);
-        self.plain_chain(&of_port(ABOUT, port));
-        let [open, _] = flows(BEGAN, port);
-        for family in FAMILIES {
-            for ends in [Ends::Ports, Ends::Echo] {
-                self.rule_of(&of_port(ABOUT, port), |rule| {
-                    rule.of_family(family).flow_inside(family, false, ends, false);
-                    rule.looked_up(&open, true).verdict(NF_ACCEPT);
-                });
-            }
-        }
-        OF_PORTS.iter().for_each(|map| self.map_port(map, port));
-        names.for_each(|name| self.addresses(NEWSETELEM, name, &known.addresses));
-    }
-
-    /// A port goes, with names that it alone had in rules.
-    fn leave(&mut self, port: u32, known: &Known, names: impl Iterator<Item = u32>, gone: &[u32], internal: bool) {
-        let kept = known.kept.as_ref();
-        names.for_each(|name| self.addresses(DELSETELEM, name, &known.addresses));
-        let maps = OF_PORTS.iter().chain(kept.map(|_| of_firewalls(internal)).unwrap_or_default());
-        maps.clone().for_each(|map| self.unmap_port(map, port));
-        if kept.is_some() {
-            self.elements(DELSETELEM, &port_set(FILTERED), &[port.to_ne_bytes().into()]);
-        }
-        maps.for_each(|map| self.remove(DELCHAIN, 3, &of_port(map, port)));
-        let began = [Some(BEGAN), kept.filter(|_| !internal).map(|_| ASKED)];
-        for set in began.into_iter().flatten().flat_map(|chain| flows(chain, port)) {
-            self.remove(DELSET, 2, &set.name);
-        }
-        if let Some(kept) = kept {
-            self.counters(DELOBJ, port, kept);
-        }
-        self.remove_names(gone);
-    }
-
     fn remove_names(&mut self, gone: &[u32]) {
         for number in gone {
             FAMILIES.into_iter().for_each(|family| self.remove(DELSET, 2, &peer(*number, family).name));
         }
     }
 
-    /// The lists of a firewall in the place of what there was. `names`: those in its rules; `gone`: what nobody's rules have any more.
-    fn put_lists(
-        &mut self,
-        port: u32,
-        (old, kept): (Option<&Kept>, &Kept),
-        names: &BTreeMap<String, u32>,
-        gone: &[u32],
-        internal: bool,
-    ) {
-        const LISTS: [(&str, Direction, bool); 4] = [
-            (OUTGOING, Direction::Out, false),
-            (INCOMING, Direction::In, false),
-            (OUTGOING_REVERSED, Direction::Out, true),
-            (INCOMING_REVERSED, Direction::In, true),
-        ];
-        match old {
-            None => {
-                if !internal {
-                    self.flows(ASKED, ASK, port);
-                }
-                LISTS.iter().for_each(|(chain, ..)| self.plain_chain(&of_port(chain, port)));
-            }
-            Some(old) => {
-                LISTS.iter().for_each(|(chain, ..)| self.remove(DELRULE, 2, &of_port(chain, port)));
-                self.counters(DELOBJ, port, old);
-            }
-        }
-        self.counters(NEWOBJ, port, kept);
-        for (chain, direction, reversed) in LISTS {
-            self.list(port, chain, kept, direction, reversed, names);
-        }
-        if old.is_none() {
-            of_firewalls(internal).iter().for_each(|map| self.map_port(map, port));
-            self.elements(NEWSETELEM, &port_set(FILTERED), &[port.to_ne_bytes().into()]);
-        }
-        self.remove_names(gone);
-    }
-
     fn counters(&mut self, kind: u16, port: u32, kept: &Kept) {
         let rules = (0..kept.firewall.rules.len()).map(|i| i.to_string());
         for what in rules.chain(DEFAULTS.map(|(_, what)| what.to_owned())) {
             let flags = if kind == NEWOBJ { NLM_F_CREATE } else { 0 };
-            self.nftables(kind, flags, "change counter of nftables", |attributes| {
-                attributes.put(1, &text(TABLE));
+            self.change(kind, flags, "change counter of nftables", |attributes| {
                 attributes.put(2, &text(&counter(port, kept.generation, &what)));
                 attributes.put(3, &number(NFT_OBJECT_COUNTER));
                 if kind == NEWOBJ {
@@ -866,126 +835,146 @@ impl Batch {
 
     /// Chains where flows are looked for and remembered, and their sets.
     fn flows(&mut self, look: &str, note: &str, port: u32) {
-        const FIN_OR_RST: u8 = 5;
         let sets = flows(look, port);
         for set in &sets {
             self.special_set(set, NFT_SET_TIMEOUT | NFT_SET_EVAL, Some(FLOWS));
         }
-        let [open, closing] = &sets;
         let (look, note) = (of_port(look, port), of_port(note, port));
         self.plain_chain(&look);
         self.plain_chain(&note);
         for family in FAMILIES {
-            // An answer.
-            let mut answer = |build: &dyn Fn(&mut Rule<'_>)| {
-                self.rule_of(&look, |rule| {
-                    rule.of_family(family);
-                    build(rule);
-                    rule.mark(ANSWER).verdict(NFT_RETURN);
-                });
-            };
-            answer(&|rule| {
-                rule.above(TCP).flags(FIN_OR_RST).flow(family, false, Ends::Ports);
-                rule.looked_up(open, true).remember(closing, CLOSING).forget(open);
+            self.answers(&look, family, &sets);
+            self.begun(&note, family, &sets);
+        }
+    }
+
+    /// An answer to one of the flows.
+    fn answers(&mut self, look: &str, family: Family, [open, closing]: &[Set; 2]) {
+        let mut answer = |build: &dyn Fn(&mut Rule<'_>)| {
+            self.rule_of(look, |rule| {
+                rule.of_family(family);
+                build(rule);
+                rule.mark(ANSWER).verdict(NFT_RETURN);
             });
-            answer(&|rule| {
-                rule.above(TCP).flow(family, false, Ends::Ports);
+        };
+        answer(&|rule| {
+            rule.above(TCP).flags(FIN_OR_RST).flow(family, false, Ends::Ports);
+            rule.looked_up(open, true).remember(closing, CLOSING).forget(open);
+        });
+        answer(&|rule| {
+            rule.above(TCP).flow(family, false, Ends::Ports);
+            rule.looked_up(closing, true).remember(closing, CLOSING);
+        });
+        answer(&|rule| {
+            rule.above(TCP).flow(family, false, Ends::Ports);
+            rule.looked_up(open, true).remember(open, OPEN);
+        });
+        answer(&|rule| {
+            rule.ported(true).flow(family, false, Ends::Ports);
+            rule.looked_up(open, true).remember(open, DATAGRAMS);
+        });
+        answer(&|rule| {
+            rule.above(family.icmp()).transport(0, 1, REGISTER).is(&[family.echo()[1]]);
+            rule.flow(family, false, Ends::Echo).looked_up(open, true).remember(open, ECHO);
+        });
+        answer(&|rule| {
+            rule.fragment(family).flow(family, false, Ends::Any);
+            rule.looked_up(open, true).remember(open, ECHO);
+        });
+        for ends in [Ends::Ports, Ends::Echo] {
+            self.rule_of(look, |rule| {
+                rule.of_family(family).flow_inside(family, true, ends, false);
+                rule.looked_up(open, true).mark(ABOUT_ANSWER).verdict(NF_ACCEPT);
+            });
+            // What comes by no port is from outside, where there are routers.
+            self.rule_of(look, |rule| {
+                rule.meta(NFT_META_IIF, REGISTER).is(&[0; 4]);
+                rule.of_family(family).flow_inside(family, true, ends, true);
+                rule.looked_up(open, true).mark(ABOUT_ANSWER).verdict(NF_ACCEPT);
+            });
+        }
+    }
+
+    /// What began, or goes on: it becomes one of the flows.
+    fn begun(&mut self, note: &str, family: Family, [open, closing]: &[Set; 2]) {
+        let mut begun = |build: &dyn Fn(&mut Rule<'_>), done: bool| {
+            self.rule_of(note, |rule| {
+                rule.of_family(family);
+                build(rule);
+                if done {
+                    rule.verdict(NF_ACCEPT);
+                }
+            });
+        };
+        begun(
+            &|rule| {
+                rule.above(TCP).flags(FIN_OR_RST).flow(family, true, Ends::Ports);
+                rule.remember(closing, CLOSING).forget(open);
+            },
+            true,
+        );
+        begun(
+            &|rule| {
+                // SYN, without ACK.
+                rule.above(TCP).transport(13, 1, REGISTER).masked(&[0x12]).is(&[0x02]);
+                rule.flow(family, true, Ends::Ports).forget(closing).remember(open, OPENING);
+            },
+            true,
+        );
+        begun(
+            &|rule| {
+                rule.above(TCP).flow(family, true, Ends::Ports);
                 rule.looked_up(closing, true).remember(closing, CLOSING);
-            });
-            answer(&|rule| {
-                rule.above(TCP).flow(family, false, Ends::Ports);
+            },
+            true,
+        );
+        begun(
+            &|rule| {
+                rule.above(TCP).flow(family, true, Ends::Ports);
                 rule.looked_up(open, true).remember(open, OPEN);
-            });
-            answer(&|rule| {
-                rule.ported(true).flow(family, false, Ends::Ports);
-                rule.looked_up(open, true).remember(open, DATAGRAMS);
-            });
-            answer(&|rule| {
-                rule.above(family.icmp()).transport(0, 1, REGISTER).is(&[family.echo()[1]]);
-                rule.flow(family, false, Ends::Echo).looked_up(open, true).remember(open, ECHO);
-            });
-            answer(&|rule| {
-                rule.fragment(family).flow(family, false, Ends::Any);
-                rule.looked_up(open, true).remember(open, ECHO);
-            });
+            },
+            true,
+        );
+        // What nobody saw begin is not taken for begun by who speaks first. (Later fragments have no such header.)
+        begun(
+            &|rule| {
+                rule.above(TCP).transport(0, 4, REGISTER);
+            },
+            true,
+        );
+        begun(
+            &|rule| {
+                rule.ported(true).flow(family, true, Ends::Ports).remember(open, DATAGRAMS);
+            },
+            false,
+        );
+        begun(
+            &|rule| {
+                rule.above(family.icmp()).transport(0, 1, REGISTER).is(&[family.echo()[0]]);
+                rule.flow(family, true, Ends::Echo).remember(open, ECHO);
+            },
+            false,
+        );
+        begun(
+            &|rule| {
+                rule.flow(family, true, Ends::Any).remember(open, DATAGRAMS);
+            },
+            true,
+        );
+    }
+
+    /// Errors that a container sends about answers to what it began.
+    fn about(&mut self, port: u32) {
+        let chain = of_port(ABOUT, port);
+        self.plain_chain(&chain);
+        let [open, _] = flows(BEGAN, port);
+        for family in FAMILIES {
             for ends in [Ends::Ports, Ends::Echo] {
-                self.rule_of(&look, |rule| {
-                    rule.of_family(family).flow_inside(family, true, ends, false);
-                    rule.looked_up(open, true).verdict(NF_ACCEPT);
-                });
-                // What comes by no port is from outside, where there are routers.
-                self.rule_of(&look, |rule| {
-                    rule.meta(NFT_META_IIF, REGISTER).is(&[0; 4]);
-                    rule.of_family(family).flow_inside(family, true, ends, true);
-                    rule.looked_up(open, true).verdict(NF_ACCEPT);
+                self.rule_of(&chain, |rule| {
+                    rule.of_family(family).flow_inside(family, false, ends, false);
+                    rule.looked_up(&open, true).mark(ABOUT_ANSWER).verdict(NF_ACCEPT);
                 });
             }
-
-            // What began, or goes on.
-            let mut begun = |build: &dyn Fn(&mut Rule<'_>), done: bool| {
-                self.rule_of(&note, |rule| {
-                    rule.of_family(family);
-                    build(rule);
-                    if done {
-                        rule.verdict(NF_ACCEPT);
-                    }
-                });
-            };
-            begun(
-                &|rule| {
-                    rule.above(TCP).flags(FIN_OR_RST).flow(family, true, Ends::Ports);
-                    rule.remember(closing, CLOSING).forget(open);
-                },
-                true,
-            );
-            begun(
-                &|rule| {
-                    // SYN, without ACK.
-                    rule.above(TCP).transport(13, 1, REGISTER).masked(&[0x12]).is(&[0x02]);
-                    rule.flow(family, true, Ends::Ports).forget(closing).remember(open, OPENING);
-                },
-                true,
-            );
-            begun(
-                &|rule| {
-                    rule.above(TCP).flow(family, true, Ends::Ports);
-                    rule.looked_up(closing, true).remember(closing, CLOSING);
-                },
-                true,
-            );
-            begun(
-                &|rule| {
-                    rule.above(TCP).flow(family, true, Ends::Ports);
-                    rule.looked_up(open, true).remember(open, OPEN);
-                },
-                true,
-            );
-            // What nobody saw begin is not taken for begun by who speaks first. (Later fragments have no such header.)
-            begun(
-                &|rule| {
-                    rule.above(TCP).transport(0, 4, REGISTER);
-                },
-                true,
-            );
-            begun(
-                &|rule| {
-                    rule.ported(true).flow(family, true, Ends::Ports).remember(open, DATAGRAMS);
-                },
-                false,
-            );
-            begun(
-                &|rule| {
-                    rule.above(family.icmp()).transport(0, 1, REGISTER).is(&[family.echo()[0]]);
-                    rule.flow(family, true, Ends::Echo).remember(open, ECHO);
-                },
-                false,
-            );
-            begun(
-                &|rule| {
-                    rule.flow(family, true, Ends::Any).remember(open, DATAGRAMS);
-                },
-                true,
-            );
         }
     }
 
@@ -1016,58 +1005,92 @@ impl Batch {
         self.rule_of(STRANGE, |rule| rule.verdict(NF_DROP));
     }
 
-    /// What all ports share.
-    fn filter(&mut self, broadcasts: &[Ipv4Addr], internal: bool) {
-        for map in OF_PORTS.iter().chain(of_firewalls(internal)) {
-            self.special_set(&port_set(map), NFT_SET_MAP, None);
-        }
-        self.set(&port_set(FILTERED));
-        let mut constants = |name: &str, values: &[u8]| {
-            let set = named(name.to_owned(), 1);
-            self.set(&set);
-            self.elements(NEWSETELEM, &set, &values.iter().map(|value| vec![*value]).collect::<Vec<_>>());
-        };
-        constants(PORTED, &[TCP, UDP, SCTP, UDPLITE, DCCP]);
-        ERRORS.iter().for_each(|(name, values)| constants(name, values));
-        let hooks = if internal { &HOOKS[..1] } else { &HOOKS };
-        hooks.iter().for_each(|(chain, ways)| self.hook(chain, ways, broadcasts));
+    fn constants(&mut self, name: &str, values: &[u8]) {
+        let set = named(name.to_owned(), 1);
+        self.set(&set);
+        self.elements(NEWSETELEM, &set, &values.iter().map(|value| vec![*value]).collect::<Vec<_>>());
     }
 
-    /// What is done at a hook, where packets have come by a port, leave by one, or both.
-    fn hook(&mut self, base: &Chain, ways: &[u32], broadcasts: &[Ipv4Addr]) {
-        let (check, judge) = (format!("{CHECK}-{}", base.1), format!("{JUDGE}-{}", base.1));
-        let (check, judge) = (&*check, &*judge);
-        let [comes, leaves] = [NFT_META_IIF, NFT_META_OIF].map(|way| ways.contains(&way));
-        self.plain_chain(check);
-        self.plain_chain(judge);
+    fn maps(&mut self, maps: &[&str]) {
+        maps.iter().for_each(|map| self.special_set(&port_set(map), NFT_SET_MAP, None));
+        self.constants(PORTED, &[TCP, UDP, SCTP, UDPLITE, DCCP]);
+    }
 
+    fn hook(&mut self, hook: &Hook, name: &'static str, place: i32) {
+        self.chain(&Chain(name, hook.number, place), NF_ACCEPT);
+    }
+
+    /// Before the lists: whose packet it is.
+    fn answers_of(&mut self, hook: &Hook) {
+        let [comes, leaves] = hook.ends();
+        self.hook(hook, hook.answers, ANSWERS_PLACE);
+        self.rule_of(hook.answers, |rule| {
+            rule.mark(UNKNOWN);
+        });
+        // Who has no firewall and speaks to nobody who has one does not pay for it.
+        self.rule_of(hook.answers, |rule| {
+            for way in hook.ways {
+                rule.meta(*way, REGISTER).looked_up(&port_set(FILTERED), false);
+            }
+            rule.mark(FREE).verdict(NF_ACCEPT);
+        });
+        let (way, map) = if leaves { (NFT_META_OIF, BEGAN) } else { (NFT_META_IIF, ASKED) };
+        self.rule_of(hook.answers, |rule| rule.by_port(way, map));
+        if comes {
+            self.rule_of(hook.answers, |rule| rule.by_port(NFT_META_IIF, ABOUT));
+        }
+    }
+
+    /// Behind the lists.
+    fn notes_of(&mut self, hook: &Hook) {
+        let [comes, _] = hook.ends();
+        self.hook(hook, hook.notes, NOTES_PLACE);
+        let (way, map) = if comes { (NFT_META_IIF, NOTE) } else { (NFT_META_OIF, ASK) };
+        self.rule_of(hook.notes, |rule| rule.marked(PASSED).mark(UNKNOWN).by_port(way, map));
+    }
+
+    fn lists_of(&mut self, hook: &Hook, broadcasts: &[Ipv4Addr]) {
+        let [comes, leaves] = hook.ends();
+        let (check, judge) = (hook.filter, hook.judge);
+        self.hook(hook, check, FILTER_PLACE);
+        self.plain_chain(judge);
+        self.rule_of(check, |rule| rule.marked(FREE).verdict(NF_ACCEPT));
+        if hook.number == FORWARD {
+            self.addressed(check, broadcasts);
+        }
+        self.rule_of(check, |rule| rule.marked(ABOUT_ANSWER).verdict(NF_ACCEPT));
         self.rule_of(check, |rule| rule.meta(NFT_META_PROTOCOL, REGISTER).is(&ARP).verdict(NF_ACCEPT));
         // Neighbour discovery is one link's: its hop limit says that nobody passed it on. No header stands before it.
         self.rule_of(check, |rule| {
             rule.of_family(Family::Ipv6).header(6, 2, REGISTER).is(&[libc::IPPROTO_ICMPV6 as u8, 255]);
             rule.header(40, 1, REGISTER).between(&[133], &[137]).verdict(NF_ACCEPT);
         });
-        self.rule_of(check, |rule| {
-            rule.mark(UNKNOWN);
-        });
         // The kernel follows all of these at each change: only those that mean something here.
-        let by_port = |batch: &mut Self, chain: &str, here: bool, way: u32, map: &str| {
-            if here {
-                batch.rule_of(chain, |rule| rule.by_port(way, map));
-            }
-        };
-        by_port(self, check, leaves, NFT_META_OIF, BEGAN);
-        by_port(self, check, !leaves, NFT_META_IIF, ASKED);
-        by_port(self, check, comes, NFT_META_IIF, ABOUT);
         if leaves {
             self.rule_of(check, |rule| rule.marked(ANSWER).by_port(NFT_META_OIF, OUTGOING_REVERSED));
         }
         if comes {
             self.rule_of(check, |rule| rule.marked(ANSWER).by_port(NFT_META_IIF, INCOMING_REVERSED));
         }
-        self.rule_of(check, |rule| rule.marked(ANSWER).mark(UNKNOWN).verdict(NF_ACCEPT));
-        // Of TCP that is the end; anything else may be no answer at all (fragments of another protocol, both ends with the same port),
-        // and pass for itself.
+        self.rule_of(check, |rule| rule.marked(ANSWER).verdict(NF_ACCEPT));
+        self.readable(check);
+        self.rule_of(check, |rule| rule.marked(READABLE).proceed(NFT_GOTO, judge));
+        self.rule_of(check, |rule| rule.verdict(NF_DROP));
+
+        if comes {
+            self.rule_of(judge, |rule| rule.by_port(NFT_META_IIF, OUTGOING));
+        }
+        if leaves {
+            self.rule_of(judge, |rule| rule.by_port(NFT_META_OIF, INCOMING));
+        }
+        self.rule_of(judge, |rule| {
+            rule.mark(PASSED);
+        });
+    }
+
+    /// Marks what can be judged. What would be an answer, but a list has changed: of TCP that is the end; anything else may be no answer at all
+    /// (fragments of another protocol, both ends with the same port), and pass for itself.
+    fn readable(&mut self, check: &str) {
         self.rule_of(check, |rule| {
             rule.marked(DENIED).above(TCP).transport(13, 1, REGISTER).masked(&[0x12]).is_not(&[0x02]);
             rule.verdict(NF_DROP);
@@ -1090,26 +1113,6 @@ impl Batch {
                 rule.of_family(family).ported(true).fragment(family);
             });
         }
-        self.rule_of(check, |rule| rule.marked(READABLE).mark(UNKNOWN).proceed(NFT_GOTO, judge));
-        self.rule_of(check, |rule| rule.verdict(NF_DROP));
-
-        by_port(self, judge, comes, NFT_META_IIF, OUTGOING);
-        by_port(self, judge, leaves, NFT_META_OIF, INCOMING);
-        by_port(self, judge, comes, NFT_META_IIF, NOTE);
-        by_port(self, judge, !comes, NFT_META_OIF, ASK);
-
-        self.chain(base, NF_ACCEPT);
-        // Who has no firewall and speaks to nobody who has one does not pay for it.
-        self.rule_of(base.0, |rule| {
-            for way in ways {
-                rule.meta(*way, REGISTER).looked_up(&port_set(FILTERED), false);
-            }
-            rule.verdict(NF_ACCEPT);
-        });
-        if base.1 == FORWARD {
-            self.addressed(base.0, broadcasts);
-        }
-        self.rule_of(base.0, |rule| rule.proceed(NFT_GOTO, check));
     }
 
     /// The rules of one direction.
@@ -1193,6 +1196,102 @@ impl Batch {
     }
 }
 
+impl Hook {
+    /// Whether packets have come by a port, and leave by one.
+    fn ends(&self) -> [bool; 2] {
+        [NFT_META_IIF, NFT_META_OIF].map(|way| self.ways.contains(&way))
+    }
+}
+
+impl Batch {
+    /// What all ports share.
+    fn filter(&mut self, broadcasts: &[Ipv4Addr], internal: bool) {
+        let hooks = if internal { &HOOKS[..1] } else { &HOOKS };
+        let mut table = self.bridge_table(FLOW_TABLE);
+        table.make();
+        table.maps(&[&OF_PORTS, of_switch(internal)].concat());
+        table.set(&port_set(FILTERED));
+        ERRORS.iter().for_each(|(name, values)| table.constants(name, values));
+        hooks.iter().for_each(|hook| table.answers_of(hook));
+        hooks.iter().for_each(|hook| table.notes_of(hook));
+        let mut table = self.bridge_table(TABLE);
+        table.maps(&OF_LISTS);
+        hooks.iter().for_each(|hook| table.lists_of(hook, broadcasts));
+    }
+
+    /// A port comes. `names`: those of its own that are in rules.
+    fn join(&mut self, port: u32, known: &Known, names: impl Iterator<Item = u32>) {
+        let mut table = self.bridge_table(FLOW_TABLE);
+        table.flows(BEGAN, NOTE, port);
+        table.about(port);
+        OF_PORTS.iter().for_each(|map| table.map_port(map, port));
+        names.for_each(|name| self.bridge_table(TABLE).addresses(NEWSETELEM, name, &known.addresses));
+    }
+
+    /// A port goes, with names that it alone had in rules.
+    fn leave(&mut self, port: u32, known: &Known, names: impl Iterator<Item = u32>, gone: &[u32], internal: bool) {
+        let kept = known.kept.as_ref();
+        let mut table = self.bridge_table(TABLE);
+        names.for_each(|name| table.addresses(DELSETELEM, name, &known.addresses));
+        if let Some(kept) = kept {
+            table.unmap(&OF_LISTS, port);
+            table.counters(DELOBJ, port, kept);
+        }
+        table.remove_names(gone);
+        let mut table = self.bridge_table(FLOW_TABLE);
+        let of_switch = kept.map(|_| of_switch(internal)).unwrap_or_default();
+        if kept.is_some() {
+            table.elements(DELSETELEM, &port_set(FILTERED), &[port.to_ne_bytes().into()]);
+        }
+        table.unmap(&[&OF_PORTS, of_switch].concat(), port);
+        let chains = [Some(BEGAN), of_switch.first().copied()];
+        for set in chains.into_iter().flatten().flat_map(|chain| flows(chain, port)) {
+            table.remove(DELSET, 2, &set.name);
+        }
+    }
+
+    /// The lists of a firewall in the place of what there was. `names`: those in its rules; `gone`: what nobody's rules have any more.
+    fn put_lists(
+        &mut self,
+        port: u32,
+        (old, kept): (Option<&Kept>, &Kept),
+        names: &BTreeMap<String, u32>,
+        gone: &[u32],
+        internal: bool,
+    ) {
+        const LISTS: [(&str, Direction, bool); 4] = [
+            (OUTGOING, Direction::Out, false),
+            (INCOMING, Direction::In, false),
+            (OUTGOING_REVERSED, Direction::Out, true),
+            (INCOMING_REVERSED, Direction::In, true),
+        ];
+        let mut table = self.bridge_table(TABLE);
+        match old {
+            None => LISTS.iter().for_each(|(chain, ..)| table.plain_chain(&of_port(chain, port))),
+            Some(old) => {
+                LISTS.iter().for_each(|(chain, ..)| table.remove(DELRULE, 2, &of_port(chain, port)));
+                table.counters(DELOBJ, port, old);
+            }
+        }
+        table.counters(NEWOBJ, port, kept);
+        for (chain, direction, reversed) in LISTS {
+            table.list(port, chain, kept, direction, reversed, names);
+        }
+        if old.is_none() {
+            OF_LISTS.iter().for_each(|map| table.map_port(map, port));
+        }
+        table.remove_names(gone);
+        if old.is_none() {
+            let mut table = self.bridge_table(FLOW_TABLE);
+            if !internal {
+                table.flows(ASKED, ASK, port);
+            }
+            of_switch(internal).iter().for_each(|map| table.map_port(map, port));
+            table.elements(NEWSETELEM, &port_set(FILTERED), &[port.to_ne_bytes().into()]);
+        }
+    }
+}
+
 /// For which families a rule is written; `None`: for both at once.
 fn families(rule: &FirewallRule) -> Vec<Option<Family>> {
     match (&rule.peer, rule.protocol) {
@@ -1219,7 +1318,7 @@ impl Batch {
         self.transaction(|batch| {
             batch.filter(broadcasts, internal);
             batch.join(member.port, &known, numbers(first).into_values());
-            numbers(first).values().for_each(|number| batch.name(*number, &known.addresses));
+            numbers(first).values().for_each(|number| batch.bridge_table(TABLE).name(*number, &known.addresses));
             batch.put_lists(member.port, (None, &old), &numbers(first), &[], internal);
         });
         self.transaction(|batch| {

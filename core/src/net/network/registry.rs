@@ -61,6 +61,17 @@ pub(super) fn find(name: &str) -> Option<Arc<Shared>> {
     (found.owner.is_this() && lock(&found.state).sockets.is_some()).then_some(found)
 }
 
+/// Programs that led out of this program's networks and have ended are started again. Which are not, and why.
+pub(crate) fn reopen() -> Vec<Error> {
+    let all: Vec<_> = lock(&Registry::own().networks).values().filter_map(|(_, handle)| handle.upgrade()).collect();
+    let reopened = all.iter().map(|handle| {
+        let shared = &handle.shared;
+        let done = shared.reopen(&mut lock(&shared.state));
+        done.map_err(|e| e.with_context(format!("open the way out of network {:?} again", shared.name)))
+    });
+    reopened.filter_map(Result::err).collect()
+}
+
 /// The keeper of an ordinary user's networks: their containers have to be born in its user namespace.
 pub(crate) fn keeper_of_networks(spec: &Spec) -> Option<Arc<Keeper>> {
     let all = spec.net.attachments().iter().filter_map(|one| find(one.on_network()?));

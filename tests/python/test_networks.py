@@ -181,14 +181,17 @@ def test_by_name_and_by_address(serve: Serve) -> None:
     net.close()
 
 
-def test_several_networks_of_one_container() -> None:
+def test_several_networks_of_one_container(serve: Serve) -> None:
     with (
         ringfence.Network() as front,
         ringfence.Network(name="back", mtu=9000) as back,
         ringfence.Container(net=[front, {"network": "back", "interface": "lan"}], hostname="proxy") as proxy,
     ):
         assert [(one.network, one.interface) for one in proxy.addresses] == [(front.name, "eth0"), ("back", "lan")]
-        db = back.container(hostname="db")
+        db, web = back.container(hostname="db"), front.container()
+        serve(db)
+        serve(web)
+        assert reaches(proxy, db) and reaches(proxy, web)
         assert proxy.run(["getent", "hosts", "db"], stdout=subprocess.DEVNULL).returncode == 0
         assert front.container().run(["getent", "hosts", "db"], stdout=subprocess.DEVNULL).returncode == 2
         assert db.run(["cat", "/sys/class/net/eth0/mtu"], capture_output=True, text=True).stdout == "9000\n"
@@ -202,6 +205,9 @@ def test_several_networks_of_one_container() -> None:
             with pytest.raises(ringfence.Error) as taken:
                 late.attach_net({"network": front, "interface": "eth0"})
             assert (taken.value.kind, taken.value.field) == ("already_exists", "net.interface")
+        with ringfence.Network(subnets=back.subnets[0]) as same, pytest.raises(ringfence.SpecError) as overlap:
+            ringfence.Container(net=[back, same])
+        assert overlap.value.field == "net[1]"
 
 
 def test_a_cut_a_link_and_a_rate(serve: Serve) -> None:

@@ -171,7 +171,7 @@ fn lists_by_direction_protocol_port_and_peer() {
 
 #[test]
 fn a_firewall_that_changes_holds_for_what_is_open() {
-    let network = network();
+    let network = Network::start(&NetworkSpec::new().subnet("10.1.2.0/24")).unwrap();
     let (one, two) = (behind(&network, r#"{"incoming": "deny"}"#), on(&network));
     let (here, there) = (addresses(&one)[0], addresses(&two)[0]);
     let listener = listen(&two, there, 80);
@@ -197,7 +197,7 @@ fn a_firewall_that_changes_holds_for_what_is_open() {
     // From either end, it stops; and then it goes on.
     for (who, denied) in [
         (&one, r#"{"rules": [{"direction": "out", "action": "deny", "protocol": "tcp", "ports": 80}]}"#),
-        (&two, r#"{"rules": [{"direction": "in", "action": "deny", "peer": "10.89.0.0/16"}]}"#),
+        (&two, r#"{"rules": [{"direction": "in", "action": "deny", "peer": "10.1.2.0/24"}]}"#),
         (&two, r#"{"incoming": "deny"}"#),
     ] {
         set(who, denied);
@@ -469,7 +469,7 @@ fn fragments_and_headers_are_no_way_round() {
 
 #[test]
 fn what_is_for_many_is_for_each_peer() {
-    let network = network();
+    let network = Network::start(&NetworkSpec::new().subnet("10.1.2.0/24")).unwrap();
     let db = network.container(&Spec::new().hostname("db")).unwrap();
     let rules = r#"{"rules": [{"direction": "out", "action": "deny", "protocol": "udp", "ports": 53, "peer": "db"}]}"#;
     let (sender, other) = (behind(&network, rules), on(&network));
@@ -477,7 +477,7 @@ fn what_is_for_many_is_for_each_peer() {
     for (port, passes) in [(54, true), (53, false)] {
         let (receiver, asks) = (udp(&db, [0, 0, 0, 0].into(), port), udp(&sender, from, 1053 + port));
         asks.set_broadcast(true).unwrap();
-        asks.send_to(b"who", ("10.89.255.255", port)).unwrap();
+        asks.send_to(b"who", ("10.1.2.255", port)).unwrap();
         assert_eq!(receiver.recv_from(&mut [0; 16]).is_ok(), passes, "{port}");
     }
     // Whom it is for is whose address it has, not whose device.

@@ -60,6 +60,7 @@ pub(crate) struct OnHost {
     pub comes_back: bool,
     /// See [`ways`].
     pub ways: Vec<IpAddr>,
+    pub subnets: Vec<IpNet>,
     /// Given back with it.
     _routed: Option<Routed>,
     _claims: Option<Socket>,
@@ -182,6 +183,11 @@ impl Other {
     /// The field that asks for it.
     pub fn field(&self) -> String {
         format!("{}.{}", self.field, self.attachment.target().0)
+    }
+
+    /// Those of its addresses.
+    pub fn subnets(&self) -> Vec<IpNet> {
+        self.attachment.addresses.iter().map(|address| subnet(*address)).collect()
     }
 
     pub fn take_taps(&mut self, taps: Taps) {
@@ -334,6 +340,7 @@ impl Other {
             mac: self.attachment.mac,
         };
         let moved = self.moved.take();
+        let subnets = self.subnets();
         let (inside, ways) = (self.inside, ways(std::slice::from_ref(&self.attachment)));
         (
             OnHost {
@@ -341,6 +348,7 @@ impl Other {
                 inside,
                 comes_back: moved.is_some(),
                 ways,
+                subnets,
                 _routed: self.routed.take(),
                 _claims: self.claims.take(),
             },

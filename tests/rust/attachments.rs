@@ -221,6 +221,23 @@ fn a_device_of_the_host_comes_back() {
     let one = Attachment::device("near").interface("wan").address(cidr("10.7.0.5/24"));
     let container = with(one.clone()).unwrap();
     assert!(!ip("link show near"));
+#[test]
+fn a_bridge_of_the_host_over_netkit() {
+    assert!(host());
+    assert!(ip("link add br0 type bridge forward_delay 0") && ip("link set br0 up") && ip("link set near master br0"));
+    refused(with(Attachment::netkit("far")), ErrorKind::InvalidSpec, "net.netkit");
+    let Some(one) = started(with(Attachment::netkit("br0").address(cidr("10.7.0.5/24")))) else { return };
+    let two = with(Attachment::bridge("br0").address(cidr("10.7.0.6/24"))).unwrap();
+    let listening = [(&one, "10.7.0.5:80"), (&two, "10.7.0.6:80")].map(|(who, at)| who.listen(at, 1).unwrap());
+    one.connect("10.7.0.6:80", PATIENCE).unwrap();
+    two.connect("10.7.0.5:80", PATIENCE).unwrap();
+    assert!(reaches_far(&one));
+    drop(listening);
+    one.close(PATIENCE).unwrap();
+    two.close(PATIENCE).unwrap();
+    until("its devices are gone", || !ip("link show rf0") && !ip("link show rf1"));
+}
+
     assert!(reaches_far(&container));
     assert_eq!(sh_in(&container, "ls /sys/class/net"), "lo\nwan\n");
     container.close(PATIENCE).unwrap();

@@ -128,7 +128,11 @@ fn say(batch: &mut Batch, input: &mut Input<'_>) {
     };
     match input.byte() % 24 {
         0 => batch.bridge(&end, mac, input.word()),
-        1 => batch.veth(&end, Some(input.word()), &remote, Some(input.word())),
+        1 => {
+            let (mtu, bridge) = (Some(input.word()), Some(input.word()));
+            batch.veth(&end, mtu, &remote, bridge);
+            batch.netkit(&end, mtu, &remote, bridge);
+        }
         2 => {
             let kinds = [
                 AttachmentKind::Macvlan { parent: here.clone(), mode: Default::default() },

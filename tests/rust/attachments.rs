@@ -65,10 +65,16 @@ fn refused(result: Result<Container, Error>, kind: ErrorKind, field: &str) -> Er
     error
 }
 
-/// What the kernel has not is skipped.
+/// What the kernel has not is skipped, where the error names it.
 fn started(result: Result<Container, Error>) -> Option<Container> {
     match result {
         Err(error) if error.kind() == ErrorKind::Unsupported => {
+            let option = match error.field().and_then(|field| field.rsplit('.').next()).expect("a field") {
+                "vlan" => "CONFIG_VLAN_8021Q".to_owned(),
+                "routed" => "CONFIG_NETKIT".to_owned(),
+                kind => format!("CONFIG_{}", kind.to_uppercase()),
+            };
+            assert!(error.hint().is_some_and(|hint| hint.ends_with(&option)), "{error}");
             skip(&error.to_string());
             None
         }
@@ -216,12 +222,6 @@ fn a_bridge_of_the_host() {
 }
 
 #[test]
-fn a_device_of_the_host_comes_back() {
-    assert!(host());
-    let one = Attachment::device("near").interface("wan").address(cidr("10.7.0.5/24"));
-    let container = with(one.clone()).unwrap();
-    assert!(!ip("link show near"));
-#[test]
 fn a_bridge_of_the_host_over_netkit() {
     assert!(host());
     assert!(ip("link add br0 type bridge forward_delay 0") && ip("link set br0 up") && ip("link set near master br0"));
@@ -238,6 +238,12 @@ fn a_bridge_of_the_host_over_netkit() {
     until("its devices are gone", || !ip("link show rf0") && !ip("link show rf1"));
 }
 
+#[test]
+fn a_device_of_the_host_comes_back() {
+    assert!(host());
+    let one = Attachment::device("near").interface("wan").address(cidr("10.7.0.5/24"));
+    let container = with(one.clone()).unwrap();
+    assert!(!ip("link show near"));
     assert!(reaches_far(&container));
     assert_eq!(sh_in(&container, "ls /sys/class/net"), "lo\nwan\n");
     container.close(PATIENCE).unwrap();

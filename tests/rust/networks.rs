@@ -469,6 +469,7 @@ fn a_rate_each_way() {
     let rate = Shape { rate: Some(1 << 20), ..Shape::default() };
     if let Err(error) = network.shape(&one, &rate, Direction::Out) {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.ends_with("CONFIG_NET_SCH_TBF")), "{error}");
         return skip(&error.to_string());
     }
     // A half of a second's worth; what may pass at once is some hundredths of it.
@@ -497,7 +498,10 @@ fn a_rate_each_way() {
             admin.close(PATIENCE).unwrap();
             assert!(!in_switch(&network).contains("sent1003"), "the device that it waited behind goes with it");
         }
-        Err(error) => assert_eq!((error.kind(), error.field()), (ErrorKind::Unsupported, Some("direction")), "{error}"),
+        Err(error) => {
+            assert_eq!((error.kind(), error.field()), (ErrorKind::Unsupported, Some("direction")), "{error}");
+            assert!(error.hint().is_some_and(|hint| hint.contains("CONFIG_IFB")), "{error}");
+        }
     }
     network.shape(&one, &Shape::default(), Direction::Both).unwrap();
     assert!(transfer(&two, &one, bytes) < slow);
@@ -513,6 +517,7 @@ fn delay_and_loss() {
     let delay = Shape { delay: Duration::from_millis(60), ..Shape::default() };
     if let Err(error) = network.shape(&one, &delay, Direction::Both) {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.ends_with("CONFIG_NET_SCH_NETEM")), "{error}");
         return skip(&error.to_string());
     }
     let began = Instant::now();

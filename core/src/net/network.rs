@@ -444,9 +444,10 @@ impl Network {
         let port = state.ports.get_mut(&number).ok_or_else(closed)?;
         let missing = |e: Error| match e.errno() {
             // tc_modify_qdisc of a kind that is not there.
-            libc::ENOENT | libc::EOPNOTSUPP => e
-                .with_kind(ErrorKind::Unsupported)
-                .with_hint("rate takes a kernel with CONFIG_NET_SCH_TBF, the others take CONFIG_NET_SCH_NETEM"),
+            libc::ENOENT | libc::EOPNOTSUPP => {
+                let option = if shape.has_faults() { "CONFIG_NET_SCH_NETEM" } else { "CONFIG_NET_SCH_TBF" };
+                e.with_kind(ErrorKind::Unsupported).with_hint(format!("it takes a kernel with {option}"))
+            }
             _ => e,
         };
         if direction != Direction::Out {

@@ -217,3 +217,17 @@ fn say(batch: &mut Batch, input: &mut Input<'_>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_said_is_whole_messages(bytes in prop::collection::vec(any::<u8>(), 0..1000)) {
+            encoders(&mut Input::new(&bytes));
+        }
+    }
+}

@@ -77,32 +77,6 @@ fn comes(from: &UdpSocket, to: &UdpSocket, size: usize) -> bool {
     to.recv_from(&mut buffer).is_ok_and(|(length, who)| (length, who) == (size, from.local_addr().unwrap()))
 }
 
-/// Whether somebody answers a ping, which may be in fragments.
-fn pings(from: &Container, to: IpAddr, size: usize) -> bool {
-    let (domain, protocol, kind) = match to {
-        IpAddr::V4(_) => (libc::AF_INET, libc::IPPROTO_ICMP, 8),
-        IpAddr::V6(_) => (libc::AF_INET6, libc::IPPROTO_ICMPV6, 128),
-    };
-    let socket = UdpSocket::from(from.socket(domain, libc::SOCK_RAW, protocol).expect("a socket"));
-    socket.set_read_timeout(Some(*MOMENT)).unwrap();
-    let mut message = vec![kind, 0, 0, 0, 0x12, 0x34, 0, 1];
-    message.resize(size, 0);
-    let sum: u32 = message.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
-    let sum = (sum & 0xffff) + (sum >> 16);
-    if to.is_ipv4() {
-        message[2..4].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
-    }
-    socket.send_to(&message, (to, 0)).unwrap();
-    let mut buffer = [0; 4096];
-    while let Ok((length, who)) = socket.recv_from(&mut buffer) {
-        let reply = if to.is_ipv4() { buffer.get(20) == Some(&0) } else { buffer[0] == 129 };
-        if who.ip() == to && reply && length >= size {
-            return true;
-        }
-    }
-    false
-}
-
 #[test]
 fn lists_by_direction_protocol_port_and_peer() {
     let network = network();
@@ -147,9 +121,9 @@ fn lists_by_direction_protocol_port_and_peer() {
         assert!(!comes(&stranger, &service, 8) && !comes(&service, &stranger, 8));
         assert!(!comes(&asks, &udp(&server, here, 54), 8), "another port");
 
-        assert!(pings(&server, theirs, 64), "{here} pings");
-        assert!(pings(&server, theirs, 3000), "{here} pings with fragments");
-        assert!(!pings(&friend, here, 64), "{here} is pinged");
+        assert!(pings(&server, theirs, 64, *MOMENT), "{here} pings");
+        assert!(pings(&server, theirs, 3000, *MOMENT), "{here} pings with fragments");
+        assert!(!pings(&friend, here, 64, *MOMENT), "{here} is pinged");
         drop(listening);
     }
     let usage = network.firewall(&server).unwrap();

@@ -160,6 +160,9 @@ fn by_the_kernel_out_and_not_in() {
             assert_eq!(talk(client, &listener), ip(host));
         }
         assert!(apart.connect(&at(address, 80), MOMENT).is_err());
+        for to in [host, address] {
+            assert!(pings(&one, ip(to), 64, Duration::from_secs(10)), "{to}");
+        }
         let server = udp(&outside, address, 53);
         let any = if ip(address).is_ipv4() { "0.0.0.0" } else { "::" };
         let client = udp(&one, any, 0);

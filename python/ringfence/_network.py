@@ -38,10 +38,11 @@ class Network:
         with ringfence.Network() as net:
             server = net.container(["python3", "-m", "http.server", "80"], hostname="server")
             client = net.container()
-            client.run(["curl", "-s", "http://server/"], check=True)
+            server.wait_for(port=80)
+            client.run(["curl", "-sS", "http://server/"], check=True)
             net.partition([client], [server])
             net.heal()
-            net.shape(client, delay=0.05, loss=0.01)
+            net.shape(client, rate="10M")
 
     It is a bridge in a network namespace of its own: nothing of it is seen on the host, and it takes no rights. `container` starts a
     container on it; `net=network` of any container does too, and a list of networks, or objects that say more:

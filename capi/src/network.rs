@@ -60,7 +60,8 @@ fn take(result: *mut *mut ringfence_network, find: impl FnOnce() -> Result<Netwo
 ///   {"name": "shop", "subnets": ["10.1.2.0/24", "fd00:1::/64"], "mtu": 1500, "internal": false, "way_out": "auto"}
 ///
 /// "name": by which containers name it; one that no other has by default. "subnets": at most one of IPv4 and one of IPv6; by default
-/// 10.89.0.0/16 and fd4f:9a1c:77e2::/64 (networks do not see each other, so that they can have the same). "internal":
+/// 10.89.0.0/16 and fd4f:9a1c:77e2::/64, or the next ones that no other network of this program overlaps. Networks do not see each
+/// other, so that they can have the same; a container is not on two whose subnets overlap. "internal":
 /// whether nothing leads out of it, the default; without, by the kernel for root where net.ipv4.ip_forward is set, else by pasta or
 /// slirp4netns. "way_out": which it is to be, "kernel", "pasta", "slirp4netns", or "auto". `*result` is for
 /// ringfence_network_free().

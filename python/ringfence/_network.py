@@ -38,10 +38,11 @@ class Network:
         with ringfence.Network() as net:
             server = net.container(["python3", "-m", "http.server", "80"], hostname="server")
             client = net.container()
-            client.run(["curl", "-s", "http://server/"], check=True)
+            server.wait_for(port=80)
+            client.run(["curl", "-sS", "http://server/"], check=True)
             net.partition([client], [server])
             net.heal()
-            net.shape(client, delay=0.05, loss=0.01)
+            net.shape(client, rate="10M")
 
     It is a bridge in a network namespace of its own: nothing of it is seen on the host, and it takes no rights. `container` starts a
     container on it; `net=network` of any container does too, and a list of networks, or objects that say more:
@@ -50,7 +51,8 @@ class Network:
     A name is found by /etc/hosts: `name`, `hostname` and `aliases` of each container on it, until its end was seen (by a wait, a
     close, or when others start). A container sends from its own addresses only, whatever rights it has.
 
-    subnets: at most one of IPv4 and one of IPv6; by default 10.89.0.0/16 and fd4f:9a1c:77e2::/64. Networks do not see each other.
+    subnets: at most one of IPv4 and one of IPv6; by default 10.89.0.0/16 and fd4f:9a1c:77e2::/64, or the next ones that no other network
+    of this process overlaps. Networks do not see each other; a container is not on two whose subnets overlap.
     mtu: the largest packet in bytes.
     internal: whether nothing leads out of it, the default. Without, its containers reach what this program reaches: by the kernel, for root
     where net.ipv4.ip_forward is set; else by pasta (package passt) or slirp4netns. `info["way_out"]` says which.

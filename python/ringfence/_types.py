@@ -209,8 +209,8 @@ class SpecFields(CommandFields, LimitFields, total=False):
     #: A number or a name such as `SIGINT`.
     stop_signal: int | str
     stop_timeout: Seconds
-    #: `loopback` (default), `none`, `host`, a `Network` (or `network:NAME`), `bridge:NAME`, `macvlan:PARENT`, `macvtap:PARENT`,
-    #: `ipvlan:PARENT`, `device:NAME`, an object that says more (`{"network": ..., "addresses": [...]}`), or a list of those.
+    #: `loopback` (default), `none`, `host`, a `Network` (or `network:NAME`), `bridge:NAME`, `netkit:BRIDGE`, `macvlan:PARENT`,
+    #: `macvtap:PARENT`, `ipvlan:PARENT`, `device:NAME`, an object that says more (`{"network": ..., "addresses": [...]}`), or a list of those.
     net: str | Network | Mapping[str, Any] | Iterable[str | Network | Mapping[str, Any]]
     masked_paths: Iterable[AnyPath]
     readonly_paths: Iterable[AnyPath]

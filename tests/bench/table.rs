@@ -77,6 +77,7 @@ const PORTS: [&[Subject]; 3] = [
 const NETWORK: &[Subject] = &[
     Subject { name: "network-floor", label: "ringfence: start, exec, wait, close with a loopback device", every: 1 },
     Subject { name: "network-1", label: "the same on a network with 1 other", every: 1 },
+    Subject { name: "network-10", label: "the same on a network with 10 others", every: 1 },
     Subject { name: "network-100", label: "the same on a network with 100 others", every: 2 },
     Subject { name: "network-1000", label: "the same on a network with 1,000 others", every: 4 },
 ];

@@ -8,12 +8,18 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import gc
+import http.server
+import inspect
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
+import textwrap
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -62,8 +68,28 @@ def own_address() -> str | None:
         return address
 
 
+# Programs that print what they get by HTTP.
+GET = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=30).read().decode())"
+CLIENTS = [["python3", "-c", GET], ["curl", "-sSf", "--max-time", "30"]]
+
+
+@contextlib.contextmanager
+def serving(address: str, directory: Path) -> Iterator[str]:
+    """A page on the host."""
+    (directory / "page").write_text("hello")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(directory))
+    with http.server.ThreadingHTTPServer((address, 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://{address}:{server.server_port}/page"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @pytest.mark.skipif(own_address() is None, reason="the machine is on no network")
-def test_the_way_out() -> None:
+def test_the_way_out(tmp_path: Path) -> None:
     address = own_address()
     assert address
     with socket.create_server((address, 0)) as host, ringfence.Network(internal=False) as net:
@@ -72,6 +98,10 @@ def test_the_way_out() -> None:
         container = net.container()
         container.connect(f"{address}:{number}", timeout=60).close()
         host.accept()[0].close()
+        with serving(address, tmp_path) as url:
+            for client in CLIENTS:
+                fetched = container.run([*client, url], capture_output=True, text=True)
+                assert fetched.stdout.strip() == "hello", fetched.stderr
         # Names are asked for where the host asks, or where it lets others ask.
         servers = container.run(["cat", "/etc/resolv.conf"], capture_output=True, text=True).stdout
         assert "nameserver 127." not in servers
@@ -83,6 +113,14 @@ def test_the_way_out() -> None:
         with pytest.raises(ringfence.Error) as caught:
             net.container(ports=[{"port": 80, "nat": True}])
         assert caught.value.field == "ports[0].nat"
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not there")
+def test_the_example_of_the_class() -> None:
+    text = inspect.getdoc(ringfence.Network) or ""
+    code = "\n".join(line for line in text.splitlines() if line.startswith("    "))
+    assert "curl" in code
+    exec(compile(textwrap.dedent(code), "docstring", "exec"), {"ringfence": ringfence})
 
 
 BY_LINK = """
@@ -181,14 +219,17 @@ def test_by_name_and_by_address(serve: Serve) -> None:
     net.close()
 
 
-def test_several_networks_of_one_container() -> None:
+def test_several_networks_of_one_container(serve: Serve) -> None:
     with (
         ringfence.Network() as front,
         ringfence.Network(name="back", mtu=9000) as back,
         ringfence.Container(net=[front, {"network": "back", "interface": "lan"}], hostname="proxy") as proxy,
     ):
         assert [(one.network, one.interface) for one in proxy.addresses] == [(front.name, "eth0"), ("back", "lan")]
-        db = back.container(hostname="db")
+        db, web = back.container(hostname="db"), front.container()
+        serve(db)
+        serve(web)
+        assert reaches(proxy, db) and reaches(proxy, web)
         assert proxy.run(["getent", "hosts", "db"], stdout=subprocess.DEVNULL).returncode == 0
         assert front.container().run(["getent", "hosts", "db"], stdout=subprocess.DEVNULL).returncode == 2
         assert db.run(["cat", "/sys/class/net/eth0/mtu"], capture_output=True, text=True).stdout == "9000\n"
@@ -202,6 +243,9 @@ def test_several_networks_of_one_container() -> None:
             with pytest.raises(ringfence.Error) as taken:
                 late.attach_net({"network": front, "interface": "eth0"})
             assert (taken.value.kind, taken.value.field) == ("already_exists", "net.interface")
+        with ringfence.Network(subnets=back.subnets[0]) as same, pytest.raises(ringfence.SpecError) as overlap:
+            ringfence.Container(net=[back, same])
+        assert overlap.value.field == "net[1]"
 
 
 def test_a_cut_a_link_and_a_rate(serve: Serve) -> None:

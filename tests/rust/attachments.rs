@@ -80,10 +80,16 @@ fn refused(result: Result<Container, Error>, kind: ErrorKind, field: &str) -> Er
     error
 }
 
-/// What the kernel has not is skipped.
+/// What the kernel has not is skipped, where the error names it.
 fn started(result: Result<Container, Error>) -> Option<Container> {
     match result {
         Err(error) if error.kind() == ErrorKind::Unsupported => {
+            let option = match error.field().and_then(|field| field.rsplit('.').next()).expect("a field") {
+                "vlan" => "CONFIG_VLAN_8021Q".to_owned(),
+                "routed" => "CONFIG_NETKIT".to_owned(),
+                kind => format!("CONFIG_{}", kind.to_uppercase()),
+            };
+            assert!(error.hint().is_some_and(|hint| hint.ends_with(&option)), "{error}");
             skip(&error.to_string());
             None
         }
@@ -229,6 +235,23 @@ fn a_bridge_of_the_host() {
     two.close(PATIENCE).unwrap();
     until("its devices are gone", || !ip("link show rf0") && !ip("link show rf1"));
     refused(with(Attachment::bridge("far")), ErrorKind::InvalidSpec, "net.bridge");
+}
+
+#[test]
+fn a_bridge_of_the_host_over_netkit() {
+    assert!(host());
+    assert!(ip("link add br0 type bridge forward_delay 0") && ip("link set br0 up") && ip("link set near master br0"));
+    refused(with(Attachment::netkit("far")), ErrorKind::InvalidSpec, "net.netkit");
+    let Some(one) = started(with(Attachment::netkit("br0").address(cidr("10.7.0.5/24")))) else { return };
+    let two = with(Attachment::bridge("br0").address(cidr("10.7.0.6/24"))).unwrap();
+    let listening = [(&one, "10.7.0.5:80"), (&two, "10.7.0.6:80")].map(|(who, at)| who.listen(at, 1).unwrap());
+    one.connect("10.7.0.6:80", PATIENCE).unwrap();
+    two.connect("10.7.0.5:80", PATIENCE).unwrap();
+    assert!(reaches_far(&one));
+    drop(listening);
+    one.close(PATIENCE).unwrap();
+    two.close(PATIENCE).unwrap();
+    until("its devices are gone", || !ip("link show rf0") && !ip("link show rf1"));
 }
 
 #[test]

@@ -92,11 +92,13 @@ fn failed<T: std::fmt::Debug>(result: Result<T, Error>, kind: ErrorKind, field: 
 fn containers_reach_each_other_and_nobody_else_does() {
     let devices = || std::fs::read_to_string("/proc/self/net/dev").unwrap().lines().count();
     let before = devices();
-    let network = network();
+    let has_ipv6 = std::path::Path::new("/proc/net/if_inet6").exists();
+    let same = NetworkSpec::new().subnet("10.1.2.0/24");
+    let same = if has_ipv6 { same.subnet("fd00:1::/64") } else { same };
+    let [network, other] = [(); 2].map(|()| Network::start(&same).unwrap());
     let (server, client) = (on(&network), on(&network));
-    let other = Network::start(&NetworkSpec::new()).unwrap();
     let stranger = on(&other);
-    assert_eq!(addresses(&server), addresses(&stranger), "networks have the same addresses");
+    assert_eq!(addresses(&server), addresses(&stranger), "networks may have the same addresses");
     for (there, here) in addresses(&server).into_iter().zip(addresses(&client)) {
         let service = listen(&server, there);
         let stream = TcpStream::from(client.connect(&at(there, 80), PATIENCE).unwrap());
@@ -160,6 +162,12 @@ fn a_container_with_names_of_its_own_and_two_networks() {
     let spec = Spec::new().net(Net::Attached(both.into())).host("outside", "192.0.2.7");
     let proxy = Container::start(&spec).unwrap();
     let db = back.container(&Spec::new().hostname("db")).unwrap();
+    for one in [&web, &db] {
+        for there in addresses(one) {
+            let _listening = listen(one, there);
+            assert!(reaches(&proxy, there), "{there}");
+        }
+    }
     assert_eq!(known(&proxy, "outside"), ["192.0.2.7"]);
     assert_eq!(known(&proxy, "web"), shown(&addresses(&web)));
     assert_eq!(known(&proxy, "db"), shown(&addresses(&db)));
@@ -171,6 +179,27 @@ fn a_container_with_names_of_its_own_and_two_networks() {
     db.close(PATIENCE).unwrap();
     assert!(known(&proxy, "db").is_empty());
     assert_eq!(known(&proxy, "web"), shown(&addresses(&web)));
+}
+
+#[test]
+fn who_is_on_two_networks_reaches_both_or_is_told() {
+    let with = |text: &str| Network::start(&NetworkSpec::new().subnet(text)).unwrap();
+    let (wide, narrow) = (with("10.1.0.0/16"), with("10.1.2.0/24"));
+    let names = [wide.name(), narrow.name()];
+    let error = failed(
+        Container::start(&Spec::new().net(Net::Attached(names.map(Attachment::network).into()))),
+        ErrorKind::InvalidSpec,
+        "net[1]",
+    );
+    let said = error.to_string();
+    assert!(["10.1.2.0/24", "10.1.0.0/16", names[0], names[1]].iter().all(|word| said.contains(word)), "{said}");
+    let container = on(&narrow);
+    failed(container.attach_net(&Attachment::network(names[0])), ErrorKind::InvalidSpec, "net");
+    assert_eq!(wide.members().unwrap(), []);
+    // A network that has ended is in nobody's way.
+    let own = Container::start(&Spec::new().net(Net::Attached(vec![Attachment::network(names[1])]))).unwrap();
+    narrow.close(PATIENCE).unwrap();
+    own.attach_net(&Attachment::network(names[0]).interface("wide")).unwrap();
 }
 
 #[test]
@@ -440,6 +469,7 @@ fn a_rate_each_way() {
     let rate = Shape { rate: Some(1 << 20), ..Shape::default() };
     if let Err(error) = network.shape(&one, &rate, Direction::Out) {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.ends_with("CONFIG_NET_SCH_TBF")), "{error}");
         return skip(&error.to_string());
     }
     // A half of a second's worth; what may pass at once is some hundredths of it.
@@ -468,7 +498,10 @@ fn a_rate_each_way() {
             admin.close(PATIENCE).unwrap();
             assert!(!in_switch(&network).contains("sent1003"), "the device that it waited behind goes with it");
         }
-        Err(error) => assert_eq!((error.kind(), error.field()), (ErrorKind::Unsupported, Some("direction")), "{error}"),
+        Err(error) => {
+            assert_eq!((error.kind(), error.field()), (ErrorKind::Unsupported, Some("direction")), "{error}");
+            assert!(error.hint().is_some_and(|hint| hint.contains("CONFIG_IFB")), "{error}");
+        }
     }
     network.shape(&one, &Shape::default(), Direction::Both).unwrap();
     assert!(transfer(&two, &one, bytes) < slow);
@@ -484,6 +517,7 @@ fn delay_and_loss() {
     let delay = Shape { delay: Duration::from_millis(60), ..Shape::default() };
     if let Err(error) = network.shape(&one, &delay, Direction::Both) {
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.ends_with("CONFIG_NET_SCH_NETEM")), "{error}");
         return skip(&error.to_string());
     }
     let began = Instant::now();

@@ -145,7 +145,8 @@ fn left() -> String {
 #[test]
 fn by_the_kernel_out_and_not_in() {
     let outside = outside(true);
-    let (near, other) = (leads_out(), leads_out());
+    let same = NetworkSpec::SUBNETS.iter().fold(NetworkSpec::new().internal(false), |spec, one| spec.subnet(*one));
+    let [near, other] = [(); 2].map(|()| Network::start(&same).expect("a network that is not internal"));
     let internal = Network::start(&NetworkSpec::new()).expect("a network");
     assert_eq!((way_out(&near).as_str(), way_out(&internal).as_str()), ("kernel", ""));
     let (one, two) = (near.container(&Spec::new()).expect("one"), other.container(&Spec::new()).expect("two"));
@@ -159,6 +160,9 @@ fn by_the_kernel_out_and_not_in() {
             assert_eq!(talk(client, &listener), ip(host));
         }
         assert!(apart.connect(&at(address, 80), MOMENT).is_err());
+        for to in [host, address] {
+            assert!(pings(&one, ip(to), 64, Duration::from_secs(10)), "{to}");
+        }
         let server = udp(&outside, address, 53);
         let any = if ip(address).is_ipv4() { "0.0.0.0" } else { "::" };
         let client = udp(&one, any, 0);

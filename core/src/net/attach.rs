@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use netlink_packet_core::Parseable as _;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage, State};
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage, State};
 
 use super::announce::{Who, announce};
 use super::claim;
@@ -60,6 +60,7 @@ pub(crate) struct OnHost {
     pub comes_back: bool,
     /// See [`ways`].
     pub ways: Vec<IpAddr>,
+    pub subnets: Vec<IpNet>,
     /// Given back with it.
     _routed: Option<Routed>,
     _claims: Option<Socket>,
@@ -110,11 +111,26 @@ fn wait_for_port(index: u32) {
 }
 
 fn is_operational(socket: &Socket, index: u32) -> bool {
+    let Ok(link) = look_at(socket, index) else { return true };
+    link.is_none_or(|link| link.attributes.contains(&LinkAttribute::OperState(State::Up)))
+}
+
+fn is_bridge(index: u32) -> Result<bool> {
+    let link = look_at(&Socket::open(libc::NETLINK_ROUTE)?, index)?;
+    Ok(link.is_some_and(|link| {
+        link.attributes.iter().any(|attribute| match attribute {
+            LinkAttribute::LinkInfo(info) => info.contains(&LinkInfo::Kind(InfoKind::Bridge)),
+            _ => false,
+        })
+    }))
+}
+
+/// What the kernel says of a device, if it can be read.
+fn look_at(socket: &Socket, index: u32) -> Result<Option<LinkMessage>> {
     let mut question = LinkMessage::default();
     question.header.index = index;
-    let Ok(found) = socket.ask(0, RouteNetlinkMessage::GetLink(question), "find device", "") else { return true };
-    let parsed = found.first().and_then(|bytes| LinkMessage::parse(bytes).ok());
-    parsed.is_none_or(|link| link.attributes.contains(&LinkAttribute::OperState(State::Up)))
+    let found = socket.ask(0, RouteNetlinkMessage::GetLink(question), "find device", "")?;
+    Ok(found.first().and_then(|bytes| LinkMessage::parse(bytes).ok()))
 }
 
 impl Other {
@@ -182,6 +198,11 @@ impl Other {
     /// The field that asks for it.
     pub fn field(&self) -> String {
         format!("{}.{}", self.field, self.attachment.target().0)
+    }
+
+    /// Those of its addresses.
+    pub fn subnets(&self) -> Vec<IpNet> {
+        self.attachment.addresses.iter().map(|address| subnet(*address)).collect()
     }
 
     pub fn take_taps(&mut self, taps: Taps) {
@@ -261,15 +282,25 @@ impl Other {
                 self.inside = moved.index();
                 self.moved = Some(moved);
             }
-            AttachmentKind::Bridge(name) => {
+            kind @ (AttachmentKind::Bridge(name) | AttachmentKind::Netkit(name)) => {
                 let bridge = self.find(name)?;
+                let is_netkit = matches!(kind, AttachmentKind::Netkit(_));
+                // Of a kernel without netkit the error would be the same.
+                if is_netkit && !is_bridge(bridge)? {
+                    let what = format!("{name:?} is not a bridge");
+                    return Err(Error::spec(self.field(), what));
+                }
                 // A port with less would make the bridge's own less.
                 let near = rtnl::mtu(name).ok();
                 let mtu = one.mtu.or(near);
                 // The container's end has its number only if this one has; any name that is free.
                 let here = End { index: new_index(), name: "rf%d" };
                 port = Some(here.index);
-                batch.veth(&here, near, &Remote { mtu, ..remote }, Some(bridge));
+                let remote = Remote { mtu, ..remote };
+                match is_netkit {
+                    true => batch.netkit(&here, near, &remote, Some(bridge)),
+                    false => batch.veth(&here, near, &remote, Some(bridge)),
+                }
             }
             AttachmentKind::Routed { pair, .. } => {
                 let routed = self.routed.as_mut().expect("it was made with the rest");
@@ -334,6 +365,7 @@ impl Other {
             mac: self.attachment.mac,
         };
         let moved = self.moved.take();
+        let subnets = self.subnets();
         let (inside, ways) = (self.inside, ways(std::slice::from_ref(&self.attachment)));
         (
             OnHost {
@@ -341,6 +373,7 @@ impl Other {
                 inside,
                 comes_back: moved.is_some(),
                 ways,
+                subnets,
                 _routed: self.routed.take(),
                 _claims: self.claims.take(),
             },

@@ -127,7 +127,11 @@ fn say(batch: &mut Batch, input: &mut Input<'_>) {
     };
     match input.byte() % 24 {
         0 => batch.bridge(&end, mac, input.word()),
-        1 => batch.veth(&end, Some(input.word()), &remote, Some(input.word())),
+        1 => {
+            let (mtu, bridge) = (Some(input.word()), Some(input.word()));
+            batch.veth(&end, mtu, &remote, bridge);
+            batch.netkit(&end, mtu, &remote, bridge);
+        }
         2 => {
             let kinds = [
                 AttachmentKind::Macvlan { parent: here.clone(), mode: Default::default() },
@@ -209,6 +213,20 @@ fn say(batch: &mut Batch, input: &mut Input<'_>) {
             let member = Member { port: input.word(), names: &names, addresses: &addresses, mac };
             let broadcasts: Vec<Ipv4Addr> = (0..input.byte() % 3).map(|_| input.array::<4>().into()).collect();
             batch.fuzz_filter(&member, [&first, &second], &broadcasts, input.bool());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_said_is_whole_messages(bytes in prop::collection::vec(any::<u8>(), 0..1000)) {
+            encoders(&mut Input::new(&bytes));
         }
     }
 }

@@ -112,16 +112,32 @@ impl Batch {
 
     /// A pair of devices, one here, up, on a bridge if there is one, and one in another namespace, down.
     pub(super) fn veth(&mut self, here: &End<'_>, mtu: Option<u32>, there: &Remote<'_>, bridge: Option<u32>) {
+        let info = [LinkInfo::Kind(InfoKind::Veth), LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(there.message())))];
+        self.pair((here, mtu), there, bridge, info, "make device of kind veth");
+    }
+
+    /// Likewise of netkit, between which there is a link layer as between those of veth.
+    pub(super) fn netkit(&mut self, here: &End<'_>, mtu: Option<u32>, there: &Remote<'_>, bridge: Option<u32>) {
+        let data = InfoData::Netkit(vec![InfoNetkit::Peer(there.message()), InfoNetkit::Mode(NetkitMode::L2)]);
+        let info = [LinkInfo::Kind(InfoKind::Netkit), LinkInfo::Data(data)];
+        self.pair((here, mtu), there, bridge, info, "make device of kind netkit");
+    }
+
+    fn pair(
+        &mut self,
+        (here, mtu): (&End<'_>, Option<u32>),
+        there: &Remote<'_>,
+        bridge: Option<u32>,
+        info: [LinkInfo; 2],
+        step: &'static str,
+    ) {
         let mut message = link(here.index);
         up(&mut message);
         message.attributes = vec![LinkAttribute::IfName(here.name.to_owned())];
         message.attributes.extend(bridge.map(LinkAttribute::Controller));
         message.attributes.extend(mtu.map(LinkAttribute::Mtu));
-        message.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(there.message()))),
-        ]));
-        self.push(NEW, RouteNetlinkMessage::NewLink(message), "make device of kind veth", there.end.name);
+        message.attributes.push(LinkAttribute::LinkInfo(info.into()));
+        self.push(NEW, RouteNetlinkMessage::NewLink(message), step, there.end.name);
     }
 
     /// A device in another namespace that is on one here.

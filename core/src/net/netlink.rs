@@ -224,6 +224,10 @@ impl Socket {
 
     /// Sends the messages, which the kernel has dealt with when that is done: there is nothing to wait for.
     ///
+    /// It has no time limit, because there is none to be had. The kernel does the work in the thread that sends, and waits for its own
+    /// lock (rtnl_mutex) as long as others hold it; SO_SNDTIMEO is for room at the socket of another program (netlink_unicast() in the kernel's
+    /// net/netlink/af_netlink.c). The answers are in the queue then, so that receiving does not wait at all.
+    ///
     /// # Errors
     /// The first that was refused. The kernel may have taken those behind it.
     pub fn request(&self, mut batch: Batch) -> Result<()> {
@@ -277,10 +281,10 @@ impl Socket {
 }
 
 impl Socket {
-    /// What the kernel answers to one question: the payloads. `flags`: NLM_F_DUMP for all there are.
+    /// What the kernel answers to one question: the payloads. `flags`: NLM_F_DUMP for all there are. As long as [`request`](Self::request).
     ///
     /// # Errors
-    /// What it says instead.
+    /// What it says instead; EBUSY for a list that has changed each time it was read.
     pub fn ask<T: NetlinkSerializable>(
         &self,
         flags: u16,
@@ -290,12 +294,14 @@ impl Socket {
     ) -> Result<Vec<Vec<u8>>> {
         const NLMSG_DONE: u16 = 3;
         const NLM_F_DUMP_INTR: u16 = 0x10;
+        /// Of one list. It takes a change in the middle of each, which is some microseconds.
+        const READINGS: u32 = 100;
         let mut batch = Batch::default();
         batch.push(flags, question, step, about);
         let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
         let socket = self.fd.as_fd().as_raw_fd();
         let mut buffer = vec![0; 32 << 10];
-        'again: loop {
+        'again: for _ in 0..READINGS {
             let number = *sequence;
             *sequence = number.wrapping_add(1);
             while let Err(e) = send(socket, batch.seal(number), MsgFlags::empty()) {
@@ -329,6 +335,9 @@ impl Socket {
                 }
             }
         }
+        Err(batch
+            .explain(0, libc::EBUSY, None)
+            .with_detail(format!("it has changed while it was read, {READINGS} times")))
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) use joining::{Joining, Kept, remove};
 pub(crate) use link::Attached;
 use link::Link;
 use port::{Port, Sockets, State, in_firewall, mac_of};
-use registry::{Registry, unknown};
+use registry::{Registry, Subnets, unknown};
 pub(crate) use registry::{keeper_of_networks, keeper_of_others, reopen};
 
 /// The devices of a switch's namespace are the library's alone, and so are their numbers; but for the first, which modules of the
@@ -204,11 +204,7 @@ impl Network {
     fn make(spec: &NetworkSpec) -> Result<Self> {
         static COUNTER: AtomicU64 = AtomicU64::new(1);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let mut subnets = spec.validate()?;
-        if subnets.is_empty() {
-            let all = NetworkSpec::SUBNETS.iter().map(|text| text.parse::<IpNet>().expect("they are subnets"));
-            subnets = all.filter(|subnet| subnet.addr().is_ipv4() || has_ipv6()).collect();
-        }
+        let (held, mut subnets) = Subnets::take(number, spec.validate()?);
         subnets.sort_by_key(|subnet| !subnet.addr().is_ipv4());
         if let Some(i) = subnets.iter().position(|subnet| subnet.addr().is_ipv6()).filter(|_| !has_ipv6()) {
             return Err(Error::new(ErrorKind::Unsupported, "the kernel has no IPv6 (ipv6.disable, or CONFIG_IPV6)")
@@ -285,6 +281,7 @@ impl Network {
                 cuts: 0..0,
                 filter: None,
                 started: VecDeque::new(),
+                subnets: Some(held),
             }),
             closing: Mutex::default(),
         });
@@ -447,9 +444,10 @@ impl Network {
         let port = state.ports.get_mut(&number).ok_or_else(closed)?;
         let missing = |e: Error| match e.errno() {
             // tc_modify_qdisc of a kind that is not there.
-            libc::ENOENT | libc::EOPNOTSUPP => e
-                .with_kind(ErrorKind::Unsupported)
-                .with_hint("rate takes a kernel with CONFIG_NET_SCH_TBF, the others take CONFIG_NET_SCH_NETEM"),
+            libc::ENOENT | libc::EOPNOTSUPP => {
+                let option = if shape.has_faults() { "CONFIG_NET_SCH_NETEM" } else { "CONFIG_NET_SCH_TBF" };
+                e.with_kind(ErrorKind::Unsupported).with_hint(format!("it takes a kernel with {option}"))
+            }
             _ => e,
         };
         if direction != Direction::Out {
@@ -628,7 +626,11 @@ impl Shared {
         if let Some(uplink) = uplink {
             result = result.and(uplink.close(left()));
         }
-        result.and(self.holder.close(left()))
+        let ended = self.holder.close(left());
+        if ended.is_ok() {
+            lock(&self.state).subnets = None;
+        }
+        result.and(ended)
     }
 
     /// Containers that the network started and that have ended leave it, of so many at most: nobody else may look at them.

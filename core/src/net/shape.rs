@@ -114,7 +114,8 @@ impl Shape {
         [("loss", self.loss), ("duplicate", self.duplicate), ("reorder", self.reorder), ("corrupt", self.corrupt)]
     }
 
-    fn has_faults(&self) -> bool {
+    /// Whether netem carries it.
+    pub(super) fn has_faults(&self) -> bool {
         !self.delay.is_zero() || self.shares().iter().any(|(_, share)| *share > 0.0)
     }
 }

@@ -31,6 +31,8 @@ pub enum AttachmentKind {
     /// A bridge of the host, by its name: the container gets one end of a pair (veth), the bridge the other one. This and all that
     /// follow take CAP_NET_ADMIN on the host.
     Bridge(String),
+    /// The same with a pair of netkit (Linux 6.7, `CONFIG_NETKIT`) in the place of veth. Source: the kernel's drivers/net/netkit.c.
+    Netkit(String),
     /// A device of its own on a device of the host, with an address (MAC) of its own: `bridge`, `private`, `vepa`, `passthru`.
     Macvlan {
         /// The host's device.
@@ -297,10 +299,10 @@ pub struct Route {
 
 /// A device of a container, and what it leads to.
 ///
-/// As text, `network:NAME`, `bridge:NAME`, `macvlan:PARENT`, `macvtap:PARENT`, `ipvlan:PARENT`, `device:NAME`. As an object `{"network": "shop", "interface": "eth0",
+/// As text, `network:NAME`, `bridge:NAME`, `netkit:BRIDGE`, `macvlan:PARENT`, `macvtap:PARENT`, `ipvlan:PARENT`, `device:NAME`. As an object `{"network": "shop", "interface": "eth0",
 /// "addresses": ["10.89.0.5"], "mac": "02:00:0a:59:00:05", "aliases": ["db"], "firewall": {"incoming": "deny"}}`, or `{"macvlan": "eth0", "mode": "bridge", "addresses":
 /// ["192.0.2.5/24", "fd00::5/64"], "gateways": ["192.0.2.1"], "routes": [{"to": "10.0.0.0/8", "via": "192.0.2.7"}], "mtu": 1500}`, likewise `ipvlan` (`mode`), `vlan` (`id`),
-/// `bridge`, `device`, `routed` (`pair`: `veth`, `netkit`; it has to have `addresses` or `pool`), and without addresses `macvtap` (`mode`).
+/// `bridge`, `netkit`, `device`, `routed` (`pair`: `veth`, `netkit`; it has to have `addresses` or `pool`), and without addresses `macvtap` (`mode`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// What the device leads to.
@@ -353,6 +355,11 @@ impl Attachment {
     /// A device on the host's bridge of that name.
     pub fn bridge(name: impl Into<String>) -> Self {
         Self::new(AttachmentKind::Bridge(name.into()))
+    }
+
+    /// A device on the host's bridge of that name, of a pair of netkit.
+    pub fn netkit(name: impl Into<String>) -> Self {
+        Self::new(AttachmentKind::Netkit(name.into()))
     }
 
     /// A device on one of the host, in mode `bridge`.
@@ -458,6 +465,7 @@ impl Attachment {
         match &self.kind {
             AttachmentKind::Network(name) => ("network", name),
             AttachmentKind::Bridge(name) => ("bridge", name),
+            AttachmentKind::Netkit(name) => ("netkit", name),
             AttachmentKind::Macvlan { parent, .. } => ("macvlan", parent),
             AttachmentKind::Macvtap { parent, .. } => ("macvtap", parent),
             AttachmentKind::Ipvlan { parent, .. } => ("ipvlan", parent),
@@ -469,10 +477,11 @@ impl Attachment {
 }
 
 const WORDS: [&str; 3] = ["loopback", "none", "host"];
-const KINDS: [&str; 8] = ["network", "bridge", "macvlan", "macvtap", "ipvlan", "vlan", "routed", "device"];
-const KEYS: [&str; 20] = [
+const KINDS: [&str; 9] = ["network", "bridge", "netkit", "macvlan", "macvtap", "ipvlan", "vlan", "routed", "device"];
+const KEYS: [&str; 21] = [
     "network",
     "bridge",
+    "netkit",
     "macvlan",
     "macvtap",
     "ipvlan",
@@ -492,7 +501,7 @@ const KEYS: [&str; 20] = [
     "aliases",
     "firewall",
 ];
-const FORMS: &str = "loopback, none, host, network:NAME, bridge:NAME, macvlan:PARENT, macvtap:PARENT, ipvlan:PARENT, device:NAME, or an object, or a list of these";
+const FORMS: &str = "loopback, none, host, network:NAME, bridge:NAME, netkit:BRIDGE, macvlan:PARENT, macvtap:PARENT, ipvlan:PARENT, device:NAME, or an object, or a list of these";
 
 impl Net {
     /// The word for it: `loopback`, `none`, `host`, `attached`.
@@ -547,6 +556,7 @@ fn short(text: &str) -> Option<Attachment> {
     Some(match kind {
         "network" => Attachment::network(name),
         "bridge" => Attachment::bridge(name),
+        "netkit" => Attachment::netkit(name),
         "macvlan" => Attachment::macvlan(name),
         "macvtap" => Attachment::macvtap(name),
         "ipvlan" => Attachment::ipvlan(name, IpvlanMode::L2),
@@ -581,6 +591,7 @@ fn read_kind(members: &json::Members, at: &At) -> Result<AttachmentKind> {
     Ok(match kind {
         "network" => AttachmentKind::Network(name),
         "bridge" => AttachmentKind::Bridge(name),
+        "netkit" => AttachmentKind::Netkit(name),
         "macvlan" | "macvtap" => {
             let mode = MacvlanMode::ALL[word("mode", MacvlanMode::ALL.map(MacvlanMode::name).into())?];
             match kind {
@@ -753,7 +764,7 @@ impl Codec for Net {
     fn schema() -> Json {
         let text = json!({"type": "string"});
         let texts = json!({"anyOf": [text, {"type": "array", "items": text}]});
-        let name = json!({"type": "string", "pattern": "^(network|bridge|macvlan|macvtap|ipvlan|device):"});
+        let name = json!({"type": "string", "pattern": "^(network|bridge|netkit|macvlan|macvtap|ipvlan|device):"});
         let modes: Vec<&str> =
             MacvlanMode::ALL.map(MacvlanMode::name).into_iter().chain(IpvlanMode::ALL.map(IpvlanMode::name)).collect();
         let route = json!({"type": "object", "additionalProperties": false, "required": ["to"],
@@ -1000,6 +1011,8 @@ mod tests {
             r#"{"addresses":["192.0.2.5"],"pair":"netkit","routed":"eth0","routes":[{"to":"10.0.0.0/8"}]}"#,
             r#"{"pool":["192.0.2.16-192.0.2.31","2001:db8::1:0-2001:db8::1:ffff"],"routed":"eth0"}"#,
             r#"{"bridge":"br0","pool":["192.0.2.0-192.0.2.255/24"]}"#,
+            r#"{"addresses":["192.0.2.5/24"],"netkit":"br0"}"#,
+            "netkit:br0",
         ] {
             let mut spec = Spec::new();
             spec.set("net", text.as_bytes()).unwrap();

@@ -43,9 +43,10 @@ impl WayOut {
 pub struct NetworkSpec {
     /// By which containers name it. Default: one that no other has. 1 to 48 letters, digits, `_`, `.` and `-`.
     pub name: Option<String>,
-    /// At most one of IPv4 and one of IPv6, as `ADDRESS/PREFIX`. Default: [`NetworkSpec::SUBNETS`], without the second where the
-    /// kernel has no IPv6. The first address of each is kept for a gateway. Networks do not see each other, so that they can have
-    /// the same.
+    /// At most one of IPv4 and one of IPv6, as `ADDRESS/PREFIX`. Default: [`NetworkSpec::SUBNETS`] or the next ones that no other
+    /// network of this program overlaps, without the second where the kernel has no IPv6. The first address of each is kept for a
+    /// gateway. Networks do not see each other, so that they can have the same when it is asked for; a container is not on two whose
+    /// subnets overlap.
     pub subnets: Vec<String>,
     /// The largest packet in bytes: 1280 to 65535. Default: 1500.
     pub mtu: Option<u32>,
@@ -66,7 +67,8 @@ impl Default for NetworkSpec {
 const KEYS: [&str; 5] = ["name", "subnets", "mtu", "internal", "way_out"];
 
 impl NetworkSpec {
-    /// What a network has unless something else is asked for.
+    /// What a network has unless something else is asked for, or another of this program has it: the next one has 10.90.0.0/16 and
+    /// fd4f:9a1c:77e2:1::/64, and so on up to 10.255.0.0/16. Where there are more than these 167, some have the same.
     pub const SUBNETS: [&str; 2] = ["10.89.0.0/16", "fd4f:9a1c:77e2::/64"];
     /// The default.
     pub const MTU: u32 = 1500;
@@ -177,6 +179,15 @@ impl NetworkSpec {
         json.to_string()
     }
 
+    /// [`SUBNETS`](Self::SUBNETS), and those that follow.
+    pub(crate) fn defaults() -> impl ExactSizeIterator<Item = [IpNet; 2]> {
+        const FIRST: u8 = 89;
+        (FIRST..=u8::MAX).map(|number| {
+            let ipv6 = [0xfd4f, 0x9a1c, 0x77e2, (number - FIRST).into(), 0, 0, 0, 0];
+            [IpNet::new_assert([10, number, 0, 0].into(), 16), IpNet::new_assert(ipv6.into(), 64)]
+        })
+    }
+
     /// The subnets that are asked for.
     ///
     /// # Errors
@@ -260,7 +271,9 @@ mod tests {
             NetworkSpec::new().name("shop").subnet("10.1.2.0/24").mtu(1400).internal(false).way_out(WayOut::Kernel);
         assert_eq!(NetworkSpec::from_json(&spec.to_json()).unwrap(), spec);
         assert_eq!(NetworkSpec::from_json(r#"{"subnets": "10.1.2.0/24"}"#).unwrap().subnets, ["10.1.2.0/24"]);
-        NetworkSpec::SUBNETS.iter().fold(NetworkSpec::new(), |spec, subnet| spec.subnet(*subnet)).validate().unwrap();
+        let first = NetworkSpec::SUBNETS.iter().fold(NetworkSpec::new(), |spec, subnet| spec.subnet(*subnet));
+        assert_eq!(first.validate().unwrap(), NetworkSpec::defaults().next().unwrap());
+        assert_eq!(NetworkSpec::defaults().len(), 167);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the feature tests share: specs as JSON, a shell inside, what this machine has.
 
 use std::fs;
+use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -241,4 +242,30 @@ impl Drop for Swap {
         let _ = std::process::Command::new("swapoff").arg(&self.0).status();
         let _ = fs::remove_file(&self.0);
     }
+}
+
+/// Whether somebody answers a ping, which may be in fragments.
+pub fn pings(from: &Container, to: IpAddr, size: usize, patience: Duration) -> bool {
+    let (domain, protocol, kind) = match to {
+        IpAddr::V4(_) => (libc::AF_INET, libc::IPPROTO_ICMP, 8),
+        IpAddr::V6(_) => (libc::AF_INET6, libc::IPPROTO_ICMPV6, 128),
+    };
+    let socket = UdpSocket::from(from.socket(domain, libc::SOCK_RAW, protocol).expect("a socket"));
+    socket.set_read_timeout(Some(patience)).unwrap();
+    let mut message = vec![kind, 0, 0, 0, 0x12, 0x34, 0, 1];
+    message.resize(size, 0);
+    let sum: u32 = message.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    if to.is_ipv4() {
+        message[2..4].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+    }
+    socket.send_to(&message, (to, 0)).unwrap();
+    let mut buffer = [0; 4096];
+    while let Ok((length, who)) = socket.recv_from(&mut buffer) {
+        let reply = if to.is_ipv4() { buffer.get(20) == Some(&0) } else { buffer[0] == 129 };
+        if who.ip() == to && reply && length >= size {
+            return true;
+        }
+    }
+    false
 }

@@ -6,9 +6,11 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use ipnet::IpNet;
+
 use super::hosts::{OwnHosts, has_own_hosts};
 use super::link::{Attached, Link, settle};
-use super::registry::{find, unknown};
+use super::registry::{find, overlap, unknown};
 use super::{FIRST_INSIDE, Shared, closed, lock};
 use crate::container::{Moved, new_index};
 use crate::error::{Error, ErrorKind, Result};
@@ -43,6 +45,8 @@ pub(crate) struct Joining {
     of_pod: Vec<(Arc<Shared>, u32)>,
     /// Addresses of the families of IP in which it has a way to everywhere.
     ways: Vec<IpAddr>,
+    /// Of each device the subnets, and the name of the network that has them.
+    subnets: Vec<(Vec<IpNet>, Option<String>)>,
     failed: Option<Error>,
 }
 
@@ -90,7 +94,9 @@ impl Joining {
         keeper: &Arc<Keeper>,
     ) -> Result<()> {
         let Some(name) = one.on_network() else {
-            self.all.push(Joined::Other(Box::new(Other::new(one, interface, inside, field)?)));
+            let other = Box::new(Other::new(one, interface, inside, field.clone())?);
+            self.reach(other.subnets(), None).map_err(|e| e.with_field(field))?;
+            self.all.push(Joined::Other(other));
             return Ok(());
         };
         let missing = || unknown(name).with_field(&*field).with_hint("Network::start makes one");
@@ -98,6 +104,7 @@ impl Joining {
         if keeper.outer.is_some() && !Arc::ptr_eq(&network.keeper, keeper) {
             return Err(other_keeper(name).with_field(field));
         }
+        self.reach(network.subnets.clone(), Some(name)).map_err(|e| e.with_field(&*field))?;
         let mut all = names.to_vec();
         all.extend(one.aliases.iter().cloned());
         let mut seen = BTreeSet::new();
@@ -114,6 +121,30 @@ impl Joining {
         link.gateways = network.gateways.iter().filter(new).copied().collect();
         self.ways.extend(&link.gateways);
         self.all.push(Joined::Link(link));
+        Ok(())
+    }
+
+    /// One more device leads to these subnets. The kernel would send what is for an address in two of them by one device, also what
+    /// is for somebody on the other; and a network drops what comes from an address of another device.
+    fn reach(&mut self, subnets: Vec<IpNet>, network: Option<&str>) -> Result<()> {
+        let who =
+            |network: Option<&str>| network.map_or("another device".to_owned(), |name| format!("network {name:?}"));
+        for (others, other) in &self.subnets {
+            // Several devices on one network of the host's are as on any machine.
+            if network.is_none() && other.is_none() {
+                continue;
+            }
+            let mut pairs = subnets.iter().flat_map(|one| others.iter().map(move |other| (one, other)));
+            if let Some((one, theirs)) = pairs.find(|(one, other)| overlap(one, other)) {
+                let what = format!(
+                    "{one} of {} overlaps with {theirs} of {}, and the container would be on both",
+                    who(network),
+                    who(other.as_deref())
+                );
+                return Err(Error::spec("net", what).with_hint("give one network other subnets"));
+            }
+        }
+        self.subnets.push((subnets, network.map(str::to_owned)));
         Ok(())
     }
 
@@ -334,6 +365,7 @@ impl Kept {
         let mut joining = Joining { own: lock(kept).hosts.clone(), ..Joining::default() };
         joining.ways = ways(std::slice::from_ref(one));
         joining.ways.extend(lock(kept).devices.iter().flat_map(Attached::gateways));
+        joining.subnets = lock(kept).devices.iter().map(Attached::subnets).collect();
         let inside = new_index();
         joining.add(one, interface, inside, "net".to_owned(), &names, keeper)?;
         joining.connect_by(&socket);

@@ -139,6 +139,16 @@ impl Attached {
         }
     }
 
+    /// The subnets that it leads to, and the name of the network that has them.
+    pub(super) fn subnets(&self) -> (Vec<IpNet>, Option<String>) {
+        match self {
+            // Its device is gone.
+            Self::OnNetwork(link) if lock(&link.network.state).sockets.is_none() => (Vec::new(), None),
+            Self::OnNetwork(link) => (link.network.subnets.clone(), Some(link.network.name.clone())),
+            Self::Other(device) => (device.subnets.clone(), None),
+        }
+    }
+
     pub(super) fn is_on(&self, network: &str) -> bool {
         matches!(self, Self::OnNetwork(link) if link.network.name == network)
     }

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::closed;
 use super::hosts::{Hosts, OwnHosts};
+use super::registry::Subnets;
 use crate::container::{Container, new_index};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::HostOnly;
@@ -121,6 +122,8 @@ pub(super) struct State {
     pub(super) filter: Option<Filter>,
     /// Those that the network started.
     pub(super) started: VecDeque<Container>,
+    /// That its subnets are its own: no network has them by default.
+    pub(super) subnets: Option<Subnets>,
 }
 
 /// Sockets in the switch's namespace.

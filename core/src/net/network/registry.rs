@@ -1,14 +1,15 @@
 //! The networks of this program, by name.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, Weak};
 
+use ipnet::IpNet;
 use once_cell::race::OnceBox;
 
-use super::{Handle, Shared, lock};
+use super::{Handle, Shared, has_ipv6, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{Keeper, Owner};
-use crate::spec::Spec;
+use crate::spec::{NetworkSpec, Spec};
 
 /// The networks of a process. A forked child cannot use its parent's: another thread's lock would never be given back. So it has one of
 /// its own behind that.
@@ -16,6 +17,8 @@ pub(super) struct Registry {
     owner: Owner,
     /// By name, with a number that no other has.
     pub(super) networks: Mutex<HashMap<String, (u64, Weak<Handle>)>>,
+    /// By the number of the network, also of one that is being made or closed.
+    subnets: Mutex<BTreeMap<u64, Vec<IpNet>>>,
     next: OnceBox<Registry>,
 }
 
@@ -23,7 +26,8 @@ static REGISTRIES: OnceBox<Registry> = OnceBox::new();
 
 impl Registry {
     fn new() -> Box<Self> {
-        Box::new(Self { owner: Owner::this(), networks: Mutex::default(), next: OnceBox::new() })
+        let (networks, subnets) = (Mutex::default(), Mutex::default());
+        Box::new(Self { owner: Owner::this(), networks, subnets, next: OnceBox::new() })
     }
 
     /// That of this process, which is made if need be.
@@ -50,6 +54,43 @@ impl Registry {
         let found = lock(&at.networks).get(name).and_then(|(_, handle)| handle.upgrade());
         Ok(found)
     }
+}
+
+/// Subnets that a network has, as long as this is there.
+#[derive(Debug)]
+pub(super) struct Subnets {
+    owner: Owner,
+    number: u64,
+}
+
+impl Subnets {
+    /// Those that are asked for; where none are, the first of the defaults that no other network has any part of: a container may be
+    /// on both, and would reach who is on the one of them only.
+    pub fn take(number: u64, mut wanted: Vec<IpNet>) -> (Self, Vec<IpNet>) {
+        let mut all = lock(&Registry::own().subnets);
+        if wanted.is_empty() {
+            let taken = |subnet: &IpNet| all.values().flatten().any(|other| overlap(subnet, other));
+            let free = NetworkSpec::defaults().find(|pair| !pair.iter().any(taken));
+            let count = NetworkSpec::defaults().len();
+            let pair = free.or_else(|| NetworkSpec::defaults().nth(all.len() % count)).expect("less than there are");
+            wanted = pair.into_iter().filter(|subnet| subnet.addr().is_ipv4() || has_ipv6()).collect();
+        }
+        all.insert(number, wanted.clone());
+        (Self { owner: Owner::this(), number }, wanted)
+    }
+}
+
+impl Drop for Subnets {
+    fn drop(&mut self) {
+        if self.owner.is_this() {
+            lock(&Registry::own().subnets).remove(&self.number);
+        }
+    }
+}
+
+/// Whether there are addresses that are in both.
+pub(super) fn overlap(one: &IpNet, other: &IpNet) -> bool {
+    one.contains(other) || other.contains(one)
 }
 
 pub(super) fn unknown(name: &str) -> Error {

@@ -130,8 +130,10 @@ fn an_ipvlan_of_each_mode() {
             assert!(reaches_far(&container));
         }
         let other = with(Attachment::ipvlan("near", mode).address(cidr("10.7.0.6/24"))).unwrap();
-        let _listening = other.listen("10.7.0.6:80", 1).unwrap();
+        let listening = other.listen("10.7.0.6:80", 1).unwrap();
         container.connect("10.7.0.6:80", PATIENCE).unwrap_or_else(|e| panic!("{mode:?}: {e}"));
+        // It would keep the network namespace, and the next one's address.
+        drop(listening);
         other.close(PATIENCE).unwrap();
         // The state of an ipvlan is that of its parent, or unknown.
         let flags = sh_in(&container, "cat /sys/class/net/eth0/flags");

@@ -918,7 +918,7 @@ int ringfence_container_pidfd_of(const ringfence_container *container, int pid_i
 /**
  * Moves a network device of this thread's network namespace into the container, where it is called `inside` (NULL: as here), up if
  * it was up. It loses its addresses. ringfence_container_detach_device() and the end of the container bring it back, as long as this
- * program lives; otherwise the kernel gives physical devices to the machine's first network namespace and deletes virtual ones.
+ * program lives; otherwise the kernel gives physical devices to the machine's first network namespace, under their names inside, and deletes virtual ones.
  *
  * Fails with RINGFENCE_KIND_NOT_FOUND (field `device`), RINGFENCE_KIND_ALREADY_EXISTS (`inside`), and with
  * RINGFENCE_KIND_PERMISSION_DENIED without CAP_SYS_ADMIN and CAP_NET_ADMIN; then it is where it was.

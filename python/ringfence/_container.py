@@ -287,7 +287,7 @@ class Container:
 
         It is up if it was up, and loses its addresses. `detach_device` and the end of the container bring it back under its
         own name, as long as this program lives; otherwise the kernel gives physical devices to the machine's first network
-        namespace, and deletes virtual ones. Takes CAP_SYS_ADMIN and CAP_NET_ADMIN here and in the container.
+        namespace, under their names inside, and deletes virtual ones. Takes CAP_SYS_ADMIN and CAP_NET_ADMIN here and in the container.
         """
         self._live("attach_device").attach_device(device, inside)
 

@@ -1,5 +1,6 @@
 /* Networks of containers.
    tests/run: vm=root */
+#include <time.h>
 #include <unistd.h>
 
 #include "started.h"
@@ -37,6 +38,28 @@ static ringfence_container *on(ringfence_network *network, const char *text)
         explain();
     ringfence_spec_free(spec);
     return container;
+}
+
+/* Where the kernel has netem, a delay is seen and what is lost does not come. */
+static void delay_and_loss(ringfence_network *network, ringfence_container *server, ringfence_container *client, const char *there)
+{
+    struct timespec began, ended;
+    if (ringfence_network_shape(network, server, "{\"delay\": \"60ms\"}", NULL, &err) < 0) {
+        if (ringfence_error_kind(err) == RINGFENCE_KIND_UNSUPPORTED)
+            skip("delay and loss", ringfence_error_message(err));
+        else
+            ok(0, "a delay: %s", ringfence_error_message(err));
+        ringfence_error_free(err);
+        err = NULL;
+        return;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    int reached = reaches(client, there);
+    clock_gettime(CLOCK_MONOTONIC, &ended);
+    double seconds = (ended.tv_sec - began.tv_sec) + (ended.tv_nsec - began.tv_nsec) / 1e9;
+    ok(reached && seconds >= 0.12, "a delay, there and back: %g s", seconds);
+    ok(ringfence_network_shape(network, server, "{\"loss\": 1}", "in", &err) == 0 && is_cut_off(client, there), "all is lost");
+    ok(ringfence_network_shape(network, server, "{}", NULL, &err) == 0 && reaches(client, there), "and nothing");
 }
 
 int main(void)
@@ -102,6 +125,7 @@ int main(void)
     ok(ringfence_network_shape(network, server, "{\"rate\": \"10M\"}", "out", &err) == 0 &&
            ringfence_network_shape(network, server, "{}", NULL, &err) == 0,
        "a rate");
+    delay_and_loss(network, server, client, there);
     ok(failed(ringfence_network_shape(network, server, "{\"loss\": 7}", NULL, &err), RINGFENCE_KIND_INVALID_ARGUMENT, "loss"), "a share");
     ok(failed(ringfence_network_shape(network, server, "{}", "up", &err), RINGFENCE_KIND_INVALID_ARGUMENT, "direction"), "a direction");
     const char *rules = "{\"incoming\": \"deny\", \"rules\": [{\"direction\": \"in\", \"action\": \"allow\", \"protocol\": \"tcp\", \"ports\": 80, \"peer\": \"cli\"}]}";

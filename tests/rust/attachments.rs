@@ -150,6 +150,12 @@ fn an_ipvlan_of_each_mode() {
         if mode == IpvlanMode::L2 {
             assert!(reaches_far(&container));
         }
+        let other = with(Attachment::ipvlan("near", mode).address(cidr("10.7.0.6/24"))).unwrap();
+        let listening = other.listen("10.7.0.6:80", 1).unwrap();
+        container.connect("10.7.0.6:80", PATIENCE).unwrap_or_else(|e| panic!("{mode:?}: {e}"));
+        // It would keep the network namespace, and the next one's address.
+        drop(listening);
+        other.close(PATIENCE).unwrap();
         // The state of an ipvlan is that of its parent, or unknown.
         let flags = sh_in(&container, "cat /sys/class/net/eth0/flags");
         let flags = u32::from_str_radix(flags.trim().trim_start_matches("0x"), 16).unwrap();
@@ -414,10 +420,19 @@ fn the_host_answers_for_what_it_routes_over_netkit() {
 
 #[test]
 fn a_routed_container_sends_from_its_own_addresses_only() {
+    sends_from_its_own_only(RoutedPair::Veth);
+}
+
+#[test]
+fn a_routed_container_sends_from_its_own_addresses_only_over_netkit() {
+    sends_from_its_own_only(RoutedPair::Netkit);
+}
+
+fn sends_from_its_own_only(pair: RoutedPair) {
     let outside = router();
-    let mut spec = Spec::new().net(Net::Attached(vec![routed(RoutedPair::Veth)]));
+    let mut spec = Spec::new().net(Net::Attached(vec![routed(pair)]));
     spec.merge_json(r#"{"capabilities": {"add": ["net_admin"]}}"#).unwrap();
-    let container = Container::start(&spec).unwrap();
+    let Some(container) = started(Container::start(&spec)) else { return };
     sh_in(&container, "ip address add 10.7.0.66/32 dev eth0 && ip -6 address add fd07::66/128 dev eth0 nodad");
     for (to, false_one, own) in
         [("10.7.0.1:9", "10.7.0.66:9", "10.7.0.5:9"), ("[fd07::1]:9", "[fd07::66]:9", "[fd07::5]:9")]
@@ -522,7 +537,8 @@ fn addresses_are_chosen_that_no_other_program_has() {
     assert_eq!(of(&on(Attachment::bridge("br0")).unwrap()), address("10.7.0.17"));
 }
 
-/// Who remembers the device that had an address before reaches the new one at once, of every kind that has a MAC of its own.
+/// Who remembers the device that had an address before reaches the new one at once, of every kind that has a MAC of its own, and where the host
+/// answers.
 #[test]
 fn neighbours_learn_who_has_an_address_now() {
     let outside = router();
@@ -532,7 +548,8 @@ fn neighbours_learn_who_has_an_address_now() {
     let pools = ["10.7.0.16-10.7.0.17/24", "fd07::10-fd07::11/64"].map(|text| text.parse::<AddressPool>().unwrap());
     let remember = "neigh replace 10.7.0.16 lladdr 02:00:00:00:00:99 nud reachable dev";
     let remember6 = "-6 neigh replace fd07::10 lladdr 02:00:00:00:00:99 nud reachable dev";
-    let reached = |one: Attachment, device: &'static str, local: bool| {
+    let bare = ["10.7.0.16-10.7.0.17", "fd07::10-fd07::11"].map(|text| text.parse::<AddressPool>().unwrap());
+    let reached = |one: Attachment, pools: [AddressPool; 2], device: &'static str, local: bool| {
         let recalls = move || ip(&format!("{remember} {device}")) && ip(&format!("{remember6} {device}"));
         assert!(if local { recalls() } else { outside.does(recalls) });
         let Some(container) = started(with(one.pool(pools[0]).pool(pools[1]))) else { return };
@@ -551,13 +568,15 @@ fn neighbours_learn_who_has_an_address_now() {
             outside.does(connects)
         };
     };
-    reached(Attachment::macvlan("near"), "far", false);
+    reached(Attachment::macvlan("near"), pools, "far", false);
+    // The host answers, with the MAC of its own device.
+    reached(Attachment::routed("near"), bare, "far", false);
     // The host's own neighbours are learned of likewise; what is near has its addresses, and must not be the way there.
     assert!(ip("address flush dev near") && ip("-6 address flush dev near"));
     assert!(ip("address add 10.7.0.254/24 dev inner") && ip("-6 address add fd07::fe/64 dev inner nodad"));
-    reached(Attachment::bridge("br0"), "inner", true);
+    reached(Attachment::bridge("br0"), pools, "inner", true);
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/inner/forwarding", "0");
-    reached(Attachment::device("near"), "far", false);
+    reached(Attachment::device("near"), pools, "far", false);
 }
 
 const VICTIM: &str = "RINGFENCE_TEST_VICTIM";
@@ -567,23 +586,25 @@ fn a_killed_program_leaves_nothing_of_its_routed_container() {
     if std::env::var_os(VICTIM).is_some() {
         let live = Container::start(&Spec::new()).unwrap();
         live.attach_net(&Attachment::routed("near").address(address("10.7.0.55"))).unwrap();
-        let container = with(routed(RoutedPair::Veth)).unwrap();
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", container.pid())).unwrap();
-        // Behind the name and the state stands the parent.
-        println!("keeper {}", stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap());
-        std::thread::sleep(Duration::from_secs(60));
-        return;
+        assert!(ip("link add spare type veth peer name cable") && ip("link add loose type veth peer name rope"));
+        live.attach_net(&Attachment::device("spare")).unwrap();
+        live.attach_device("loose", None).unwrap();
+        return wait_for_the_kill(&with(routed(RoutedPair::Veth)).unwrap());
     }
+    let start = || Victim::start("a_killed_program_leaves_nothing_of_its_routed_container");
     let _outside = router();
-    let mut victim = Victim::start();
-    assert!(!nothing_left());
+    let mut victim = start();
+    assert!(!nothing_left() && ip("link show cable") && ip("link show rope"));
     victim.program.kill().unwrap();
     victim.program.wait().unwrap();
     until("nothing is left", nothing_left);
+    // Nobody is there to bring these back, and the kernel takes virtual ones away with the namespace in which they are.
+    let are_gone = || !ip("link show cable") && !ip("link show rope");
+    until("devices that had moved in are gone", are_gone);
     // Who is started again at once has the address, whether the keeper has seen the end already or not.
     let rounds = std::env::var("RINGFENCE_KILL_ROUNDS").map_or(4, |rounds| rounds.parse().expect("a number"));
     for round in 0..rounds {
-        let mut victim = Victim::start();
+        let mut victim = start();
         let is_late = round % 2 == 0;
         if is_late {
             victim.signal_keeper(nix::sys::signal::Signal::SIGSTOP);
@@ -603,18 +624,52 @@ fn a_killed_program_leaves_nothing_of_its_routed_container() {
         assert!(shown("route show 10.7.0.5").contains("dev rf"), "round {round}");
         again.close(PATIENCE).unwrap();
         assert!(nothing_left(), "round {round}");
+        until("devices that had moved in are gone", are_gone);
     }
 }
 
-/// A program with routed containers, which runs `a_killed_program_leaves_nothing_of_its_routed_container`.
+/// What a program that is killed does last: it says who the keeper of its container is.
+fn wait_for_the_kill(container: &Container) {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", container.pid())).unwrap();
+    // Behind the name and the state stands the parent.
+    println!("keeper {}", stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap());
+    std::thread::sleep(Duration::from_secs(60));
+}
+
+#[test]
+fn a_card_of_the_machine_comes_back_from_a_killed_program() {
+    if std::env::var("RINGFENCE_TEST_TIER").as_deref() != Ok("vm") {
+        return skip("the machine's network cards are in use: only the virtual machine has one to spare");
+    }
+    let card = "eth0";
+    if std::env::var_os(VICTIM).is_some() {
+        return wait_for_the_kill(&with(Attachment::device(card).interface("wan")).unwrap());
+    }
+    // Where the kernel brings it; threads of tests before this one were elsewhere.
+    let machine = std::fs::File::open("/proc/self/ns/net").expect("the machine's network");
+    nix::sched::setns(machine, CloneFlags::CLONE_NEWNET).expect("the machine's network");
+    // There nobody loads drivers.
+    assert!(Host::new("modprobe").arg("virtio_net").status().is_ok_and(|status| status.success()));
+    until("there is a card", || ip(&format!("link show {card}")));
+    let mut victim = Victim::start("a_card_of_the_machine_comes_back_from_a_killed_program");
+    assert!(!ip(&format!("link show {card}")));
+    victim.program.kill().unwrap();
+    victim.program.wait().unwrap();
+    // The kernel knows its name inside only.
+    until("the card is back", || ip("link show wan"));
+    assert!(ip(&format!("link set wan name {card}")));
+    with(Attachment::device(card)).expect("the next one's").close(PATIENCE).unwrap();
+    assert!(ip(&format!("link show {card}")));
+}
+
+/// A program with a container, which runs the test of that name.
 struct Victim {
     program: std::process::Child,
     keeper: i32,
 }
 
 impl Victim {
-    fn start() -> Self {
-        let name = "a_killed_program_leaves_nothing_of_its_routed_container";
+    fn start(name: &str) -> Self {
         let mut program = Host::new(std::env::current_exe().unwrap());
         program.args(["--exact", name, "--nocapture"]).env(VICTIM, "1").stdout(std::process::Stdio::piped());
         let mut program = program.spawn().unwrap();

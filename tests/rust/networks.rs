@@ -533,6 +533,51 @@ fn delay_and_loss() {
     assert!(reaches(&two, here));
 }
 
+/// The numbers of a hundred datagrams as they came, and those that came twice.
+fn came(from: &UdpSocket, to: &UdpSocket, there: IpAddr) -> (Vec<u8>, usize) {
+    const ALL: u8 = 100;
+    for number in 0..ALL {
+        from.send_to(&[number], (there, 53)).expect("sent");
+    }
+    to.set_read_timeout(Some(*MOMENT)).expect("a timeout");
+    let mut byte = [0];
+    let all: Vec<u8> = std::iter::from_fn(|| to.recv(&mut byte).ok().map(|_| byte[0])).collect();
+    let once = |at: &usize| !all[..*at].contains(&all[*at]);
+    let first: Vec<u8> = (0..all.len()).filter(once).map(|at| all[at]).collect();
+    let again = all.len() - first.len();
+    (first, again)
+}
+
+#[test]
+fn duplicates_and_disorder() {
+    let network = network();
+    let (one, two) = (on(&network), on(&network));
+    let there = address(&one);
+    let (to, from) = (udp(&one, there), udp(&two, address(&two)));
+    let twice = Shape { duplicate: 1.0, ..Shape::default() };
+    if let Err(error) = network.shape(&one, &twice, Direction::In) {
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        return skip(&error.to_string());
+    }
+    let in_order: Vec<u8> = (0..100).collect();
+    assert_eq!(came(&from, &to, there), (in_order.clone(), 100));
+    let delay = Duration::from_millis(40);
+    let passes = Shape { delay, reorder: 0.5, ..Shape::default() };
+    let differs = Shape { delay, jitter: delay, ..Shape::default() };
+    // What the container receives, and what it sends.
+    for (shape, direction) in [(&passes, Direction::In), (&differs, Direction::In), (&differs, Direction::Out)] {
+        let (sends, receives, at) =
+            if direction == Direction::In { (&from, &to, there) } else { (&to, &from, address(&two)) };
+        network.shape(&one, shape, direction).unwrap();
+        let (mut order, again) = came(sends, receives, at);
+        assert!(order != in_order, "{shape:?} {direction:?} changes nothing");
+        order.sort();
+        assert_eq!((order, again), (in_order.clone(), 0), "{shape:?} {direction:?}");
+        network.shape(&one, &Shape::default(), Direction::Both).unwrap();
+    }
+    assert_eq!(came(&from, &to, there), (in_order, 0));
+}
+
 #[test]
 fn a_pod_on_a_network_that_was_made_for_it() {
     let network = network();

@@ -142,6 +142,32 @@ fn left() -> String {
     devices + &tables.lines().filter(|line| !line.contains("ringfence-br0-")).collect::<String>()
 }
 
+/// Rules of somebody else's at every place at which the library has some, made if they are not there yet, with the numbers that the kernel
+/// gave them: who rewrites one changes its number.
+fn rules_of_others() -> String {
+    if !run("nft list tables").contains("theirs") {
+        let hooks = [
+            ("prerouting", "nat", "-100"),
+            ("input", "filter", "0"),
+            ("forward", "filter", "0"),
+            ("output", "filter", "0"),
+            ("postrouting", "nat", "100"),
+        ];
+        for family in ["ip", "ip6", "inet"] {
+            run(&format!("nft add table {family} theirs"));
+            for (hook, kind, priority) in hooks {
+                let chain = format!("{family} theirs {hook}");
+                run(&format!(
+                    "nft add chain {chain} {{ type {kind} hook {hook} priority {priority} ; policy accept ; }}"
+                ));
+                run(&format!("nft add rule {chain} tcp dport 5555 accept"));
+            }
+        }
+        run("nft add set inet theirs peers { type ipv4_addr ; elements = { 192.0.2.7 } ; }");
+    }
+    ["ip", "ip6", "inet"].map(|family| run(&format!("nft -a list table {family} theirs"))).concat()
+}
+
 #[test]
 fn by_the_kernel_out_and_not_in() {
     let outside = outside(true);
@@ -197,14 +223,20 @@ fn by_the_kernel_out_and_not_in() {
 #[test]
 fn ports_by_the_kernel() {
     let outside = outside(true);
+    let theirs = rules_of_others();
     let network = leads_out();
     let mut bytes = [0; 8];
-    let spec = Spec::new()
+    let mut spec = Spec::new()
         .port(Port::new(80).host([0, 0, 0, 0]).host_port(8080).nat())
         .port(Port::new(80).host(ip("::")).host_port(8080).nat())
         .port(Port::new(81).nat())
         .port(Port::new(53).host(ip(HOST[0])).host_port(53).udp().nat())
-        .port(Port::new(82));
+        .port(Port::new(82))
+        .port(Port::new(53).host(ip(HOST[1])).host_port(53).udp().nat());
+    for host in HOST {
+        let row = json!({"port": "90-92", "host": host, "host_port": "9090-9092", "nat": true});
+        spec.set("ports", row.to_string().as_bytes()).expect("a row of ports");
+    }
     let server = network.container(&spec).expect("a container");
     let inside = server.addresses().expect("its").swap_remove(0).addresses;
     // From outside, whose address it sees.
@@ -219,6 +251,12 @@ fn ports_by_the_kernel() {
         // From the host.
         let client = TcpStream::connect(at(host, 8080)).expect("a connection");
         talk(client.into(), &listener);
+        // A row, from end to end.
+        for port in 90..=92 {
+            let listener = listen(&server, &inside.to_string(), port);
+            let client = outside.connect(&at(host, 9000 + port), PATIENCE).expect("a connection");
+            assert_eq!(talk(client, &listener), ip(address));
+        }
     }
     // One on 127.0.0.1 is the host's own.
     let listener = listen(&server, "0.0.0.0", 81);
@@ -237,6 +275,12 @@ fn ports_by_the_kernel() {
     socket.send_to(b"!", peer).expect("answered");
     let (_, from) = client.recv_from(&mut bytes).expect("an answer");
     assert_eq!(from.to_string(), at(HOST[0], 53));
+    let (over_ipv6, asks) = (udp(&server, &inside[1].to_string(), 53), udp(&outside, OUTSIDE[1], 0));
+    asks.send_to(b"?", at(HOST[1], 53)).expect("sent");
+    let (_, peer) = over_ipv6.recv_from(&mut bytes).expect("received");
+    assert_eq!(peer.ip(), ip(OUTSIDE[1]));
+    over_ipv6.send_to(b"!", peer).expect("answered");
+    assert_eq!(asks.recv_from(&mut bytes).expect("an answer").1.to_string(), at(HOST[1], 53));
     // Nor by who is on the wire and sends what is for 127.0.0.1 to the host's device: it is no way round what listens there alone.
     let local = network.container(&Spec::new().port(Port::new(53).udp().nat())).expect("a container");
     let apart = udp(&local, "0.0.0.0", 53);
@@ -262,6 +306,7 @@ fn ports_by_the_kernel() {
     assert!(outside.connect(&at(HOST[0], 8080), MOMENT).is_err());
     network.set_firewall(&server, &Firewall::new()).expect("no firewall");
 
+    assert_eq!(rules_of_others(), theirs, "while there are networks and ports");
     // Nobody else can have them, and nothing is left of a start that fails.
     let taken = Spec::new().port(Port::new(1).nat()).port(Port::new(80).host(ip(HOST[0])).host_port(8080).nat());
     refused(network.container(&taken), ErrorKind::AlreadyExists, "ports[1]");
@@ -299,6 +344,10 @@ fn ports_by_the_kernel() {
     client.send_to(b"?", at(HOST[0], 53)).expect("sent");
     socket.recv_from(&mut bytes).expect("received");
     network.close(PATIENCE).expect("closed");
+    assert_eq!(rules_of_others(), theirs, "afterwards");
+    for family in ["ip", "ip6", "inet"] {
+        run(&format!("nft delete table {family} theirs"));
+    }
     assert_eq!(left(), "");
 }
 

@@ -189,7 +189,7 @@ impl Container {
     ///
     /// [`detach_device`](Self::detach_device) brings it back under its own name, down; so does the end of the container, as long
     /// as this program lives and has a handle of it (of a detached container, it has to do so before). Otherwise the kernel
-    /// gives physical devices to the machine's first network namespace, and deletes virtual ones. With CAP_NET_ADMIN the container
+    /// gives physical devices to the machine's first network namespace, under their names inside, and deletes virtual ones. With CAP_NET_ADMIN the container
     /// can change everything about the device, and delete or replace a virtual one: look at it before it is used again.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ import os
 import random
 import shutil
 import socket
+import socketserver
 import subprocess
 import sys
 import textwrap
@@ -78,11 +79,12 @@ def serving(address: str, directory: Path) -> Iterator[str]:
     """A page on the host."""
     (directory / "page").write_text("hello")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(directory))
-    with http.server.ThreadingHTTPServer((address, 0), handler) as server:
+    # An HTTPServer would ask for the name of the address.
+    with socketserver.ThreadingTCPServer((address, 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://{address}:{server.server_port}/page"
+            yield f"http://{address}:{server.server_address[1]}/page"
         finally:
             server.shutdown()
             thread.join()

@@ -135,12 +135,12 @@ def refused(**fields):
     except ringfence.Error as error:
         return [error.kind, error.field, str(error)]
 
-def leads_out(net):
+def leads_out(net, container):
     answers = []
     for address in sys.argv[1:] if net.info["way_out"] == "pasta" else sys.argv[1:2]:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         server = socket.create_server((address, 0), family=family)
-        answers.append(talk(server, net.container().connect, server.getsockname()[:2]))
+        answers.append(talk(server, container.connect, server.getsockname()[:2]))
     return answers
 
 answers = {"kernel": refused(way_out="kernel")}
@@ -148,7 +148,7 @@ for way in ("auto", "slirp4netns"):
     with ringfence.Network(internal=False, way_out=way) as net:
         container = net.container(ports=[80])
         port = ("127.0.0.1", container.port(80))
-        answers[way] = [net.info["way_out"], *leads_out(net), talk(container.listen(("0.0.0.0", 80)), socket.create_connection, port)]
+        answers[way] = [net.info["way_out"], *leads_out(net, container), talk(container.listen(("0.0.0.0", 80)), socket.create_connection, port)]
         try:
             net.container(ports=[{"port": 80, "nat": True}])
         except ringfence.Error as error:

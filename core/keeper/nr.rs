@@ -55,6 +55,7 @@ mod table {
     pub const EXECVEAT: u32 = 322;
     pub const PIDFD_OPEN: u32 = 434;
     pub const CLONE3: u32 = 435;
+    pub const OPENAT2: u32 = 437;
     pub const CLOSE_RANGE: u32 = 436;
     pub const MOUNT_SETATTR: u32 = 442;
     pub const RT_SIGRETURN: u32 = 15;
@@ -136,6 +137,7 @@ mod table {
     pub const EXECVEAT: u32 = 281;
     pub const PIDFD_OPEN: u32 = 434;
     pub const CLONE3: u32 = 435;
+    pub const OPENAT2: u32 = 437;
     pub const CLOSE_RANGE: u32 = 436;
     pub const MOUNT_SETATTR: u32 = 442;
     pub const RT_SIGRETURN: u32 = 139;

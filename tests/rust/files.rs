@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::*;
@@ -32,6 +33,30 @@ fn bytes_are_read_and_written() {
     assert!(stopped.is_ok() || stopped.unwrap_err().errno() == libc::ECANCELED);
     container.close(TIMEOUT).unwrap();
     assert_eq!(container.read("/tmp/new", None).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[test]
+fn paths_that_lead_up_are_found_while_others_rename() {
+    let temp = tempfile::tempdir().expect("a directory");
+    let (one, other) = (temp.path().join("one"), temp.path().join("other"));
+    fs::write(&one, "").expect("write");
+    let container = start(json!({"files": {"/etc/ringfence-files": "within"}}));
+    let over = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        for _ in 0..2 {
+            threads.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    // One of the two is there, or comes back.
+                    let _ = fs::rename(&one, &other);
+                    let _ = fs::rename(&other, &one);
+                }
+            });
+        }
+        let failed = (0..200).find_map(|_| container.read("/tmp/../etc/ringfence-files", None).err());
+        over.store(true, Ordering::Relaxed);
+        assert!(failed.is_none(), "{failed:?}");
+    });
+    container.close(TIMEOUT).unwrap();
 }
 
 #[test]

@@ -938,7 +938,7 @@ fn shared_cases_are_refused_as_they_say() {
         let text = std::fs::read_to_string(&file).unwrap();
         let text = text.replace("${TMP}", "/tmp/case").replace("${DISK}", "8:0").replace("${USR_DISK}", "8:0");
         let text = text.replace("${CASES}", "/tmp/cases").replace("${FUSE}", "/dev/fuse");
-        let text = text.replace("${GROUP}", "/group").replace("${FILES}", "/tmp/files");
+        let text = text.replace("${GROUP}", "/group").replace("${FILES}", "/tmp/files").replace("${ID}", "1");
         let cases: Vec<Json> = serde_json::from_str(&text).unwrap();
         // Containers that run beside each other are specs of their own, none of which is refused.
         for case in cases.into_iter().filter(|case| !case["spec"].is_null()) {

@@ -140,8 +140,8 @@ def from_core(
 ) -> Error:
     """The exception for an error of the core. Called by the extension module."""
     cls = _BY_KIND.get(kind, Error)
-    if kind == "invalid_argument" and field is None:
-        # What the kernel says of a number, as it says it to `subprocess`.
+    if kind == "invalid_argument" and field in (None, "signal"):
+        # What the kernel says of a number, as it says it to `subprocess`: an OSError, and no ValueError.
         cls = Error
     if errno and not issubclass(cls, (SpecError, TimedOutError, ForkedChildError)):
         # The interpreter's own table of errnos; the kind decides what that table does not know.

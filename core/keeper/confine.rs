@@ -6,7 +6,7 @@ use crate::sys::{self, Filter};
 /// Gives up all capabilities but these, for good, and lets nobody look in.
 pub fn keep_capabilities(mask: u32) -> i64 {
     sys::be_undumpable();
-    let r = sys::capset(&[0x2008_0522, 0], &[mask, mask, 0, 0, 0, 0]);
+    let r = sys::capset(&[mask, mask, 0, 0, 0, 0]);
     sys::no_new_privileges();
     r
 }

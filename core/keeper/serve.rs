@@ -158,7 +158,7 @@ impl Keeper {
         }
         // Children have no use for it, and it would count as theirs.
         const MADV_DONTFORK: u64 = 10;
-        // SAFETY: the whole mapping, which is missing in children: none of them comes back to this.
+        // SAFETY: the whole mapping, which is missing in children: none of them comes back to this, or looks at the table.
         unsafe { sys::advise(table as *mut u8, len, MADV_DONTFORK) };
         Keeper {
             host,
@@ -167,7 +167,7 @@ impl Keeper {
             leaving: false,
             kept: false,
             had: false,
-            // SAFETY: the whole mapping, of nobody else's, which is never unmapped; zeroes are a `Task`.
+            // SAFETY: the whole mapping, of nobody else's, which this process never unmaps; zeroes are a `Task`.
             table: unsafe { core::slice::from_raw_parts_mut(table as *mut Task, TASKS) },
             used: 0,
             live: 0,

@@ -158,8 +158,8 @@ calls! {
     set_limit(resource: u32, limit: &[u64; 2]) = PRLIMIT64(0, resource, limit.as_ptr(), 0);
     set_affinity(cpus: &[u64]) = SCHED_SETAFFINITY(0, core::mem::size_of_val(cpus), cpus.as_ptr());
     clock(clock: i32, time: &mut [i64; 2]) = CLOCK_GETTIME(clock, time.as_mut_ptr());
-    /// struct __user_cap_header_struct (version 3: this thread), then effective, permitted, inheritable twice.
-    capset(header: &[u32; 2], data: &[u32; 6]) = CAPSET(header.as_ptr(), data.as_ptr());
+    /// Of this thread: effective, permitted, inheritable, twice. (The kernel writes into a header whose version it does not know.)
+    capset(data: &[u32; 6]) = CAPSET([0x2008_0522u32, 0].as_mut_ptr(), data.as_ptr());
     join_new_session_keyring() = KEYCTL(1, 0);
     revoke_session_keyring() = KEYCTL(3, -3i32);
     /// struct landlock_path_beneath_attr.

@@ -25,6 +25,7 @@ from . import (
     __version__,
     _completion,
     _files,
+    _host,
     _machine,
     _manage,
     _request,
@@ -138,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     _streams(run)
     run.add_argument("-d", "--detach", action="store_true", help="leave it running; needs --name")
     run.add_argument("--rm", action="store_true", help="forget it at its end (always so without -d; then not possible)")
-    run.add_argument("--timeout", type=float, metavar="SECONDS", help="kill it after so long (exit status 124)")
+    run.add_argument("--timeout", type=_duration, metavar="SECONDS", help="kill it after so long (exit status 124)")
     run.add_argument("--usage", action="store_true", help="print what it used to standard error at the end")
     _spec(run)
 
@@ -218,7 +219,9 @@ def _parser() -> argparse.ArgumentParser:
     volume.add_argument("action", choices=("rm",))
     volume.add_argument("volume", nargs="+", metavar="NAME")
     stop = command("stop", "end detached containers: their stop_signal, then SIGKILL")
-    stop.add_argument("--timeout", type=float, metavar="SECONDS", help="grace before SIGKILL (default: stop_timeout)")
+    stop.add_argument(
+        "--timeout", type=_duration, metavar="SECONDS", help="grace before SIGKILL (default: stop_timeout)"
+    )
     stop.add_argument("container", nargs="+", metavar="NAME")
     kill = command("kill", "signal the main processes of detached containers")
     kill.add_argument("-s", "--signal", default="KILL", metavar="SIGNAL", help="by name or number (default: KILL)")
@@ -262,6 +265,18 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("1 or more is expected")
     return number
+
+
+def _duration(text: str) -> float:
+    """Seconds, or text as the vocabulary has it."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        return _host.seconds(text) or 0.0
+    except SpecError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("timeout: ")) from None
 
 
 def _seconds(text: str) -> float:
@@ -408,7 +423,7 @@ def _spec_request(arguments: argparse.Namespace, needs_command: bool = False) ->
     if needs_command and not has_main:
         raise SpecError("a command is needed, or --detach", kind="invalid_argument", field="argv")
     stream = "inherit" if has_main and not arguments.tty and not arguments.detach else None
-    return _request.spec_request(argv, (stream, stream, stream), options, fields)
+    return _request.spec_request(argv, (stream, stream, stream), options, fields, has_main=has_main)
 
 
 def _run(arguments: argparse.Namespace) -> int:

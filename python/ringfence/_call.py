@@ -54,8 +54,8 @@ try:
         multiprocessing.spawn.prepare(preparation)
     try:
         function, args, kwargs = pickle.loads(work_to_do)
-    except AttributeError:
-        if not unseen:
+    except AttributeError as error:
+        if not unseen or not ("__main__" in str(error) or "__mp_main__" in str(error)):
             raise
         why = ("the container does not see the program's own file, which is run there for what __main__ defines; mount its "
                "directory (mounts, share_cwd=True), or have the function in a module that the container sees")

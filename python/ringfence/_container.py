@@ -770,10 +770,10 @@ class Container:
 
         Gives the returncode of the main process, None when there is none.
         """
-        raw = self._live("stop")
+        raw, grace = self._live("stop"), self._grace(timeout)
         if self.running:
             self._ask_to_stop()
-            if not raw.wait(self._grace(timeout)):
+            if not raw.wait(grace):
                 self._end(raw)
         code = self._main.poll() if self._main else None
         self.close()

@@ -195,13 +195,13 @@ class Pod:
 
     def _ask_to_stop(self, timeout: Seconds | None) -> tuple[list[Container], float]:
         running = [container for container in self.containers if container.running] if not self._closed else []
+        grace = max((container._grace(timeout) for container in running), default=0.0)
         for container in running:
             try:
                 container._ask_to_stop()
             except Error as error:
                 if error.kind != "closed":
                     raise
-        grace = max((container._grace(timeout) for container in running), default=0.0)
         return running, time.monotonic() + grace
 
     def close(self, timeout: Seconds | None = None) -> None:

@@ -210,9 +210,12 @@ def spec_request(
     options: Mapping[str, Any],
     fields: dict[str, Any],
     needs_command: bool = False,
+    has_main: bool | None = None,
 ) -> Request:
-    """The request for a container. An empty list of arguments means that it has no main process."""
+    """The request for a container. An empty list of arguments means that it has no main process, unless it is said that it has one."""
     argv = _argv(args, options)
+    if has_main is None:
+        has_main = bool(argv)
     if needs_command and not argv:
         raise SpecError("argv: a command is needed", kind="invalid_spec", errno=errno.EINVAL, field="argv")
     fields = dict(fields)
@@ -228,7 +231,7 @@ def spec_request(
         here = os.getcwd()
         mounts.append({"source": here, "target": here})
         # Without a main process nothing starts there.
-        if argv and options.get("cwd") is None:
+        if has_main and options.get("cwd") is None:
             options["cwd"] = here
     mounts = _interpreter.add_mounts(argv or [], fields.get("rootfs"), mounts, share_python)
     if mounts:

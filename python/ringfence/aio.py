@@ -798,6 +798,7 @@ class Container:
         **kwargs: Any,
     ) -> R:
         """Calls the function in a fresh interpreter inside; see `ringfence.Container.call`. Cancelled, it kills that process."""
+        timeout = _host.seconds(timeout)
         call = _call.Call(function, args, kwargs, python, trusted)
         try:
             given: dict[str, Any] = {"stdin": subprocess.DEVNULL, **(options or {})}
@@ -809,9 +810,9 @@ class Container:
             started = await _in_thread(start, _discard_process)
             async with await Process._of(started, self) as process:
                 try:
-                    returncode = await asyncio.wait_for(process.wait(), _host.seconds(timeout))
+                    returncode = await asyncio.wait_for(process.wait(), timeout)
                 except asyncio.TimeoutError:
-                    raise subprocess.TimeoutExpired(call.args[:1], _host.seconds(timeout) or 0.0) from None
+                    raise subprocess.TimeoutExpired(call.args[:1], timeout or 0.0) from None
             return cast("R", call.result(returncode, process.reason))
         finally:
             call.close()
@@ -836,6 +837,7 @@ class Container:
         **options: Any,
     ) -> CompletedProcess[Any]:
         """Runs a command inside to its end. Cancelled or timed out, it kills that process."""
+        timeout = _host.seconds(timeout)
         decoding = TextOptions(text, None, encoding, errors)
         process = await self.popen(args, **_container.run_options(input, capture_output, options))
         return await _finish(process, input, timeout, check, decoding)
@@ -965,9 +967,10 @@ class Container:
 
     async def stop(self, timeout: Seconds | None = None) -> int | None:
         """`stop_signal`, then SIGKILL after `timeout` seconds (default: `stop_timeout`); waits for the end."""
+        grace = self._sync._grace(timeout)
         if self.running:
             self._sync._ask_to_stop()
-            if not await self._ended(self._sync._grace(timeout)):
+            if not await self._ended(grace):
                 self._sync.kill()
                 await self._ended()
         code = self._sync.main.poll() if self._sync.main else None
@@ -1378,7 +1381,7 @@ def _discard_group(group: _compose.Group) -> None:
 
 
 async def _finish(
-    process: Process, input: Any, timeout: Seconds | None, check: bool, decoding: TextOptions
+    process: Process, input: Any, timeout: float | None, check: bool, decoding: TextOptions
 ) -> CompletedProcess[Any]:
     encoding, errors = decoding.encoding or "utf-8", decoding.errors or "strict"
 
@@ -1391,10 +1394,10 @@ async def _finish(
         input = input.encode(encoding, errors)
     async with process:
         try:
-            out, err = await asyncio.wait_for(process.communicate(input), _host.seconds(timeout))
+            out, err = await asyncio.wait_for(process.communicate(input), timeout)
         except asyncio.TimeoutError:
             partial = (b"".join(process._partial[name]) or None for name in ("stdout", "stderr"))
-            raise subprocess.TimeoutExpired(process.args, _host.seconds(timeout) or 0.0, *partial) from None
+            raise subprocess.TimeoutExpired(process.args, timeout or 0.0, *partial) from None
         code = process.returncode
         assert code is not None
         usage = _container.final_usage(process._process.container)
@@ -1426,6 +1429,7 @@ async def run(
     **options: Any,
 ) -> CompletedProcess[Any]:
     """Runs a command in a container of its own. Cancelled or timed out, it kills the container."""
+    timeout = _host.seconds(timeout)
     decoding = TextOptions(text, None, encoding, errors)
     options["_unanswered"] = True
     process = await popen(args, **_container.run_options(input, capture_output, options))

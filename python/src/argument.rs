@@ -43,18 +43,18 @@ pub fn socket_type(given: &Bound<'_, PyAny>) -> PyResult<i32> {
 
 /// A signal, by number or name.
 pub fn sig(given: &Bound<'_, PyAny>) -> PyResult<i32> {
-    number_or_name("sig", given, ringfence::spec::parse_signal)
+    match given.cast::<PyString>() {
+        // With the field that numbers have which are none.
+        Ok(text) => ringfence::spec::parse_signal(text.to_str()?).map_err(|why| wrong(given.py(), "signal", why)),
+        Err(_) => extract("sig", given),
+    }
 }
 
 /// An errno, by number or name.
 pub fn errno(given: &Bound<'_, PyAny>) -> PyResult<i32> {
-    number_or_name("errno", given, ringfence::parse_errno)
-}
-
-fn number_or_name(name: &str, given: &Bound<'_, PyAny>, parse: impl Fn(&str) -> Result<i32, String>) -> PyResult<i32> {
     match given.cast::<PyString>() {
-        Ok(text) => parse(text.to_str()?).map_err(|why| wrong(given.py(), name, why)),
-        Err(_) => extract(name, given),
+        Ok(text) => ringfence::parse_errno(text.to_str()?).map_err(|why| wrong(given.py(), "errno", why)),
+        Err(_) => extract("errno", given),
     }
 }
 

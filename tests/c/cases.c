@@ -512,8 +512,8 @@ static void in_pod(json test, int timeout)
         char *place = json_text(json_get(step, "in"));
         ringfence_output *output = NULL;
         err = NULL;
-        result = run_command(all[place ? atoi(place) : 0], step, timeout, &output, &err);
-        check(test, json_get(step, "expect"), result, output, err);
+        int ran = run_command(all[place ? atoi(place) : 0], step, timeout, &output, &err);
+        check(test, json_get(step, "expect"), ran, output, err);
         free(place);
     }
     err = NULL;
@@ -556,10 +556,10 @@ static void in_group(json test, int timeout)
         ringfence_output *output = NULL;
         ringfence_container *container = NULL;
         err = NULL;
-        result = ringfence_group_container(group, name, &container, &err);
-        if (result == 0)
-            result = run_command(container, step, timeout, &output, &err);
-        check(test, json_get(step, "expect"), result, output, err);
+        int ran = ringfence_group_container(group, name, &container, &err);
+        if (ran == 0)
+            ran = run_command(container, step, timeout, &output, &err);
+        check(test, json_get(step, "expect"), ran, output, err);
         ringfence_container_free(container);
         free(name);
     }

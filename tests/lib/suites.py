@@ -18,6 +18,8 @@ A source file may say how it is to be run, in a comment within its first 40 line
     as        root, user, delegated (all)                tier      machine, vm (both)
     vm        as `as`, in the virtual machine, where a program takes ten to twenty times as long (root, delegated; root alone for C,
               other languages and examples)
+    parts     processes that share the tests (1; one in the virtual machine): each has RINGFENCE_TEST_PART, N/COUNT, and takes each
+              COUNTth test from the Nth on; suites of Python do, programs that say so do it themselves and print a plan
     vm-init   systemd: in a second boot of the virtual machine, in which that is pid 1
     harness   none: a Rust test with its own main        link      static: a C program linked to libringfence.a
     args      arguments of a program, comma separated    cflags    more compiler flags, comma separated
@@ -154,6 +156,8 @@ def _rust() -> tuple[list[Suite], Path | None]:
         options = directives(Path(target["src_path"]))
         if options.get("harness") == "none":
             how = "program"
+        elif "parts" in options:
+            raise BuildError(f"{name}: tests of Rust are shared by threads, not by parts")
         copy = SUITES / "rust" / name.replace(":", "-")
         _strip(Path(executable), copy)
         suites.append(Suite(name, how, str(copy.relative_to(SUITES)), options))

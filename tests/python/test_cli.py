@@ -2,7 +2,7 @@
 
 Each call is an interpreter of its own: minutes on an emulated processor.
 
-tests/run: tier=machine as=root,user
+tests/run: tier=machine as=root,user parts=2
 """
 
 from __future__ import annotations
@@ -334,6 +334,8 @@ def test_run_options(tmp_path: Path) -> None:
 def test_share_cwd(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("here")
     assert call("run", "--share-cwd", "cat", "file", cwd=tmp_path).stdout == "here"
+    (tmp_path / "spec").write_text('{"argv": ["cat", "file"]}')
+    assert call("run", "--share-cwd", "--spec", "spec", cwd=tmp_path).stdout == "here"
 
 
 @pytest.mark.needs("memory", "pids", "cpus")

@@ -143,13 +143,19 @@ def test_what_has_the_wrong_type_is_named() -> None:
         process.wait("30s")
         with pytest.raises(subprocess.TimeoutExpired, match=r"0\.001 seconds"):
             c.wait("1ms")
+        with pytest.raises(ringfence.SpecError, match=r'^timeout: "soon"'):
+            c.stop("soon")
+        assert c.running
 
 
 def test_signals_have_names() -> None:
     with ringfence.Container(["sleep", "60"]) as c, c.popen(["sleep", "60"]) as process:
-        with pytest.raises(ringfence.SpecError, match=r'^sig: "NONE" is not a signal') as caught:
-            c.signal("NONE")
-        assert caught.value.field == "sig"
+        for call, wrong in ((c.signal, "NONE"), (c.signal, 99), (process.send_signal, 99)):
+            with pytest.raises(ringfence.Error, match=rf'^signal: "?{wrong}"? is no') as caught:
+                call(wrong)
+            assert (caught.value.field, caught.value.errno) == ("signal", errno.EINVAL)
+            # As `subprocess` has it.
+            assert not isinstance(caught.value, ValueError)
         process.send_signal("SIGUSR1")
         assert process.wait() == -10
         c.signal("TERM")

@@ -1,6 +1,6 @@
 """Networks of containers, from Python.
 
-tests/run: vm=root
+tests/run: vm=root parts=2
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Readiness: ports, lines of the log, paths, commands, HTTP; ends, timeouts, cancellation and bad input.
 
-tests/run: tier=machine
+tests/run: tier=machine parts=2
 """
 
 from __future__ import annotations

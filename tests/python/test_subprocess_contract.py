@@ -2,7 +2,7 @@
 
 Hundreds of interpreters are started: on an emulated processor that alone would take most of an hour.
 
-tests/run: tier=machine as=root,user
+tests/run: tier=machine as=root,user parts=2
 """
 
 from __future__ import annotations

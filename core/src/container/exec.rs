@@ -135,7 +135,10 @@ impl Inner {
                     let e = with_null_hint(e, &lock(&self.spec_now).device_rules);
                     let program = command.argv.first().map(std::path::Path::new);
                     let alone = command.argv.len() == 1;
-                    with_rules_hint(with_program_hint(e, program, alone, &self.spec), confinement.landlock)
+                    with_rules_hint(
+                        with_program_hint(e, program, alone, command.cwd.as_deref(), &self.spec),
+                        confinement.landlock,
+                    )
                 })?
         };
         let pidfd = pidfd.ok_or_else(|| Error::new(ErrorKind::Internal, "the keeper gave no pidfd"))?;
@@ -293,12 +296,18 @@ pub(super) fn other_credentials(started: &str) -> Error {
 
 /// A program that the host has, but below a directory that containers do not see, or one that is a whole command line,
 /// `alone` in argv.
-pub(super) fn with_program_hint(error: Error, program: Option<&std::path::Path>, alone: bool, spec: &Spec) -> Error {
+pub(super) fn with_program_hint(
+    error: Error,
+    program: Option<&std::path::Path>,
+    alone: bool,
+    cwd: Option<&std::path::Path>,
+    spec: &Spec,
+) -> Error {
     if error.field() != Some("argv[0]") && error.field() != Some("cwd") || error.errno() != libc::ENOENT {
         return error;
     }
     let path = match error.field() {
-        Some("cwd") => spec.cwd.as_deref(),
+        Some("cwd") => cwd,
         _ => program,
     };
     match path.filter(|p| p.is_absolute()).and_then(|p| facts::hidden_hint(&spec.rootfs, p)) {

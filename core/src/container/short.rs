@@ -40,20 +40,34 @@ fn is_little(limit: Option<u64>) -> bool {
     limit.is_some_and(|limit| limit < 1 << 20)
 }
 
-/// Of a start that failed. The keeper may have removed its group by now; what the group counted is of this start, because it is new.
-pub(super) fn at_start(error: Error, group: Option<&Group>, spec: &Spec, pod: Option<&Inner>) -> Error {
+/// What the group of a start that failed has counted, all of it of this start; nothing where the keeper has removed it already.
+#[derive(Default)]
+pub(super) struct Counted {
+    killed: bool,
+    refused: bool,
+}
+
+impl Counted {
+    pub fn of(group: Option<&Group>) -> Self {
+        let Some(group) = group else { return Self::default() };
+        Self {
+            killed: group.oom_kills().is_some_and(|count| count > 0),
+            refused: group.usage().ok().and_then(|usage| usage.pids_refused).is_some_and(|count| count > 0),
+        }
+    }
+}
+
+/// Of a start that failed.
+pub(super) fn at_start(error: Error, counted: &Counted, spec: &Spec, pod: Option<&Inner>) -> Error {
     let killed = launch::was_killed(&error);
-    if killed && group.and_then(Group::oom_kills).is_some_and(|count| count > 0)
-        || (killed || error.errno() == libc::ENOMEM) && is_little(spec.memory)
-    {
+    if killed && counted.killed || (killed || error.errno() == libc::ENOMEM) && is_little(spec.memory) {
         return no_memory(spec.memory, "the container");
     }
     if !is_clone(&error) {
         return error;
     }
-    let refused = group.and_then(|group| group.usage().ok()?.pids_refused).unwrap_or(0) > 0;
     match spec.pids {
-        Some(max) if refused || max < OF_A_START => too_few_pids(
+        Some(max) if counted.refused || max < OF_A_START => too_few_pids(
             "the container",
             max,
             "its init and its main process take one each, and one more for a moment at times",
@@ -99,7 +113,8 @@ impl Inner {
         let of_sub = sub.and_then(|sub| lock(&sub.limits).memory).map(|limit| (limit, "the group inside"));
         let own = || lock(&self.spec_now).memory.map(|limit| (limit, "the container"));
         let of_pod = || lock(&self.pod.as_ref()?.holder.spec_now).memory.map(|limit| (limit, "the pod"));
-        match of_sub.or_else(own).or_else(of_pod) {
+        // The smallest is the one that was in the way.
+        match of_sub.into_iter().chain(own()).chain(of_pod()).min_by_key(|(limit, _)| *limit) {
             Some((limit, whose)) => no_memory(Some(limit), whose),
             None => no_memory(None, ""),
         }

@@ -347,11 +347,12 @@ impl Container {
             }
             Outcome::Ended(_) => return Err(Error::new(ErrorKind::Internal, "an end without a start")),
             Outcome::Failed(failed) => {
-                // The keeper undoes it: the groups are gone when it says so.
+                // The keeper undoes it: the groups are gone when it says so, and perhaps already.
+                let counted = short::Counted::of(making.group.as_ref());
                 let _ = launch::wait_started(&channel, Some(SHORT), record::ENDED, NOBODY);
                 return Err(joining.failure().unwrap_or_else(|| {
                     let pod = pod.map(|pod| &*pod.holder);
-                    short::at_start(explain(&failed, &compiled, spec), making.group.as_ref(), spec, pod)
+                    short::at_start(explain(&failed, &compiled, spec), &counted, spec, pod)
                 }));
             }
         };
@@ -574,7 +575,7 @@ fn explain(failed: &Record, compiled: &Compiled, spec: &Spec) -> Error {
         );
     }
     let program = spec.argv.first().map(std::path::Path::new);
-    with_rules_hint(with_program_hint(error, program, spec.argv.len() == 1, spec), &spec.landlock)
+    with_rules_hint(with_program_hint(error, program, spec.argv.len() == 1, spec.cwd.as_deref(), spec), &spec.landlock)
 }
 
 /// The kinds of namespaces that are not the host's, as flags of clone.

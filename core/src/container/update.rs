@@ -296,7 +296,7 @@ impl Container {
     ) -> Result<Changed<'a>> {
         let mut new = layer(now, change)?;
         inner.keep_backend(now, &mut new)?;
-        new.validate()?;
+        new.validate_running()?;
         check_nested_rates(&new)?;
         if now.shm_size != new.shm_size && inner.pod.as_ref().is_some_and(|pod| pod.shares_memory(now)) {
             return Err(Error::spec("shm_size", "is the pod's").with_hint("update the pod"));

@@ -328,7 +328,8 @@ fn start_as(outer: Option<Outer>, detached: Option<&Detached>) -> Result<Keeper>
             // SAFETY: the word is alive.
             unsafe { libc::syscall(libc::SYS_futex, arg.done.as_ptr(), FUTEX_WAIT, 0, std::ptr::null::<u8>()) };
         }
-        Some(task)
+        // From here on somebody waits for it, whatever becomes of the birth.
+        Some(Middle(Some(task)))
     } else {
         let run = |arg: &mut Arc<BirthArg>| {
             middle(arg);
@@ -348,7 +349,7 @@ fn start_as(outer: Option<Outer>, detached: Option<&Detached>) -> Result<Keeper>
     }
     drop(there);
     drop(inner_stack);
-    greet(control, exe, null, outer, detached, task.map(|task| Middle(Some(task))))
+    greet(control, exe, null, outer, detached, task)
 }
 
 fn greet(

@@ -668,7 +668,11 @@ fn read_in(root: &Path, path: &Path) -> Option<Vec<u8>> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = fs::File::from(openat2(&root, path, how).ok()?);
+    // Of a path with `..`, EAGAIN says that something was renamed or mounted meanwhile, anywhere.
+    let mut tries = (0..128)
+        .map(|_| openat2(&root, path, how))
+        .skip_while(|made| made.as_ref().err() == Some(&nix::errno::Errno::EAGAIN));
+    let file = fs::File::from(tries.next()?.ok()?);
     let mut bytes = Vec::new();
     file.take(16 << 20).read_to_end(&mut bytes).ok()?;
     Some(bytes)

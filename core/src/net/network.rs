@@ -16,7 +16,7 @@ use super::link::{End, Mac};
 use super::netlink::{Batch, Socket};
 use super::pool::{Pool, Refusal, gateway_of};
 use super::shape::{Direction, Shape};
-use super::uplink::{Switch, Uplink};
+use super::uplink::{Switch, Uplink, in_use};
 use crate::container::Container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::launch::{self, Keeper, Owner};
@@ -204,7 +204,9 @@ impl Network {
     fn make(spec: &NetworkSpec) -> Result<Self> {
         static COUNTER: AtomicU64 = AtomicU64::new(1);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let (held, mut subnets) = Subnets::take(number, spec.validate()?);
+        let wanted = spec.validate()?;
+        let beside = if spec.internal { Vec::new() } else { in_use() };
+        let (held, mut subnets) = Subnets::take(number, wanted, &beside);
         subnets.sort_by_key(|subnet| !subnet.addr().is_ipv4());
         if let Some(i) = subnets.iter().position(|subnet| subnet.addr().is_ipv6()).filter(|_| !has_ipv6()) {
             return Err(Error::new(ErrorKind::Unsupported, "the kernel has no IPv6 (ipv6.disable, or CONFIG_IPV6)")

@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::attach::everywhere;
 use super::connections;
@@ -474,6 +474,14 @@ fn routes() -> Vec<(u32, u32)> {
         Some((hex(words.get(1)?)?, hex(words.get(7)?)?)).filter(|(_, mask)| *mask != 0)
     };
     table.lines().filter_map(route).collect()
+}
+
+/// What the host reaches: by its routes, and the name servers that containers have too. IPv4; the defaults for IPv6 are nobody else's.
+pub(super) fn in_use() -> Vec<IpNet> {
+    let of_route = |(to, mask): (u32, u32)| Ipv4Net::with_netmask(to.into(), mask.into()).ok().map(IpNet::from);
+    let text = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+    let server = |line: &str| line.strip_prefix("nameserver")?.trim().parse::<IpAddr>().ok().map(IpNet::from);
+    routes().into_iter().filter_map(of_route).chain(text.lines().filter_map(server)).collect()
 }
 
 /// The first address of a pair that no route is for. It follows from the number of the device, which no other has.

@@ -180,7 +180,7 @@ documented! {
         ///
         /// Default: `/`. Range: an absolute path, which must exist inside. Fixed at the start. Source: chdir(2).
         cwd: Option<PathBuf> = None, as Opt<FilePath>;
-        /// The user of the main process: `uid`, `name`, `uid:gid` or `name:group`; names are those of the container's own
+        /// The user of the main process, whose also the files are that are copied in: `uid`, `name`, `uid:gid` or `name:group`; names are those of the container's own
         /// /etc/passwd and /etc/group.
         ///
         /// Default: `0:0`, which is root inside; without a group it is that of the user's line in /etc/passwd, else 0.

@@ -41,6 +41,13 @@ impl Spec {
     /// # Errors
     /// The first impossible value: kind [`InvalidSpec`](crate::ErrorKind::InvalidSpec), with the field.
     pub fn validate(&self) -> Result<()> {
+        self.validate_running()?;
+        self.validate_unreachable_ports()?;
+        self.validate_absent_main()
+    }
+
+    /// Without what is looked at before a start alone: earlier versions started such containers, and they can be changed.
+    pub(crate) fn validate_running(&self) -> Result<()> {
         Payload::of_spec(self).validate()?;
         if let Some(name) = &self.name {
             check_name(&At::Field("name"), name)?;
@@ -107,9 +114,13 @@ impl Spec {
                 .error("the container's network is the host's: its ports are the host's already")
                 .with_hint("leave out ports, or give it a network of its own"));
         }
+        Ok(())
+    }
+
+    /// A relay reaches a service by the container's loopback: every connection would be reset.
+    fn validate_unreachable_ports(&self) -> Result<()> {
         if !self.ports.is_empty() && self.net == Net::None {
-            // A relay reaches a service by the container's loopback: every connection would be reset.
-            return Err(list
+            return Err(At::Field("ports")
                 .error("the container has no network (net: none), so nobody reaches a service in it")
                 .with_hint("give it net: loopback, which leads nowhere either, or leave out ports"));
         }

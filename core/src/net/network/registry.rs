@@ -65,12 +65,15 @@ pub(super) struct Subnets {
 
 impl Subnets {
     /// Those that are asked for; where none are, the first of the defaults that no other network has any part of: a container may be
-    /// on both, and would reach who is on the one of them only.
-    pub fn take(number: u64, mut wanted: Vec<IpNet>) -> (Self, Vec<IpNet>) {
+    /// on both, and would reach who is on the one of them only. `beside` is what is reached by another way, and is left out if it can be.
+    pub fn take(number: u64, mut wanted: Vec<IpNet>, beside: &[IpNet]) -> (Self, Vec<IpNet>) {
         let mut all = lock(&Registry::own().subnets);
         if wanted.is_empty() {
             let taken = |subnet: &IpNet| all.values().flatten().any(|other| overlap(subnet, other));
-            let free = NetworkSpec::defaults().find(|pair| !pair.iter().any(taken));
+            let other = |subnet: &IpNet| taken(subnet) || beside.iter().any(|other| overlap(subnet, other));
+            let same = |subnet: &IpNet| all.values().flatten().any(|other| subnet == other);
+            let first = |bad: &dyn Fn(&IpNet) -> bool| NetworkSpec::defaults().find(|pair| !pair.iter().any(bad));
+            let free = first(&other).or_else(|| first(&taken)).or_else(|| first(&same));
             let count = NetworkSpec::defaults().len();
             let pair = free.or_else(|| NetworkSpec::defaults().nth(all.len() % count)).expect("less than there are");
             wanted = pair.into_iter().filter(|subnet| subnet.addr().is_ipv4() || has_ipv6()).collect();
@@ -104,9 +107,11 @@ pub(super) fn find(name: &str) -> Option<Arc<Shared>> {
 
 /// Programs that led out of this program's networks and have ended are started again. Which are not, and why.
 pub(crate) fn reopen() -> Vec<Error> {
-    let all: Vec<_> = lock(&Registry::own().networks).values().filter_map(|(_, handle)| handle.upgrade()).collect();
-    let reopened = all.iter().map(|handle| {
-        let shared = &handle.shared;
+    // Not the handles: the last one closes the network, which is not this thread's to do.
+    let handles: Vec<_> = lock(&Registry::own().networks).values().filter_map(|(_, handle)| handle.upgrade()).collect();
+    let all: Vec<_> = handles.iter().map(|handle| handle.shared.clone()).collect();
+    drop(handles);
+    let reopened = all.iter().map(|shared| {
         let done = shared.reopen(&mut lock(&shared.state));
         done.map_err(|e| e.with_context(format!("open the way out of network {:?} again", shared.name)))
     });

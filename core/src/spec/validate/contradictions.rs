@@ -8,11 +8,10 @@ use crate::spec::{Idmap, MountKind, NamespaceKind, NamespaceSource, Net, Spec, f
 
 /// What only a main process has. Commands in a running container take what confines them (`capabilities`, `seccomp`, `landlock`, ...)
 /// from its spec, and these from themselves alone.
-const OF_MAIN: [&str; 17] = [
+const OF_MAIN: [&str; 16] = [
     "env",
     "env_inherit",
     "cwd",
-    "user",
     "groups",
     "umask",
     "terminal",
@@ -64,7 +63,6 @@ impl Spec {
                 Error::spec("init", "without init the payload is pid 1, and there is no argv").with_hint("set argv")
             );
         }
-        self.validate_absent_main()?;
         let source = |kind| self.namespaces.get(&kind);
         let field = |kind: NamespaceKind| At::Field("namespaces").key(kind.name()).to_string();
         match (source(NamespaceKind::Net), &self.net) {
@@ -146,16 +144,15 @@ impl Spec {
     }
 
     /// Nothing would come of these fields, and who set them takes it that something does.
-    fn validate_absent_main(&self) -> Result<()> {
+    /// (But of `user`: it is also whose the files are that are copied in, and those of mounts with an owner.)
+    pub(super) fn validate_absent_main(&self) -> Result<()> {
         if !self.argv.is_empty() {
             return Ok(());
         }
-        // Mounts with an owner are whose it says, without a main process too.
-        let owns = self.mounts.iter().any(|mount| mount.owner.is_some());
         let mut set = fields::differences(&Self::default(), self).into_iter();
-        match set.find(|field| OF_MAIN.contains(field) && !(*field == "user" && owns)) {
+        match set.find(|field| OF_MAIN.contains(field)) {
             Some(field) => Err(Error::spec(field, "there is no main process: argv is not set")
-                .with_hint("set argv, or give it to the commands that are started with command, run or popen")),
+                .with_hint("set argv, or give it to what is started inside: command, run and popen take it, calls as one of their options")),
             None => Ok(()),
         }
     }

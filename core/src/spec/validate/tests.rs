@@ -463,7 +463,6 @@ fn what_only_a_main_process_has_needs_one() {
         (r#"{"env": {"A": "b"}}"#, "env"),
         (r#"{"env_inherit": ["LC_ALL"]}"#, "env_inherit"),
         (r#"{"cwd": "/tmp"}"#, "cwd"),
-        (r#"{"user": "1000"}"#, "user"),
         (r#"{"groups": ["4"]}"#, "groups"),
         (r#"{"umask": "077"}"#, "umask"),
         (r#"{"terminal": true}"#, "terminal"),
@@ -489,9 +488,12 @@ fn what_only_a_main_process_has_needs_one() {
     {
         Spec::from_json(json).unwrap().validate().unwrap();
     }
-    // Mounts are whose it says that they are.
+    // Mounts are whose it says that they are, and files that are copied in.
     let owned = r#"{"user": "7:8", "mounts": [{"source": "/srv", "target": "/srv", "owner": "payload"}]}"#;
     Spec::from_json(owned).unwrap().validate().unwrap();
+    // A container that an earlier version started so can be changed.
+    let earlier = Spec::from_json(r#"{"env": {"A": "b"}, "net": "none", "ports": [80]}"#).unwrap();
+    earlier.validate_running().unwrap();
 }
 
 #[test]

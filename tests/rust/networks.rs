@@ -694,7 +694,9 @@ fn what_happens_to_devices_is_told() {
     assert_eq!(told, [EventKind::Link, EventKind::Address]);
     while events.next(Some(*MOMENT)).unwrap().is_some() {}
     network.set_link(&container, false).unwrap();
-    assert_eq!(events.next(PATIENCE).unwrap().expect("its carrier").kind, EventKind::Link);
+    // That nobody else has an IPv6 address may be told only now.
+    let mut next = std::iter::repeat_with(|| events.next(PATIENCE).unwrap().expect("its carrier").kind);
+    assert_eq!(next.find(|kind| *kind != EventKind::Address), Some(EventKind::Link));
     container.kill().unwrap();
     let last = std::iter::from_fn(|| events.next(PATIENCE).unwrap()).last();
     assert_eq!(last.map(|event| event.kind), Some(EventKind::Ended));

@@ -20,7 +20,7 @@ A source file may say how it is to be run, in a comment within its first 40 line
               other languages and examples)
     parts     processes that share the tests (1; one in the virtual machine): each has RINGFENCE_TEST_PART, N/COUNT, and takes each
               COUNTth test from the Nth on; suites of Python do, programs that say so do it themselves and print a plan
-    vm-init   systemd: in a second boot of the virtual machine, in which that is pid 1
+    vm-boot   in another boot of the virtual machine: systemd, in which that is pid 1; selinux, with a policy of its own
     harness   none: a Rust test with its own main        link      static: a C program linked to libringfence.a
     args      arguments of a program, comma separated    cflags    more compiler flags, comma separated
 

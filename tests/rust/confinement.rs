@@ -390,7 +390,8 @@ fn an_selinux_label() {
     let error = refused(json!({"argv": ["true"], "selinux": "no_user_u:no_role_r:no_type_t:s0"}));
     assert_eq!(error.field(), Some("selinux"), "{error}");
     if error.kind() == ErrorKind::Unsupported {
-        assert!(error.to_string().contains("SELinux is not active"), "{error}");
+        let why = ["SELinux is not active in this kernel", "SELinux has no policy"];
+        assert!(why.iter().any(|why| error.to_string().contains(why)), "{error}");
         let container = Container::start(&Spec::new()).expect("start");
         let mut command = Command::new("true");
         command.selinux = Some("u:r:t:s0".to_owned());
@@ -399,6 +400,5 @@ fn an_selinux_label() {
         container.close(None).expect("close");
         return;
     }
-    // Without a policy the kernel takes every label for its own, which is read back.
-    assert!([libc::EINVAL, libc::ERANGE].contains(&error.errno()), "{error}");
+    assert_eq!(error.errno(), libc::EINVAL, "{error}");
 }

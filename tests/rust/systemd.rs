@@ -2,7 +2,7 @@
 //!
 //! Each test starts programs as units of systemd, which are this program again with one of the cases at the end of the file.
 //!
-//! tests/run: tier=vm vm-init=systemd as=root vm=root threads=1 timeout=400
+//! tests/run: tier=vm vm-boot=systemd as=root vm=root threads=1 timeout=400
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;

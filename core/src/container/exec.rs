@@ -79,7 +79,8 @@ impl Inner {
         let capabilities = command.capabilities.as_ref().unwrap_or(&self.spec.capabilities);
         let no_new_privs = command.no_new_privs.unwrap_or(self.spec.no_new_privs);
         let confinement = Confinement::of_command(command, &self.spec);
-        launch::confinement::check(&confinement, capabilities, no_new_privs, Some(credentials.uid))?;
+        let label = launch::confinement::check(&confinement, capabilities, no_new_privs, Some(credentials.uid))?;
+        let confinement = Confinement { selinux: label.as_deref(), ..confinement };
         let mut caller = || std::env::vars_os().collect();
         let env = crate::plan::env::environment(
             &home,

@@ -7,13 +7,13 @@ use crate::plan::confine::Confinement;
 use crate::spec::{Capabilities, Landlock, sysctl};
 use crate::sys::{probe, rights};
 
-/// `uid`: of the program, where there is one to be started.
+/// `uid`: of the program, where there is one to be started. Returns the label of SELinux as the kernel shows it.
 pub(crate) fn check(
     confinement: &Confinement<'_>,
     capabilities: &Capabilities,
     no_new_privs: bool,
     uid: Option<u32>,
-) -> Result<()> {
+) -> Result<Option<String>> {
     if let Some(name) = capabilities.beyond(rights::last_capability()) {
         return Err(Error::new(ErrorKind::Unsupported, format!("this kernel has no capability {name}"))
             .with_field("capabilities")
@@ -27,10 +27,11 @@ pub(crate) fn check(
     if confinement.apparmor.is_some() && std::fs::read("/proc/self/attr/apparmor/current").is_err() {
         return Err(inactive("apparmor", "AppArmor", "CONFIG_SECURITY_APPARMOR, and apparmor"));
     }
-    if confinement.selinux.is_some() && !has_selinux() {
+    let Some(label) = confinement.selinux else { return Ok(None) };
+    if !has_selinux() {
         return Err(inactive("selinux", "SELinux", "CONFIG_SECURITY_SELINUX, a policy, and selinux"));
     }
-    Ok(())
+    known_label(label).map(Some)
 }
 
 /// Whether a keyring more leaves the caller, whose quota it counts for, enough for its own: half of what it may have. A login
@@ -81,6 +82,47 @@ fn inactive(field: &str, module: &str, takes: &str) -> Error {
 fn has_selinux() -> bool {
     let list = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     list.split_whitespace().any(|word| word == "selinuxfs")
+}
+
+/// The label as the kernel writes it, with ranges of categories and without aliases: for what is read back of the program's own.
+/// Where the policy or the machine does not let the caller ask, it is as it was given.
+fn known_label(label: &str) -> Result<String> {
+    let Ok(statfs) = nix::sys::statfs::statfs(SELINUXFS) else { return Ok(label.to_owned()) };
+    if statfs.filesystem_type() != nix::sys::statfs::SELINUX_MAGIC {
+        return Ok(label.to_owned());
+    }
+    match ask_label(label) {
+        // Without a policy the kernel takes every label for one of its own, most for `kernel`.
+        Ok(text) if !text.contains(':') => Err(Error::new(ErrorKind::Unsupported, "SELinux has no policy")
+            .with_field("selinux")
+            .with_errno(libc::EOPNOTSUPP)
+            .with_hint(
+                "it is loaded when the machine starts: the distribution's package (selinux-policy), load_policy(8)",
+            )),
+        Ok(text) => Ok(text),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Err(unknown_label(label)),
+        Err(_) => Ok(label.to_owned()),
+    }
+}
+
+const SELINUXFS: &str = "/sys/fs/selinux";
+
+/// A write is checked against the policy; what is read afterwards is the answer.
+fn ask_label(label: &str) -> std::io::Result<String> {
+    use std::io::{Read, Write};
+    let mut file = std::fs::File::options().read(true).write(true).open(format!("{SELINUXFS}/context"))?;
+    file.write_all(label.as_bytes())?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    text.truncate(text.trim_end_matches('\0').len());
+    Ok(text)
+}
+
+fn unknown_label(label: &str) -> Error {
+    Error::new(ErrorKind::Os, format!("the policy has no label {label:?}"))
+        .with_field("selinux")
+        .with_errno(libc::EINVAL)
+        .with_hint("it is user:role:type:level, of names that the policy has and lets go together (seinfo -u -r -t)")
 }
 
 fn check_landlock(rules: &Landlock) -> Result<()> {

@@ -482,6 +482,7 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
         let of_keeper = "a start has a descriptor for each bind until it is over: the hard RLIMIT_NOFILE (ulimit -Hn)";
         let hint = match errno {
             libc::EMFILE => Some(of_keeper.to_owned()),
+            libc::EACCES | libc::EPERM if tag.denied.is_some() => tag.denied.map(str::to_owned),
             _ => tag.hint.map(str::to_owned).or_else(|| crate::doctor::explain(tag.call, errno)),
         };
         return match hint {

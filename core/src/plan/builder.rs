@@ -18,6 +18,8 @@ pub(crate) struct Tag {
     pub call: &'static str,
     pub path: Option<String>,
     pub hint: Option<&'static str>,
+    /// For EACCES and EPERM only.
+    pub denied: Option<&'static str>,
 }
 
 /// One argument.
@@ -143,6 +145,11 @@ impl Step<'_> {
         self.tag.hint = Some(hint);
         self
     }
+    /// A hint for EACCES and EPERM.
+    pub fn denied(self, hint: Option<&'static str>) -> Self {
+        self.tag.denied = hint;
+        self
+    }
     /// Keeps the result in a slot that another operation has already.
     pub fn keep_in(self, slot: u16) {
         self.op.out = slot;
@@ -249,7 +256,7 @@ impl Builder {
                 Arg::Slot(slot) => (arg::SLOT, slot.into()),
             };
         }
-        let tag = Tag { field: self.field.clone(), call: call.1, path: None, hint: None };
+        let tag = Tag { field: self.field.clone(), call: call.1, path: None, hint: None, denied: None };
         let list = &mut self.ops[self.at];
         list.push((op, tag));
         let (op, tag) = list.last_mut().expect("just pushed");

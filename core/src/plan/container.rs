@@ -218,7 +218,10 @@ impl<'a> ContainerPlan<'a> {
                 oom_score_adj: self.spec.oom_score_adj,
                 capabilities: &self.spec.capabilities,
                 no_new_privs: self.spec.no_new_privs,
-                confinement: super::confine::Confinement::of_spec(self.spec),
+                confinement: super::confine::Confinement {
+                    selinux: self.facts.selinux.as_deref(),
+                    ..super::confine::Confinement::of_spec(self.spec)
+                },
                 filter: self.facts.filter.as_deref(),
                 credentials: &self.facts.credentials,
                 may_setgroups: self.facts.may_setgroups,

@@ -246,6 +246,8 @@ pub(crate) struct Facts {
     pub inherited: Inherited,
     /// The filter of its system calls.
     pub filter: Option<Arc<Program>>,
+    /// The label of SELinux, as the kernel writes it.
+    pub selinux: Option<String>,
     /// Which streams come as descriptors; stderr may be stdout's.
     pub streams: [StreamFact; 3],
 }

@@ -11,6 +11,11 @@ use crate::proto::{section, slot};
 use crate::security::filter::{Instruction, Program};
 use crate::spec::{Capabilities, IoPriority, Policy, Resource, Rlimit, Scheduler, Securebits, Spec, Terminal};
 
+/// The kernel looks at a new label when the program is there, and says no more than that it is refused.
+const LABEL_REFUSED: &str = "the policy may refuse the program's label: it has to allow the caller process { transition } to it, the \
+    label file { entrypoint } of the program's file, and process2 { nnp_transition } under no_new_privs, { nosuid_transition } on a \
+    mount with nosuid";
+
 /// What main and exec'd processes have in common.
 pub(crate) struct ProcessPlan<'a> {
     pub argv: &'a [OsString],
@@ -109,15 +114,16 @@ impl ProcessPlan<'_> {
         let candidates = candidates(argv0, self.env);
         let errnos = [libc::ENOENT, libc::ENOTDIR, libc::EACCES];
         let shown = argv0.to_string_lossy().into_owned();
+        let hint = self.confinement.selinux.map(|_| LABEL_REFUSED);
         if let [only] = &candidates[..] {
             let path = b.text(only);
-            b.op(call::EXECVE, [path, argv, envp]).path(shown);
+            b.op(call::EXECVE, [path, argv, envp]).path(shown).denied(hint);
         } else {
             for candidate in &candidates {
                 let path = b.text(candidate);
-                b.op(call::EXECVE, [path, argv, envp]).ok(&errnos).path(shown.clone());
+                b.op(call::EXECVE, [path, argv, envp]).ok(&errnos).path(shown.clone()).denied(hint);
             }
-            b.op(call::EXEC_FAILED, []).path(shown);
+            b.op(call::EXEC_FAILED, []).path(shown).denied(hint);
         }
     }
 

@@ -129,7 +129,11 @@ fn golden_confined_program() {
                          "scopes": ["signal"]},
             "apparmor": "web", "selinux": "u:r:t:s0"}"#,
     );
-    let facts = Facts { credentials: Credentials { uid: 1000, gid: 1000, groups: Vec::new() }, ..root_facts() };
+    let facts = Facts {
+        credentials: Credentials { uid: 1000, gid: 1000, groups: Vec::new() },
+        selinux: spec.selinux.clone(),
+        ..root_facts()
+    };
     check("confined-as-root", &Plan::compile(&spec, &facts));
 }
 

@@ -572,7 +572,7 @@ documented! {
         ///
         /// Default: what the policy makes of the caller's own. Range: up to 4,000 bytes; the kernel has to have SELinux, and its
         /// policy the label and the transition to it. Taken on by the exec of the program, and read back before. Files of the
-        /// container get no label from it. Fixed at the start. Source: selinux(8), setexeccon(3).
+        /// container get no label from it. Categories may be in any order. Fixed at the start. Source: selinux(8), setexeccon(3).
         selinux: Option<String> = None, as Opt<Text>;
         /// Which system calls the payload may make: `default`, `strict`, `none`, or rules. See [`Seccomp`].
         ///

@@ -1,0 +1,205 @@
+//! Labels of SELinux under a policy that is enforced: tests/vm/guest/selinux.cil says who may do what.
+//!
+//! tests/run: tier=vm vm-boot=selinux as=root,delegated vm=root,delegated threads=1 timeout=300
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use common::*;
+use ringfence::spec::{Resource, Rlimit};
+use ringfence::{Command, ErrorKind};
+
+#[allow(dead_code, reason = "each test program uses a part of it")]
+mod common;
+
+const SHOW: &str = "cat /proc/self/attr/current";
+
+/// A label of a program.
+fn label(kind: &str, level: &str) -> String {
+    format!("system_u:system_r:{kind}:{level}")
+}
+
+fn label_file(path: &Path, kind: &str, level: &str) {
+    let label = format!("system_u:object_r:{kind}:{level}");
+    let done = std::process::Command::new("chcon").arg(&label).arg(path).output().expect("chcon");
+    assert!(done.status.success(), "{done:?}");
+}
+
+/// A directory of the host with a file in it, which anybody may read but for the labels.
+fn labelled_dir(kind: &str, level: &str) -> Tmp {
+    let dir = tmp();
+    let file = dir.path().join("file");
+    fs::write(&file, "content\n").expect("a file");
+    label_file(&file, kind, level);
+    label_file(dir.path(), if kind == "secret_t" { "host_t" } else { kind }, level);
+    dir
+}
+
+fn shell(script: &str, label: Option<&str>) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", script]);
+    command.selinux = label.map(str::to_owned);
+    command
+}
+
+/// What is read of an attribute ends with a NUL.
+fn shown(text: &str) -> &str {
+    text.trim_end_matches(['\0', '\n'])
+}
+
+#[test]
+fn the_policy_is_enforced() {
+    assert_eq!(fs::read_to_string("/sys/fs/selinux/enforce").expect("selinuxfs"), "1");
+    let own = fs::read_to_string("/proc/self/attr/current").expect("a label");
+    assert_eq!(shown(&own), label("host_t", "s0-s0:c0.c9"));
+}
+
+#[test]
+fn the_program_has_its_label() {
+    let label = label("box_t", "s0:c1");
+    for init in [true, false] {
+        for no_new_privs in [true, false] {
+            let fields = json!({"selinux": label, "init": init, "no_new_privs": no_new_privs});
+            for argv in [json!(["cat", "/proc/self/attr/current"]), json!(["/bin/sh", "-c", SHOW])] {
+                let ran = run(with(json!({"argv": argv}), fields.clone()));
+                assert_eq!(shown(&ran.out), label, "{fields} {ran:?}");
+            }
+        }
+    }
+    let ran = run(json!({"argv": ["/bin/sh", "-c", SHOW]}));
+    assert_eq!(shown(&ran.out), self::label("host_t", "s0-s0:c0.c9"), "the caller's own, without one");
+}
+
+#[test]
+fn a_label_may_be_given_in_any_form() {
+    for (given, kernels) in
+        [("s0:c1,c2,c3", "s0:c1.c3"), ("s0:c3,c1", "s0:c1,c3"), ("s0-s0:c4", "s0-s0:c4"), ("s0-s0", "s0")]
+    {
+        let ran = run(json!({"argv": ["/bin/sh", "-c", SHOW], "selinux": label("box_t", given)}));
+        assert_eq!(shown(&ran.out), label("box_t", kernels), "{ran:?}");
+    }
+    let ran = run(json!({"argv": ["/bin/sh", "-c", SHOW], "selinux": "system_u:system_r:alias_t:s0"}));
+    assert_eq!(shown(&ran.out), label("box_t", "s0"), "an alias of the type: {ran:?}");
+}
+
+#[test]
+fn the_policy_confines_the_program() {
+    let secret = labelled_dir("secret_t", "s0");
+    let open = labelled_dir("box_file_t", "s0");
+    let script = "cat /secret/file && echo read; cat /open/file; echo x >/open/made && echo made; \
+                  echo x >/tmp/own && cat /tmp/own; cat /etc/passwd >/dev/null && echo passwd; echo x >/srv/x && echo host";
+    let mounts = json!([
+        format!("{}:/secret:rw", secret.path().display()),
+        format!("{}:/open:rw", open.path().display()),
+        {"type": "tmpfs", "target": "/tmp"},
+        {"type": "tmpfs", "target": "/srv"},
+    ]);
+    let fields = json!({"argv": ["/bin/sh", "-c", script], "mounts": mounts});
+    let ran = run(fields.clone());
+    assert_eq!(ran.out, "content\nread\ncontent\nmade\nx\npasswd\nhost\n", "{ran:?}");
+    fs::remove_file(open.path().join("made")).expect("made");
+    let ran = run(with(fields, json!({"selinux": label("box_t", "s0")})));
+    assert_eq!(ran.out, "content\nmade\nx\npasswd\nhost\n", "{ran:?}");
+    assert!(ran.err.contains("/secret/file: Permission denied"), "{ran:?}");
+}
+
+#[test]
+fn categories_keep_containers_apart() {
+    let volumes = ["c1", "c2"].map(|category| labelled_dir("box_file_t", &format!("s0:{category}")));
+    let mounts: Vec<String> =
+        volumes.iter().zip(1..).map(|(dir, n)| format!("{}:/volume{n}:rw", dir.path().display())).collect();
+    for (mine, others) in [(1, 2), (2, 1)] {
+        let container = start(json!({"mounts": mounts, "selinux": label("box_t", &format!("s0:c{mine}"))}));
+        let script = |n| format!("cat /volume{n}/file && echo x >/volume{n}/made");
+        assert_eq!(sh_in(&container, &script(mine)), "content\n");
+        let ran = exec_in(&container, &shell(&script(others), None));
+        assert!(ran.status.code != Some(0) && ran.err.contains("Permission denied"), "{ran:?}");
+        container.close(None).expect("close");
+    }
+}
+
+#[test]
+fn each_program_in_a_container_has_the_one_that_is_said() {
+    let label = |level| label("box_t", level);
+    let container = start(json!({"selinux": label("s0:c1")}));
+    assert_eq!(shown(&sh_in(&container, SHOW)), label("s0:c1"));
+    let ran = exec_in(&container, &shell(SHOW, Some(&label("s0:c2"))));
+    assert_eq!(shown(&ran.out), label("s0:c2"), "{ran:?}");
+    container.close(None).expect("close");
+
+    // A /proc inside that leads elsewhere changes nothing (CVE-2019-16884, CVE-2025-52881).
+    let container = start(json!({"capabilities": {"add": ["sys_admin"]}, "readonly_paths": [], "masked_paths": []}));
+    let secret = "mkdir -p /tmp/proc/self/attr && : >/tmp/proc/self/attr/exec && mount --bind /tmp/proc /proc";
+    sh_in(&container, secret);
+    // Another proc shows what it really has.
+    let show = "mkdir -p /tmp/real && mount -t proc proc /tmp/real && cat /tmp/real/self/attr/current";
+    let ran = exec_in(&container, &shell("cat /proc/self/attr/exec; kill -0 1", Some(&label("s0"))));
+    assert_eq!(ran.out, "", "nothing was written there: {ran:?}");
+    assert!(ran.err.contains("Permission denied"), "a box may not signal who is host_t: {ran:?}");
+    assert_eq!(shown(&sh_in(&container, show)), self::label("host_t", "s0-s0:c0.c9"));
+    let ran = exec_in(&container, &shell("cat /tmp/real/self/attr/current", Some(&label("s0"))));
+    assert_eq!(shown(&ran.out), label("s0"), "{ran:?}");
+    container.close(None).expect("close");
+}
+
+#[test]
+fn the_policy_says_what_a_program_inherits() {
+    let secret = labelled_dir("secret_t", "s0");
+    let file = fs::File::open(secret.path().join("file")).expect("the file");
+    let container = start(json!({}));
+    let inherits = |label: Option<&str>| {
+        let mut command = shell("ulimit -Sn; ulimit -Hn; cat <&5", label);
+        command.pass_fds.insert(5, file.as_raw_fd());
+        command.rlimits.insert(Resource::Nofile, Rlimit { soft: 64, hard: 128 });
+        command.env.insert("LD_PRELOAD".into(), Some("/no/such/library".into()));
+        let ran = exec_in(&container, &command);
+        (ran.out, ran.err.contains("LD_PRELOAD"))
+    };
+    assert_eq!(inherits(None), ("64\n128\ncontent\n".to_owned(), true));
+    assert_eq!(inherits(Some(&label("box_t", "s0"))), ("128\n128\n".to_owned(), false));
+    container.close(None).expect("close");
+}
+
+#[test]
+fn what_the_policy_refuses_is_said() {
+    let container = start(json!({}));
+    let refusals = |kind: &str, fields: Value| {
+        let label = label(kind, "s0");
+        let no_new_privs = fields["no_new_privs"].as_bool();
+        let errors = [true, false]
+            .map(|init| refused(with(json!({"argv": ["true"], "selinux": label, "init": init}), fields.clone())));
+        let mut command = shell("true", Some(&label));
+        command.no_new_privs = no_new_privs;
+        errors.into_iter().chain([container.spawn(&command).expect_err("a label")])
+    };
+    for error in refusals("no_such_t", json!({})) {
+        assert_eq!((error.field(), error.errno()), (Some("selinux"), libc::EINVAL), "{error}");
+        assert!(error.to_string().contains("the policy has no label \"system_u:system_r:no_such_t:s0\""), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("user:role:type:level")), "{error}");
+    }
+    for error in refusals("closed_t", json!({"no_new_privs": false})) {
+        assert_eq!((error.kind(), error.field()), (ErrorKind::PermissionDenied, Some("argv[0]")), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("process { transition }")), "{error}");
+    }
+    for error in refusals("strict_t", json!({})) {
+        assert_eq!((error.kind(), error.field()), (ErrorKind::PermissionDenied, Some("argv[0]")), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("nnp_transition")), "{error}");
+    }
+    let ran = run(json!({"argv": ["/bin/sh", "-c", SHOW], "selinux": label("strict_t", "s0"), "no_new_privs": false}));
+    assert_eq!(shown(&ran.out), label("strict_t", "s0"));
+    // What has no file of the label's is not run under it; one that is not there is as without a label.
+    let secret = labelled_dir("secret_t", "s0");
+    let program = secret.path().join("file");
+    fs::copy("/bin/true", &program).expect("a program");
+    label_file(&program, "secret_t", "s0");
+    let mounts = json!([format!("{}:/opt", secret.path().display())]);
+    for (argv0, kind) in [("/opt/file", ErrorKind::PermissionDenied), ("/opt/none", ErrorKind::NotFound)] {
+        let error = refused(json!({"argv": [argv0], "mounts": mounts, "selinux": label("box_t", "s0")}));
+        assert_eq!((error.kind(), error.field()), (kind, Some("argv[0]")), "{error}");
+        let about_labels = error.hint().is_some_and(|hint| hint.contains("entrypoint"));
+        assert_eq!(about_labels, kind == ErrorKind::PermissionDenied, "{error}");
+    }
+    assert_eq!(run(json!({"argv": ["/opt/file"], "mounts": mounts})).status.code, Some(0));
+    container.close(None).expect("close");
+}

@@ -163,6 +163,8 @@ class LimitFields(TypedDict, total=False):
     ptys: int | None
     #: Kernel parameters of its own namespaces: name -> value. None for a value puts back what it was before.
     sysctls: Mapping[str, str | int | None] | None
+    #: The SELinux label of the files of its own file systems.
+    mount_label: str | None
     #: Of /dev/shm; 64 MiB by default.
     shm_size: Size | None
     #: How long the container may run; then it is killed.

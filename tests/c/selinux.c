@@ -8,15 +8,17 @@
 
 #define BOX "system_u:system_r:box_t:s0:c1"
 #define HOST "system_u:system_r:host_t:s0-s0:c0.c9"
-#define SHOW "/proc/self/attr/current"
+#define SHOW "cat /proc/self/attr/current"
+#define OWN "system_u:object_r:own_t:s0:c1"
 
-/* What cat says of a file in the container, under a label unless that is NULL. */
-static int reads(ringfence_container *container, const char *label, const char *path, const char *wanted)
+/* What a script in the container says, under a label unless that is NULL. */
+static int says(ringfence_container *container, const char *label, const char *script, const char *wanted)
 {
-    ringfence_command *command = ringfence_command_new("cat");
+    ringfence_command *command = ringfence_command_new("/bin/sh");
     ringfence_process *process = NULL;
     ringfence_output *output = NULL;
-    int good = ringfence_command_arg(command, path, &err) == 0 && ringfence_command_set(command, "stdout", "pipe", &err) == 0 &&
+    int good = ringfence_command_arg(command, "-c", &err) == 0 && ringfence_command_arg(command, script, &err) == 0 &&
+               ringfence_command_set(command, "stdout", "pipe", &err) == 0 &&
                ringfence_command_set(command, "stderr", "null", &err) == 0 &&
                (!label || ringfence_command_set(command, "selinux", label, &err) == 0) &&
                ringfence_container_spawn(container, command, &process, &err) == 0 &&
@@ -24,7 +26,7 @@ static int reads(ringfence_container *container, const char *label, const char *
     if (!good)
         explain();
     else if (strcmp(ringfence_output_stdout(output), wanted)) {
-        note("%s: wanted %s, seen %s", path, wanted, ringfence_output_stdout(output));
+        note("%s: wanted %s, seen %s", script, wanted, ringfence_output_stdout(output));
         good = 0;
     }
     ringfence_output_free(output);
@@ -52,18 +54,22 @@ int main(void)
     snprintf(text, sizeof text, "{\"mounts\": [\"%s:/etc/secret\"]}", path);
     ringfence_container *container = start(text);
     ok(container != NULL, "a container without a label");
-    ok(reads(container, NULL, SHOW, HOST), "a program has the caller's label");
-    ok(reads(container, BOX, SHOW, BOX), "a program has the label of its command");
-    ok(reads(container, NULL, "/etc/secret", "content"), "without a label it reads the file");
-    ok(reads(container, BOX, "/etc/secret", ""), "with one it does not read what the policy keeps from it");
+    ok(says(container, NULL, SHOW, HOST), "a program has the caller's label");
+    ok(says(container, BOX, SHOW, BOX), "a program has the label of its command");
+    ok(says(container, NULL, "cat /etc/secret", "content"), "without a label it reads the file");
+    ok(says(container, BOX, "cat /etc/secret", ""), "with one it does not read what the policy keeps from it");
     ok(refused(container, "system_u:system_r:no_such_t:s0", RINGFENCE_KIND_OS, "selinux"), "a label that the policy does not have");
     ok(refused(container, "system_u:system_r:closed_t:s0", RINGFENCE_KIND_PERMISSION_DENIED, "argv[0]"),
        "a label that the policy does not let go to");
     ringfence_container_free(container);
 
     container = start("{\"selinux\": \"" BOX "\"}");
-    ok(container && reads(container, NULL, SHOW, BOX), "a command has the label of its container");
-    ok(container && reads(container, "system_u:system_r:box_t:s0:c2", SHOW, "system_u:system_r:box_t:s0:c2"), "or its own");
+    ok(container && says(container, NULL, SHOW, BOX), "a command has the label of its container");
+    ok(container && says(container, "system_u:system_r:box_t:s0:c2", SHOW, "system_u:system_r:box_t:s0:c2"), "or its own");
+    ringfence_container_free(container);
+
+    container = start("{\"selinux\": \"" BOX "\", \"mount_label\": \"" OWN "\"}");
+    ok(container && says(container, NULL, "echo x >/dev/shm/x && stat -c %C /dev/shm/x", OWN "\n"), "its files have the label of mounts");
     ringfence_container_free(container);
     close(fd);
     unlink(path);

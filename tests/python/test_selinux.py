@@ -48,6 +48,17 @@ def test_a_label_confines_the_program_and_what_is_started_beside_it(secret: Path
         assert c.call(Path.read_text, Path("/data/plain")) == "content"
 
 
+def test_file_systems_of_a_container_have_the_label_of_mounts() -> None:
+    own = "system_u:object_r:own_t:s0:c1"
+    show = ["sh", "-c", "echo x >/dev/shm/x && stat -c %C /dev/shm/x"]
+    ran = ringfence.run(show, capture_output=True, text=True, selinux=label(), mount_label=own)
+    assert ran.stdout == f"{own}\n"
+    with pytest.raises(ringfence.Error) as refused:
+        ringfence.run(["true"], mount_label="system_u:object_r:secret_t:s0")
+    assert (refused.value.kind, refused.value.field) == ("permission_denied", "mount_label")
+    assert "relabelto" in (refused.value.hint or "")
+
+
 def test_a_refused_label_is_an_error() -> None:
     with pytest.raises(ringfence.Error, match="the policy has no label") as unknown:
         ringfence.run(["true"], selinux=label("no_such_t"))

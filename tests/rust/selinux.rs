@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::*;
 use ringfence::spec::{Resource, Rlimit};
-use ringfence::{Command, ErrorKind};
+use ringfence::{Command, Container, ErrorKind, Pod};
 
 #[allow(dead_code, reason = "each test program uses a part of it")]
 mod common;
@@ -141,6 +141,75 @@ fn each_program_in_a_container_has_the_one_that_is_said() {
     let ran = exec_in(&container, &shell("cat /tmp/real/self/attr/current", Some(&label("s0"))));
     assert_eq!(shown(&ran.out), label("s0"), "{ran:?}");
     container.close(None).expect("close");
+}
+
+/// The labels of these paths in the container.
+fn labels_of(container: &Container, paths: &[&str]) -> Vec<String> {
+    let root = format!("/proc/{}/root", container.pid());
+    let paths = paths.iter().map(|path| format!("{root}{path}"));
+    let done = std::process::Command::new("stat").args(["-c", "%C"]).args(paths).output().expect("stat");
+    assert!(done.status.success(), "{done:?}");
+    String::from_utf8_lossy(&done.stdout).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn file_systems_of_the_container_have_the_label_of_mounts() {
+    let own = "system_u:object_r:own_t:s0:c1";
+    let fields = json!({
+        "selinux": label("box_t", "s0:c1"), "mount_label": own, "files": {"/etc/app.conf": "x"},
+        "mounts": [{"type": "tmpfs", "target": "/scratch"}], "devices": ["/dev/fuse"],
+    });
+    let places = ["/dev", "/dev/shm", "/dev/pts", "/scratch", "/etc/app.conf"];
+    let container = start(fields.clone());
+    assert_eq!(labels_of(&container, &places), [own; 5]);
+    assert_eq!(labels_of(&container, &["/etc/passwd", "/usr/bin"]), ["system_u:object_r:host_t:s0"; 2], "the host's");
+    sh_in(&container, "echo x >/scratch/made && echo x >/dev/shm/made");
+    container.update(|spec| spec.shm_size = Some(1 << 20)).expect("update");
+    assert_eq!(labels_of(&container, &["/scratch/made", "/dev/shm/made"]), [own; 2]);
+    container.close(None).expect("close");
+
+    // Of others with another category nothing is reached, also by who has the mount.
+    let dir = tmp();
+    let image = busybox_image(dir.path()).expect("busybox");
+    label_file(&image, "secret_t", "s0");
+    let layers = json!({"lower": [image]});
+    let container = start(with(fields.clone(), json!({"rootfs": layers, "devices": []})));
+    assert_eq!(labels_of(&container, &["/", "/bin/busybox", "/etc/motd"]), [own; 3]);
+    sh_in(&container, "echo x >/etc/motd && echo x >/made && mkdir /dir && mount | grep -q ' / .*context='");
+    assert_eq!(labels_of(&container, &["/made", "/dir", "/etc/motd"]), [own; 3]);
+    let ran = exec_in(&container, &shell("cat /made", Some(&label("box_t", "s0:c2"))));
+    assert!(ran.out.is_empty() && ran.status.code != Some(0), "{ran:?}");
+    container.close(None).expect("close");
+    assert_eq!(fs::read_to_string(image.join("etc/motd")).expect("motd"), "image\n");
+}
+
+#[test]
+fn an_image_of_the_layer_and_a_shared_memory_have_it() {
+    let own = "system_u:object_r:own_t:s0";
+    let pod = Pod::start(&spec(json!({"mount_label": own})), Pod::SHARE).expect("a pod");
+    let container = pod.container(&spec(json!({"mount_label": own}))).expect("a container");
+    assert_eq!(labels_of(&container, &["/dev/shm"]), [own]);
+    container.close(None).expect("close");
+    pod.close(None).expect("close");
+    if !is_root() {
+        return;
+    }
+    let disk = json!({"size": "16M", "backend": "image"});
+    let container = start(json!({"disk": disk, "mount_label": own, "selinux": label("box_t", "s0")}));
+    sh_in(&container, "echo x >/dev/made");
+    assert_eq!(labels_of(&container, &["/dev/made"]), [own]);
+    container.add_device("/dev/fuse").expect("a device");
+    assert_eq!(labels_of(&container, &["/dev/fuse"]), [own]);
+    container.close(None).expect("close");
+}
+
+#[test]
+fn a_refused_label_of_mounts_is_an_error() {
+    let error = refused(json!({"argv": ["true"], "mount_label": "system_u:object_r:no_such_t:s0"}));
+    assert_eq!((error.field(), error.errno()), (Some("mount_label"), libc::EINVAL), "{error}");
+    let error = refused(json!({"argv": ["true"], "mount_label": "system_u:object_r:secret_t:s0"}));
+    assert_eq!((error.kind(), error.field()), (ErrorKind::PermissionDenied, Some("mount_label")), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("relabelto")), "{error}");
 }
 
 #[test]

@@ -124,16 +124,20 @@ fn prepare_image(spec: &Spec, disk: &Disk) -> Result<Prepared> {
         )
         .with_field("quota"));
     }
-    let image = image::make(place, filesystem, &bounds(spec), quotas).map_err(|error| {
-        let about_quota = quotas && error.kind() == ErrorKind::Unsupported;
-        let name = match error.path().map(Path::new) {
-            Some(path) if path.starts_with(place) => "disk.path",
-            _ if about_quota => "quota",
-            _ if error.kind() == ErrorKind::Unsupported => "disk.filesystem",
-            _ => "disk",
-        };
-        error.with_field(name)
-    })?;
+    let image =
+        image::make(place, filesystem, &bounds(spec), quotas, spec.mount_label.as_deref()).map_err(|error| {
+            let about_quota = quotas && error.kind() == ErrorKind::Unsupported;
+            if error.field().is_some() {
+                return error;
+            }
+            let name = match error.path().map(Path::new) {
+                Some(path) if path.starts_with(place) => "disk.path",
+                _ if about_quota => "quota",
+                _ if error.kind() == ErrorKind::Unsupported => "disk.filesystem",
+                _ => "disk",
+            };
+            error.with_field(name)
+        })?;
     for (&id, &limits) in &spec.quota {
         set_owner(image.mount.as_fd(), id, limits)?;
     }
@@ -660,7 +664,7 @@ fn change_image(fs: BorrowedFd<'_>, now: &Spec, new: &Spec) -> Result<()> {
             done.push(id);
             set_owner(fs, id, limits(new, id))?;
         }
-        if disk.size > old.size { image::grow(fs, disk.size) } else { Ok(()) }
+        if disk.size > old.size { image::grow(fs, disk.size, new.mount_label.as_deref()) } else { Ok(()) }
     };
     change().inspect_err(|_| {
         for &id in &done {

@@ -188,7 +188,8 @@ impl Inner {
         };
         let uid = if mapped("uid", fact.uid) { fact.uid } else { 0 };
         let gid = if mapped("gid", fact.gid) { fact.gid } else { 0 };
-        let mount = nodes::make(&[DeviceFact { uid, gid, ..*fact }])?;
+        let node = DeviceFact { uid, gid, ..*fact };
+        let mount = nodes::make(&[node], self.spec.mount_label.as_deref())?;
         if idmap["idmapped_mounts"] == true {
             let user = Namespace::of_pidfd(self.pidfd(), NamespaceKind::User)?;
             crate::sys::mount::idmap(mount.as_fd(), user.as_fd(), false, false)

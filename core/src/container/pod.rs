@@ -89,7 +89,7 @@ impl Drop for Shared {
 }
 
 /// Fields of a pod that are no limits of its control group.
-const OF_THE_POD: [&str; 14] = [
+const OF_THE_POD: [&str; 15] = [
     "name",
     "hostname",
     "domainname",
@@ -98,6 +98,7 @@ const OF_THE_POD: [&str; 14] = [
     "net",
     "sysctls",
     "shm_size",
+    "mount_label",
     "namespaces",
     "idmap",
     "cgroup_parent",

@@ -27,11 +27,7 @@ pub(crate) fn check(
     if confinement.apparmor.is_some() && std::fs::read("/proc/self/attr/apparmor/current").is_err() {
         return Err(inactive("apparmor", "AppArmor", "CONFIG_SECURITY_APPARMOR, and apparmor"));
     }
-    let Some(label) = confinement.selinux else { return Ok(None) };
-    if !has_selinux() {
-        return Err(inactive("selinux", "SELinux", "CONFIG_SECURITY_SELINUX, a policy, and selinux"));
-    }
-    known_label(label).map(Some)
+    check_label("selinux", confinement.selinux)
 }
 
 /// Whether a keyring more leaves the caller, whose quota it counts for, enough for its own: half of what it may have. A login
@@ -84,24 +80,36 @@ fn has_selinux() -> bool {
     list.split_whitespace().any(|word| word == "selinuxfs")
 }
 
-/// The label as the kernel writes it, with ranges of categories and without aliases: for what is read back of the program's own.
+/// A label of SELinux as the kernel writes it, with ranges of categories and without aliases: for what is read back of the program's own.
 /// Where the policy or the machine does not let the caller ask, it is as it was given.
-fn known_label(label: &str) -> Result<String> {
-    let Ok(statfs) = nix::sys::statfs::statfs(SELINUXFS) else { return Ok(label.to_owned()) };
-    if statfs.filesystem_type() != nix::sys::statfs::SELINUX_MAGIC {
-        return Ok(label.to_owned());
+pub(crate) fn check_label(field: &'static str, label: Option<&str>) -> Result<Option<String>> {
+    let Some(label) = label else { return Ok(None) };
+    if !has_selinux() {
+        return Err(inactive(field, "SELinux", "CONFIG_SECURITY_SELINUX, a policy, and selinux"));
+    }
+    let as_given = Ok(Some(label.to_owned()));
+    match nix::sys::statfs::statfs(SELINUXFS) {
+        Ok(found) if found.filesystem_type() == nix::sys::statfs::SELINUX_MAGIC => {}
+        _ => return as_given,
     }
     match ask_label(label) {
         // Without a policy the kernel takes every label for one of its own, most for `kernel`.
         Ok(text) if !text.contains(':') => Err(Error::new(ErrorKind::Unsupported, "SELinux has no policy")
-            .with_field("selinux")
+            .with_field(field)
             .with_errno(libc::EOPNOTSUPP)
             .with_hint(
                 "it is loaded when the machine starts: the distribution's package (selinux-policy), load_policy(8)",
             )),
-        Ok(text) => Ok(text),
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Err(unknown_label(label)),
-        Err(_) => Ok(label.to_owned()),
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            Err(Error::new(ErrorKind::Os, format!("the policy has no label {label:?}"))
+                .with_field(field)
+                .with_errno(libc::EINVAL)
+                .with_hint(
+                    "it is user:role:type:level, of names that the policy has and lets go together (seinfo -u -r -t)",
+                ))
+        }
+        Err(_) => as_given,
     }
 }
 
@@ -116,13 +124,6 @@ fn ask_label(label: &str) -> std::io::Result<String> {
     file.read_to_string(&mut text)?;
     text.truncate(text.trim_end_matches('\0').len());
     Ok(text)
-}
-
-fn unknown_label(label: &str) -> Error {
-    Error::new(ErrorKind::Os, format!("the policy has no label {label:?}"))
-        .with_field("selinux")
-        .with_errno(libc::EINVAL)
-        .with_hint("it is user:role:type:level, of names that the policy has and lets go together (seinfo -u -r -t)")
 }
 
 fn check_landlock(rules: &Landlock) -> Result<()> {

@@ -924,6 +924,7 @@ pub(crate) fn gather(
         facts.inherited = inherited();
     }
     super::confinement::check_sysctls(spec.sysctls.keys().map(String::as_str))?;
+    super::confinement::check_label("mount_label", spec.mount_label.as_deref())?;
     facts.selinux = super::confinement::check(&Confinement::of_spec(spec), &spec.capabilities, spec.no_new_privs, uid)?;
     if own_root && spec.mounts.iter().any(|mount| mount.owner.is_some()) {
         // Of one without a main process: whoever `user` says.

@@ -80,11 +80,17 @@ fn allows(device: &DeviceFact, wanted: u32, uid: u32, gid: u32) -> bool {
     device.mode >> shift & wanted == wanted
 }
 
-/// A file system in memory with these nodes, which is mounted nowhere yet.
-pub(crate) fn make(devices: &[DeviceFact]) -> Result<OwnedFd> {
-    let failed = |step| move |errno| Error::os(step, errno).with_field("devices");
+/// A file system in memory with these nodes, which is mounted nowhere yet. `label`: of SELinux, for its files.
+pub(crate) fn make(devices: &[DeviceFact], label: Option<&str>) -> Result<OwnedFd> {
+    let failed = |step| {
+        move |errno| {
+            let refused = label.is_some() && errno == libc::EACCES;
+            Error::os(step, errno).with_field(if refused { "mount_label" } else { "devices" })
+        }
+    };
     let context = Context::open(c"tmpfs").map_err(failed("fsopen"))?;
     context.string(c"mode", c"0755").map_err(failed("fsconfig"))?;
+    context.label(label).map_err(failed("fsconfig"))?;
     context.create().map_err(failed("fsconfig"))?;
     let mount = context.mount_of_nodes().map_err(failed("fsmount"))?;
     for (i, device) in devices.iter().enumerate() {
@@ -97,7 +103,7 @@ pub(crate) fn make(devices: &[DeviceFact]) -> Result<OwnedFd> {
 }
 
 /// A directory for nodes of macvtaps, which are made when the devices are there. `has_dev`: the container has a /dev of its own.
-pub(crate) fn taps(has_dev: bool, facts: &Facts) -> Result<Taps> {
+pub(crate) fn taps(has_dev: bool, facts: &Facts, label: Option<&str>) -> Result<Taps> {
     if !has_dev {
         let what = "a macvtap takes a mount namespace of the container's own, where its node is; a pod has none";
         return Err(Error::new(ErrorKind::InvalidSpec, what).with_errno(libc::EINVAL));
@@ -113,7 +119,7 @@ pub(crate) fn taps(has_dev: bool, facts: &Facts) -> Result<Taps> {
     let outside =
         |map: fn(&IdMaps) -> &str, id| maps.map_or(Some(id), |maps| IdMaps::outside(map(maps), id)).unwrap_or(0);
     let owner = (outside(|maps| &maps.uid, user.uid), outside(|maps| &maps.gid, user.gid));
-    Ok(Taps { directory: Arc::new(HostOnly::new(make(&[])?)), owner, numbers: Arc::default() })
+    Ok(Taps { directory: Arc::new(HostOnly::new(make(&[], label)?)), owner, numbers: Arc::default() })
 }
 
 #[cfg(test)]

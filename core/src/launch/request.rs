@@ -151,7 +151,9 @@ impl Request<'_> {
                     .map(|fd| Given::Own(fd.into()))
                     .map_err(|e| e.with_field(&**field).with_path(format!("fd {fd}")))
             }
-            Need::Nodes(devices) => super::nodes::make(devices).map(|fd| Given::Own(fd.into())),
+            Need::Nodes(devices, label) => {
+                super::nodes::make(devices, label.as_deref()).map(|fd| Given::Own(fd.into()))
+            }
             Need::Disk => self.disk.map(Given::Borrowed).ok_or_else(|| missing("a writable layer")),
             Need::Namespace { kind, .. } => self
                 .namespaces
@@ -468,7 +470,8 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
             }
             return error;
         }
-        let mut error = Error::os(tag.call, errno).with_field(&*tag.field);
+        let denied = tag.denied.filter(|_| matches!(errno, libc::EACCES | libc::EPERM));
+        let mut error = Error::os(tag.call, errno).with_field(denied.map_or(&*tag.field, |(field, _)| field));
         if errno == libc::ENODEV && tag.call == "fsopen" {
             error = error.with_kind(ErrorKind::Unsupported);
         }
@@ -482,7 +485,7 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
         let of_keeper = "a start has a descriptor for each bind until it is over: the hard RLIMIT_NOFILE (ulimit -Hn)";
         let hint = match errno {
             libc::EMFILE => Some(of_keeper.to_owned()),
-            libc::EACCES | libc::EPERM if tag.denied.is_some() => tag.denied.map(str::to_owned),
+            _ if denied.is_some() => denied.map(|(_, hint)| hint.to_owned()),
             _ => tag.hint.map(str::to_owned).or_else(|| crate::doctor::explain(tag.call, errno)),
         };
         return match hint {

@@ -18,8 +18,8 @@ pub(crate) struct Tag {
     pub call: &'static str,
     pub path: Option<String>,
     pub hint: Option<&'static str>,
-    /// For EACCES and EPERM only.
-    pub denied: Option<&'static str>,
+    /// The field and a hint for EACCES and EPERM.
+    pub denied: Option<(&'static str, &'static str)>,
 }
 
 /// One argument.
@@ -145,9 +145,9 @@ impl Step<'_> {
         self.tag.hint = Some(hint);
         self
     }
-    /// A hint for EACCES and EPERM.
-    pub fn denied(self, hint: Option<&'static str>) -> Self {
-        self.tag.denied = hint;
+    /// The field and a hint for EACCES and EPERM.
+    pub fn denied(self, why: Option<(&'static str, &'static str)>) -> Self {
+        self.tag.denied = why;
         self
     }
     /// Keeps the result in a slot that another operation has already.

@@ -25,8 +25,8 @@ pub(crate) enum Need {
     TreeOfFd { fd: i32, recursive: bool, field: Arc<str> },
     /// The mount of the image that is the writable layer, or the host's directory that is.
     Disk,
-    /// A mount with a node for each of these, named by its index.
-    Nodes(Vec<DeviceFact>),
+    /// A mount with a node for each of these, named by its index, and its `mount_label`.
+    Nodes(Vec<DeviceFact>, Option<String>),
     /// A namespace to join.
     Namespace { kind: NamespaceKind, field: Arc<str> },
     /// A clone of the pod's /dev/shm.
@@ -46,7 +46,7 @@ impl Need {
             Self::GroupDir | Self::GroupTop | Self::GroupLeaf | Self::GroupTasks(_) => "cgroup".into(),
             Self::Tree { field, .. } | Self::TreeOfFd { field, .. } | Self::Namespace { field, .. } => (**field).into(),
             Self::Disk => "disk".into(),
-            Self::Nodes(_) => "devices".into(),
+            Self::Nodes(..) => "devices".into(),
             Self::SharedMemory => "shm_size".into(),
             Self::Stream(i) => ["stdin", "stdout", "stderr"].get(*i).copied().unwrap_or("stdin").into(),
             Self::Pass(fd) => format!("pass_fds[{fd}]"),
@@ -246,7 +246,7 @@ pub(crate) struct Facts {
     pub inherited: Inherited,
     /// The filter of its system calls.
     pub filter: Option<Arc<Program>>,
-    /// The label of SELinux, as the kernel writes it.
+    /// The program's label of SELinux, as the kernel writes it.
     pub selinux: Option<String>,
     /// Which streams come as descriptors; stderr may be stdout's.
     pub streams: [StreamFact; 3],

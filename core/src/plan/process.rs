@@ -114,16 +114,16 @@ impl ProcessPlan<'_> {
         let candidates = candidates(argv0, self.env);
         let errnos = [libc::ENOENT, libc::ENOTDIR, libc::EACCES];
         let shown = argv0.to_string_lossy().into_owned();
-        let hint = self.confinement.selinux.map(|_| LABEL_REFUSED);
+        let denied = self.confinement.selinux.map(|_| ("argv[0]", LABEL_REFUSED));
         if let [only] = &candidates[..] {
             let path = b.text(only);
-            b.op(call::EXECVE, [path, argv, envp]).path(shown).denied(hint);
+            b.op(call::EXECVE, [path, argv, envp]).path(shown).denied(denied);
         } else {
             for candidate in &candidates {
                 let path = b.text(candidate);
-                b.op(call::EXECVE, [path, argv, envp]).ok(&errnos).path(shown.clone()).denied(hint);
+                b.op(call::EXECVE, [path, argv, envp]).ok(&errnos).path(shown.clone()).denied(denied);
             }
-            b.op(call::EXEC_FAILED, []).path(shown).denied(hint);
+            b.op(call::EXEC_FAILED, []).path(shown).denied(denied);
         }
     }
 

@@ -127,7 +127,7 @@ fn golden_confined_program() {
             "capabilities": {"bounding": ["net_raw", "setpcap"], "ambient": ["net_raw"], "inheritable": ["net_raw", "setpcap"]},
             "landlock": {"paths": {"/srv": ["read", "create"], "/usr": "read,execute"}, "bind": [80], "connect": [],
                          "scopes": ["signal"]},
-            "apparmor": "web", "selinux": "u:r:t:s0"}"#,
+            "apparmor": "web", "selinux": "u:r:t:s0", "mount_label": "u:object_r:f:s0"}"#,
     );
     let facts = Facts {
         credentials: Credentials { uid: 1000, gid: 1000, groups: Vec::new() },

@@ -136,11 +136,17 @@ impl Filesystem {
 /// `bounds.bytes` is the size of all of it, in whole blocks of 4096 bytes: the file system's own structures come out of it.
 /// That is some 80 MiB on xfs (the log), some 7 MiB on btrfs, and on ext4 one 256-byte inode for every 8 KiB (or
 /// `bounds.inodes`) and little else. `bounds.inodes` is exact, and for ext4 only. `quotas`: users and groups in it can be bounded
-/// ([`project::set`]), on ext4 and xfs.
+/// ([`project::set`]), on ext4 and xfs. `label`: of SELinux, for its files.
 ///
 /// # Errors
 /// Unsupported: this machine or this file system cannot, and why. InvalidArgument: too small. Nothing is left behind.
-pub(crate) fn make(place: &Path, filesystem: Filesystem, bounds: &Bounds, quotas: bool) -> Result<Image> {
+pub(crate) fn make(
+    place: &Path,
+    filesystem: Filesystem,
+    bounds: &Bounds,
+    quotas: bool,
+    label: Option<&str>,
+) -> Result<Image> {
     let name = filesystem.name();
     privileged()?;
     if quotas && filesystem == Filesystem::Btrfs {
@@ -170,7 +176,7 @@ pub(crate) fn make(place: &Path, filesystem: Filesystem, bounds: &Bounds, quotas
     set_length(longest(&file, bytes)?)?;
 
     let device = Loop::attach(&file, bytes, bounds.inodes)?;
-    let mount = mount(filesystem, &device.path, filesystem.options(quotas))
+    let mount = mount(filesystem, &device.path, filesystem.options(quotas), label)
         .map(HostOnly::new)
         .map_err(|error| if quotas { lacks_users(filesystem).unwrap_or(error) } else { error })?;
     if quotas {
@@ -210,12 +216,12 @@ pub(crate) fn used(fs: BorrowedFd<'_>) -> Result<Used> {
     })
 }
 
-/// Makes a mounted image larger, in whole blocks of 4096 bytes; `fs` is any directory on it.
+/// Makes a mounted image larger, in whole blocks of 4096 bytes; `fs` is any directory on it, `label` the one it was made with.
 ///
 /// # Errors
 /// PermissionDenied: ext4 takes CAP_SYS_RESOURCE. InvalidArgument: it would become smaller, which no mounted one can, or btrfs
 /// would still have less than 256 MiB, which the kernel refuses. Then the image is as large as it was.
-pub(crate) fn grow(fs: BorrowedFd<'_>, bytes: u64) -> Result<()> {
+pub(crate) fn grow(fs: BorrowedFd<'_>, bytes: u64, label: Option<&str>) -> Result<()> {
     let fs = opened(fs)?;
     let fs = fs.as_fd();
     let (device, before) = Loop::under(fs)?;
@@ -259,7 +265,7 @@ pub(crate) fn grow(fs: BorrowedFd<'_>, bytes: u64) -> Result<()> {
     }
     if inodes_of(&before).is_some() {
         // Its new part has inodes too, which may be used until here. `fs` need not see the top directory.
-        let top = mount(Filesystem::Ext4, &device.path, &[])?;
+        let top = mount(Filesystem::Ext4, &device.path, &[], label)?;
         reserve(&top, || Ok(inodes(&top)?.0.saturating_sub(old_inodes)))?;
     }
     Ok(())
@@ -412,7 +418,7 @@ pub(super) fn make_filesystem(file: &OwnedFd, mut argv: Vec<OsString>, package: 
 }
 
 /// Mounts it attached nowhere.
-pub(super) fn mount(filesystem: Filesystem, device: &Path, options: &[&CStr]) -> Result<OwnedFd> {
+pub(super) fn mount(filesystem: Filesystem, device: &Path, options: &[&CStr], label: Option<&str>) -> Result<OwnedFd> {
     let name = filesystem.name();
     let context = fs::Context::open(filesystem.c_name()).map_err(|errno| match errno {
         libc::ENODEV => no_filesystem(name),
@@ -420,6 +426,7 @@ pub(super) fn mount(filesystem: Filesystem, device: &Path, options: &[&CStr]) ->
     })?;
     let source = CString::new(device.as_os_str().as_encoded_bytes())
         .map_err(|_| Error::new(ErrorKind::Internal, "a device with NUL in its name"))?;
+    context.label(label).map_err(|errno| Error::os("fsconfig", errno).with_field("mount_label"))?;
     let mount = || {
         context.string(c"source", &source)?;
         for option in options {
@@ -429,7 +436,10 @@ pub(super) fn mount(filesystem: Filesystem, device: &Path, options: &[&CStr]) ->
         context.mount()
     };
     mount().map_err(|errno| {
-        let error = Error::os(format!("mount of {name}"), errno).with_path(device.to_string_lossy());
+        let mut error = Error::os(format!("mount of {name}"), errno).with_path(device.to_string_lossy());
+        if label.is_some() && errno == libc::EACCES {
+            error = error.with_field("mount_label");
+        }
         match context.message() {
             said if said.is_empty() => error,
             said => error.with_detail(said),

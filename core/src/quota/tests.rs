@@ -38,7 +38,7 @@ impl Mounted {
         assert!(made.status.success(), "{made:?}");
         let file = open(&path, OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).unwrap();
         let device = Loop::attach(&file, bytes, None).unwrap();
-        match image::mount(filesystem, &device.path, options) {
+        match image::mount(filesystem, &device.path, options, None) {
             Ok(mount) => Some(Self(mount)),
             Err(error) => {
                 assert!(lacks_quota(filesystem), "{error}");
@@ -119,7 +119,7 @@ fn bytes(bytes: u64) -> Bounds {
 
 fn make(place: &Path, filesystem: Filesystem, bounds: &Bounds) -> Image {
     let start = Instant::now();
-    let image = image::make(place, filesystem, bounds, false).unwrap();
+    let image = image::make(place, filesystem, bounds, false, None).unwrap();
     println!("{} image of {} MiB: {:?}", filesystem.name(), bounds.bytes.unwrap() / MIB, start.elapsed());
     image
 }
@@ -194,15 +194,15 @@ fn an_image_grows(filesystem: Filesystem) {
     fs::create_dir(path.join("upper")).unwrap();
     let upper = open_dir(&path.join("upper"));
 
-    let error = image::grow(upper.as_fd(), size - 4096).unwrap_err();
+    let error = image::grow(upper.as_fd(), size - 4096, None).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     if filesystem == Filesystem::Btrfs {
-        let error = image::grow(upper.as_fd(), size + MIB).unwrap_err();
+        let error = image::grow(upper.as_fd(), size + MIB, None).unwrap_err();
         assert!(error.to_string().contains("256 MiB"), "{error}");
         assert_eq!(image::used(upper.as_fd()).unwrap().bytes_max, Some(size));
     }
     let start = Instant::now();
-    match image::grow(upper.as_fd(), 2 * size) {
+    match image::grow(upper.as_fd(), 2 * size, None) {
         Ok(()) => {}
         Err(error) if filesystem == Filesystem::Ext4 && error.errno() == libc::EPERM => {
             assert!(error.to_string().contains("CAP_SYS_RESOURCE"), "{error}");
@@ -262,7 +262,7 @@ fn an_image_has_just_so_many_inodes() {
     assert_eq!(files(&path.join("upper"), "a"), 100);
     assert_eq!(image::used(image.mount.as_fd()).unwrap().inodes, 101);
     let upper = open_dir(&path.join("upper"));
-    match image::grow(upper.as_fd(), 600 * MIB) {
+    match image::grow(upper.as_fd(), 600 * MIB, None) {
         Ok(()) => assert_eq!(files(&path.join("upper"), "b"), 0),
         Err(error) => assert_eq!(error.errno(), libc::EPERM, "{error}"),
     }
@@ -273,7 +273,8 @@ fn an_image_has_just_so_many_inodes() {
 #[test]
 fn images_that_cannot_be() {
     let place = tempfile::tempdir().unwrap();
-    let make = |filesystem, bounds: Bounds, quotas| image::make(place.path(), filesystem, &bounds, quotas).unwrap_err();
+    let make =
+        |filesystem, bounds: Bounds, quotas| image::make(place.path(), filesystem, &bounds, quotas, None).unwrap_err();
     let Some(()) = privileged() else {
         let error = make(Filesystem::Ext4, bytes(64 * MIB), false);
         assert_eq!((error.kind(), error.errno()), (ErrorKind::PermissionDenied, libc::EPERM));
@@ -296,7 +297,7 @@ fn images_that_cannot_be() {
     let error = make(Filesystem::Ext4, Bounds { bytes: Some(16 * MIB), inodes: Some(1 << 30) }, false);
     assert!(error.to_string().contains("mkfs.ext4"), "{error}");
     let nowhere = place.path().join("nowhere");
-    let error = image::make(&nowhere, Filesystem::Ext4, &bytes(64 * MIB), false).unwrap_err();
+    let error = image::make(&nowhere, Filesystem::Ext4, &bytes(64 * MIB), false, None).unwrap_err();
     assert_eq!((error.kind(), error.path()), (ErrorKind::NotFound, nowhere.to_str()));
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
     let error = image::make_filesystem(&open_dir(place.path()), vec!["mkfs.nothing".into()], "nothing").unwrap_err();
@@ -304,7 +305,7 @@ fn images_that_cannot_be() {
     assert!(error.to_string().contains("mkfs.nothing is not installed") && error.hint().is_some(), "{error}");
 
     // Not ours.
-    let error = image::grow(open_dir(place.path()).as_fd(), 1 << 40).unwrap_err();
+    let error = image::grow(open_dir(place.path()).as_fd(), 1 << 40, None).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::Unsupported), "{error}");
 }
 
@@ -313,7 +314,7 @@ fn images_at_once_get_devices_of_their_own() {
     let Some(()) = privileged() else { return };
     let place = tempfile::tempdir().unwrap();
     let images: Vec<Image> = std::thread::scope(|scope| {
-        let one = || image::make(place.path(), Filesystem::Ext4, &bytes(4 * MIB), false).unwrap();
+        let one = || image::make(place.path(), Filesystem::Ext4, &bytes(4 * MIB), false, None).unwrap();
         let threads: Vec<_> = (0..6).map(|_| scope.spawn(one)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
@@ -326,7 +327,7 @@ fn users_in_an_image(filesystem: Filesystem) {
     let Some(()) = privileged() else { return };
     let place = tempfile::tempdir().unwrap();
     let size = (64 * MIB).max(filesystem.minimum());
-    let image = match image::make(place.path(), filesystem, &bytes(size), true) {
+    let image = match image::make(place.path(), filesystem, &bytes(size), true, None) {
         Ok(image) => image,
         Err(error) => {
             assert!(lacks_quota(filesystem), "{error}");
@@ -678,7 +679,7 @@ fn the_report_is_what_can_be_had() {
         ("image.btrfs", Filesystem::Btrfs, false),
     ] {
         let row = backends.iter().find(|backend| backend.name == name).unwrap();
-        let made = image::make(place.path(), filesystem, &bytes(64 * MIB), users);
+        let made = image::make(place.path(), filesystem, &bytes(64 * MIB), users, None);
         match (&row.found, made) {
             (Ok(_), Ok(_)) => {}
             (Err(said), Err(error)) => assert_eq!(said.to_string(), error.to_string()),

@@ -440,6 +440,11 @@ impl Spec {
         self.selinux = Some(label.into());
         self
     }
+    /// Sets [`mount_label`](Spec#structfield.mount_label).
+    pub fn mount_label(mut self, label: impl Into<String>) -> Self {
+        self.mount_label = Some(label.into());
+        self
+    }
     /// Sets [`seccomp`](Spec#structfield.seccomp).
     pub fn seccomp(mut self, seccomp: impl Into<Seccomp>) -> Self {
         self.seccomp = seccomp.into();

@@ -375,6 +375,7 @@ fn cases() -> Vec<Case> {
         ),
         case("apparmor", json!("web"), |s| s.apparmor("web"), json!(1), ("apparmor", "text")),
         case("selinux", json!("u:r:t:s0"), |s| s.selinux("u:r:t:s0"), json!(["x"]), ("selinux", "text")),
+        case("mount_label", json!("u:r:t:s0"), |s| s.mount_label("u:r:t:s0"), json!(1), ("mount_label", "text")),
         case(
             "seccomp",
             json!({"default_action": "errno", "default_errno": "ENOSYS", "rules": [
@@ -1255,8 +1256,9 @@ proptest! {
     }
 
     #[test]
-    fn what_confines_is_read_back(landlock in landlock(), bits in 0..0x1000u32, labels in (option::of(text()), option::of(text()))) {
-        let spec = Spec { landlock, securebits: Securebits(bits), apparmor: labels.0, selinux: labels.1, ..Spec::new() };
+    fn what_confines_is_read_back(landlock in landlock(), bits in 0..0x1000u32, labels in (option::of(text()), option::of(text()), option::of(text()))) {
+        let (apparmor, selinux, mount_label) = labels;
+        let spec = Spec { landlock, securebits: Securebits(bits), apparmor, selinux, mount_label, ..Spec::new() };
         let json = spec.to_json();
         prop_assert_eq!(Spec::from_json(&json).map_err(|error| error.to_string()), Ok(spec.clone()), "{}", json);
         let _ = spec.validate();

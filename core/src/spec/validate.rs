@@ -57,6 +57,9 @@ impl Spec {
                 host_name(&At::Field(field), value, MAX_HOSTNAME)?;
             }
         }
+        if let Some(label) = &self.mount_label {
+            payload::security_label("mount_label", label)?;
+        }
         self.validate_name_service()?;
         self.validate_rootfs()?;
         validate_mounts(&self.mounts)?;

@@ -1,6 +1,6 @@
 //! File systems: mounting one without attaching it anywhere (Linux 5.2), and making a mounted one larger.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::task::call;
@@ -35,6 +35,12 @@ impl Context {
     pub fn string(&self, key: &CStr, value: &CStr) -> Result<(), i32> {
         const FSCONFIG_SET_STRING: usize = 1;
         self.config(FSCONFIG_SET_STRING, key.as_ptr() as usize, value.as_ptr() as usize)
+    }
+
+    /// `mount_label`: the SELinux label of all files of a file system that is made.
+    pub fn label(&self, label: Option<&str>) -> Result<(), i32> {
+        let Some(label) = label else { return Ok(()) };
+        self.string(c"context", &CString::new(label).map_err(|_| libc::EINVAL)?)
     }
 
     /// Reads the file system in, or joins the one that is mounted from this device already.

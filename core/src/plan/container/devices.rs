@@ -114,7 +114,7 @@ impl<'a> ContainerPlan<'a> {
                 ..*fact
             };
             let nodes = self.facts.devices.iter().map(mapped).collect();
-            let slot = self.need(Need::Nodes(nodes));
+            let slot = self.need(Need::Nodes(nodes, self.spec.mount_label.clone()));
             self.note_ids(slot, false, &Ids::Container, Path::new(""));
             self.stage(slot);
             slot

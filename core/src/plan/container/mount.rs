@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    CLOEXEC, ContainerPlan, EMPTY, MOVE_BOTH, MOVE_FROM, PATH_DIR, RECURSIVE, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS,
-    RESOLVE_NO_SYMLINKS, TREE_CLONE,
+    CLOEXEC, ContainerPlan, EMPTY, MOVE_BOTH, MOVE_FROM, NODEV, PATH_DIR, RECURSIVE, RESOLVE_IN_ROOT,
+    RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, TREE_CLONE,
 };
 use crate::plan::builder::{Arg, Builder, Idmapped, Step, call};
 use crate::plan::facts::Need;
@@ -34,7 +34,26 @@ impl<'a> ContainerPlan<'a> {
             let (key, value) = (self.b.text(key), self.b.text(value));
             self.b.op(call::FSCONFIG, [Arg::Slot(context), 1.into(), key, value, 0.into()]).path(kind);
         }
+        // Of what containers have of their own, these take a label when they are made.
+        if matches!(kind, "tmpfs" | "devpts") {
+            return self.finish_labelled_fs(context, kind, attributes);
+        }
         self.finish_fs(context, kind, attributes)
+    }
+
+    /// With `mount_label`, if there is one.
+    fn finish_labelled_fs(&mut self, context: u16, kind: &'static str, attributes: u64) -> u16 {
+        const SET_STRING: i32 = 1;
+        let Some(label) = &self.spec.mount_label else { return self.finish_fs(context, kind, attributes) };
+        let before = self.b.field.clone();
+        self.b.field("mount_label");
+        let (key, value) = (self.b.text("context"), self.b.text(&**label));
+        self.b.op(call::FSCONFIG, [Arg::Slot(context), SET_STRING.into(), key, value, 0.into()]).path(kind);
+        self.b.field = before;
+        let hint = "the policy has to allow the caller filesystem { relabelfrom } of the file system's own label, and { relabelto } of \
+                    this one";
+        self.create_fs(context, kind).denied(Some(("mount_label", hint)));
+        self.mount_fs(context, kind, attributes)
     }
 
     pub(super) fn finish_fs(&mut self, context: u16, kind: &'static str, attributes: u64) -> u16 {
@@ -56,7 +75,8 @@ impl<'a> ContainerPlan<'a> {
 
     /// An overlay. Layers are given as directories to change to: "." needs no path that could be misread or swapped, and
     /// works where the kernel takes no descriptors for layers (before 6.13).
-    pub(super) fn overlay(&mut self, lowers: &[u16], upper: Option<(u16, u16)>, attributes: u64) -> u16 {
+    /// What is shown of the host's own tree keeps its labels.
+    pub(super) fn overlay(&mut self, lowers: &[u16], (upper, work): (u16, u16), of_host: bool) -> u16 {
         const SET_FLAG: i32 = 0;
         const SET_STRING: i32 = 1;
         let kind = "overlay";
@@ -76,15 +96,13 @@ impl<'a> ContainerPlan<'a> {
         for &lower in lowers {
             layer(&mut self.b, "lowerdir+", lower);
         }
-        if let Some((upper, work)) = upper {
-            layer(&mut self.b, "upperdir", upper);
-            layer(&mut self.b, "workdir", work);
-        }
+        layer(&mut self.b, "upperdir", upper);
+        layer(&mut self.b, "workdir", work);
         if self.is_own(Ns::User) {
             let flag = self.b.text("userxattr");
             self.b.op(call::FSCONFIG, [Arg::Slot(context), SET_FLAG.into(), flag, 0.into(), 0.into()]).path(kind);
         }
-        self.finish_fs(context, kind, attributes)
+        if of_host { self.finish_fs(context, kind, NODEV) } else { self.finish_labelled_fs(context, kind, NODEV) }
     }
 
     /// Where mounts can be attached until the new root is there, one over the other: a directory below the old root, so that

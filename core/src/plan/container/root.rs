@@ -178,7 +178,7 @@ impl<'a> ContainerPlan<'a> {
                 self.mkdir(Arg::Slot(base), "work", 0o755);
                 let upper = self.open_dir(Arg::Slot(base), "upper");
                 let work = self.open_dir(Arg::Slot(base), "work");
-                self.overlay(&lowers, Some((upper, work)), NODEV)
+                self.overlay(&lowers, (upper, work), false)
             }
         }
     }
@@ -220,10 +220,10 @@ impl<'a> ContainerPlan<'a> {
                 for name in self.facts.host_top.clone() {
                     self.mkdir(Arg::Slot(up), &name, 0o755);
                 }
-                root = Some(self.overlay(&[lower], Some((up, work)), NODEV));
+                root = Some(self.overlay(&[lower], (up, work), true));
             } else {
                 let first = self.b.len();
-                let mount = self.overlay(&[lower], Some((up, work)), NODEV);
+                let mount = self.overlay(&[lower], (up, work), true);
                 if optional {
                     self.b.may_be_left_out(first, NO_LAYER, &path.to_string_lossy());
                 }

@@ -117,6 +117,7 @@ impl Spec {
                     ("inodes", self.inodes.is_some()),
                     ("quota", !self.quota.is_empty()),
                     ("ptys", self.ptys.is_some()),
+                    ("mount_label", self.mount_label.is_some()),
                     ("dns", !self.dns.is_empty()),
                     ("hosts", !self.hosts.is_empty()),
                     ("masked_paths", self.masked_paths.is_some()),

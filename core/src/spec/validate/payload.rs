@@ -264,7 +264,7 @@ impl Command {
 const MAX_LABEL: usize = 4000;
 
 /// The name of a profile or a label: what the kernel is told in one line.
-fn security_label(field: &str, label: &str) -> Result<()> {
+pub(super) fn security_label(field: &str, label: &str) -> Result<()> {
     let at = At::Field(field);
     if label.is_empty() {
         return Err(at.error("is empty"));

@@ -212,7 +212,7 @@ fn rules_and_labels() {
     assert_eq!(rules("/usr", 1).needs(), (5, "paths"));
     assert_eq!(Landlock { abi: Some(2), ..rules("/usr", 1) }.needs(), (2, "paths"));
     assert_eq!(Landlock { connect: Some(Vec::new()), ..Landlock::default() }.needs(), (4, "connect"));
-    for field in ["apparmor", "selinux"] {
+    for field in ["apparmor", "selinux", "mount_label"] {
         for (text, why) in [(" a", "a space at its end"), ("a\nb", "control character"), ("a\0", "control character")] {
             let mut labelled = spec();
             labelled.set(field, text.as_bytes()).unwrap();

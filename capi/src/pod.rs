@@ -67,8 +67,8 @@ fn take(
 
 /// Makes the namespaces of a pod. `share` names them: "net,ipc,uts" (NULL is that) or "net,ipc,uts,pid", or some of these.
 ///
-/// Of the spec: "hostname", "domainname", "net", "sysctls", "shm_size", "dns", "hosts", "idmap", "name", "namespaces" (net, ipc, uts:
-/// what is there is joined, a pinned network for one), "cgroup_parent", "wall_time", "cpu_time", and the limits of a control group,
+/// Of the spec: "hostname", "domainname", "net", "sysctls", "shm_size", "mount_label" (of /dev/shm), "dns", "hosts", "idmap", "name", "namespaces"
+/// (net, ipc, uts: what is there is joined, a pinned network for one), "cgroup_parent", "wall_time", "cpu_time", and the limits of a control group,
 /// which hold for all containers of the pod together. `*result` is for ringfence_pod_free().
 ///
 /// Fails with RINGFENCE_KIND_INVALID_SPEC for fields that belong to the containers, or to a namespace that is not shared; with

@@ -359,7 +359,7 @@ impl Plan {
             pseudo::VERIFY => verify(args[0] as i32, args[1] as u32, args[2]),
             pseudo::LIFELINE => {
                 sys::die_with_parent();
-                check_lifeline(self.slot(slot::LIFELINE) as i32);
+                check_lifeline(args[0] as i32);
                 0
             }
             pseudo::CHECK_CWD => check_cwd(),

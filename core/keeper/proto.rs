@@ -378,7 +378,7 @@ pub mod pseudo {
     pub const SEND_FD: u32 = BASE + 8;
     /// Exits the loop over exec candidates: fails with EACCES if any gave it, else with the last errno.
     pub const EXEC_FAILED: u32 = BASE + 9;
-    /// Exits at once when the lifeline is gone, and arms the death signal again.
+    /// (fd of a pipe): arms the death signal again, and exits at once when nobody has the other end any more.
     pub const LIFELINE: u32 = BASE + 10;
     /// (fd): fails with errno ENOTDIR/ELOOP when getcwd shows that the directory is outside of the root.
     pub const CHECK_CWD: u32 = BASE + 11;

@@ -39,7 +39,7 @@ class Pod:
     Files and mounts stay apart; `share="net,ipc,uts,pid"` shares process ids too (and then files are apart by users only), for which there has to be a
     control group. The namespaces belong to a container that has nothing in it but its pid 1; all have its user namespace.
 
-    Fields: `hostname`, `domainname`, `net`, `sysctls`, `shm_size`, `dns`, `hosts` (of containers that have none), `idmap`, `name`,
+    Fields: `hostname`, `domainname`, `net`, `sysctls`, `shm_size`, `mount_label` (of /dev/shm), `dns`, `hosts` (of containers that have none), `idmap`, `name`,
     `namespaces` (`net`, `ipc`, `uts`: what is there is joined), `cgroup_parent`, `wall_time`, `cpu_time`, and the limits of a
     control group, which hold for all its containers together.
 

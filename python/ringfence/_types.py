@@ -163,8 +163,6 @@ class LimitFields(TypedDict, total=False):
     ptys: int | None
     #: Kernel parameters of its own namespaces: name -> value. None for a value puts back what it was before.
     sysctls: Mapping[str, str | int | None] | None
-    #: The SELinux label of the files of its own file systems.
-    mount_label: str | None
     #: Of /dev/shm; 64 MiB by default.
     shm_size: Size | None
     #: How long the container may run; then it is killed.
@@ -185,6 +183,8 @@ class SpecFields(CommandFields, LimitFields, total=False):
     dns: Iterable[str]
     #: Extra lines of /etc/hosts: name -> address.
     hosts: Mapping[str, str]
+    #: The SELinux label of the files of its own file systems.
+    mount_label: str
     #: `host` (default), `host:owned`, a directory, `{"path": ..., "idmap": ...}`, or `{"lower": [...], "upper": ..., "readonly": ...}`.
     rootfs: AnyPath | Mapping[str, Any]
     #: `source[:target][:rw]`, a path (the same path inside, read-only), or an object. With `"owner": "payload"` (as text

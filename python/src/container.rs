@@ -205,7 +205,9 @@ impl Container {
         #[pyo3(from_py_with = argument::socket_type)] kind: i32,
         #[pyo3(from_py_with = argument::proto)] proto: i32,
     ) -> PyResult<i32> {
-        detached(py, || self.0.socket(family, kind, proto)).map(IntoRawFd::into_raw_fd)
+        // As the argument is called here, and in Python's own module.
+        let named = |e: ringfence::Error| if e.field() == Some("domain") { e.with_field("family") } else { e };
+        detached(py, || self.0.socket(family, kind, proto).map_err(named)).map(IntoRawFd::into_raw_fd)
     }
     fn listen(
         &self,

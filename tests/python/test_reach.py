@@ -60,7 +60,7 @@ def test_sockets(container: ringfence.Container) -> None:
         assert not packets.get_inheritable()
     with pytest.raises(ringfence.Error) as caught:
         container.socket(12345)
-    assert (caught.value.errno, caught.value.field) == (errno.EAFNOSUPPORT, "domain")
+    assert (caught.value.errno, caught.value.field) == (errno.EAFNOSUPPORT, "family")
 
 
 def test_bad_addresses(container: ringfence.Container) -> None:

@@ -53,6 +53,7 @@ const TESTS: &[Test] = &[
     ("a killed host leaves nothing, its forked workers alive", 30, host_killed_with_workers),
     ("a host killed at any moment leaves nothing", 600, host_killed_at_random),
     ("a killed keeper is reported in time, and gc ends what was left", 300, keeper_killed),
+    ("pid 1 ends with its keeper, whoever it is", 60, pid_one_without_keeper),
     ("a failed start on a thread that ends takes nothing with it", 60, failed_on_a_thread),
     ("gc knows pid namespaces apart", 60, other_pid_namespaces),
     ("waits time out and can be cancelled", 30, waits),
@@ -1133,6 +1134,29 @@ fn keeper_killed() {
     }
     ringfence::end_keepers();
     before.back_within(Duration::from_secs(10));
+}
+
+/// Nobody asks, waits or collects: the kernel does it.
+fn pid_one_without_keeper() {
+    for init in [true, false] {
+        for user in [None, Some("1000:1000".to_owned())] {
+            let container = match Container::start(&Spec { init, user: user.clone(), ..spec(["sleep", "100"]) }) {
+                // Without subordinate ids there is no other user.
+                Err(error) if user.is_some() && error.field() == Some("user") => continue,
+                started => started.unwrap_or_else(|e| panic!("{e}")),
+            };
+            let keeper = parent_of(container.pid()).expect("a keeper");
+            // SAFETY: ends a keeper that this host started.
+            assert_eq!(unsafe { libc::kill(keeper, libc::SIGKILL) }, 0);
+            let killed = Instant::now();
+            while runs(container.pid()) {
+                assert!(killed.elapsed() < Duration::from_secs(10), "pid 1 lives on: init {init}, user {user:?}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let _ = container.close(Some(Duration::from_secs(5)));
+            ringfence::gc().expect("gc");
+        }
+    }
 }
 
 /// The keeper looks at what it is sent only when the thread that sent it has ended: then it does not believe it.

@@ -187,17 +187,32 @@ fn file_systems_of_the_container_have_the_label_of_mounts() {
 fn an_image_of_the_layer_and_a_shared_memory_have_it() {
     let own = "system_u:object_r:own_t:s0";
     let pod = Pod::start(&spec(json!({"mount_label": own})), Pod::SHARE).expect("a pod");
-    let container = pod.container(&spec(json!({"mount_label": own}))).expect("a container");
-    assert_eq!(labels_of(&container, &["/dev/shm"]), [own]);
+    let other = format!("{own}:c2");
+    let container = pod.container(&spec(json!({"mount_label": other}))).expect("a container");
+    assert_eq!(labels_of(&container, &["/dev/shm", "/dev/pts"]), [own, &other], "the pod's, and its own");
     container.close(None).expect("close");
     pod.close(None).expect("close");
     if !is_root() {
         return;
     }
-    let disk = json!({"size": "16M", "backend": "image"});
-    let container = start(json!({"disk": disk, "mount_label": own, "selinux": label("box_t", "s0")}));
-    sh_in(&container, "echo x >/dev/made");
-    assert_eq!(labels_of(&container, &["/dev/made"]), [own]);
+    let dir = tmp();
+    let layers = json!({"lower": [busybox_image(dir.path()).expect("busybox")]});
+    let disk = |filesystem: &str, size: &str| json!({"size": size, "backend": "image", "filesystem": filesystem});
+    for (filesystem, size) in [("ext4", "16M"), ("xfs", "320M"), ("btrfs", "128M")] {
+        let disk = disk(filesystem, size);
+        let fields = json!({"disk": disk, "rootfs": layers, "mount_label": own, "selinux": label("box_t", "s0")});
+        let container = start(fields);
+        sh_in(&container, "echo x >/dev/made && echo x >/made");
+        assert_eq!(labels_of(&container, &["/dev/made", "/made"]), [own; 2], "{filesystem}");
+        container.close(None).expect("close");
+    }
+    // The bound of inodes takes a second mount of the image when it grows.
+    let fields =
+        json!({"disk": disk("ext4", "16M"), "inodes": 1000, "mount_label": own, "selinux": label("box_t", "s0")});
+    let container = start(fields);
+    container.update(|spec| spec.disk = Some((32 << 20).into())).expect("a larger image");
+    container.update(|spec| spec.ptys = Some(9)).expect("other terminals");
+    assert_eq!(labels_of(&container, &["/dev", "/dev/pts"]), [own; 2]);
     container.add_device("/dev/fuse").expect("a device");
     assert_eq!(labels_of(&container, &["/dev/fuse"]), [own]);
     container.close(None).expect("close");
@@ -208,8 +223,52 @@ fn a_refused_label_of_mounts_is_an_error() {
     let error = refused(json!({"argv": ["true"], "mount_label": "system_u:object_r:no_such_t:s0"}));
     assert_eq!((error.field(), error.errno()), (Some("mount_label"), libc::EINVAL), "{error}");
     let error = refused(json!({"argv": ["true"], "mount_label": "system_u:object_r:secret_t:s0"}));
-    assert_eq!((error.kind(), error.field()), (ErrorKind::PermissionDenied, Some("mount_label")), "{error}");
-    assert!(error.hint().is_some_and(|hint| hint.contains("relabelto")), "{error}");
+    let of_mounts = |error: ringfence::Error| {
+        assert_eq!((error.kind(), error.field()), (ErrorKind::PermissionDenied, Some("mount_label")), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("relabelto")), "{error}");
+    };
+    of_mounts(error);
+    if is_root() {
+        // What the caller mounts itself.
+        let fields = json!({"argv": ["true"], "mount_label": "system_u:object_r:secret_t:s0"});
+        of_mounts(refused(with(fields.clone(), json!({"devices": ["/dev/fuse"]}))));
+        of_mounts(refused(with(fields, json!({"disk": {"size": "16M", "backend": "image"}}))));
+    }
+}
+
+/// What of add_key(2) and keyctl(2) a program may do with its session keyring, and whose label that has.
+#[test]
+fn the_session_keyring_is_the_program_s() {
+    let script = "import ctypes
+c, b = ctypes.CDLL(None), ctypes.create_string_buffer(200)
+print(c.syscall(248, b'user', b'name', b'payload', 7, -3) > 0, c.syscall(250, 17, -3, b, 200) > 0 and b.value.decode())";
+    let shows = |out: &str, label: &str| assert_eq!(out, format!("True {label}\n"));
+    let fields = json!({"selinux": label("box_t", "s0:c1"), "seccomp": "none"});
+    for init in [true, false] {
+        let ran = run(with(fields.clone(), json!({"argv": ["python3", "-c", script], "init": init})));
+        shows(&ran.out, &label("box_t", "s0:c1"));
+    }
+    let container = start(fields);
+    for (own, level) in [(None, "s0:c1"), (Some(label("box_t", "s0:c2")), "s0:c2")] {
+        let mut command = Command::new("python3");
+        command.args(["-c", script]);
+        command.selinux = own;
+        let ran = exec_in(&container, &command);
+        shows(&ran.out, &label("box_t", level));
+    }
+    container.close(None).expect("close");
+}
+
+#[test]
+fn a_labelled_program_that_is_pid_one_ends_with_its_container() {
+    let container = start(json!({"argv": ["sleep", "1000"], "init": false, "selinux": label("box_t", "s0")}));
+    let info: Value = serde_json::from_str(&container.info_json()).expect("JSON");
+    let pid = |name: &str| nix::unistd::Pid::from_raw(info[name].as_i64().expect("a pid") as i32);
+    nix::sys::signal::kill(pid("keeper_pid"), nix::sys::signal::Signal::SIGKILL).expect("kill");
+    assert!(container.wait_end(Some(std::time::Duration::from_secs(60))).expect("wait"));
+    let stat = fs::read_to_string(format!("/proc/{}/stat", container.pid())).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "it lives on: {stat}");
+    let _ = container.close(None);
 }
 
 #[test]
@@ -219,7 +278,7 @@ fn the_policy_says_what_a_program_inherits() {
     let container = start(json!({}));
     let inherits = |label: Option<&str>| {
         let mut command = shell("ulimit -Sn; ulimit -Hn; cat <&5", label);
-        command.pass_fds.insert(5, file.as_raw_fd());
+        command.pass_fds.insert(file.as_raw_fd(), 5);
         command.rlimits.insert(Resource::Nofile, Rlimit { soft: 64, hard: 128 });
         command.env.insert("LD_PRELOAD".into(), Some("/no/such/library".into()));
         let ran = exec_in(&container, &command);

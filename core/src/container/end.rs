@@ -74,6 +74,7 @@ impl Inner {
                     Answer::End => {
                         end.keeper_died = true;
                         drop(end);
+                        self.end_without_keeper();
                         self.leave_networks();
                         self.close_layer();
                         self.give_devices_back();
@@ -138,6 +139,19 @@ impl Inner {
             && Instant::now() < patience
         {
             std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// The keeper's end is the end of all that it made, by the death signal of pid 1. The kernel takes that from a program whose
+    /// exec gives it another label, or the rights of its file's owner or capabilities; and without a pid namespace others stay.
+    fn end_without_keeper(&self) {
+        if namespace_source(&self.spec, NamespaceKind::Pid) != NamespaceSource::New
+            && let Some(group) = &self.group
+        {
+            let _ = group.kill();
+        }
+        if process::send_signal(self.pidfd.as_fd(), libc::SIGKILL).is_ok() {
+            let _ = launch::poll([self.pidfd.as_fd()], Some(Instant::now() + SHORT));
         }
     }
 

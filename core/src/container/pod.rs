@@ -131,8 +131,8 @@ impl Pod {
 
     /// Makes the namespaces. `share`: net, ipc, uts and pid, or some of them.
     ///
-    /// Of the spec: `hostname`, `domainname`, `net`, `sysctls`, `shm_size`, `dns`, `hosts`, `idmap`, `name`, `namespaces` (for net,
-    /// ipc, uts: the pod joins what is there, a pinned network for one), `cgroup_parent`, `wall_time`, `cpu_time`, and the limits of
+    /// Of the spec: `hostname`, `domainname`, `net`, `sysctls`, `shm_size`, `mount_label` (of /dev/shm), `dns`, `hosts`, `idmap`, `name`, `namespaces`
+    /// (for net, ipc, uts: the pod joins what is there, a pinned network for one), `cgroup_parent`, `wall_time`, `cpu_time`, and the limits of
     /// a control group, which hold for all containers of the pod together. `dns` and `hosts` are for containers that have none.
     ///
     /// # Errors
@@ -474,6 +474,7 @@ fn check_pod(spec: &Spec, share: &[NamespaceKind]) -> Result<()> {
         ("domainname", NamespaceKind::Uts),
         ("net", NamespaceKind::Net),
         ("shm_size", NamespaceKind::Ipc),
+        ("mount_label", NamespaceKind::Ipc),
     ] {
         if set.contains(&field) && !shared(kind) {
             return unshared(field, kind);

@@ -182,7 +182,8 @@ impl Container {
         let mut taps_made = Arc::default();
         if let Some((field, devices)) = joining.taps() {
             let has_dev = !facts.holder && namespace_source(spec, NamespaceKind::Mnt) == NamespaceSource::New;
-            let taps = launch::taps(has_dev, &facts, spec.mount_label.as_deref()).map_err(|e| e.with_field(field))?;
+            let taps = launch::taps(has_dev, &facts, spec.mount_label.as_deref())
+                .map_err(|e| if e.field() == Some("mount_label") { e } else { e.with_field(field) })?;
             facts.taps = Some(TapsFact { directory: taps.directory.as_fd().as_raw_fd(), devices });
             joining.take_taps(&taps);
             taps_made = taps.numbers;

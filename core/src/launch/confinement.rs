@@ -87,19 +87,21 @@ pub(crate) fn check_label(field: &'static str, label: Option<&str>) -> Result<Op
     if !has_selinux() {
         return Err(inactive(field, "SELinux", "CONFIG_SECURITY_SELINUX, a policy, and selinux"));
     }
+    // Without a policy the kernel has labels of its own only, and takes any that is written for one of them: `kernel`.
+    if std::fs::read_to_string("/proc/self/attr/current").is_ok_and(|own| !own.contains(':')) {
+        return Err(Error::new(ErrorKind::Unsupported, "SELinux has no policy")
+            .with_field(field)
+            .with_errno(libc::EOPNOTSUPP)
+            .with_hint(
+                "it is loaded when the machine starts: the distribution's package (selinux-policy), load_policy(8)",
+            ));
+    }
     let as_given = Ok(Some(label.to_owned()));
     match nix::sys::statfs::statfs(SELINUXFS) {
         Ok(found) if found.filesystem_type() == nix::sys::statfs::SELINUX_MAGIC => {}
         _ => return as_given,
     }
     match ask_label(label) {
-        // Without a policy the kernel takes every label for one of its own, most for `kernel`.
-        Ok(text) if !text.contains(':') => Err(Error::new(ErrorKind::Unsupported, "SELinux has no policy")
-            .with_field(field)
-            .with_errno(libc::EOPNOTSUPP)
-            .with_hint(
-                "it is loaded when the machine starts: the distribution's package (selinux-policy), load_policy(8)",
-            )),
         Ok(text) => Ok(Some(text)),
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
             Err(Error::new(ErrorKind::Os, format!("the policy has no label {label:?}"))

@@ -21,7 +21,7 @@ pub(crate) use channel::{Answer, Channel, deadline, next, poll};
 pub(crate) use fork::{HostOnly, Owner};
 pub(crate) use idmap::namespaces as namespaces_of_mounts;
 pub(crate) use keeper::{Detached, Keeper, Shared, Times};
-pub(crate) use nodes::taps;
+pub(crate) use nodes::{refused_label, taps};
 pub(crate) use pool::{acquire, keepers, start_detached};
 pub(crate) use request::{
     Attend, Joiner, Listening, OfPod, Outcome, PlanFile, Request, check_open, duplicate, explain_failure,

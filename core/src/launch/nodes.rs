@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::fork::HostOnly;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::Taps;
+use crate::plan::container::MOUNT_LABEL_REFUSED;
 use crate::plan::facts::{DeviceFact, Facts, IdMaps};
 use crate::spec::DeviceAccess;
 use crate::sys::{fs::Context, rights, xattr};
@@ -82,16 +83,11 @@ fn allows(device: &DeviceFact, wanted: u32, uid: u32, gid: u32) -> bool {
 
 /// A file system in memory with these nodes, which is mounted nowhere yet. `label`: of SELinux, for its files.
 pub(crate) fn make(devices: &[DeviceFact], label: Option<&str>) -> Result<OwnedFd> {
-    let failed = |step| {
-        move |errno| {
-            let refused = label.is_some() && errno == libc::EACCES;
-            Error::os(step, errno).with_field(if refused { "mount_label" } else { "devices" })
-        }
-    };
+    let failed = |step| move |errno| Error::os(step, errno).with_field("devices");
     let context = Context::open(c"tmpfs").map_err(failed("fsopen"))?;
     context.string(c"mode", c"0755").map_err(failed("fsconfig"))?;
-    context.label(label).map_err(failed("fsconfig"))?;
-    context.create().map_err(failed("fsconfig"))?;
+    context.label(label).map_err(|errno| Error::os("fsconfig", errno).with_field("mount_label"))?;
+    context.create().map_err(|errno| refused_label(label, errno).unwrap_or_else(|| failed("fsconfig")(errno)))?;
     let mount = context.mount_of_nodes().map_err(failed("fsmount"))?;
     for (i, device) in devices.iter().enumerate() {
         let name = CString::new(i.to_string()).expect("digits");
@@ -100,6 +96,12 @@ pub(crate) fn make(devices: &[DeviceFact], label: Option<&str>) -> Result<OwnedF
             .map_err(|errno| Error::os("mknod", errno).with_field(format!("devices[{i}]")))?;
     }
     Ok(mount)
+}
+
+/// Why a file system with a label cannot be made, if that is why.
+pub(crate) fn refused_label(label: Option<&str>, errno: i32) -> Option<Error> {
+    label.filter(|_| errno == libc::EACCES)?;
+    Some(Error::os("fsconfig", errno).with_field("mount_label").with_hint(MOUNT_LABEL_REFUSED))
 }
 
 /// A directory for nodes of macvtaps, which are made when the devices are there. `has_dev`: the container has a /dev of its own.

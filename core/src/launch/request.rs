@@ -470,8 +470,8 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
             }
             return error;
         }
-        let denied = tag.denied.filter(|_| matches!(errno, libc::EACCES | libc::EPERM));
-        let mut error = Error::os(tag.call, errno).with_field(denied.map_or(&*tag.field, |(field, _)| field));
+        let denied = tag.denied.filter(|denied| denied.errnos.contains(&errno));
+        let mut error = Error::os(tag.call, errno).with_field(denied.map_or(&*tag.field, |denied| denied.field));
         if errno == libc::ENODEV && tag.call == "fsopen" {
             error = error.with_kind(ErrorKind::Unsupported);
         }
@@ -485,7 +485,7 @@ pub(crate) fn explain_failure(failed: &Record, compiled: &Compiled) -> Error {
         let of_keeper = "a start has a descriptor for each bind until it is over: the hard RLIMIT_NOFILE (ulimit -Hn)";
         let hint = match errno {
             libc::EMFILE => Some(of_keeper.to_owned()),
-            _ if denied.is_some() => denied.map(|(_, hint)| hint.to_owned()),
+            _ if denied.is_some() => denied.map(|denied| denied.hint.to_owned()),
             _ => tag.hint.map(str::to_owned).or_else(|| crate::doctor::explain(tag.call, errno)),
         };
         return match hint {

@@ -18,8 +18,15 @@ pub(crate) struct Tag {
     pub call: &'static str,
     pub path: Option<String>,
     pub hint: Option<&'static str>,
-    /// The field and a hint for EACCES and EPERM.
-    pub denied: Option<(&'static str, &'static str)>,
+    pub denied: Option<Denied>,
+}
+
+/// What is said of errnos by which a security module may refuse an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Denied {
+    pub errnos: &'static [i32],
+    pub field: &'static str,
+    pub hint: &'static str,
 }
 
 /// One argument.
@@ -145,9 +152,8 @@ impl Step<'_> {
         self.tag.hint = Some(hint);
         self
     }
-    /// The field and a hint for EACCES and EPERM.
-    pub fn denied(self, why: Option<(&'static str, &'static str)>) -> Self {
-        self.tag.denied = why;
+    pub fn denied(self, denied: Option<Denied>) -> Self {
+        self.tag.denied = denied;
         self
     }
     /// Keeps the result in a slot that another operation has already.

@@ -44,12 +44,26 @@ const RESOLVE_IN_ROOT: u64 = 16;
 
 /// A new session keyring. The host's is not seen without it either: what would be inherited is the keeper's, which is revoked, and
 /// in which nothing is. While the ids are the keeper's, whose quota it is charged to (`kernel.keys.root_maxkeys` for root).
-pub(super) fn keyring(b: &mut Builder) {
+///
+/// Under SELinux a key has the label of who makes it, and a program with another one could not even ask for its keyring. So it gets
+/// the program's, where the policy lets the caller say so; else it is as good as none.
+pub(super) fn keyring(b: &mut Builder, label: Option<&str>) {
     const JOIN_SESSION_KEYRING: i32 = 1;
     b.field("keyring");
+    if let Some(label) = label {
+        let file = open_attribute(b, "self/attr/keycreate");
+        let data = b.text(label);
+        b.op(call::WRITE, [Arg::Slot(file), data, (label.len() as u64).into()]).ok(&[libc::EACCES, libc::EPERM]);
+        b.op(call::CLOSE, [Arg::Slot(file)]);
+    }
     // Where a filter or the kernel has no keyctl(2), it has no keys for the container either. Without the quota for one more it
     // has the revoked one, in which nothing is.
-    b.op(call::KEYCTL, [JOIN_SESSION_KEYRING.into(), 0.into()]).ok(&[libc::ENOSYS, libc::EPERM, libc::EDQUOT]);
+    b.op(call::KEYCTL, [JOIN_SESSION_KEYRING.into(), 0.into()]).ok(&[
+        libc::ENOSYS,
+        libc::EPERM,
+        libc::EACCES,
+        libc::EDQUOT,
+    ]);
 }
 
 /// Says what the next exec is to make of this process. The kernel takes that from the process itself only, through its proc: the
@@ -68,18 +82,23 @@ pub(super) fn labels(b: &mut Builder, confinement: &Confinement<'_>) {
     if let Some(label) = confinement.selinux {
         b.field("selinux");
         let hint = "the policy has to know the label, and to allow the change to it (process: setexec, transition)";
-        let other = "no policy is loaded, or it has the label in another form";
+        let other = "no policy is loaded, or /sys/fs/selinux could not be asked how the kernel writes the label: give it in that form";
         attribute(b, "self/attr/exec", label, Some(label), [hint, other]);
     }
 }
 
-fn attribute(b: &mut Builder, path: &str, text: &str, shown: Option<&str>, [hint, other]: [&'static str; 2]) {
+/// An attribute of this process in the keeper's proc.
+fn open_attribute(b: &mut Builder, path: &str) -> u16 {
     let resolve = RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS;
     let how = b.words(&[(libc::O_RDWR | libc::O_CLOEXEC) as u64, 0, resolve]);
-    let file_path = b.text(path);
-    let in_proc = format!("/proc/{path}");
+    let text = b.text(path);
     let proc = Arg::Slot(slot::PROC as u16);
-    let file = b.op(call::OPENAT2, [proc, file_path, how, 24.into()]).path(&*in_proc).keep();
+    b.op(call::OPENAT2, [proc, text, how, 24.into()]).path(format!("/proc/{path}")).keep()
+}
+
+fn attribute(b: &mut Builder, path: &str, text: &str, shown: Option<&str>, [hint, other]: [&'static str; 2]) {
+    let in_proc = format!("/proc/{path}");
+    let file = open_attribute(b, path);
     let data = b.text(text);
     // One write: the kernel takes it whole or not.
     b.op(call::WRITE, [Arg::Slot(file), data, (text.len() as u64).into()]).path(&*in_proc).hint(hint);

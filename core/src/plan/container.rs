@@ -27,7 +27,7 @@ mod undo;
 pub(crate) use devices::{TTY, devpts_options, shm_size};
 use inside::Formats;
 use mount::Attach;
-pub(crate) use mount::{MOST_OVERLAYS, overlays};
+pub(crate) use mount::{MOST_OVERLAYS, MOUNT_LABEL_REFUSED, overlays};
 
 const CLOEXEC: i32 = libc::O_CLOEXEC;
 const PATH_DIR: i32 = libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC;
@@ -344,7 +344,7 @@ impl<'a> ContainerPlan<'a> {
     fn setup(&mut self) {
         self.b.section(section::SETUP);
         if self.facts.keyring {
-            super::confine::keyring(&mut self.b);
+            super::confine::keyring(&mut self.b, self.facts.selinux.as_deref());
         }
         self.b.field("idmap");
         if self.facts.may_setgroups {
@@ -358,7 +358,7 @@ impl<'a> ContainerPlan<'a> {
         const PR_SET_CHILD_SUBREAPER: i32 = 36;
         self.b.op(call::PRCTL, [PR_SET_DUMPABLE.into(), 0.into(), 0.into(), 0.into(), 0.into()]);
         // A change of ids clears the death signal.
-        self.b.op(call::LIFELINE, []);
+        self.b.op(call::LIFELINE, [Arg::Slot(slot::LIFELINE as u16)]);
         self.b.op(call::SETSID, []).ok(&[libc::EPERM]);
         self.b.op(call::UMASK, [0.into()]);
         if !self.is_new(Ns::Pid) {

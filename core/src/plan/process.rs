@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 use super::attribute::{Attribute, sched_attr};
-use super::builder::{Arg, Builder, call};
+use super::builder::{Arg, Builder, Denied, call};
 use super::confine::{self, Confinement};
 use super::facts::{Credentials, Inherited, Need, StreamFact};
 use crate::proto::{section, slot};
@@ -12,9 +12,13 @@ use crate::security::filter::{Instruction, Program};
 use crate::spec::{Capabilities, IoPriority, Policy, Resource, Rlimit, Scheduler, Securebits, Spec, Terminal};
 
 /// The kernel looks at a new label when the program is there, and says no more than that it is refused.
-const LABEL_REFUSED: &str = "the policy may refuse the program's label: it has to allow the caller process { transition } to it, the \
-    label file { entrypoint } of the program's file, and process2 { nnp_transition } under no_new_privs, { nosuid_transition } on a \
-    mount with nosuid";
+const LABEL_REFUSED: Denied = Denied {
+    errnos: &[libc::EACCES, libc::EPERM],
+    field: "argv[0]",
+    hint: "the policy may refuse the program's label: it has to allow the caller process { transition } to it, the label file \
+           { entrypoint } of the program's file, and process2 { nnp_transition } under no_new_privs, { nosuid_transition } on a mount \
+           with nosuid",
+};
 
 /// What main and exec'd processes have in common.
 pub(crate) struct ProcessPlan<'a> {
@@ -62,7 +66,7 @@ impl ProcessPlan<'_> {
         let argv0 = self.argv.first().map_or(OsStr::new(""), OsString::as_os_str);
 
         if self.keyring {
-            confine::keyring(b);
+            confine::keyring(b, self.confinement.selinux);
         }
         if self.joined.is_some() {
             self.oom_score_adj(b);
@@ -97,6 +101,10 @@ impl ProcessPlan<'_> {
         }
         confine::landlock(b, self.confinement.landlock);
         self.credentials(b);
+        if self.is_pid_one {
+            // A change of ids clears the death signal. Whoever holds the other end of this goes with the keeper.
+            b.op(call::LIFELINE, [Arg::Slot(EXEC_PIPE)]);
+        }
 
         b.field("cwd");
         let cwd = self.cwd.unwrap_or(std::path::Path::new("/"));
@@ -114,7 +122,7 @@ impl ProcessPlan<'_> {
         let candidates = candidates(argv0, self.env);
         let errnos = [libc::ENOENT, libc::ENOTDIR, libc::EACCES];
         let shown = argv0.to_string_lossy().into_owned();
-        let denied = self.confinement.selinux.map(|_| ("argv[0]", LABEL_REFUSED));
+        let denied = self.confinement.selinux.map(|_| LABEL_REFUSED);
         if let [only] = &candidates[..] {
             let path = b.text(only);
             b.op(call::EXECVE, [path, argv, envp]).path(shown).denied(denied);

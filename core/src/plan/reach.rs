@@ -116,7 +116,7 @@ pub(crate) fn files(joining: Option<&Joining>, may_setgroups: bool) -> (Compiled
     b.field("path");
     let socket = need(&mut needs, Need::Stream(0));
     // A change of ids takes the death signal away.
-    b.op(call::LIFELINE, []);
+    b.op(call::LIFELINE, [Arg::Slot(slot::LIFELINE as u16)]);
     b.op(call::UMASK, [0.into()]);
     b.op(call::FILES, [Arg::Slot(socket)]);
     (b.build(), needs)

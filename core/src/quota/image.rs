@@ -436,10 +436,10 @@ pub(super) fn mount(filesystem: Filesystem, device: &Path, options: &[&CStr], la
         context.mount()
     };
     mount().map_err(|errno| {
-        let mut error = Error::os(format!("mount of {name}"), errno).with_path(device.to_string_lossy());
-        if label.is_some() && errno == libc::EACCES {
-            error = error.with_field("mount_label");
+        if let Some(error) = crate::launch::refused_label(label, errno) {
+            return error;
         }
+        let error = Error::os(format!("mount of {name}"), errno).with_path(device.to_string_lossy());
         match context.message() {
             said if said.is_empty() => error,
             said => error.with_detail(said),

@@ -118,7 +118,7 @@ const FOREIGN: [(&str, &str); 84] = [
     ("cap_add", "capabilities, with {\"add\": [...]}"),
     ("cap_drop", "capabilities, with {\"drop\": [...]}"),
     ("caps", "capabilities"),
-    ("security_opt", "seccomp, apparmor, selinux or no_new_privs"),
+    ("security_opt", "seccomp, apparmor, selinux, mount_label or no_new_privs"),
     ("cpu", "cpus"),
     ("nano_cpus", "cpus"),
     ("cpu_quota", "cpus"),

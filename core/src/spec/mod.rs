@@ -572,16 +572,17 @@ documented! {
         ///
         /// Default: what the policy makes of the caller's own. Range: up to 4,000 bytes; the kernel has to have SELinux, and its
         /// policy the label and the transition to it. Taken on by the exec of the program, and read back before. Files of the
-        /// container get no label from it: see `mount_label`. Categories may be in any order. Fixed at the start. Source: selinux(8),
+        /// container get no label from it: see `mount_label`. Categories may be in any order where /sys/fs/selinux can be asked. Fixed at the start. Source: selinux(8),
         /// setexeccon(3).
         selinux: Option<String> = None, as Opt<Text>;
         /// The SELinux label of the files of the container's own file systems: `user:role:type:level`, as OCI's `mountLabel`. These
-        /// are the writable layer, `/dev` with `/dev/shm` and terminals, each tmpfs, `files`, and with layers of an image the whole
-        /// root.
+        /// are the writable layer, `/dev` with `/dev/shm`, terminals and nodes of its own, each tmpfs, `files`, and with layers of an
+        /// image the whole root.
         ///
-        /// Default: what the policy makes of each. Range: as `selinux`. A directory of the host keeps its labels, as a root, a
-        /// volume or another bind, below the writable layer of `rootfs: host`, and as the place of a layer whose limit is a project
-        /// or a subvolume. Excludes the host's or a joined mount namespace. Fixed at the start. Source: mount(8), option `context`.
+        /// Default: what the policy makes of each. Range: as `selinux`. What is the host's keeps its labels: a root directory, volumes
+        /// and other binds, nodes that are bound, what `rootfs: host` shows below its top directories; and so does `/dev/mqueue`, whose
+        /// file system takes none. In a pod with a shared ipc namespace /dev/shm has the pod's. Excludes the host's or a joined mount
+        /// namespace. Fixed at the start. Source: mount(8), option `context`.
         mount_label: Option<String> = None, as Opt<Text>;
         /// Which system calls the payload may make: `default`, `strict`, `none`, or rules. See [`Seccomp`].
         ///

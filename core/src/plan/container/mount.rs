@@ -8,10 +8,14 @@ use super::{
     CLOEXEC, ContainerPlan, EMPTY, MOVE_BOTH, MOVE_FROM, NODEV, PATH_DIR, RECURSIVE, RESOLVE_IN_ROOT,
     RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, TREE_CLONE,
 };
-use crate::plan::builder::{Arg, Builder, Idmapped, Step, call};
+use crate::plan::builder::{Arg, Builder, Denied, Idmapped, Step, call};
 use crate::plan::facts::Need;
 use crate::plan::idmap::{Below, Ids, MountIds};
 use crate::spec::NamespaceKind as Ns;
+
+/// Of `mount_label`.
+pub(crate) const MOUNT_LABEL_REFUSED: &str = "the policy may refuse the label: it has to allow the caller filesystem { relabelfrom } of \
+    the label that such file systems have, and { relabelto } of this one";
 
 /// Something that will be mounted once the new root is in place.
 pub(super) struct Attach {
@@ -50,9 +54,8 @@ impl<'a> ContainerPlan<'a> {
         let (key, value) = (self.b.text("context"), self.b.text(&**label));
         self.b.op(call::FSCONFIG, [Arg::Slot(context), SET_STRING.into(), key, value, 0.into()]).path(kind);
         self.b.field = before;
-        let hint = "the policy has to allow the caller filesystem { relabelfrom } of the file system's own label, and { relabelto } of \
-                    this one";
-        self.create_fs(context, kind).denied(Some(("mount_label", hint)));
+        let denied = Denied { errnos: &[libc::EACCES], field: "mount_label", hint: MOUNT_LABEL_REFUSED };
+        self.create_fs(context, kind).denied(Some(denied));
         self.mount_fs(context, kind, attributes)
     }
 

@@ -135,8 +135,7 @@ fn devices_come_and_go() {
 
         // Refusals change nothing: nodes, rules, spec.
         sh_in(&c, "echo mine >/dev/taken; ln -s /tmp /dev/link; ln -s /tmp/over /dev/dangling");
-        // But for times: a node that was taken away for an update that fails is made again.
-        const LISTED: &str = "ls -lR --time-style=+ /dev | grep -v ^total | sort; ls -A /tmp";
+        const LISTED: &str = "ls -lR --time-style=full-iso /dev | grep -v ^total | sort; ls -A /tmp";
         let before = (c.spec(), sh_in(&c, LISTED));
         let target = "devices[3].target";
         fails(c.add_device("/dev/full:/dev/taken"), ErrorKind::AlreadyExists, target);

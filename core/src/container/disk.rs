@@ -126,10 +126,10 @@ fn prepare_image(spec: &Spec, disk: &Disk) -> Result<Prepared> {
     }
     let image =
         image::make(place, filesystem, &bounds(spec), quotas, spec.mount_label.as_deref()).map_err(|error| {
-            let about_quota = quotas && error.kind() == ErrorKind::Unsupported;
             if error.field().is_some() {
                 return error;
             }
+            let about_quota = quotas && error.kind() == ErrorKind::Unsupported;
             let name = match error.path().map(Path::new) {
                 Some(path) if path.starts_with(place) => "disk.path",
                 _ if about_quota => "quota",

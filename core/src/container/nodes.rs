@@ -118,18 +118,27 @@ impl Inner {
             after.given.push(fact);
         }
         self.change_rules(now, new, nodes, &after, undo)?;
-        for (device, fact) in now.devices.iter().zip(&nodes.given) {
-            if !new.devices.iter().any(|kept| same(kept, device)) {
-                self.remove_node("devices", fact, &device.target)?;
-                let (device, fact) = (device.clone(), *fact);
-                undo.note("devices", move || self.add_node("devices", &device, &fact));
-            }
+        let given = now.devices.iter().zip(&nodes.given);
+        let gone: Vec<_> = given.filter(|(device, _)| !new.devices.iter().any(|kept| same(kept, device))).collect();
+        // What may be refused comes first, so that a refusal takes nothing away: all but what is where another one was.
+        let in_place = |new: &Device| gone.iter().any(|(old, _)| new.target.starts_with(&old.target));
+        let (replaced, fresh): (Vec<_>, _) = added.into_iter().partition(|(_, device, _)| in_place(device));
+        self.add_nodes(fresh, undo)?;
+        for (device, fact) in gone {
+            self.remove_node("devices", fact, &device.target)?;
+            let (device, fact) = (device.clone(), *fact);
+            undo.note("devices", move || self.add_node("devices", &device, &fact));
         }
+        self.add_nodes(replaced, undo)?;
+        *nodes = after;
+        Ok(())
+    }
+
+    fn add_nodes<'a>(&'a self, added: Vec<(String, Device, DeviceFact)>, undo: &mut Undo<'a>) -> Result<()> {
         for (field, device, fact) in added {
             self.add_node(&field, &device, &fact)?;
             undo.note("devices", move || self.remove_node("devices", &fact, &device.target));
         }
-        *nodes = after;
         Ok(())
     }
 

@@ -572,8 +572,8 @@ documented! {
         ///
         /// Default: what the policy makes of the caller's own. Range: up to 4,000 bytes; the kernel has to have SELinux, and its
         /// policy the label and the transition to it. Taken on by the exec of the program, and read back before. Files of the
-        /// container get no label from it: see `mount_label`. Categories may be in any order where /sys/fs/selinux can be asked. Fixed at the start. Source: selinux(8),
-        /// setexeccon(3).
+        /// container get no label from it: see `mount_label`. Categories may be in any order where /sys/fs/selinux can be asked.
+        /// Fixed at the start. Source: selinux(8), setexeccon(3).
         selinux: Option<String> = None, as Opt<Text>;
         /// The SELinux label of the files of the container's own file systems: `user:role:type:level`, as OCI's `mountLabel`. These
         /// are the writable layer, `/dev` with `/dev/shm`, terminals and nodes of its own, each tmpfs, `files`, and with layers of an
